@@ -1,0 +1,181 @@
+"""`python -m lockstep STAGE …`: what every rule calls, and what a person may call.
+
+Each command imports its stage only when it runs: a login node has neither NumPy nor a framework.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from lockstep import __version__, files
+from lockstep.errors import UserError
+from lockstep.study import Study
+
+HELP = """\
+Trains the same model in PyTorch and in JAX, proves that it is the same model, and measures the
+difference. A study is described by a config.yaml and run by Snakemake:
+
+  make demo                     a small study on this machine, in minutes
+  snakemake --profile local     the study of config.yaml, on this machine
+  snakemake --profile slurm     the same, as SLURM jobs
+
+The commands below are its stages; `python -m lockstep COMMAND --help` says more of one.
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help()
+        return 0
+    try:
+        return options.command(options)
+    except UserError as error:
+        print(f"lockstep: error: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lockstep",
+        description=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"lockstep {__version__}")
+    parser.set_defaults(command=None)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    def add(name: str, command, summary: str, *, study: bool = True) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=summary, description=summary)
+        sub.set_defaults(command=command)
+        if study:
+            sub.add_argument("--study", type=Path, required=True, help="results/STUDY/study.json")
+        return sub
+
+    sub = add("check", check, "check a config file", study=False)
+    sub.add_argument("config", type=Path)
+    for name, command, summary in (
+        ("download", download, "download a dataset's raw files"),
+        ("preprocess", preprocess, "bring a dataset into shards"),
+    ):
+        add(name, command, summary).add_argument("--dataset", required=True)
+    sub = add("weights", weights, "make initial weights")
+    sub.add_argument("--workload", required=True)
+    sub.add_argument("--seed", type=int, required=True)
+    sub = add("trace", trace, "climb the parity ladder with one variant")
+    sub.add_argument("--workload", required=True)
+    sub.add_argument("--variant", required=True)
+    sub = add("parity", parity, "compare the traces of a workload")
+    sub.add_argument("--workload", required=True)
+    sub = add("train", train, "train the runs of a block")
+    sub.add_argument("--block", required=True)
+    sub.add_argument("--resume-from", type=Path, help="checkpoint to go on from")
+    sub.add_argument("--time-budget", type=float, help="seconds after which to stop and save")
+    sub = add("report", report, "make the report from the records that are there")
+    sub.add_argument("--partial", action="store_true", help="runs may be missing")
+    return parser
+
+
+def check(options: argparse.Namespace) -> int:
+    from lockstep.study import config
+
+    study = Study(config.load(options.config))
+    print(f"{options.config}: study {study.name}, {len(study.runs)} runs in {len(study.blocks)} blocks")
+    return 0
+
+
+def download(options: argparse.Namespace) -> int:
+    from lockstep.datasets import sources
+
+    study = Study.load(options.study)
+    source = sources.load(study.config["datasets"][options.dataset]["source"])
+    source.fetch(study.raw_folder(options.dataset))
+    return 0
+
+
+def preprocess(options: argparse.Namespace) -> int:
+    from lockstep.datasets import prepare
+
+    study, name = Study.load(options.study), options.dataset
+    prepare.prepare(
+        name,
+        study.config["datasets"][name],
+        study.dataset_identity(name),
+        study.raw_folder(name),
+        study.dataset_folder(name),
+    )
+    return 0
+
+
+def weights(options: argparse.Namespace) -> int:
+    from lockstep import workloads
+    from lockstep.workloads import weights as states
+
+    study = Study.load(options.study)
+    recipe = study.workload(options.workload)
+    workload = workloads.spec(recipe["workload"])
+    state = states.initial(workload, recipe["model"], options.seed)
+    states.save(study.weights(options.workload, options.seed), state)
+    return 0
+
+
+def trace(options: argparse.Namespace) -> int:
+    from lockstep.cluster import machine
+    from lockstep.parity import trace as ladder
+
+    study = Study.load(options.study)
+    recipe, seed = study.workload(options.workload), study.config["seeds"][0]
+    ladder.trace(
+        recipe=recipe,
+        variant=study.variant(options.variant),
+        seed=seed,
+        manifest=study.dataset_manifest(recipe["dataset"]),
+        initial=study.weights(options.workload, seed),
+        steps=study.config["parity"]["steps"],
+        float32_steps=study.config["parity"]["float32_steps"],
+        caches=study.caches(machine.instruction_set()),
+        output=study.trace(options.workload, options.variant),
+    )
+    return 0
+
+
+def parity(options: argparse.Namespace) -> int:
+    from lockstep.parity import compare
+
+    study, workload = Study.load(options.study), options.workload
+    traces = {variant: study.trace(workload, variant) for variant in study.traces()}
+    verdict = compare.judge(workload, traces)
+    files.write_json(study.verdict(workload), verdict)
+    for line in compare.explain(verdict):
+        print(f"lockstep: parity FAILS: {line}", file=sys.stderr)
+    if not verdict["passed"]:
+        study.passed(workload).unlink(missing_ok=True)
+        return 1
+    files.write_json(
+        study.passed(workload), {"verdict": files.sha256_file(study.verdict(workload))}
+    )
+    return 0
+
+
+def train(options: argparse.Namespace) -> int:
+    from lockstep.training.block import run_block
+
+    return run_block(
+        Study.load(options.study),
+        options.block,
+        resume_from=options.resume_from,
+        time_budget=options.time_budget,
+    )
+
+
+def report(options: argparse.Namespace) -> int:
+    from lockstep.report import build
+
+    build.build(Study.load(options.study), partial=options.partial)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Starting processes, and what they run on. Standard library only, except `place`."""

@@ -1,0 +1,56 @@
+"""What a job ran on, for the contract of its record. Standard library only."""
+
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+JOB_VARIABLES = ("SLURM_JOB_ID", "SLURM_RESTART_COUNT", "SLURM_JOB_NODELIST", "SLURM_CLUSTER_NAME")
+
+
+def facts() -> dict[str, Any]:
+    """Return facts about this node and this job; what is not there is left out."""
+    model, flags = _cpu()
+    return {
+        "node": platform.node(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "cpu": model,
+        "instruction_set": instruction_set(flags),
+        "cores": len(os.sched_getaffinity(0)),
+        "gpus": _gpus(),
+        "job": {name: os.environ[name] for name in JOB_VARIABLES if name in os.environ},
+    }
+
+
+def instruction_set(flags: str | None = None) -> str:
+    """Return a short hash of the CPU's features: compiled programs and bits depend on them."""
+    flags = _cpu()[1] if flags is None else flags
+    return hashlib.sha256(" ".join(sorted(flags.split())).encode()).hexdigest()[:12]
+
+
+def _cpu() -> tuple[str, str]:
+    fields = {}
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            key, _, value = line.partition(":")
+            fields.setdefault(key.strip(), value.strip())
+    except OSError:
+        pass
+    return fields.get("model name", platform.processor()), fields.get("flags", platform.machine())
+
+
+def _gpus() -> list[dict[str, str]]:
+    """Return name, UUID and driver of each GPU that `nvidia-smi` sees."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    query = ["nvidia-smi", "--query-gpu=name,uuid,driver_version", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True)
+    except (subprocess.SubprocessError, OSError):
+        return []
+    rows = (line.split(", ") for line in answer.stdout.splitlines() if line)
+    return [{"name": name, "uuid": uuid, "driver": driver} for name, uuid, driver in rows]

@@ -1,0 +1,94 @@
+"""What code a stage runs, as one hash.
+
+Snakemake sees neither a package's modules nor which of them a stage imports. So every stage takes
+as a parameter the digest of its *closure*: the modules it imports within this package, as syntax
+trees without docstrings and comments. An edited comment reruns nothing; an edited engine reruns
+what it trained.
+"""
+
+import ast
+import functools
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+ROOT = PACKAGE.name
+
+
+def digest(*modules: str) -> str:
+    """Return the sha256 (hex) of the closure of `modules` (dotted names below the package)."""
+    total = hashlib.sha256()
+    for name in closure(*modules):
+        total.update(f"{name}\0{_tree(_path(name))}\n".encode())
+    return total.hexdigest()
+
+
+def closure(*modules: str) -> list[str]:
+    """Return the sorted names of `modules` and of everything they import in this package."""
+    seen: set[str] = set()
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        if name in seen or name == ROOT:
+            continue
+        if _path(name) is None:
+            raise ModuleNotFoundError(f"no module {name} in {PACKAGE}")
+        seen.add(name)
+        waiting += _imports(name)
+        waiting.append(name.rpartition(".")[0])
+    return sorted(seen)
+
+
+def _path(name: str) -> Path | None:
+    if name != ROOT and not name.startswith(ROOT + "."):
+        return None
+    stem = PACKAGE.joinpath(*name.split(".")[1:])
+    for path in (stem / "__init__.py", stem.with_suffix(".py")):
+        if path.is_file():
+            return path
+    return None
+
+
+@functools.cache
+def _imports(name: str) -> list[str]:
+    found = []
+    for node in ast.walk(ast.parse(_path(name).read_bytes())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            # `from lockstep.datasets import order` names a module; `… import Reader` does not.
+            found += [node.module] + [f"{node.module}.{alias.name}" for alias in node.names]
+    return [module for module in found if _path(module) is not None]
+
+
+@functools.cache
+def _tree(path: Path) -> str:
+    return "".join(_canonical(ast.parse(path.read_bytes())))
+
+
+def _canonical(node: ast.AST) -> Iterator[str]:
+    """Yield a syntax tree as text that is the same for every Python version we run on.
+
+    `ast.dump` is not: newer versions add fields and print empty ones differently.
+    """
+    yield f"({type(node).__name__}"
+    for field, value in ast.iter_fields(node):
+        if field == "body" and isinstance(value, list) and _starts_with_docstring(value):
+            value = value[1:]
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, ast.AST):
+                yield f" {field}="
+                yield from _canonical(item)
+            elif item is not None:
+                yield f" {field}={item!r}"
+    yield ")"
+
+
+def _starts_with_docstring(body: list[ast.stmt]) -> bool:
+    return (
+        bool(body)
+        and isinstance(body[0], ast.Expr)
+        and isinstance(body[0].value, ast.Constant)
+        and isinstance(body[0].value.value, str)
+    )

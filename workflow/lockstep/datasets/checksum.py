@@ -1,0 +1,49 @@
+"""A step's batch as one exact integer: what the model consumed, not what was planned.
+
+The checksum of a batch is, modulo 2**32,
+
+    sum over slots g of  slot(g) * (sum over bytes j of  byte(j) * x[g, j]
+                                    + LABEL * label[g] + ONE)
+
+where slot and byte are odd coefficients, so that order counts in both directions; a masked slot
+adds nothing. Being a sum over slots it is summed over ranks, and being integer arithmetic it is
+the same on every backend. The engines compute it inside the step, from the tensors that the model
+reads; this module is its definition and what the tests compare with.
+"""
+
+import hashlib
+
+import numpy as np
+
+LABEL = 0x85EBCA6B
+ONE = 0xC2B2AE35
+_BYTE, _SLOT = 0x9E3779B1, 0x27D4EB2F
+
+
+def byte_coefficients(count: int) -> np.ndarray:
+    """Return the coefficients of an example's bytes, uint32 ``(count,)``."""
+    return (2 * np.arange(count, dtype=np.uint32) + 1) * np.uint32(_BYTE)
+
+
+def slot_coefficients(count: int) -> np.ndarray:
+    """Return the coefficients of the slots of a global batch, uint32 ``(count,)``."""
+    return (2 * np.arange(count, dtype=np.uint32) + 1) * np.uint32(_SLOT)
+
+
+def checksum(images: np.ndarray, labels: np.ndarray, count: int) -> int:
+    """Return the checksum of a global batch.
+
+    Args:
+        images: uint8 ``(B, …)``.
+        labels: integers ``(B,)``.
+        count: how many slots are real; the rest is padding.
+    """
+    flat = images.reshape(len(images), -1).astype(np.uint32)
+    rows = (flat * byte_coefficients(flat.shape[1])).sum(axis=1, dtype=np.uint32)
+    rows += labels.astype(np.uint32) * np.uint32(LABEL) + np.uint32(ONE)
+    return int((rows * slot_coefficients(len(rows)))[:count].sum(dtype=np.uint32))
+
+
+def chain(checksums: np.ndarray) -> str:
+    """Return one hash (hex) over the checksums of a run's steps, in order."""
+    return hashlib.sha256(np.ascontiguousarray(checksums, "<u4").tobytes()).hexdigest()

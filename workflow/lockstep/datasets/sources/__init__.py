@@ -1,0 +1,40 @@
+"""Where examples come from: one module a source, found by its name.
+
+A source module has
+
+`LICENCE`, `ORIGIN`   strings that go into every shard,
+`CLASSES`             names of the classes, in the order of the labels,
+`fetch(raw)`          download the raw files into the folder `raw` (absent if nothing is needed),
+`read(raw, options)`  yield `(split, images, labels)`: images uint8 ``(N, height, width, channels)``,
+                      labels integers ``(N,)``; checks the raw files and raises UserError.
+"""
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+from lockstep.errors import UserError, nearest
+
+
+def names() -> list[str]:
+    """Return the names of all sources, sorted."""
+    return sorted(
+        path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_")
+    )
+
+
+def check(where: str, name: str) -> None:
+    """Raise UserError unless there is a source of this name."""
+    if name not in names():
+        raise UserError(f"{where}.source is {name!r}, which is unknown; {nearest(name, names())}")
+
+
+def load(name: str) -> ModuleType:
+    """Return a source's module."""
+    check("datasets", name)
+    return importlib.import_module(f"lockstep.datasets.sources.{name}")
+
+
+def downloads(name: str) -> bool:
+    """Whether a source has raw files to download; read from its text, to import nothing."""
+    return "\ndef fetch(" in (Path(__file__).parent / f"{name}.py").read_text()

@@ -1,0 +1,153 @@
+"""What the one loop and the parity ladder ask of a framework."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from lockstep.workloads.contract import Workload
+from lockstep.workloads.weights import State
+
+PARAMETER_DTYPE = {
+    "float64": "float64",
+    "float32": "float32",
+    "tf32": "float32",
+    "bfloat16": "float32",
+}
+"""Type of parameters, momentum and gradients' communication under each precision."""
+
+COMPUTE_DTYPE = {**PARAMETER_DTYPE, "bfloat16": "bfloat16"}
+"""Type of activations and of the operands of convolutions and matrix products."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Topology:
+    """A process among those of a run.
+
+    Attributes:
+        rank: of this process over all nodes.
+        world_size: processes over all nodes.
+        local_rank: of this process on its node.
+        rendezvous: folder that all processes of this start see, and no other start.
+        host: address under which rank 0 can be reached.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    rendezvous: Path | None = None
+    host: str = "127.0.0.1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """All that an engine is told.
+
+    Attributes:
+        variant: complete config of the variant.
+        recipe: complete recipe of the workload.
+        window_steps: steps that every window's arrays have room for.
+        caches: folder for compiled programs.
+    """
+
+    workload: Workload
+    recipe: Mapping[str, Any]
+    variant: Mapping[str, Any]
+    window_steps: int
+    topology: Topology = field(default_factory=Topology)
+    caches: Path | None = None
+
+    @property
+    def local_batch(self) -> int:
+        """Examples of a step on each rank."""
+        return self.recipe["global_batch"] // self.topology.world_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """Some consecutive steps of this rank.
+
+    Attributes:
+        steps: how many of the `window_steps` rows are to be trained.
+        batch: arrays ``(window_steps, local_batch, …)``: `images` uint8, `labels` int32 and `mask`
+            float32, 1 for real examples and 0 for padding.
+        counts: real examples of each step over all ranks, int64 ``(window_steps,)``.
+        learning_rates: float64 ``(window_steps,)``.
+    """
+
+    steps: int
+    batch: Mapping[str, np.ndarray]
+    counts: np.ndarray
+    learning_rates: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """What it took before the first step could be made.
+
+    Attributes:
+        trace_seconds: from Python to the compiler's input (0 where there is no such phase).
+        compile_seconds: compilation, with whatever the framework initialises on first use.
+        cache: `cold`, `warm`, or `none` where nothing is compiled.
+        memory: what the compiler planned, in bytes, where it tells.
+    """
+
+    trace_seconds: float
+    compile_seconds: float
+    cache: str
+    memory: Mapping[str, int] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """A framework that trains a workload. States are neutral (`lockstep.workloads.weights`)."""
+
+    def prepare(self, example: Window) -> Preparation:
+        """Compile, and settle whatever changes during the first steps; spoils the state."""
+
+    def load(self, state: State) -> None:
+        """Take over parameters, momentum and buffers."""
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return parameters, momentum and buffers, waiting for steps under way."""
+
+    def train(self, window: Window) -> Any:
+        """Start the steps of a window; returns what `fetch` wants."""
+
+    def fetch(self, pending: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Wait for a window: the fence.
+
+        Returns:
+            Each step's loss (mean over the global batch), float64 ``(steps,)``, and checksum of
+            the batch over all ranks, uint32 ``(steps,)``.
+        """
+
+    def evaluate(self, batches: Iterable[Mapping[str, np.ndarray]]) -> dict[str, float]:
+        """Return sums over this rank's real examples and over all ranks.
+
+        Args:
+            batches: `images`, `labels` and `mask` as in a window, without its first axis.
+
+        Returns:
+            `examples`, `loss` and each metric.
+        """
+
+    def probe(self, window: Window) -> dict[str, np.ndarray]:
+        """Look into a window's first step without making it.
+
+        Returns:
+            `logits` of this rank, `loss`, and ``grad/NAME`` of every parameter in neutral layout.
+        """
+
+    def agree(self, value: int) -> int:
+        """Return the largest `value` of all ranks."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return resolved settings, library and device facts for the run's contract."""
+
+    def memory(self) -> dict[str, int]:
+        """Return peak device memory in bytes, `allocated` and `reserved`, where it is known."""
+
+    def close(self) -> None:
+        """Leave the process group."""

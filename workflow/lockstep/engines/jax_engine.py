@@ -1,0 +1,356 @@
+"""JAX behind the contract: jit or op by op, one process or a mesh over several."""
+
+import importlib
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax import Array
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from lockstep.datasets import checksum
+from lockstep.engines import rendezvous
+from lockstep.engines.contract import (
+    COMPUTE_DTYPE,
+    PARAMETER_DTYPE,
+    Job,
+    Preparation,
+    Topology,
+    Window,
+)
+from lockstep.workloads import naming
+from lockstep.workloads.weights import State
+
+Pending = list[tuple[Array, Array]]
+Tree = dict[str, Any]
+
+MATMUL = {"float64": "highest", "float32": "highest", "tf32": "tensorfloat32", "bfloat16": None}
+
+
+def start(job: Job) -> "JaxEngine":
+    """Configure JAX for a job, before anything is computed, and return its engine."""
+    jax.config.update("jax_enable_x64", job.variant["precision"] == "float64")
+    jax.config.update("jax_default_matmul_precision", MATMUL[job.variant["precision"]])
+    if job.caches is not None:
+        jax.config.update("jax_compilation_cache_dir", str(job.caches / "xla"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    if job.topology.world_size > 1:
+        _join(job.topology)
+    return JaxEngine(job)
+
+
+class JaxEngine:
+    """See `lockstep.engines.contract.Engine`."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.topology = job.topology
+        self.param_dtype = jnp.dtype(PARAMETER_DTYPE[job.variant["precision"]])
+        self.compute_dtype = jnp.dtype(COMPUTE_DTYPE[job.variant["precision"]])
+        name = f"lockstep.workloads.{job.workload.name}.flax_model"
+        self.functions = importlib.import_module(name)
+        self.mesh = Mesh(np.array(jax.devices()), ("data",))
+        self.replicated = NamedSharding(self.mesh, PartitionSpec())
+        self._build()
+
+    def _build(self) -> None:
+        recipe, variant = self.job.recipe, self.job.variant
+        self.model = self.functions.build(
+            recipe["model"],
+            dtype=self.compute_dtype,
+            param_dtype=self.param_dtype,
+            convolution=variant["convolution"],
+        )
+        self.names = self.functions.names(recipe["model"])
+        parameters = self.job.workload.parameters(recipe["model"])
+        buffers = self.job.workload.buffers(recipe["model"])
+        image = jnp.zeros((1, *self.job.workload.example_shape), self.compute_dtype)
+        variables = jax.eval_shape(self.model.init, jax.random.key(0), image)
+        shapes = {tensor.name: tensor.shape for tensor in (*parameters, *buffers)}
+        native = {name: leaf.shape for name, leaf in flatten_dict(variables, sep="/").items()}
+        naming.check(self.names, shapes, native)
+        self.parameter_names = [p.name for p in parameters]
+        self.buffer_names = [b.name for b in buffers]
+        self.transformation = _optimizer(self.job, self.names)
+        self.bytes = checksum.byte_coefficients(int(np.prod(self.job.workload.example_shape)))
+        self.slots = checksum.slot_coefficients(recipe["global_batch"])
+        self.several = variant["steps_per_dispatch"]
+        self.programs: dict[int, Callable] = {
+            count: self._program(count) for count in {1, self.several}
+        }
+        self._evaluation: Callable = self._evaluation_sums
+        if variant["mode"] == "jit":
+            self._evaluation = jax.jit(self._evaluation_sums)
+
+    # One step --------------------------------------------------------------------------------
+
+    def _apply(self, params: Tree, buffers: Tree, batch: Tree, train: bool) -> tuple[Array, Tree]:
+        images = self.functions.inputs(batch, self.param_dtype)
+        variables = {"params": params, **buffers}
+        if train and buffers:
+            return self.model.apply(variables, images, train=True, mutable=list(buffers))
+        return self.model.apply(variables, images, train=train), buffers
+
+    def _loss(
+        self, params: Tree, buffers: Tree, batch: Tree, count: Array
+    ) -> tuple[Array, tuple[Tree, Array]]:
+        """Return the mean loss of a global batch, and the updated buffers and the logits."""
+        logits, buffers = self._apply(params, buffers, batch, train=True)
+        losses = self.functions.losses(logits, batch, self.job.recipe)
+        return (losses * batch["mask"].astype(losses.dtype)).sum() / count, (buffers, logits)
+
+    def _checksum(self, batch: Tree) -> Array:
+        flat = batch["images"].reshape(batch["images"].shape[0], -1).astype(jnp.uint32)
+        rows = (flat * self.bytes).sum(axis=1, dtype=jnp.uint32)
+        rows = rows + batch["labels"].astype(jnp.uint32) * jnp.uint32(checksum.LABEL)
+        rows = (rows + jnp.uint32(checksum.ONE)) * self.slots
+        return (rows * batch["mask"].astype(jnp.uint32)).sum(dtype=jnp.uint32)
+
+    def _step(self, state: Tree, batch: Tree, count: Array, rate: Array) -> tuple[Tree, Any]:
+        gradient = jax.value_and_grad(self._loss, has_aux=True)
+        (loss, (buffers, _)), grads = gradient(state["params"], state["buffers"], batch, count)
+        updates, optimizer = self.transformation.update(grads, state["optimizer"], state["params"])
+        params = jax.tree.map(lambda p, u: p - rate * u, state["params"], updates)
+        state = {"params": params, "buffers": buffers, "optimizer": optimizer}
+        return state, (loss, self._checksum(batch))
+
+    def _program(self, count: int) -> Callable:
+        """Return a function that makes `count` steps of a window, unrolled, from row `first`."""
+
+        def steps(state: Tree, window: Tree, first: Array) -> tuple[Tree, Any]:
+            results = []
+            for k in range(count):
+                row = jax.tree.map(lambda a: a[first + k], window)  # noqa: B023
+                state, result = self._step(state, row["batch"], row["count"], row["rate"])
+                results.append(result)
+            losses, checksums = zip(*results)
+            return state, (jnp.stack(losses), jnp.stack(checksums))
+
+        return jax.jit(steps, donate_argnums=0) if self.job.variant["mode"] == "jit" else steps
+
+    def train(self, window: Window) -> Pending:
+        arrays = self._window(window)
+        pending, first = [], 0
+        while first < window.steps:
+            # Anchored at the window's start, so that a resumed run takes the same programs.
+            count = self.several if first + self.several <= window.steps else 1
+            self.values, result = self.programs[count](self.values, arrays, self.firsts[first])
+            pending.append(result)
+            first += count
+        return pending
+
+    def fetch(self, pending: Pending) -> tuple[np.ndarray, np.ndarray]:
+        results = jax.device_get(pending)
+        losses = np.concatenate([loss for loss, _ in results]).astype(np.float64)
+        return losses, np.concatenate([check for _, check in results])
+
+    def _evaluation_sums(self, params: Tree, buffers: Tree, batch: Tree) -> dict[str, Array]:
+        logits, _ = self._apply(params, buffers, batch, train=False)
+        values = self.functions.metrics(logits, batch)
+        values["loss"] = self.functions.losses(logits, batch, self.job.recipe)
+        values["examples"] = jnp.ones_like(batch["mask"])
+        return {n: (v * batch["mask"].astype(v.dtype)).sum() for n, v in values.items()}
+
+    def evaluate(self, batches: Iterable[Mapping[str, np.ndarray]]) -> dict[str, float]:
+        params, buffers = self.values["params"], self.values["buffers"]
+        parts = [self._evaluation(params, buffers, self._shard(dict(b), 0)) for b in batches]
+        fetched = jax.device_get(parts)
+        return {name: float(np.sum([part[name] for part in fetched])) for name in fetched[0]}
+
+    def probe(self, window: Window) -> dict[str, np.ndarray]:
+        row = jax.tree.map(lambda a: a[0], self._window(window))
+        gradient = jax.value_and_grad(self._loss, has_aux=True)
+        if self.job.variant["mode"] == "jit":
+            gradient = jax.jit(gradient)
+        (loss, (_, logits)), grads = gradient(
+            self.values["params"], self.values["buffers"], row["batch"], row["count"]
+        )
+        neutral = self._to_neutral({"params": grads}, self.parameter_names)
+        return {
+            "logits": _local(logits).astype(self.param_dtype),
+            "loss": _local(loss).astype(np.float64),
+            **{f"grad/{name}": value for name, value in neutral.items()},
+        }
+
+    # Preparation and state -------------------------------------------------------------------
+
+    def prepare(self, example: Window) -> Preparation:
+        if self.job.variant["mode"] != "jit":
+            begin = time.perf_counter()
+            self.fetch(self.train(Window(**{**vars(example), "steps": 1})))
+            seconds = time.perf_counter() - begin
+            return Preparation(trace_seconds=0.0, compile_seconds=seconds, cache="none")
+        hits = _count_cache_hits()
+        arrays = self._window(example)
+        trace = compilation = 0.0
+        memory = {}
+        for count, program in self.programs.items():
+            begin = time.perf_counter()
+            lowered = program.lower(self.values, arrays, self.firsts[0])
+            middle = time.perf_counter()
+            self.programs[count] = lowered.compile()
+            trace += middle - begin
+            compilation += time.perf_counter() - middle
+            memory = _planned_memory(self.programs[count])
+        cache = "warm" if hits() >= len(self.programs) else "cold"
+        return Preparation(
+            trace_seconds=trace, compile_seconds=compilation, cache=cache, memory=memory
+        )
+
+    def load(self, state: State) -> None:
+        params = self._to_native(state, "param", self.parameter_names)["params"]
+        momentum = self._to_native(state, "momentum", self.parameter_names)["params"]
+        optimizer = self.transformation.init(params)
+        if self.job.recipe["optimizer"]["momentum"]:
+            optimizer = optax.tree_utils.tree_set(optimizer, trace=momentum)
+        values = {
+            "params": params,
+            "buffers": self._to_native(state, "buffer", self.buffer_names),
+            "optimizer": optimizer,
+        }
+        # Copies: the step donates its state, which must not be the caller's memory.
+        self.values = jax.tree.map(self._replicate, values)
+        self.firsts = [self._replicate(np.int32(k)) for k in range(self.job.window_steps)]
+
+    def state(self) -> dict[str, np.ndarray]:
+        params = self.values["params"]
+        momentum = jax.tree.map(jnp.zeros_like, params)
+        if self.job.recipe["optimizer"]["momentum"]:
+            momentum = optax.tree_utils.tree_get(self.values["optimizer"], "trace")
+        roles = {
+            "param": self._to_neutral({"params": params}, self.parameter_names),
+            "momentum": self._to_neutral({"params": momentum}, self.parameter_names),
+            "buffer": self._to_neutral(self.values["buffers"], self.buffer_names),
+        }
+        return {f"{r}/{name}": value for r, tree in roles.items() for name, value in tree.items()}
+
+    def _to_native(self, state: State, role: str, wanted: Iterable[str]) -> Tree:
+        """Return a role's tensors as a Flax tree (`params` and, for buffers, collections)."""
+        names = {name: self.names[name] for name in wanted}
+        arrays = naming.to_native({name: state[f"{role}/{name}"] for name in names}, names)
+        typed = {name: array.astype(self.param_dtype) for name, array in arrays.items()}
+        return unflatten_dict(typed, sep="/")
+
+    def _to_neutral(self, tree: Tree, wanted: Iterable[str]) -> dict[str, np.ndarray]:
+        arrays = {name: _local(leaf) for name, leaf in flatten_dict(tree, sep="/").items()}
+        return naming.to_neutral(arrays, {name: self.names[name] for name in wanted})
+
+    # The rest --------------------------------------------------------------------------------
+
+    def _window(self, window: Window) -> Tree:
+        return {
+            "batch": self._shard(dict(window.batch), 1),
+            "count": self._replicate(window.counts.astype(self.param_dtype)),
+            "rate": self._replicate(window.learning_rates.astype(self.param_dtype)),
+        }
+
+    def _shard(self, arrays: Tree, axis: int) -> Tree:
+        """Put arrays onto the devices, this process's part of the examples on its own."""
+        spec = PartitionSpec(*[None] * axis, "data")
+        sharding = NamedSharding(self.mesh, spec)
+        if self.topology.world_size == 1:
+            return jax.device_put(arrays, sharding)
+        return {n: jax.make_array_from_process_local_data(sharding, a) for n, a in arrays.items()}
+
+    def _replicate(self, array: np.ndarray) -> Array:
+        if self.topology.world_size == 1:
+            return jax.device_put(jnp.array(array), self.replicated)
+        return multihost_utils.host_local_array_to_global_array(
+            np.array(array), self.mesh, PartitionSpec()
+        )
+
+    def agree(self, value: int) -> int:
+        if self.topology.world_size == 1:
+            return value
+        return int(np.max(multihost_utils.process_allgather(np.int32(value))))
+
+    def facts(self) -> dict[str, Any]:
+        device = jax.devices()[0]
+        cuda = device.platform == "gpu"
+        return {
+            "jax": jax.__version__,
+            "jaxlib": jax.lib.__version__,
+            "flax": flax.__version__,
+            "optax": optax.__version__,
+            "platform_version": device.client.platform_version if cuda else None,
+            "device": device.device_kind,
+            "devices": jax.device_count(),
+            "parameter_dtype": str(self.param_dtype),
+            "compute_dtype": str(self.compute_dtype),
+            "matmul_precision": jax.config.jax_default_matmul_precision,
+            "x64": jax.config.jax_enable_x64,
+            "compiled": "step" if self.job.variant["mode"] == "jit" else "nothing",
+            "evaluation": self.job.variant["mode"],
+        }
+
+    def memory(self) -> dict[str, int]:
+        statistics = jax.local_devices()[0].memory_stats()
+        if not statistics:
+            return {}
+        return {
+            "allocated": statistics["peak_bytes_in_use"],
+            "reserved": statistics.get("peak_pool_bytes", statistics["peak_bytes_in_use"]),
+        }
+
+    def close(self) -> None:
+        if self.topology.world_size > 1:
+            jax.distributed.shutdown()
+
+
+def _local(array: Array) -> np.ndarray:
+    """Return this process's part of an array; all of it where it is replicated."""
+    return np.array(array.addressable_data(0) if isinstance(array, Array) else array)
+
+
+def _optimizer(job: Job, names: naming.Names) -> optax.GradientTransformation:
+    """Return what turns gradients into updates, before they are scaled by the learning rate."""
+    settings = job.recipe["optimizer"]
+    parts = []
+    if settings["weight_decay"]:
+        parameters = job.workload.parameters(job.recipe["model"])
+        mask = unflatten_dict({names[p.name][0]: p.decay for p in parameters}, sep="/")["params"]
+        parts.append(optax.add_decayed_weights(settings["weight_decay"], mask))
+    if settings["momentum"]:
+        parts.append(optax.trace(settings["momentum"], nesterov=settings["nesterov"]))
+    return optax.chain(*parts) if parts else optax.identity()
+
+
+def _planned_memory(program: Any) -> dict[str, int]:
+    analysis = program.memory_analysis()
+    if analysis is None:
+        return {}
+    return {
+        "arguments": analysis.argument_size_in_bytes,
+        "outputs": analysis.output_size_in_bytes,
+        "temporaries": analysis.temp_size_in_bytes,
+    }
+
+
+def _count_cache_hits() -> Callable[[], int]:
+    """Return a function that says how many programs came from the persistent cache since now."""
+    hits = 0
+
+    def listen(event: str, **_: Any) -> None:
+        nonlocal hits
+        hits += event == "/jax/compilation_cache/cache_hits"
+
+    jax.monitoring.register_event_listener(listen)
+    return lambda: hits
+
+
+def _join(topology: Topology) -> None:
+    """Start the distributed runtime: NCCL between GPUs, gloo between CPUs."""
+    if topology.rank == 0:
+        host, port = topology.host, rendezvous.free_port(topology.host)
+        rendezvous.publish(topology, port)
+    else:
+        host, port = rendezvous.find(topology)
+    jax.distributed.initialize(f"{host}:{port}", topology.world_size, topology.rank)

@@ -1,0 +1,308 @@
+"""PyTorch behind the contract: eager or torch.compile, one process or DistributedDataParallel."""
+
+import contextlib
+import importlib
+import os
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from lockstep.datasets import checksum
+from lockstep.engines import rendezvous
+from lockstep.engines.contract import (
+    COMPUTE_DTYPE,
+    PARAMETER_DTYPE,
+    Job,
+    Preparation,
+    Topology,
+    Window,
+)
+from lockstep.workloads import naming
+from lockstep.workloads.weights import State
+
+Pending = list[tuple[Tensor, Tensor]]
+
+SETTLING_STEPS = 2  # DistributedDataParallel rebuilds its buckets after the first backward pass
+FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+
+
+def start(job: Job) -> "TorchEngine":
+    """Configure PyTorch for a job and return its engine."""
+    precision = job.variant["precision"]
+    tf32 = "tf32" if precision == "tf32" else "ieee"
+    torch.backends.cuda.matmul.fp32_precision = tf32
+    torch.backends.cudnn.conv.fp32_precision = tf32
+    torch.use_deterministic_algorithms(job.variant["deterministic"])
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    return TorchEngine(job)
+
+
+class TorchEngine:
+    """See `lockstep.engines.contract.Engine`."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.topology = job.topology
+        cuda = torch.cuda.is_available()
+        self.device = torch.device("cuda", job.topology.local_rank) if cuda else torch.device("cpu")
+        self.param_dtype = getattr(torch, PARAMETER_DTYPE[job.variant["precision"]])
+        self.compute_dtype = getattr(torch, COMPUTE_DTYPE[job.variant["precision"]])
+        self.format = FORMATS[job.variant["memory_format"]]
+        name = f"lockstep.workloads.{job.workload.name}.torch_model"
+        self.functions = importlib.import_module(name)
+        if self.topology.world_size > 1:
+            _join(self.topology, self.device)
+        self._build()
+
+    def _build(self) -> None:
+        module = self.functions.build(self.job.recipe["model"])
+        module.to(self.device, self.param_dtype, memory_format=self.format).train()
+        self.module = module
+        self.tensors = dict(module.named_parameters()) | dict(module.named_buffers())
+        self.names = self.functions.names(self.job.recipe["model"])
+        parameters = self.job.workload.parameters(self.job.recipe["model"])
+        buffers = self.job.workload.buffers(self.job.recipe["model"])
+        shapes = {tensor.name: tensor.shape for tensor in (*parameters, *buffers)}
+        naming.check(self.names, shapes, {n: tuple(t.shape) for n, t in self.tensors.items()})
+        self.parameters = {p.name: self.tensors[self.names[p.name][0]] for p in parameters}
+        self.buffers = {b.name: self.tensors[self.names[b.name][0]] for b in buffers}
+        self.optimizer = _optimizer(self.job, self.parameters)
+        self.model = module
+        if self.topology.world_size > 1:
+            self.model = DistributedDataParallel(module, broadcast_buffers=False)
+        self._step_loss = self._loss
+        if self.job.variant["mode"] == "compile":
+            self._step_loss = torch.compile(self._loss, dynamic=False)
+        pixels = int(np.prod(self.job.workload.example_shape))
+        first = self.topology.rank * self.job.local_batch
+        slots = checksum.slot_coefficients(self.job.recipe["global_batch"])
+        self.slots = self._put(slots[first : first + self.job.local_batch].astype(np.int64))
+        # Coefficients of bytes wrap around in 32 bits; sums are taken in 64, where none is lost.
+        self.bytes = self._put(checksum.byte_coefficients(pixels).view(np.int32))
+
+    # One step --------------------------------------------------------------------------------
+
+    def _logits(self, model: torch.nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        images = self.functions.inputs(batch, self.param_dtype).contiguous(
+            memory_format=self.format
+        )
+        with self._autocast():
+            return model(images)
+
+    def _autocast(self) -> contextlib.AbstractContextManager:
+        if self.compute_dtype is self.param_dtype:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, self.compute_dtype)
+
+    def _loss(self, batch: Mapping[str, Tensor], count: Tensor) -> tuple[Tensor, Tensor]:
+        """Return this rank's share of the global mean loss, and of the batch's checksum."""
+        logits = self._logits(self.model, batch)
+        losses = self.functions.losses(logits, batch, self.job.recipe)
+        return (losses * batch["mask"]).sum() / count, self._checksum(batch)
+
+    def _checksum(self, batch: Mapping[str, Tensor]) -> Tensor:
+        rows = (batch["images"].flatten(1).to(torch.int32) * self.bytes).sum(1)
+        rows = rows + batch["labels"].long() * checksum.LABEL + checksum.ONE
+        return ((rows & 0xFFFFFFFF) * self.slots * batch["mask"].long()).sum() & 0xFFFFFFFF
+
+    def _backward(self, batch: Mapping[str, Tensor], count: Tensor) -> tuple[Tensor, Tensor]:
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, check = self._step_loss(batch, count)
+        # DistributedDataParallel averages over ranks; the loss is already divided globally.
+        (loss * self.topology.world_size if self.topology.world_size > 1 else loss).backward()
+        return loss.detach(), check
+
+    def train(self, window: Window) -> Pending:
+        batch = {name: self._put(array) for name, array in window.batch.items()}
+        counts = self._put(window.counts).to(self.param_dtype)
+        pending = []
+        for k in range(window.steps):
+            for group in self.optimizer.param_groups:
+                group["lr"] = float(window.learning_rates[k])
+            row = {name: tensor[k] for name, tensor in batch.items()}
+            pending.append(self._backward(row, counts[k]))
+            self.optimizer.step()
+        return pending
+
+    def fetch(self, pending: Pending) -> tuple[np.ndarray, np.ndarray]:
+        losses = self._sum(torch.stack([loss for loss, _ in pending]).double())
+        checks = self._sum(torch.stack([check for _, check in pending])) & 0xFFFFFFFF
+        return losses.cpu().numpy(), checks.cpu().numpy().astype(np.uint32)
+
+    def evaluate(self, batches: Iterable[Mapping[str, np.ndarray]]) -> dict[str, float]:
+        totals: dict[str, Tensor] = {}
+        self.module.eval()
+        with torch.no_grad():
+            for arrays in batches:
+                batch = {name: self._put(array) for name, array in arrays.items()}
+                logits = self._logits(self.module, batch)
+                values = self.functions.metrics(logits, batch)
+                values["loss"] = self.functions.losses(logits, batch, self.job.recipe)
+                values["examples"] = torch.ones_like(batch["mask"])
+                for name, value in values.items():
+                    part = (value.double() * batch["mask"]).sum()
+                    totals[name] = totals[name] + part if name in totals else part
+        self.module.train()
+        names = sorted(totals)
+        sums = self._sum(torch.stack([totals[name] for name in names]))
+        return dict(zip(names, sums.tolist()))
+
+    def probe(self, window: Window) -> dict[str, np.ndarray]:
+        row = {name: self._put(array[0]) for name, array in window.batch.items()}
+        with torch.no_grad():
+            logits = self._logits(self.module, row)
+        loss, _ = self._backward(row, torch.tensor(window.counts[0], dtype=self.param_dtype))
+        gradients = {name: _numpy(p.grad) for name, p in self.parameters.items()}
+        neutral = self._to_neutral(gradients)
+        self.optimizer.zero_grad(set_to_none=True)
+        return {
+            "logits": _numpy(logits.float() if logits.dtype is torch.bfloat16 else logits),
+            "loss": _numpy(self._sum(loss.double())),
+            **{f"grad/{name}": value for name, value in neutral.items()},
+        }
+
+    # Preparation and state -------------------------------------------------------------------
+
+    def prepare(self, example: Window) -> Preparation:
+        begin = time.perf_counter()
+        for _ in range(SETTLING_STEPS):
+            self.fetch(self.train(Window(**{**vars(example), "steps": 1})))
+        seconds = time.perf_counter() - begin
+        cache = "none"
+        if self.job.variant["mode"] == "compile":
+            counters = torch._dynamo.utils.counters["inductor"]
+            cache = "cold" if counters["fxgraph_cache_miss"] else "warm"
+        return Preparation(trace_seconds=0.0, compile_seconds=seconds, cache=cache)
+
+    def load(self, state: State) -> None:
+        parameters = self._to_native(state, "param", self.parameters)
+        momenta = self._to_native(state, "momentum", self.parameters)
+        buffers = self._to_native(state, "buffer", self.buffers)
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(parameters[name])
+                if self.job.recipe["optimizer"]["momentum"]:
+                    # Zeros are what an absent buffer means: 0 * momentum + gradient.
+                    slot = self.optimizer.state[parameter]
+                    slot["momentum_buffer"] = torch.empty_like(parameter).copy_(momenta[name])
+            for name, buffer in self.buffers.items():
+                buffer.copy_(buffers[name])
+
+    def state(self) -> dict[str, np.ndarray]:
+        parameters = {n: _numpy(p) for n, p in self.parameters.items()}
+        momenta = {}
+        for name, parameter in self.parameters.items():
+            buffer = self.optimizer.state[parameter].get("momentum_buffer")
+            momenta[name] = np.zeros_like(parameters[name]) if buffer is None else _numpy(buffer)
+        buffers = {n: _numpy(b) for n, b in self.buffers.items()}
+        roles = {"param": parameters, "momentum": momenta, "buffer": buffers}
+        return {
+            f"{role}/{name}": value
+            for role, tensors in roles.items()
+            for name, value in self._to_neutral(tensors).items()
+        }
+
+    def _to_native(self, state: State, role: str, wanted: Iterable[str]) -> dict[str, Tensor]:
+        """Return a role's tensors in PyTorch's layouts, by neutral name."""
+        names = {name: (name, self.names[name][1]) for name in wanted}
+        arrays = naming.to_native({name: state[f"{role}/{name}"] for name in names}, names)
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+    def _to_neutral(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return naming.to_neutral(tensors, {n: (n, self.names[n][1]) for n in tensors})
+
+    # The rest --------------------------------------------------------------------------------
+
+    def _put(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self.device, non_blocking=True)
+
+    def _sum(self, tensor: Tensor) -> Tensor:
+        if self.topology.world_size > 1:
+            torch.distributed.all_reduce(tensor)
+        return tensor
+
+    def agree(self, value: int) -> int:
+        if self.topology.world_size == 1:
+            return value
+        tensor = torch.tensor(value, device=self.device)
+        torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MAX)
+        return int(tensor)
+
+    def facts(self) -> dict[str, Any]:
+        cuda = self.device.type == "cuda"
+        return {
+            "torch": torch.__version__,
+            "cuda": torch.version.cuda if cuda else None,
+            "cudnn": torch.backends.cudnn.version() if cuda else None,
+            "nccl": ".".join(map(str, torch.cuda.nccl.version())) if cuda else None,
+            "device": torch.cuda.get_device_name(self.device) if cuda else "cpu",
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+            "parameter_dtype": str(self.param_dtype).removeprefix("torch."),
+            "compute_dtype": str(self.compute_dtype).removeprefix("torch."),
+            "matmul_float32": torch.backends.cuda.matmul.fp32_precision,
+            "convolution_float32": torch.backends.cudnn.conv.fp32_precision,
+            "deterministic": torch.are_deterministic_algorithms_enabled(),
+            "threads": torch.get_num_threads(),
+            "compiled": "loss and gradient" if self.job.variant["mode"] == "compile" else "nothing",
+            "evaluation": "eager",
+            "backend": torch.distributed.get_backend() if self.topology.world_size > 1 else None,
+        }
+
+    def memory(self) -> dict[str, int]:
+        if self.device.type != "cuda":
+            return {}
+        return {
+            "allocated": torch.cuda.max_memory_allocated(self.device),
+            "reserved": torch.cuda.max_memory_reserved(self.device),
+        }
+
+    def close(self) -> None:
+        if self.topology.world_size > 1:
+            torch.distributed.destroy_process_group()
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    return np.array(tensor.detach().cpu().contiguous().numpy())
+
+
+def _optimizer(job: Job, parameters: Mapping[str, Tensor]) -> torch.optim.Optimizer:
+    settings = job.recipe["optimizer"]
+    decays = {p.name: p.decay for p in job.workload.parameters(job.recipe["model"])}
+    groups = [
+        {
+            "params": [tensor for name, tensor in parameters.items() if decays[name] == decayed],
+            "weight_decay": settings["weight_decay"] if decayed else 0.0,
+        }
+        for decayed in (True, False)
+    ]
+    return torch.optim.SGD(
+        [group for group in groups if group["params"]],
+        lr=settings["learning_rate"],
+        momentum=settings["momentum"],
+        nesterov=settings["nesterov"],
+        dampening=0.0,
+    )
+
+
+def _join(topology: Topology, device: torch.device) -> None:
+    """Form the process group: NCCL between GPUs, gloo between CPUs."""
+    if topology.rank == 0:
+        store = torch.distributed.TCPStore(
+            topology.host, 0, topology.world_size, is_master=True, wait_for_workers=False
+        )
+        rendezvous.publish(topology, store.port)
+    else:
+        host, port = rendezvous.find(topology)
+        store = torch.distributed.TCPStore(host, port, topology.world_size, is_master=False)
+    torch.distributed.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        store=store,
+        rank=topology.rank,
+        world_size=topology.world_size,
+    )

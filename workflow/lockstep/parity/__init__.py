@@ -1,0 +1,1 @@
+"""The ladder: is it the same model? Asked before anything is timed."""

@@ -1,0 +1,119 @@
+"""One variant's trace: what it computes on the way up the ladder, made in its own image.
+
+A trace is an ``.npz`` of arrays named ``PRECISION/RUNG/…``, for the precisions `float64`,
+`float32` and `twin` (float32 from weights moved by one unit in the last place):
+
+`weights/NAME`   the state right after loading,
+`forward/logits`, `loss/loss`, `gradient/NAME`   of the first batch,
+`step/NAME`      the state after one optimizer step,
+`steps/loss`, `steps/checksum`   of every step,
+`final/NAME`     the state after the last step,
+
+and `about`, the engine's facts and what was asked for, as JSON.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lockstep import engines, files, workloads
+from lockstep.datasets.reader import Reader
+from lockstep.engines.contract import Engine, Job, Topology
+from lockstep.training.feed import SharedFeed
+from lockstep.workloads import weights
+
+WINDOW = 25  # steps between two fences of a trace
+PRECISIONS = ("float64", "float32", "twin")
+
+
+def trace(
+    *,
+    recipe: dict[str, Any],
+    variant: dict[str, Any],
+    seed: int,
+    manifest: Path,
+    initial: Path,
+    steps: int,
+    float32_steps: int,
+    caches: Path,
+    output: Path | None,
+    topology: Topology | None = None,
+) -> None:
+    """Climb the ladder with one variant and write its trace.
+
+    Args:
+        recipe: complete recipe of the workload.
+        variant: complete config of the variant; its precision is replaced by the ladder's.
+        seed: decides the order of examples.
+        manifest: of the dataset.
+        initial: weights file.
+        steps: trained in float64.
+        float32_steps: trained in float32 and by the twin.
+        caches: folder for compiled programs.
+        output: file to write; None on ranks that write nothing.
+        topology: of this process; a single one if None.
+    """
+    reader = Reader(manifest, "train")
+    state = weights.load(initial)
+    arrays: dict[str, np.ndarray] = {}
+    about: dict[str, Any] = {"variant": variant, "seed": seed, "weights": weights.digest(state)}
+    for precision in PRECISIONS:
+        real = "float32" if precision == "twin" else precision
+        job = Job(
+            workload=workloads.spec(recipe["workload"]),
+            recipe=recipe,
+            variant={**variant, "precision": real, "steps_per_dispatch": 1},
+            window_steps=WINDOW,
+            topology=topology or Topology(),
+            caches=caches,
+        )
+        engine = engines.start(job)
+        start = weights.perturbed(state, seed) if precision == "twin" else state
+        total = steps if precision == "float64" else float32_steps
+        feed = SharedFeed(job, reader, seed)
+        for name, array in climb(engine, feed, start, total):
+            arrays[f"{precision}/{name}"] = array
+        about[precision] = engine.facts()
+        if precision == PRECISIONS[-1]:
+            engine.close()
+    if output is not None:
+        arrays["about"] = np.frombuffer(json.dumps(about, sort_keys=True).encode(), np.uint8)
+        with files.atomic(output) as temporary, open(temporary, "wb") as stream:
+            np.savez(stream, **arrays)
+
+
+def climb(
+    engine: Engine, feed: SharedFeed, state: weights.State, steps: int
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield what an engine computes on each rung, by the names above."""
+    engine.load(state)
+    engine.prepare(feed.window(0, 1))
+    engine.load(state)
+    yield from _named("weights", engine.state())
+    probe = engine.probe(feed.window(0, 1))
+    yield "forward/logits", probe.pop("logits")
+    yield "loss/loss", probe.pop("loss")
+    for name, gradient in probe.items():
+        yield f"gradient/{name.removeprefix('grad/')}", gradient
+
+    losses, checksums = engine.fetch(engine.train(feed.window(0, 1)))
+    yield from _named("step", engine.state())
+    all_losses, all_checksums = [losses], [checksums]
+    done = 1
+    while done < steps:
+        count = min(WINDOW, steps - done)
+        losses, checksums = engine.fetch(engine.train(feed.window(done, count)))
+        all_losses.append(losses)
+        all_checksums.append(checksums)
+        done += count
+    yield "steps/loss", np.concatenate(all_losses)
+    yield "steps/checksum", np.concatenate(all_checksums)
+    yield from _named("final", engine.state())
+
+
+def _named(rung: str, state: weights.State) -> Iterator[tuple[str, np.ndarray]]:
+    for name, array in state.items():
+        yield f"{rung}/{name}", array

@@ -1,0 +1,240 @@
+"""From a study's config to its runs; the one place that knows names and paths.
+
+A `Study` holds a complete config (`lockstep.study.config.complete`). The Snakefile makes one and
+asks it for paths and parameters; the stages get the same config as `results/STUDY/study.json`.
+"""
+
+import functools
+import itertools
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lockstep import code, files
+from lockstep.errors import UserError, nearest
+from lockstep.study.run import Block, Run, Scale
+
+PAIRED = "paired"
+
+
+class Study:
+    """One study: its config, its runs and where everything lies."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.config = config
+        self.name: str = config["study"]
+        self.root = Path(config["paths"]["results"]) / self.name
+        self.data = Path(config["paths"]["data"])
+
+    @classmethod
+    def load(cls, path: Path) -> "Study":
+        """Read the complete config that the workflow wrote as ``study.json``."""
+        return cls(files.read_json(path))
+
+    # What is run -----------------------------------------------------------------------------
+
+    @functools.cached_property
+    def runs(self) -> tuple[Run, ...]:
+        """All runs, variants innermost: neighbours in time differ in the variant alone."""
+        return tuple(
+            Run(workload=workload, scale=scale, seed=seed, variant=variant)
+            for workload, scale, seed, variant in itertools.product(
+                self.config["workloads"],
+                map(Scale.parse, self.config["scales"]),
+                self.config["seeds"],
+                self.config["variants"],
+            )
+        )
+
+    @functools.cached_property
+    def blocks(self) -> dict[str, Block]:
+        """The scheduled units by name: one run each, or all variants of one seed if paired."""
+        if not self.config["blocks"]["paired"]:
+            return {run.name: Block(name=run.name, runs=(run,)) for run in self.runs}
+        grouped: dict[str, list[Run]] = {}
+        for run in self.runs:
+            name = f"{run.workload}/{PAIRED}/{run.scale}/seed-{run.seed}"
+            grouped.setdefault(name, []).append(run)
+        return {name: Block(name=name, runs=tuple(runs)) for name, runs in grouped.items()}
+
+    def block(self, name: str) -> Block:
+        """Return a block by its name.
+
+        Raises:
+            UserError: the study has no such block.
+        """
+        if name not in self.blocks:
+            raise UserError(f"study {self.name} has no block {name!r}; {nearest(name, self.blocks)}")
+        return self.blocks[name]
+
+    def variant(self, name: str) -> Mapping[str, Any]:
+        """Return a variant's complete config."""
+        return self.config["variants"][name]
+
+    def workload(self, name: str) -> Mapping[str, Any]:
+        """Return a workload entry's complete recipe, with `workload` and `dataset`."""
+        return self.config["workloads"][name]
+
+    # Parity ----------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def traced(self) -> dict[str, str]:
+        """From each variant to the variant whose parity trace stands for it.
+
+        Precision, input and steps per dispatch do not change what a trace computes, so variants
+        that differ in nothing else share one.
+        """
+        first: dict[tuple, str] = {}
+        return {
+            name: first.setdefault(trace_key(variant), name)
+            for name, variant in self.config["variants"].items()
+        }
+
+    def traces(self) -> list[str]:
+        """Return the variants that are traced; the first is the reference."""
+        return list(dict.fromkeys(self.traced.values()))
+
+    # Where things are ------------------------------------------------------------------------
+
+    @property
+    def path(self) -> Path:
+        """The complete config, for the stages."""
+        return self.root / "study.json"
+
+    def dataset_folder(self, name: str) -> Path:
+        """A preprocessed dataset's folder; its path holds the identity of what made it."""
+        return self.data / "datasets" / f"{name}-{self.dataset_identity(name)[:12]}"
+
+    def dataset_manifest(self, name: str) -> Path:
+        """What the dataset holds: a small file, the real dependency of what reads it."""
+        return self.dataset_folder(name) / "manifest.json"
+
+    def raw_folder(self, name: str) -> Path:
+        """Where a source's raw files are: staged by a person, or downloaded."""
+        entry = self.config["datasets"][name]
+        return Path(entry["raw"]) if entry["raw"] else self.data / "raw" / entry["source"]
+
+    def weights(self, workload: str, seed: int) -> Path:
+        """Initial weights of a workload and a seed."""
+        return self.root / "weights" / workload / f"seed-{seed}.safetensors"
+
+    def trace(self, workload: str, variant: str) -> Path:
+        """A parity trace."""
+        return self.root / "parity" / workload / f"{variant}.npz"
+
+    def verdict(self, workload: str) -> Path:
+        """What the parity comparison found, passed or not."""
+        return self.root / "parity" / workload / "verdict.json"
+
+    def passed(self, workload: str) -> Path:
+        """Exists only if parity is proven; runs depend on it."""
+        return self.root / "parity" / workload / "passed.json"
+
+    def manifest(self, block: str) -> Path:
+        """A block's output: which runs it finished, with the hashes of their records."""
+        return self.root / "blocks" / f"{block}.json"
+
+    def run_folder(self, run: Run) -> Path:
+        """Everything known about a run; not an output, so that a failed block keeps it."""
+        return self.root / "runs" / run.name
+
+    def states(self, block: str) -> Path:
+        """A block's other output: the final state of each of its runs."""
+        return self.root / "states" / block
+
+    def caches(self, instruction_set: str) -> Path:
+        """Compiled programs; XLA refuses those made on a CPU with other features."""
+        return self.root / "cache" / instruction_set
+
+    @property
+    def repetitions(self) -> Path:
+        """Which stages a person had repeated (`snakemake -R train`), and when."""
+        return self.root / "repetitions.json"
+
+    def repetition(self, stage: str) -> str | None:
+        """Return the mark of the last repetition of a stage; a run made before it is no longer
+        finished, although everything that determines it is as it was."""
+        if not self.repetitions.is_file():
+            return None
+        return files.read_json(self.repetitions).get(stage)
+
+    def repeat(self, stages: Iterable[str], mark: str) -> None:
+        """Note that stages are to be repeated."""
+        known = files.read_json(self.repetitions) if self.repetitions.is_file() else {}
+        files.write_json(self.repetitions, {**known, **dict.fromkeys(stages, mark)})
+
+    def report(self) -> Path:
+        """The report's page."""
+        return self.root / "report" / "index.html"
+
+    # What determines things ------------------------------------------------------------------
+
+    def dataset_identity(self, name: str) -> str:
+        """Hash of what determines a preprocessed dataset: source, options and code.
+
+        The raw files are not part of it: a source knows their checksums, or hashes them into
+        the manifest.
+        """
+        entry = self.config["datasets"][name]
+        return files.digest([entry["source"], entry["options"], dataset_code(entry["source"])])
+
+    def block_parameters(self, block: str) -> dict[str, Any]:
+        """What a block's runs depend on besides files: Snakemake reruns it when this changes."""
+        return {
+            run.name: files.digest([self.run_config(run), run_code(*self.framework(run))])
+            for run in self.block(block).runs
+        }
+
+    def run_config(self, run: Run) -> dict[str, Any]:
+        """Return the part of the config that determines a run's result."""
+        return {
+            "workload": self.workload(run.workload),
+            "variant": self.variant(run.variant),
+            "scale": str(run.scale),
+            "seed": run.seed,
+            "threads": self.config["threads"],
+            "window_steps": self.config["window_steps"],
+        }
+
+    def framework(self, run: Run) -> tuple[str, str]:
+        """Return a run's framework and the workload's folder."""
+        return self.variant(run.variant)["framework"], self.workload(run.workload)["workload"]
+
+
+def trace_key(variant: Mapping[str, Any]) -> tuple:
+    """Return the part of a variant that decides what its parity trace computes."""
+    return tuple(variant[k] for k in ("framework", "mode", "convolution", "memory_format"))
+
+
+@functools.cache
+def run_code(framework: str, workload: str) -> str:
+    """Hash of the code that a run of this framework and workload executes."""
+    return code.digest("lockstep.training.worker", *framework_modules(framework, workload))
+
+
+@functools.cache
+def trace_code(framework: str, workload: str) -> str:
+    """Hash of the code that makes a parity trace."""
+    return code.digest("lockstep.parity.trace", *framework_modules(framework, workload))
+
+
+@functools.cache
+def dataset_code(source: str) -> str:
+    """Hash of the code that preprocesses a source."""
+    return code.digest("lockstep.datasets.prepare", f"lockstep.datasets.sources.{source}")
+
+
+@functools.cache
+def stage_code(*modules: str) -> str:
+    """Hash of the code of a stage without frameworks."""
+    return code.digest(*modules)
+
+
+def framework_modules(framework: str, workload: str) -> tuple[str, ...]:
+    """Return the modules that are imported by name, which a closure cannot see."""
+    model = {"torch": "torch_model", "jax": "flax_model"}[framework]
+    return (
+        f"lockstep.engines.{framework}_engine",
+        f"lockstep.workloads.{workload}.{model}",
+        f"lockstep.workloads.{workload}.spec",
+    )

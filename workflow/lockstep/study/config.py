@@ -1,0 +1,146 @@
+"""Reads a study's config: checks it against the schema and fills in every default."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+
+from lockstep import workloads
+from lockstep.datasets import sources
+from lockstep.errors import UserError, nearest
+from lockstep.workloads import recipe
+
+SCHEMA = Path(__file__).resolve().parents[2] / "schemas" / "config.schema.yaml"
+
+MODES = {"torch": ("eager", "compile"), "jax": ("eager", "jit")}
+ONLY = {  # option of a variant: (framework that knows it, value that means "not used")
+    "convolution": ("jax", "native"),
+    "memory_format": ("torch", "contiguous"),
+    "steps_per_dispatch": ("jax", 1),
+}
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read, check and complete a config file.
+
+    Raises:
+        UserError: the file is missing, is not YAML, or breaks the schema.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: holds no keys; see config.yaml for a commented example")
+    return complete(raw, where=str(path))
+
+
+def complete(raw: dict[str, Any], *, where: str = "config") -> dict[str, Any]:
+    """Return a checked copy of `raw` in which every key of the schema has a value.
+
+    Workload entries hold the whole recipe: the workload's own, overridden by the entry.
+
+    Raises:
+        UserError: names the key, what is wrong with it and what would be right.
+    """
+    config = copy.deepcopy(raw)
+    schema = yaml.safe_load(SCHEMA.read_text())
+    _fill(config, schema)
+    errors = sorted(
+        jsonschema.Draft202012Validator(schema).iter_errors(config), key=lambda e: list(e.path)
+    )
+    if errors:
+        raise UserError(f"{where}: {_explain(errors[0])}")
+    for name, variant in config["variants"].items():
+        _check_variant(f"{where}: variants.{name}", variant)
+    for name, entry in config["datasets"].items():
+        sources.check(f"{where}: datasets.{name}", entry["source"])
+    for name, entry in config["workloads"].items():
+        config["workloads"][name] = _resolve_workload(f"{where}: workloads.{name}", name, entry)
+        if entry["dataset"] not in config["datasets"]:
+            raise UserError(
+                f"{where}: workloads.{name}.dataset is {entry['dataset']!r}, which datasets does "
+                f"not define; {nearest(entry['dataset'], config['datasets'])}"
+            )
+    _check_scales(where, config)
+    return config
+
+
+def _fill(value: Any, schema: dict[str, Any]) -> None:
+    """Put the schema's defaults where keys are absent, at every depth."""
+    if not isinstance(value, dict):
+        return
+    for key, inner in schema.get("properties", {}).items():
+        if key not in value and "default" in inner:
+            value[key] = copy.deepcopy(inner["default"])
+        if key in value:
+            _fill(value[key], inner)
+    others = schema.get("additionalProperties")
+    if isinstance(others, dict):
+        for key in set(value) - set(schema.get("properties", {})):
+            _fill(value[key], others)
+
+
+def _explain(error: jsonschema.ValidationError) -> str:
+    """Say a schema's finding as a person would: key, problem, remedy."""
+    path = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.path).lstrip(".")
+    at = path or "the top level"
+    if error.validator == "additionalProperties":
+        known = set(error.schema.get("properties", {}))
+        unknown = sorted(map(str, set(error.instance) - known))[0]
+        return f"unknown key {unknown!r} at {at}; {nearest(unknown, known)}"
+    if error.validator == "required":
+        missing = next(key for key in error.validator_value if key not in error.instance)
+        return f"key {missing!r} is missing at {at}"
+    if error.validator == "enum":
+        hint = nearest(str(error.instance), error.validator_value)
+        return f"{at} is {error.instance!r}; {hint}"
+    if error.validator == "type":
+        kind = error.validator_value
+        kind = kind if isinstance(kind, str) else " or ".join(kind)
+        return f"{at} is {error.instance!r}, which is not of type {kind}"
+    if error.validator in ("minimum", "exclusiveMinimum"):
+        relation = "at least" if error.validator == "minimum" else "greater than"
+        return f"{at} is {error.instance!r}; it must be {relation} {error.validator_value}"
+    if error.validator == "pattern":
+        return f"{at} is {error.instance!r}; it must match {error.validator_value}"
+    return f"{at}: {error.message}"
+
+
+def _check_variant(where: str, variant: dict[str, Any]) -> None:
+    framework = variant["framework"]
+    if variant["mode"] not in MODES[framework]:
+        raise UserError(
+            f"{where}.mode is {variant['mode']!r}; {framework} has "
+            + " and ".join(MODES[framework])
+        )
+    for option, (owner, unused) in ONLY.items():
+        if framework != owner and variant[option] != unused:
+            raise UserError(f"{where}.{option} is for {owner} variants; remove it here")
+    if variant["steps_per_dispatch"] > 1 and variant["mode"] != "jit":
+        raise UserError(f"{where}.steps_per_dispatch is for mode jit; remove it here")
+
+
+def _resolve_workload(where: str, name: str, entry: dict[str, Any]) -> dict[str, Any]:
+    kind = entry.get("workload", name)
+    spec = workloads.spec(kind, where=f"{where}.workload" if "workload" in entry else where)
+    overrides = {k: v for k, v in entry.items() if k not in ("workload", "dataset")}
+    resolved = recipe.override(spec.recipe, overrides, where=where)
+    return {"workload": kind, "dataset": entry["dataset"], **resolved}
+
+
+def _check_scales(where: str, config: dict[str, Any]) -> None:
+    for scale in config["scales"]:
+        nodes, processes = map(int, scale.split("x"))
+        world = nodes * processes
+        for name, entry in config["workloads"].items():
+            if entry["global_batch"] % world:
+                raise UserError(
+                    f"{where}: workloads.{name}.global_batch is {entry['global_batch']}, which "
+                    f"scale {scale} (world size {world}) does not divide; choose a multiple of "
+                    f"{world} or another scale"
+                )

@@ -1,0 +1,1 @@
+"""The one loop, its checkpoints and records, the same for every framework."""

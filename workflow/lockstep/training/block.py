@@ -1,0 +1,215 @@
+"""A block: the runs that share one allocation, one after the other, each in processes of its own.
+
+Runs that have finished under the same identity are skipped, so a retried block goes on where it
+was. The block's outputs, a manifest and the runs' final states, appear when all have finished.
+"""
+
+import fcntl
+import importlib.metadata
+import os
+import random
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lockstep import code, files
+from lockstep.cluster import machine
+from lockstep.cluster.launch import launch
+from lockstep.errors import UserError
+from lockstep.study import Study, framework_modules
+from lockstep.study.run import Run
+from lockstep.training.interruption import FAILED_RUN, INTERRUPTED
+from lockstep.training.spec import RunSpec
+
+SCHEMA = "lockstep-block/1"
+PACKAGES = ("torch", "torchvision", "jax", "jaxlib", "flax", "optax", "grain", "numpy", "h5py")
+
+
+def run_block(
+    study: Study, name: str, *, resume_from: Path | None = None, time_budget: float | None = None
+) -> int:
+    """Train the runs of a block.
+
+    Args:
+        resume_from: a checkpoint to start from, for runs that have none of their own.
+        time_budget: seconds after which to stop at a checkpoint; None for no limit.
+
+    Returns:
+        Exit status: 0 if all runs have their records (a failed run's record is one too).
+
+    Raises:
+        UserError: a run could not be started as configured.
+    """
+    block = study.block(name)
+    deadline = time.time() + time_budget if time_budget else None
+    runs = list(block.runs)
+    random.Random(f"{study.name} {name}").shuffle(runs)  # no variant is always first
+    finished = {}
+    for run in runs:
+        with _alone(study.run_folder(run)):
+            status, spec = _run(study, run, resume_from, deadline)
+        if status not in (0, FAILED_RUN):
+            if status == INTERRUPTED:
+                print(f"lockstep: {run.name} was interrupted; start again to go on", file=sys.stderr)
+            return status
+        finished[run.name] = _records(spec)
+    _publish(study, name, runs)
+    files.write_json(study.manifest(name), {"schema": SCHEMA, "block": name, "runs": finished})
+    return 0
+
+
+def _run(
+    study: Study, run: Run, resume_from: Path | None, deadline: float | None
+) -> tuple[int, RunSpec]:
+    spec = specify(study, run, resume_from)
+    folder = Path(spec.folder)
+    if _is_finished(spec):
+        print(f"lockstep: {run.name} has finished before, nothing to do", file=sys.stderr)
+        return 0, spec
+    for name in ("summary.json", "failure.json"):  # of another identity, or of an earlier attempt
+        (folder / name).unlink(missing_ok=True)
+    if not Path(spec.checkpoints).exists():
+        _clear(folder)
+    spec.save(folder / "run.json")
+    status = launch(
+        [sys.executable, "-m", "lockstep.training.worker", str(folder / "run.json")],
+        processes=run.scale.world_size,
+        threads=spec.threads,
+        deadline=deadline,
+    )
+    if status in (0, FAILED_RUN):
+        files.remove(Path(spec.checkpoints).parent)
+    else:
+        reason = {2: "refused its input", INTERRUPTED: "interrupted"}.get(
+            status, f"signal {status - 128}" if status > 128 else f"exit status {status}"
+        )
+        files.write_json(folder / "failure.json", {"identity": spec.identity, "reason": reason})
+    return status, spec
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a run of another identity left, so that no event or log of it is mixed in."""
+    if folder.exists():
+        for path in folder.iterdir():
+            if path.name != LOCK:
+                files.remove(path)
+
+
+def specify(study: Study, run: Run, resume_from: Path | None = None) -> RunSpec:
+    """Return all that a run's processes are told, with the run's identity.
+
+    Raises:
+        UserError: the dataset or the weights are not there.
+    """
+    framework, workload = study.framework(run)
+    recipe = study.workload(run.workload)
+    manifest = study.dataset_manifest(recipe["dataset"])
+    initial = study.weights(run.workload, run.seed)
+    for path in (manifest, initial):
+        if not path.is_file():
+            raise UserError(f"{path}: no such file; run the stages before this one first")
+    trains = {
+        "recipe": {k: v for k, v in recipe.items() if k != "dataset"},
+        "precision": study.variant(run.variant)["precision"],
+        "dataset": files.read_json(manifest)["content"],
+        "weights": files.sha256_file(initial),
+        "seed": run.seed,
+    }
+    determined_by = {
+        **trains,
+        "settings": study.run_config(run),
+        "code": code.digest("lockstep.training.worker", *framework_modules(framework, workload)),
+        "environment": _environment(),
+        "repetition": study.repetition("train"),
+    }
+    identity = files.digest(determined_by)
+    checkpoints = study.root / "checkpoints" / run.name / identity[:16]
+    config = study.config
+    return RunSpec(
+        study=study.name,
+        workload=run.workload,
+        variant=run.variant,
+        scale=str(run.scale),
+        seed=run.seed,
+        recipe=recipe,
+        settings=study.variant(run.variant),
+        identity=identity,
+        trajectory=files.digest(trains),
+        determined_by=determined_by,
+        folder=str(study.run_folder(run)),
+        checkpoints=str(checkpoints),
+        dataset=str(manifest),
+        weights=str(initial),
+        caches=str(study.caches(machine.instruction_set())),
+        resume_from=str(resume_from) if resume_from else None,
+        threads=config["threads"],
+        window_steps=config["window_steps"],
+        checkpoint_seconds=config["checkpoints"]["seconds"],
+        checkpoint_steps=config["checkpoints"]["steps"],
+        tensorboard=config["tracking"]["tensorboard"],
+        wandb=config["tracking"]["wandb"],
+        host=machine.facts(),
+    )
+
+
+def _environment() -> dict[str, str]:
+    """Return the versions of the packages that can change a result."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _is_finished(spec: RunSpec) -> bool:
+    path = Path(spec.folder) / "summary.json"
+    if not path.is_file():
+        return False
+    try:
+        summary = files.read_json(path)
+    except UserError:
+        return False
+    return summary.get("identity") == spec.identity
+
+
+def _records(spec: RunSpec) -> dict[str, Any]:
+    """Return a run's line in the manifest: its status and the hashes of its records."""
+    folder = Path(spec.folder)
+    names = ("summary.json", "epochs.csv", "windows.csv", "steps.npz", "final.safetensors")
+    return {
+        "identity": spec.identity,
+        "status": files.read_json(folder / "summary.json")["status"],
+        "sha256": {name: files.sha256_file(folder / name) for name in names},
+    }
+
+
+def _publish(study: Study, block: str, runs: list[Run]) -> None:
+    """Link the final states into the block's output folder."""
+    with files.atomic(study.states(block)) as temporary:
+        temporary.mkdir()
+        for run in runs:
+            os.link(
+                study.run_folder(run) / "final.safetensors",
+                temporary / f"{run.variant}.safetensors",
+            )
+
+
+LOCK = ".lock"
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep two trainers off one run: a second one waits until the first is done or dead."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / LOCK, "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"lockstep: {folder} is being trained by another process, waiting", file=sys.stderr)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

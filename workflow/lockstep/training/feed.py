@@ -1,0 +1,73 @@
+"""From the shared reader to an engine's windows: this rank's slice of each global batch."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from lockstep.datasets.order import Order, in_turn
+from lockstep.datasets.reader import Reader
+from lockstep.engines.contract import Job, Window
+from lockstep.training.schedule import learning_rates
+
+
+class Feed(Protocol):
+    """What gives a run its windows."""
+
+    steps_per_epoch: int
+
+    def window(self, first: int, steps: int) -> Window:
+        """Return the window of `steps` steps from the absolute step `first`."""
+
+
+def total_steps(recipe: Mapping[str, Any], steps_per_epoch: int) -> int:
+    """Return how many steps a run makes: all its epochs, or `max_steps` if that is fewer."""
+    steps = recipe["epochs"] * steps_per_epoch
+    return min(steps, recipe["max_steps"]) if recipe["max_steps"] else steps
+
+
+class SharedFeed:
+    """The same bytes in the same order for every framework, world size and resumption."""
+
+    def __init__(self, job: Job, reader: Reader, seed: int) -> None:
+        self.job = job
+        self.reader = reader
+        recipe = job.recipe
+        self.order = Order(reader.examples, recipe["global_batch"], seed, recipe["drop_last"])
+        self.steps_per_epoch = self.order.steps_per_epoch
+        self.total_steps = total_steps(recipe, self.steps_per_epoch)
+
+    def window(self, first: int, steps: int) -> Window:
+        """Return a window; rows beyond its steps repeat its last one and are never trained."""
+        planned = [self.order.batch(first + min(k, steps - 1)) for k in range(self._room)]
+        counts = np.array([count for _, count in planned])
+        local = self.job.local_batch
+        start = self.job.topology.rank * local
+        indices = np.stack([indices[start : start + local] for indices, _ in planned])
+        images, labels = self.reader.take(indices)
+        mask = (start + np.arange(local) < counts[:, None]).astype(np.float32)
+        rates = learning_rates(
+            self.job.recipe, self.steps_per_epoch, self.total_steps, first, self._room
+        )
+        return Window(
+            steps=steps,
+            batch={"images": images, "labels": labels, "mask": mask},
+            counts=counts,
+            learning_rates=rates,
+        )
+
+    @property
+    def _room(self) -> int:
+        return self.job.window_steps
+
+
+def evaluation_batches(job: Job, reader: Reader) -> Iterator[dict[str, np.ndarray]]:
+    """Yield this rank's part of every batch of an evaluation, padded and masked."""
+    world = job.topology.world_size
+    batch = -(-job.recipe["evaluation_batch"] // world) * world
+    local = batch // world
+    start = job.topology.rank * local
+    for indices, count in in_turn(reader.examples, batch):
+        images, labels = reader.take(indices[start : start + local])
+        mask = (start + np.arange(local) < count).astype(np.float32)
+        yield {"images": images, "labels": labels, "mask": mask}

@@ -1,0 +1,154 @@
+"""The one loop: epochs, windows, clocks, evaluation, checkpoints and interruption.
+
+Every variant of every framework is timed by these lines. Windows are anchored at epochs' starts
+and have absolute edges; checkpoints fall on edges; so the same programs run on the same steps
+whether or not a run was resumed.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from lockstep.engines.contract import Engine
+from lockstep.training.clock import Clock
+from lockstep.training.feed import Feed
+
+CONTINUE, SAVE, STOP = 0, 1, 2  # what a rank wants at an edge; the largest wish is done
+
+
+class NonFiniteLoss(Exception):
+    """The loss became NaN or infinite: the run has failed, and that is its result."""
+
+    def __init__(self, step: int, loss: float) -> None:
+        super().__init__(f"the loss is {loss} at step {step}")
+        self.step = step
+
+
+@dataclass
+class Progress:
+    """A run so far; what a checkpoint keeps besides the state.
+
+    Attributes:
+        step: steps made.
+        losses: of every step, float64.
+        checksums: of every step's batch, uint32.
+        counts: real examples of every step.
+        windows: one row a window.
+        epochs: one row an epoch.
+        clock: seconds by phase.
+    """
+
+    step: int = 0
+    losses: list[np.ndarray] = field(default_factory=list)
+    checksums: list[np.ndarray] = field(default_factory=list)
+    counts: list[np.ndarray] = field(default_factory=list)
+    windows: list[dict[str, Any]] = field(default_factory=list)
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    clock: Clock = field(default_factory=Clock)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What the loop is to do.
+
+    Attributes:
+        total_steps: steps of the whole run.
+        window_steps: steps of a window.
+        attempt: how many times this run was started before.
+        evaluation: returns the batches of an evaluation.
+        wish: asked at every edge, with the steps made, for CONTINUE, SAVE or STOP.
+        save: makes a checkpoint.
+        report: told of every finished window (and epoch, or None).
+    """
+
+    total_steps: int
+    window_steps: int
+    attempt: int
+    evaluation: Callable[[], Iterable[Mapping[str, np.ndarray]]]
+    wish: Callable[[int], int]
+    save: Callable[[Progress], None]
+    report: Callable[[dict[str, Any], dict[str, Any] | None], None]
+
+
+def train(engine: Engine, feed: Feed, plan: Plan, progress: Progress) -> bool:
+    """Train from `progress` to the end of the plan.
+
+    Returns:
+        True at the end, False if the run was interrupted and has saved a checkpoint.
+
+    Raises:
+        NonFiniteLoss: at the first step whose loss is not finite.
+    """
+    warm_up = True  # the first window of a process is no steady state
+    while progress.step < plan.total_steps:
+        epoch = progress.step // feed.steps_per_epoch
+        epoch_end = min((epoch + 1) * feed.steps_per_epoch, plan.total_steps)
+        steps = min(plan.window_steps, epoch_end - progress.step)
+
+        begin = time.perf_counter()
+        window = feed.window(progress.step, steps)
+        ready = time.perf_counter()
+        losses, checksums = engine.fetch(engine.train(window))
+        end = time.perf_counter()
+
+        progress.clock.add("training", end - begin)
+        progress.clock.add("data_wait", ready - begin)
+        finite = np.isfinite(losses)
+        if not finite.all():
+            first = int(np.argmin(finite))
+            raise NonFiniteLoss(progress.step + first, float(losses[first]))
+        progress.losses.append(losses)
+        progress.checksums.append(checksums)
+        progress.counts.append(window.counts[:steps])
+        row = {
+            "step": progress.step,
+            "steps": steps,
+            "epoch": epoch,
+            "seconds": end - begin,
+            "data_seconds": ready - begin,
+            "loss": float(losses.mean()),
+            "warm_up": int(warm_up),
+            "attempt": plan.attempt,
+        }
+        progress.windows.append(row)
+        progress.step += steps
+        warm_up = False
+
+        finished = None
+        if progress.step == epoch_end:
+            finished = _finish_epoch(engine, plan, progress, epoch, feed.steps_per_epoch)
+        plan.report(row, finished)
+
+        wish = engine.agree(plan.wish(progress.step))
+        if wish != CONTINUE and progress.step < plan.total_steps:
+            with progress.clock("checkpoint"):
+                plan.save(progress)
+            if wish == STOP:
+                return False
+    return True
+
+
+def _finish_epoch(
+    engine: Engine, plan: Plan, progress: Progress, epoch: int, steps_per_epoch: int
+) -> dict[str, Any]:
+    """Evaluate, and add an epoch's row."""
+    with progress.clock("evaluation"):
+        sums = engine.evaluate(plan.evaluation())
+    steps = progress.step - epoch * steps_per_epoch
+    losses = np.concatenate(progress.losses)[-steps:]
+    counts = np.concatenate(progress.counts)[-steps:]
+    examples = sums.pop("examples")
+    row = {
+        "epoch": epoch,
+        "step": progress.step,
+        "train_loss": math.fsum(losses * counts) / int(counts.sum()),
+        "test_loss": sums.pop("loss") / examples,
+        **{f"test_{name}": value / examples for name, value in sums.items()},
+        "training_seconds": progress.clock.seconds["training"],
+    }
+    progress.epochs.append(row)
+    return row

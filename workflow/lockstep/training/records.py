@@ -1,0 +1,163 @@
+"""What a run leaves behind: tables and one summary, readable without Lockstep.
+
+`windows.csv`   a row a window,
+`epochs.csv`    a row an epoch,
+`steps.npz`     `loss` float64, `checksum` uint32 and `count` int32 of every step,
+`summary.json`  everything else; written last, so that a run with a summary has all its records.
+
+A field that a machine cannot give is ``{"absent": REASON}``, never zero.
+"""
+
+import csv
+import io
+import math
+import resource
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lockstep import files
+from lockstep.datasets import checksum
+from lockstep.engines.contract import Engine, Job, Preparation
+from lockstep.training.loop import Progress
+from lockstep.training.spec import RunSpec
+
+SCHEMA = "lockstep-record/1"
+
+FLOPS_FORMULA = "3 x forward FLOPs of an example x examples (backward counted as two forwards)"
+
+
+def absent(reason: str) -> dict[str, str]:
+    """Return what stands in a field that this machine cannot give."""
+    return {"absent": reason}
+
+
+def write_tables(folder: Path, progress: Progress) -> None:
+    """Write the tables of a run."""
+    _write_csv(folder / "windows.csv", progress.windows)
+    _write_csv(folder / "epochs.csv", progress.epochs)
+    with files.atomic(folder / "steps.npz") as temporary, open(temporary, "wb") as stream:
+        np.savez(
+            stream,
+            loss=np.concatenate([np.empty(0), *progress.losses]),
+            checksum=np.concatenate([np.empty(0, np.uint32), *progress.checksums]),
+            count=np.concatenate([np.empty(0, np.int64), *progress.counts]).astype(np.int32),
+        )
+
+
+def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    text = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    files.write_bytes(path, text.getvalue().encode())
+
+
+def summary(
+    spec: RunSpec,
+    job: Job,
+    engine: Engine,
+    preparation: Preparation,
+    progress: Progress,
+    *,
+    status: str,
+    reason: str | None,
+    about: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return a run's summary.
+
+    Args:
+        status: `finished` or `failed`.
+        reason: why it failed.
+        about: `dataset`, `weights`, `attempts` and `total_steps`, as they go into the summary.
+    """
+    last = progress.epochs[-1] if progress.epochs else {}
+    return {
+        "schema": SCHEMA,
+        "study": spec.study,
+        "workload": spec.workload,
+        "variant": spec.variant,
+        "scale": spec.scale,
+        "seed": spec.seed,
+        "identity": spec.identity,
+        "trajectory": spec.trajectory,
+        "status": status,
+        "reason": reason,
+        "steps": progress.step,
+        "seconds": progress.clock.seconds,
+        "cache": preparation.cache,
+        "steady": _steady(progress, job),
+        "flops": _flops(progress, job),
+        "mfu": absent("the peak of this device is not known"),
+        "energy": absent("no energy counter was read"),
+        "memory": {
+            "max_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "device": engine.memory() or absent("the device keeps no count of allocations"),
+            "planned": dict(preparation.memory) or absent("the framework does not plan memory"),
+        },
+        "metrics": {k: v for k, v in last.items() if k.startswith(("train_", "test_"))},
+        "target": _target(progress, job),
+        "batches": checksum.chain(np.concatenate([np.empty(0, np.uint32), *progress.checksums])),
+        **about,
+        "contract": {
+            "variant": dict(spec.settings),
+            "recipe": dict(spec.recipe),
+            "determined_by": dict(spec.determined_by),
+            "engine": engine.facts(),
+            "topology": {
+                "world_size": job.topology.world_size,
+                "local_batch": job.local_batch,
+                "threads": spec.threads,
+                "window_steps": spec.window_steps,
+            },
+            "host": dict(spec.host),
+        },
+    }
+
+
+def _steady(progress: Progress, job: Job) -> dict[str, Any]:
+    """Return step time in the steady state: every window but the first of each attempt."""
+    rows = [row for row in progress.windows if not row["warm_up"]]
+    if not rows:
+        return absent("the run had no window after its first")
+    per_step = np.array([row["seconds"] / row["steps"] for row in rows])
+    weights = np.array([row["steps"] for row in rows])
+    # Short windows (an epoch's last) count by their steps.
+    q1, median, q3, p95 = np.quantile(np.repeat(per_step, weights), [0.25, 0.5, 0.75, 0.95])
+    return {
+        "windows": len(rows),
+        "steps": int(weights.sum()),
+        "step_seconds": {
+            "median": float(median),
+            "q1": float(q1),
+            "q3": float(q3),
+            "p95": float(p95),
+        },
+        "examples_per_second": job.recipe["global_batch"] / float(median),
+        "data_wait_fraction": sum(r["data_seconds"] for r in rows) / sum(r["seconds"] for r in rows),
+    }
+
+
+def _flops(progress: Progress, job: Job) -> dict[str, Any]:
+    forward = job.workload.forward_flops(job.recipe["model"])
+    examples = int(sum(counts.sum() for counts in progress.counts))
+    seconds = progress.clock.seconds["training"]
+    return {
+        "forward_per_example": forward,
+        "formula": FLOPS_FORMULA,
+        "total": 3 * forward * examples,
+        "per_second": 3 * forward * examples / seconds if seconds else absent("no step was made"),
+    }
+
+
+def _target(progress: Progress, job: Job) -> dict[str, Any]:
+    """Return when the target was first met, in epochs' evaluations; null if it never was."""
+    target = job.recipe["target"]
+    column = f"test_{target['metric']}"
+    for row in progress.epochs:
+        if math.isfinite(row[column]) and row[column] >= target["value"]:
+            return {**target, "step": row["step"], "training_seconds": row["training_seconds"]}
+    return {**target, "step": None, "training_seconds": None}

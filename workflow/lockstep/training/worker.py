@@ -1,0 +1,248 @@
+"""One process of a run: `python -m lockstep.training.worker SPEC`.
+
+Started by the launcher, once a rank, with its place in the environment (`lockstep.cluster.place`).
+Exit status: 0 finished, 2 a mistake that a person can mend, `INTERRUPTED` stopped at a checkpoint,
+`FAILED_RUN` the run failed and its record says why.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from lockstep import files, workloads
+from lockstep.cluster import place
+from lockstep.datasets.reader import Reader, read_manifest
+from lockstep.engines.contract import Engine, Job, Preparation
+from lockstep.errors import UserError
+from lockstep.training import checkpoint, loop, records
+from lockstep.training.clock import Clock
+from lockstep.training.feed import Feed, SharedFeed, evaluation_batches, total_steps
+from lockstep.training.interruption import (
+    FAILED_RUN,
+    INTERRUPTED,
+    Interruption,
+    die_with_parent,
+)
+from lockstep.training.spec import RunSpec
+from lockstep.training.tracking import Tracking
+from lockstep.workloads import weights
+
+
+def main(spec_path: Path) -> int:
+    """Train a run from its newest checkpoint to its end; returns the exit status."""
+    here = place.Place.from_environment()
+    here.pin()
+    die_with_parent()
+    interruption = Interruption(here.deadline)
+    spec = RunSpec.load(spec_path)
+
+    from lockstep import engines  # here, so that its import is timed
+
+    job = Job(
+        workload=workloads.spec(spec.recipe["workload"]),
+        recipe=spec.recipe,
+        variant=spec.settings,
+        window_steps=spec.window_steps,
+        topology=here.topology,
+        caches=Path(spec.caches),
+    )
+    engine = engines.start(job)
+    imported = time.time()
+    try:
+        progress, resumed = _restore(spec)
+        progress.clock.add("import", imported - here.started)
+        return _run(spec, job, engine, interruption, progress, resumed)
+    finally:
+        engine.close()
+
+
+def _run(
+    spec: RunSpec,
+    job: Job,
+    engine: Engine,
+    interruption: Interruption,
+    progress: loop.Progress,
+    resumed: checkpoint.Checkpoint | None,
+) -> int:
+    manifest = Path(spec.dataset)
+    initial = weights.load(Path(spec.weights))
+    attempt = resumed.progress["attempts"] if resumed else 0
+    with progress.clock("staging"):
+        feed = _feed(spec, job, manifest)
+        test = Reader(manifest, "test")
+        engine.load(initial)
+        first_window = feed.window(progress.step, 1)
+    total = total_steps(spec.recipe, feed.steps_per_epoch)
+    preparation = engine.prepare(first_window)
+    progress.clock.add("trace", preparation.trace_seconds)
+    progress.clock.add("compile", preparation.compile_seconds)
+    with progress.clock("staging"):
+        engine.load(resumed.state if resumed else initial)
+
+    chief = job.topology.rank == 0
+    tracking = Tracking(spec, total, progress.step) if chief else None
+    saver = _Saver(spec, engine, interruption, attempt, chief, progress.step)
+    if tracking and resumed:
+        tracking.say(f"resumes at step {progress.step} of {total}")
+    plan = loop.Plan(
+        total_steps=total,
+        window_steps=spec.window_steps,
+        attempt=attempt,
+        evaluation=lambda: evaluation_batches(job, test),
+        wish=saver.wish,
+        save=saver.save,
+        report=tracking.report if tracking else lambda window, epoch: None,
+    )
+    try:
+        finished = loop.train(engine, feed, plan, progress)
+        failure = None
+    except loop.NonFiniteLoss as error:
+        finished, failure = False, str(error)
+    if not finished and failure is None:
+        if tracking:
+            tracking.say(f"stopped at step {progress.step} ({interruption.reason or 'by a peer'})")
+            tracking.close()
+        return INTERRUPTED
+    final = engine.state()
+    if chief and tracking:
+        about = {
+            "dataset": _dataset(manifest),
+            "weights": {"initial": weights.digest(initial), "final": weights.digest(final)},
+            "attempts": attempt + 1,
+            "total_steps": total,
+        }
+        _write(spec, job, engine, preparation, progress, final, failure, about)
+        tracking.say(failure or "finished")
+        tracking.close()
+    return FAILED_RUN if failure else 0
+
+
+class _Saver:
+    """Decides when to save or stop, and saves."""
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        engine: Engine,
+        interruption: Interruption,
+        attempt: int,
+        chief: bool,
+        step: int,
+    ) -> None:
+        self.spec, self.engine, self.interruption = spec, engine, interruption
+        self.attempt, self.chief = attempt, chief
+        self.saved_at, self.saved_step = time.monotonic(), step
+
+    def wish(self, step: int) -> int:
+        if self.interruption.requested:
+            return loop.STOP
+        due = time.monotonic() - self.saved_at >= self.spec.checkpoint_seconds
+        every = self.spec.checkpoint_steps
+        if due or (every and step - self.saved_step >= every):
+            return loop.SAVE
+        return loop.CONTINUE
+
+    def save(self, progress: loop.Progress) -> None:
+        state = self.engine.state()
+        if self.chief:
+            checkpoint.save(
+                Path(self.spec.checkpoints),
+                checkpoint.Checkpoint(
+                    step=progress.step,
+                    trajectory=self.spec.trajectory,
+                    state=state,
+                    losses=np.concatenate(progress.losses),
+                    checksums=np.concatenate(progress.checksums),
+                    counts=np.concatenate(progress.counts),
+                    progress={
+                        "attempts": self.attempt + 1,
+                        "windows": progress.windows,
+                        "epochs": progress.epochs,
+                        "seconds": progress.clock.seconds,
+                        "identity": self.spec.identity,
+                    },
+                ),
+            )
+        self.saved_at, self.saved_step = time.monotonic(), progress.step
+
+
+def _restore(spec: RunSpec) -> tuple[loop.Progress, checkpoint.Checkpoint | None]:
+    """Return the run so far: from its newest sound checkpoint, from the one named, or from none.
+
+    Raises:
+        UserError: the checkpoint named belongs to another configuration.
+    """
+    found, problems = checkpoint.newest(Path(spec.checkpoints))
+    for problem in problems:
+        print(f"lockstep: {problem}; an older one is used", file=sys.stderr)
+    if found is None and spec.resume_from:
+        found = checkpoint.load(Path(spec.resume_from))
+        if found.trajectory != spec.trajectory:
+            raise UserError(
+                f"{spec.resume_from}: belongs to another configuration (recipe, dataset, weights "
+                f"or seed differ): trajectory {found.trajectory[:12]} is not {spec.trajectory[:12]}"
+            )
+    if found is None:
+        return loop.Progress(), None
+    seconds = found.progress["seconds"]
+    return (
+        loop.Progress(
+            step=found.step,
+            losses=[found.losses],
+            checksums=[found.checksums],
+            counts=[found.counts],
+            windows=list(found.progress["windows"]),
+            epochs=list(found.progress["epochs"]),
+            clock=Clock(seconds),
+        ),
+        found,
+    )
+
+
+def _feed(spec: RunSpec, job: Job, manifest: Path) -> Feed:
+    if spec.settings["input"] == "shared":
+        return SharedFeed(job, Reader(manifest, "train"), spec.seed)
+    from lockstep.training.native_feed import NativeFeed
+
+    return NativeFeed(job, manifest, spec.seed)
+
+
+def _dataset(manifest_path: Path) -> dict[str, str]:
+    manifest = read_manifest(manifest_path)
+    return {key: manifest[key] for key in ("name", "source", "identity", "content", "licence")}
+
+
+def _write(
+    spec: RunSpec,
+    job: Job,
+    engine: Engine,
+    preparation: Preparation,
+    progress: loop.Progress,
+    final: weights.State,
+    failure: str | None,
+    about: dict,
+) -> None:
+    folder = Path(spec.folder)
+    records.write_tables(folder, progress)
+    weights.save(folder / "final.safetensors", final)
+    summary = records.summary(
+        spec,
+        job,
+        engine,
+        preparation,
+        progress,
+        status="failed" if failure else "finished",
+        reason=failure,
+        about=about,
+    )
+    files.write_json(folder / "summary.json", summary)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(Path(sys.argv[1])))
+    except UserError as error:
+        print(f"lockstep: error: {error}", file=sys.stderr)
+        sys.exit(2)

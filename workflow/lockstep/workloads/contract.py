@@ -1,0 +1,68 @@
+"""What a workload says of itself without any framework.
+
+A workload is a folder with three files:
+
+`spec.py`         `WORKLOAD: Workload`, below.
+`torch_model.py`  `build(model) -> torch.nn.Module` and the functions that an engine calls, and
+`flax_model.py`   the same for Flax. Both map their own parameter names to the neutral ones by
+                  `names(model) -> Names`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """One trained tensor, in neutral naming and layout.
+
+    Attributes:
+        name: such as ``conv1.kernel``.
+        shape: neutral layout: dense ``(in, out)``, convolution ``(height, width, in, out)``.
+        bound: initial values are uniform in ``[-bound, bound)``; 0 with `constant` for others.
+        constant: initial value where `bound` is 0 (a normalisation's scale is 1).
+        std: if positive, initial values are normal with this standard deviation instead.
+        decay: whether weight decay applies.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    bound: float = 0.0
+    constant: float = 0.0
+    std: float = 0.0
+    decay: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Buffer:
+    """One tensor that training updates but no gradient reaches, such as a running mean."""
+
+    name: str
+    shape: tuple[int, ...]
+    constant: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """A workload's description.
+
+    Attributes:
+        recipe: its hyperparameters (`lockstep.workloads.recipe`).
+        example_shape: of one stored example, uint8, such as ``(28, 28, 1)`` (height, width,
+            channels).
+        parameters: from the recipe's `model` to all parameters, in a fixed order.
+        buffers: likewise, to all buffers.
+        forward_flops: from the recipe's `model` to floating-point operations of one example's
+            forward pass, a multiplication and an addition counted as two.
+        metric: the metric that evaluation reports beside the loss.
+    """
+
+    name: str
+    summary: str
+    recipe: dict[str, Any]
+    example_shape: tuple[int, ...]
+    parameters: Callable[[Mapping[str, Any]], tuple[Parameter, ...]]
+    forward_flops: Callable[[Mapping[str, Any]], int]
+    buffers: Callable[[Mapping[str, Any]], tuple[Buffer, ...]] = lambda model: ()
+    metric: str = "accuracy"

@@ -1,0 +1,1 @@
+"""The small convolutional network that PyTorch and JAX are most often compared by."""

@@ -1,0 +1,75 @@
+"""`mnist_cnn` in PyTorch."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lockstep.workloads import naming
+from lockstep.workloads.mnist_cnn import spec
+from lockstep.workloads.vision_torch import accuracy, cross_entropy, normalise
+
+MEAN, STD = (0.5,), (0.5,)
+
+
+class MnistCnn(nn.Module):
+    """Images ``(B, 1, 28, 28)`` to logits ``(B, 10)``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        first, second = spec.CHANNELS
+        self.conv1 = nn.Conv2d(1, first, spec.KERNEL)
+        self.conv2 = nn.Conv2d(first, second, spec.KERNEL)
+        self.fc1 = nn.Linear(spec.FEATURES, spec.HIDDEN)
+        self.fc2 = nn.Linear(spec.HIDDEN, spec.CLASSES)
+
+    def forward(self, images_bchw: Tensor) -> Tensor:
+        x = functional.max_pool2d(functional.relu(self.conv1(images_bchw)), 2)
+        x = functional.max_pool2d(functional.relu(self.conv2(x)), 2)
+        x = functional.relu(self.fc1(torch.flatten(x, 1)))
+        return self.fc2(x)
+
+
+def build(model: Mapping[str, Any]) -> nn.Module:
+    """Return the model; its initial weights are replaced before use."""
+    return MnistCnn()
+
+
+def inputs(batch: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
+    """Return what the model takes: images uint8 ``(B, 28, 28, 1)`` normalised, channels first."""
+    return normalise(batch["images"], MEAN, STD, dtype)
+
+
+def losses(logits: Tensor, batch: Mapping[str, Tensor], recipe: Mapping[str, Any]) -> Tensor:
+    """Return each example's loss, ``(B,)``."""
+    return cross_entropy(logits, batch["labels"], recipe["label_smoothing"])
+
+
+def metrics(logits: Tensor, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return each example's share of each metric, ``(B,)``."""
+    return {"accuracy": accuracy(logits, batch["labels"])}
+
+
+def names(model: Mapping[str, Any]) -> naming.Names:
+    """Map neutral names to PyTorch's."""
+    # The model flattens (20, 4, 4) maps in this order; neutral rows go height, width, channel.
+    flattened = naming.Layout(
+        axes=(3, 2, 0, 1),
+        views=(
+            (spec.FEATURES, spec.HIDDEN),
+            (4, 4, spec.CHANNELS[1], spec.HIDDEN),
+            (spec.HIDDEN, spec.FEATURES),
+        ),
+    )
+    return {
+        "conv1.kernel": ("conv1.weight", naming.CONVOLUTION),
+        "conv1.bias": ("conv1.bias", None),
+        "conv2.kernel": ("conv2.weight", naming.CONVOLUTION),
+        "conv2.bias": ("conv2.bias", None),
+        "dense1.kernel": ("fc1.weight", flattened),
+        "dense1.bias": ("fc1.bias", None),
+        "dense2.kernel": ("fc2.weight", naming.DENSE),
+        "dense2.bias": ("fc2.bias", None),
+    }

@@ -1,0 +1,38 @@
+"""What image workloads share in JAX: normalisation, loss, accuracy."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jax.typing import DTypeLike
+
+
+def normalise(
+    images_bhwc: Array, mean: Sequence[float], std: Sequence[float], dtype: DTypeLike
+) -> Array:
+    """Return uint8 images as ``(x / 255 - mean) / std``, channels last, of `dtype`.
+
+    Mean and deviation are per channel and refer to pixels scaled to [0, 1].
+    """
+    scale = jnp.asarray([1 / (255 * s) for s in std], dtype)
+    shift = jnp.asarray([-m / s for m, s in zip(mean, std)], dtype)
+    return images_bhwc.astype(dtype) * scale + shift
+
+
+def cross_entropy(logits: Array, labels: Array, label_smoothing: float) -> Array:
+    """Return each example's cross-entropy, ``(B,)``, computed in float32 or better."""
+    if logits.dtype == jnp.bfloat16:
+        logits = logits.astype(jnp.float32)
+    if not label_smoothing:
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    targets = optax.smooth_labels(
+        jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype), label_smoothing
+    )
+    return optax.softmax_cross_entropy(logits, targets)
+
+
+def accuracy(logits: Array, labels: Array) -> Array:
+    """Return whether each example's largest logit is its label's, as 0 or 1, ``(B,)``."""
+    return (logits.argmax(axis=-1) == labels).astype(jnp.float32)

@@ -1,0 +1,34 @@
+"""What image workloads share in PyTorch: normalisation, loss, accuracy."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def normalise(
+    images_bhwc: Tensor, mean: Sequence[float], std: Sequence[float], dtype: torch.dtype
+) -> Tensor:
+    """Return uint8 images as ``(x / 255 - mean) / std``, channels first, of `dtype`.
+
+    Mean and deviation are per channel and refer to pixels scaled to [0, 1].
+    """
+    x = images_bhwc.to(dtype)
+    scale = torch.tensor([1 / (255 * s) for s in std], dtype=dtype, device=x.device)
+    shift = torch.tensor([-m / s for m, s in zip(mean, std)], dtype=dtype, device=x.device)
+    return (x * scale + shift).permute(0, 3, 1, 2)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
+    """Return each example's cross-entropy, ``(B,)``, computed in float32 or better."""
+    if logits.dtype is torch.bfloat16:
+        logits = logits.float()
+    return functional.cross_entropy(
+        logits, labels.long(), reduction="none", label_smoothing=label_smoothing
+    )
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return whether each example's largest logit is its label's, as 0 or 1, ``(B,)``."""
+    return (logits.argmax(dim=1) == labels).to(torch.float32)

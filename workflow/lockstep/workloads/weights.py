@@ -1,0 +1,93 @@
+"""Initial weights: made once by NumPy, stored neutrally, loaded by both frameworks.
+
+A state is a mapping from a name with a role to a NumPy array in neutral layout:
+``param/conv1.kernel``, ``momentum/conv1.kernel``, ``buffer/norm1.mean``. Checkpoints and final
+states have the same form, so a run stopped in one framework can be continued in the other.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError
+
+from lockstep import files
+from lockstep.datasets import keys
+from lockstep.errors import UserError
+from lockstep.workloads.contract import Parameter, Workload
+
+State = Mapping[str, np.ndarray]
+
+
+def initial(workload: Workload, model: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
+    """Return a workload's state before its first step, float32.
+
+    Each parameter has its own stream, keyed by workload, seed and name: adding one changes no
+    other.
+    """
+    state = {}
+    for parameter in workload.parameters(model):
+        value = _draw(parameter, "weights", workload.name, seed, parameter.name)
+        state[f"param/{parameter.name}"] = value
+        state[f"momentum/{parameter.name}"] = np.zeros_like(value)
+    for buffer in workload.buffers(model):
+        state[f"buffer/{buffer.name}"] = np.full(buffer.shape, buffer.constant, np.float32)
+    return state
+
+
+def _draw(parameter: Parameter, *key: object) -> np.ndarray:
+    count = int(np.prod(parameter.shape))
+    if parameter.std:
+        values = parameter.std * keys.normal(count, *key)
+    elif parameter.bound:
+        values = parameter.bound * (2 * keys.uniform(count, *key) - 1)
+    else:
+        values = np.full(count, parameter.constant)
+    return values.reshape(parameter.shape).astype(np.float32)
+
+
+def perturbed(state: State, seed: int) -> dict[str, np.ndarray]:
+    """Return a *twin*: every parameter moved to a neighbouring float, up or down at random.
+
+    How far a framework runs from its own twin is how far rounding alone can carry it; the other
+    framework may differ by as much, and no more, to count as the same.
+    """
+    twin = dict(state)
+    for name, value in state.items():
+        if name.startswith("param/"):
+            up = keys.words(value.size, "twin", seed, name).reshape(value.shape) & np.uint64(1)
+            twin[name] = np.nextafter(value, np.where(up, np.inf, -np.inf).astype(value.dtype))
+    return twin
+
+
+def digest(state: State) -> str:
+    """Return one hash (hex) over names, types, shapes and bytes of a state."""
+    total = hashlib.sha256()
+    for name in sorted(state):
+        value = np.ascontiguousarray(state[name])
+        total.update(f"{name}\0{value.dtype.str}\0{value.shape}\0".encode())
+        total.update(value.tobytes())
+    return total.hexdigest()
+
+
+def save(path: Path, state: State, metadata: Mapping[str, str] | None = None) -> None:
+    """Write a state as safetensors, atomically; equal states give equal bytes."""
+    arrays = {name: np.ascontiguousarray(state[name]) for name in sorted(state)}
+    files.write_bytes(path, safetensors.numpy.save(arrays, dict(metadata or {}) or None))
+
+
+def load(path: Path) -> dict[str, np.ndarray]:
+    """Read a state.
+
+    Raises:
+        UserError: the file is missing or is not safetensors.
+    """
+    try:
+        return safetensors.numpy.load_file(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except SafetensorError as error:
+        raise UserError(f"{path}: not a readable safetensors file ({error})") from error

@@ -1,0 +1,67 @@
+# Raw files -> shards. A dataset's identity is part of its path, so that a changed source makes
+# another dataset; its small manifest is what the later stages depend on.
+
+from lockstep.datasets import sources
+
+
+localrules:
+    datasets,
+    download,
+
+
+def dataset_names():
+    """The datasets that a workload of this study uses."""
+    return sorted({STUDY.workload(name)["dataset"] for name in STUDY.config["workloads"]})
+
+
+def folder_of(name):
+    return os.path.basename(STUDY.dataset_folder(name))
+
+
+DATASETS = {folder_of(name): name for name in dataset_names()}
+
+
+rule datasets:
+    input:
+        [STUDY.dataset_manifest(name) for name in dataset_names()],
+
+
+# On the node where Snakemake runs: compute nodes often have no way out.
+rule download:
+    input:
+        ancient(STUDY.path),
+    output:
+        directory(STUDY.data / "raw" / "{source}"),
+    log:
+        STUDY.root / "logs" / "download" / "{source}.log",
+    wildcard_constraints:
+        source="[a-z0-9_]+",
+    params:
+        name=lambda wildcards: next(
+            name
+            for name in dataset_names()
+            if STUDY.config["datasets"][name]["source"] == wildcards.source
+        ),
+    shell:
+        "{LOCKSTEP} download --study {input} --dataset {params.name} 2> {log}"
+
+
+def raw_files(wildcards):
+    """A source's raw folder, unless its data are embedded."""
+    name = DATASETS[wildcards.folder]
+    source = STUDY.config["datasets"][name]["source"]
+    return [ancient(STUDY.raw_folder(name))] if sources.downloads(source) else []
+
+
+rule preprocess:
+    input:
+        raw=raw_files,
+        study=ancient(STUDY.path),
+    output:
+        STUDY.data / "datasets" / "{folder}" / "manifest.json",
+    log:
+        STUDY.root / "logs" / "preprocess" / "{folder}.log",
+    params:
+        name=lambda wildcards: DATASETS[wildcards.folder],
+    shell:
+        "{LOCKSTEP} preprocess --study {input.study} --dataset {params.name} 2> {log}"

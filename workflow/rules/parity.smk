@@ -1,0 +1,79 @@
+# Is it the same model? Each variant climbs the ladder in its own image; a third step compares.
+# `passed.json` exists only if all is equal, and the runs of a workload depend on it.
+
+
+localrules:
+    parity,
+
+
+rule parity:
+    input:
+        [STUDY.passed(workload) for workload in STUDY.config["workloads"]],
+
+
+def manifest_of(wildcards):
+    return STUDY.dataset_manifest(STUDY.workload(wildcards.workload)["dataset"])
+
+
+rule weights:
+    input:
+        study=ancient(STUDY.path),
+    output:
+        STUDY.weights("{workload}", "{seed}"),
+    log:
+        STUDY.root / "logs" / "weights" / "{workload}" / "seed-{seed}.log",
+    params:
+        model=lambda wildcards: STUDY.workload(wildcards.workload)["model"],
+        code=lambda wildcards: stage_code(
+            "lockstep.workloads.weights",
+            f"lockstep.workloads.{STUDY.workload(wildcards.workload)['workload']}.spec",
+        ),
+    shell:
+        "{LOCKSTEP} weights --study {input.study}"
+        " --workload {wildcards.workload} --seed {wildcards.seed} 2> {log}"
+
+
+def trace_parameters(wildcards):
+    """All but the dataset and the weights that decides what a trace holds."""
+    variant = STUDY.variant(wildcards.variant)
+    recipe = STUDY.workload(wildcards.workload)
+    return {
+        "recipe": recipe,
+        "variant": trace_key(variant),
+        "parity": STUDY.config["parity"],
+        "code": trace_code(variant["framework"], recipe["workload"]),
+    }
+
+
+rule trace:
+    input:
+        dataset=manifest_of,
+        weights=lambda wildcards: STUDY.weights(wildcards.workload, STUDY.config["seeds"][0]),
+        study=ancient(STUDY.path),
+    output:
+        STUDY.trace("{workload}", "{variant}"),
+    log:
+        STUDY.root / "logs" / "trace" / "{workload}" / "{variant}.log",
+    params:
+        determined_by=trace_parameters,
+    threads: STUDY.config["threads"]
+    shell:
+        "{LOCKSTEP} trace --study {input.study}"
+        " --workload {wildcards.workload} --variant {wildcards.variant} 2> {log}"
+
+
+rule compare_traces:
+    input:
+        traces=lambda wildcards: [
+            STUDY.trace(wildcards.workload, variant) for variant in STUDY.traces()
+        ],
+        study=ancient(STUDY.path),
+    output:
+        STUDY.passed("{workload}"),
+    log:
+        STUDY.root / "logs" / "parity" / "{workload}.log",
+    params:
+        code=stage_code("lockstep.parity.compare"),
+    # The verdict itself is no output: Snakemake would delete it where parity fails.
+    shell:
+        "{LOCKSTEP} parity --study {input.study} --workload {wildcards.workload} 2> {log}"

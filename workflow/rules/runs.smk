@@ -1,0 +1,40 @@
+# Blocks: the scheduled unit. A run's folder is no output, so that a failed or retried block keeps
+# what its runs have; the outputs are a manifest and the final states.
+
+
+localrules:
+    runs,
+
+
+rule runs:
+    input:
+        [STUDY.manifest(block) for block in STUDY.blocks],
+
+
+def block_inputs(wildcards):
+    """What the runs of a block need: parity proven, the dataset, the weights."""
+    run = STUDY.block(wildcards.block).runs[0]
+    return {
+        "parity": ancient(STUDY.passed(run.workload)),
+        "dataset": STUDY.dataset_manifest(STUDY.workload(run.workload)["dataset"]),
+        "weights": STUDY.weights(run.workload, run.seed),
+        "study": ancient(STUDY.path),
+    }
+
+
+rule train:
+    input:
+        unpack(block_inputs),
+    output:
+        manifest=STUDY.manifest("{block}"),
+        states=directory(STUDY.states("{block}")),
+    log:
+        STUDY.root / "logs" / "train" / "{block}.log",
+    params:
+        determined_by=lambda wildcards: STUDY.block_parameters(wildcards.block),
+    threads: STUDY.config["threads"]
+    resources:
+        # Timed runs never overlap: the local profile has 100 of these, every other job takes one.
+        machine=100,
+    shell:
+        "{LOCKSTEP} train --study {input.study} --block {wildcards.block} 2> {log}"

@@ -1,0 +1,17 @@
+# The complete config, as every stage reads it. Stages take it as ancient(): they are rerun for the
+# part of the config that concerns them, which is among their parameters, and not for the rest.
+
+
+localrules:
+    study,
+
+
+rule study:
+    output:
+        STUDY.path,
+    params:
+        config=STUDY.config,
+    run:
+        from lockstep import files
+
+        files.write_json(STUDY.path, params.config)
