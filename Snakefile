@@ -3,7 +3,6 @@
 # workflow/lockstep; README.md says how to start it.
 
 import os
-import shlex
 import sys
 import time
 
@@ -14,7 +13,6 @@ from lockstep.errors import UserError
 from lockstep.study import Study, stage_code, trace_code, trace_key
 from lockstep.study import config as study_config
 
-
 # With --configfile the default study must not shine through: Snakemake would merge the two.
 if not workflow.overwrite_configfiles:
 
@@ -23,15 +21,16 @@ if not workflow.overwrite_configfiles:
 
 try:
     STUDY = Study(study_config.complete(config))
+    study_config.check_raw_folders(STUDY)
 except UserError as error:
     print(f"lockstep: error: {error}", file=sys.stderr)
     # Snakemake turns an exception into a traceback and status 1; this is a person's mistake.
     sys.stderr.flush()
     os._exit(2)
 
-LOCKSTEP = (
-    f"PYTHONPATH={shlex.quote(workflow_folder)} {shlex.quote(sys.executable)} -m lockstep"
-)
+# `python -m lockstep` is this Python and this package, in every rule and in every job.
+os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
+os.environ["PYTHONPATH"] = workflow_folder
 
 
 include: "workflow/rules/study.smk"
@@ -55,9 +54,9 @@ onstart:
 
 
 onsuccess:
-    shell(f"{LOCKSTEP} tell --study {STUDY.path}")
+    shell(f"python -m lockstep tell --study {STUDY.path}")
 
 
 onerror:
     # Whatever ran is worth seeing, above all why something did not.
-    shell(f"{LOCKSTEP} report --study {STUDY.path} --partial || true")
+    shell(f"python -m lockstep report --study {STUDY.path} --partial || true")

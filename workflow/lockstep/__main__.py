@@ -82,7 +82,8 @@ def check(options: argparse.Namespace) -> int:
     from lockstep.study import config
 
     study = Study(config.load(options.config))
-    print(f"{options.config}: study {study.name}, {len(study.runs)} runs in {len(study.blocks)} blocks")
+    counted = f"{len(study.runs)} runs in {len(study.blocks)} blocks"
+    print(f"{options.config}: study {study.name}, {counted}")
     return 0
 
 

@@ -20,7 +20,7 @@ def digest(*modules: str) -> str:
     """Return the sha256 (hex) of the closure of `modules` (dotted names below the package)."""
     total = hashlib.sha256()
     for name in closure(*modules):
-        total.update(f"{name}\0{_tree(_path(name))}\n".encode())
+        total.update(f"{name}\0{_tree(_file(name))}\n".encode())
     return total.hexdigest()
 
 
@@ -32,8 +32,6 @@ def closure(*modules: str) -> list[str]:
         name = waiting.pop()
         if name in seen or name == ROOT:
             continue
-        if _path(name) is None:
-            raise ModuleNotFoundError(f"no module {name} in {PACKAGE}")
         seen.add(name)
         waiting += _imports(name)
         waiting.append(name.rpartition(".")[0])
@@ -50,10 +48,17 @@ def _path(name: str) -> Path | None:
     return None
 
 
+def _file(name: str) -> Path:
+    path = _path(name)
+    if path is None:
+        raise ModuleNotFoundError(f"no module {name} in {PACKAGE}")
+    return path
+
+
 @functools.cache
 def _imports(name: str) -> list[str]:
     found = []
-    for node in ast.walk(ast.parse(_path(name).read_bytes())):
+    for node in ast.walk(ast.parse(_file(name).read_bytes())):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:

@@ -67,7 +67,7 @@ def atomic(path: Path) -> Iterator[Path]:
             remove(path)
         else:
             sync_file(temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -11,7 +11,9 @@ localrules:
 
 def dataset_names():
     """The datasets that a workload of this study uses."""
-    return sorted({STUDY.workload(name)["dataset"] for name in STUDY.config["workloads"]})
+    return sorted(
+        {STUDY.workload(name)["dataset"] for name in STUDY.config["workloads"]}
+    )
 
 
 def folder_of(name):
@@ -43,7 +45,7 @@ rule download:
             if STUDY.config["datasets"][name]["source"] == wildcards.source
         ),
     shell:
-        "{LOCKSTEP} download --study {input} --dataset {params.name} 2> {log}"
+        "python -m lockstep download --study {input} --dataset {params.name} 2> {log}"
 
 
 def raw_files(wildcards):
@@ -64,4 +66,4 @@ rule preprocess:
     params:
         name=lambda wildcards: DATASETS[wildcards.folder],
     shell:
-        "{LOCKSTEP} preprocess --study {input.study} --dataset {params.name} 2> {log}"
+        "python -m lockstep preprocess --study {input.study} --dataset {params.name} 2> {log}"

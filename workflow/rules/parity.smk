@@ -29,7 +29,7 @@ rule weights:
             f"lockstep.workloads.{STUDY.workload(wildcards.workload)['workload']}.spec",
         ),
     shell:
-        "{LOCKSTEP} weights --study {input.study}"
+        "python -m lockstep weights --study {input.study}"
         " --workload {wildcards.workload} --seed {wildcards.seed} 2> {log}"
 
 
@@ -48,17 +48,19 @@ def trace_parameters(wildcards):
 rule trace:
     input:
         dataset=manifest_of,
-        weights=lambda wildcards: STUDY.weights(wildcards.workload, STUDY.config["seeds"][0]),
+        weights=lambda wildcards: STUDY.weights(
+            wildcards.workload, STUDY.config["seeds"][0]
+        ),
         study=ancient(STUDY.path),
     output:
         STUDY.trace("{workload}", "{variant}"),
     log:
         STUDY.root / "logs" / "trace" / "{workload}" / "{variant}.log",
+    threads: STUDY.config["threads"]
     params:
         determined_by=trace_parameters,
-    threads: STUDY.config["threads"]
     shell:
-        "{LOCKSTEP} trace --study {input.study}"
+        "python -m lockstep trace --study {input.study}"
         " --workload {wildcards.workload} --variant {wildcards.variant} 2> {log}"
 
 
@@ -76,4 +78,4 @@ rule compare_traces:
         code=stage_code("lockstep.parity.compare"),
     # The verdict itself is no output: Snakemake would delete it where parity fails.
     shell:
-        "{LOCKSTEP} parity --study {input.study} --workload {wildcards.workload} 2> {log}"
+        "python -m lockstep parity --study {input.study} --workload {wildcards.workload} 2> {log}"

@@ -13,4 +13,4 @@ rule report:
     params:
         code=stage_code("lockstep.report.build"),
     shell:
-        "{LOCKSTEP} report --study {input.study} 2> {log}"
+        "python -m lockstep report --study {input.study} 2> {log}"

@@ -30,11 +30,11 @@ rule train:
         states=directory(STUDY.states("{block}")),
     log:
         STUDY.root / "logs" / "train" / "{block}.log",
-    params:
-        determined_by=lambda wildcards: STUDY.block_parameters(wildcards.block),
     threads: STUDY.config["threads"]
     resources:
         # Timed runs never overlap: the local profile has 100 of these, every other job takes one.
         machine=100,
+    params:
+        determined_by=lambda wildcards: STUDY.block_parameters(wildcards.block),
     shell:
-        "{LOCKSTEP} train --study {input.study} --block {wildcards.block} 2> {log}"
+        "python -m lockstep train --study {input.study} --block {wildcards.block} 2> {log}"

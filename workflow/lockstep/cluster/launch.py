@@ -63,7 +63,10 @@ def cpu_shares(processes: int, threads: int) -> list[list[int]]:
     """Return the CPUs of each process: disjoint as long as there are enough."""
     allowed = sorted(os.sched_getaffinity(0))
     each = max(1, min(threads, len(allowed)) // processes)
-    return [[allowed[(rank * each + k) % len(allowed)] for k in range(each)] for rank in range(processes)]
+    return [
+        [allowed[(rank * each + k) % len(allowed)] for k in range(each)]
+        for rank in range(processes)
+    ]
 
 
 def _wait(children: list[subprocess.Popen]) -> int:

@@ -33,7 +33,7 @@ def instruction_set(flags: str | None = None) -> str:
 
 
 def _cpu() -> tuple[str, str]:
-    fields = {}
+    fields: dict[str, str] = {}
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             key, _, value = line.partition(":")

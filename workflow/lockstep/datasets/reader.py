@@ -70,6 +70,30 @@ class Reader:
         return images, labels
 
 
+class Examples:
+    """The training split as loaders want it: a length and single examples.
+
+    It pickles as a path: each worker process maps the shards by itself.
+    """
+
+    def __init__(self, manifest: Path) -> None:
+        self.manifest = manifest
+        self.length: int = read_manifest(manifest)["splits"]["train"]["examples"]
+        self._reader: Reader | None = None
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_reader": None}
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return an image uint8 ``(height, width, channels)`` and its label int32 ``()``."""
+        if self._reader is None:
+            self._reader = Reader(self.manifest, "train")
+        return self._reader.take(np.asarray(index))
+
+
 class _Shard:
     """One mapped file."""
 
@@ -117,7 +141,7 @@ class _Shard:
     def verify(self, block: int) -> None:
         rows = slice(block * self.block_rows, (block + 1) * self.block_rows)
         for name, array in self.arrays.items():
-            if zlib.crc32(array[rows]) != self.checksums[name][block]:
+            if zlib.crc32(array[rows].data) != self.checksums[name][block]:
                 raise UserError(
                     f"{self.path}: block {block} of {name} (rows {rows.start} to "
                     f"{min(rows.stop, len(array)) - 1}) is damaged; remove the shard's folder to "

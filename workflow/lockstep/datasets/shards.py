@@ -55,7 +55,7 @@ def write(path: Path, images: np.ndarray, labels: np.ndarray, about: Mapping[str
     ) as shard:
         for name in ARRAYS:
             array = arrays[name]
-            content.update(array)
+            content.update(array.data)
             shard.create_dataset(name, data=array, track_times=False)
             shard.create_dataset(
                 f"checksums/{name}", data=block_checksums(array, block_rows), track_times=False
@@ -71,4 +71,4 @@ def write(path: Path, images: np.ndarray, labels: np.ndarray, about: Mapping[str
 def block_checksums(array: np.ndarray, block_rows: int) -> np.ndarray:
     """Return the CRC-32 of each block of rows, uint32 ``(blocks,)``."""
     starts = range(0, len(array), block_rows)
-    return np.array([zlib.crc32(array[i : i + block_rows]) for i in starts], np.uint32)
+    return np.array([zlib.crc32(array[i : i + block_rows].data) for i in starts], np.uint32)

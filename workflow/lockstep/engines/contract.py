@@ -82,6 +82,21 @@ class Window:
     counts: np.ndarray
     learning_rates: np.ndarray
 
+    @classmethod
+    def blank(cls, job: Job) -> "Window":
+        """Return a window of one step over black images, to prepare an engine with."""
+        shape = (job.window_steps, job.local_batch)
+        return cls(
+            steps=1,
+            batch={
+                "images": np.zeros((*shape, *job.workload.example_shape), np.uint8),
+                "labels": np.zeros(shape, np.int32),
+                "mask": np.ones(shape, np.float32),
+            },
+            counts=np.full(job.window_steps, job.recipe["global_batch"]),
+            learning_rates=np.zeros(job.window_steps),
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Preparation:
@@ -100,11 +115,37 @@ class Preparation:
     memory: Mapping[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What one rank wants of a run's examples from a framework's own loader.
+
+    Attributes:
+        seed: of the run's order.
+        first_step: absolute step from which to start.
+        steps_per_epoch: an incomplete last batch counted in.
+        epochs: of the whole run.
+        workers: worker processes of the loader.
+    """
+
+    seed: int
+    first_step: int
+    steps_per_epoch: int
+    epochs: int
+    global_batch: int
+    local_batch: int
+    rank: int
+    world_size: int
+    workers: int
+
+
 class Engine(Protocol):
     """A framework that trains a workload. States are neutral (`lockstep.workloads.weights`)."""
 
-    def prepare(self, example: Window) -> Preparation:
-        """Compile, and settle whatever changes during the first steps; spoils the state."""
+    def prepare(self) -> Preparation:
+        """Compile, and settle whatever changes during the first steps.
+
+        To be called after a first `load`, whose state it spoils.
+        """
 
     def load(self, state: State) -> None:
         """Take over parameters, momentum and buffers."""

@@ -74,7 +74,7 @@ class JaxEngine:
         buffers = self.job.workload.buffers(recipe["model"])
         image = jnp.zeros((1, *self.job.workload.example_shape), self.compute_dtype)
         variables = jax.eval_shape(self.model.init, jax.random.key(0), image)
-        shapes = {tensor.name: tensor.shape for tensor in (*parameters, *buffers)}
+        shapes = {p.name: p.shape for p in parameters} | {b.name: b.shape for b in buffers}
         native = {name: leaf.shape for name, leaf in flatten_dict(variables, sep="/").items()}
         naming.check(self.names, shapes, native)
         self.parameter_names = [p.name for p in parameters]
@@ -83,9 +83,9 @@ class JaxEngine:
         self.bytes = checksum.byte_coefficients(int(np.prod(self.job.workload.example_shape)))
         self.slots = checksum.slot_coefficients(recipe["global_batch"])
         self.several = variant["steps_per_dispatch"]
-        self.programs: dict[int, Callable] = {
-            count: self._program(count) for count in {1, self.several}
-        }
+        self.values: Tree = {}  # until `load`
+        self.firsts: list[Array] = []
+        self.programs: dict[int, Any] = {count: self._program(count) for count in {1, self.several}}
         self._evaluation: Callable = self._evaluation_sums
         if variant["mode"] == "jit":
             self._evaluation = jax.jit(self._evaluation_sums)
@@ -182,14 +182,14 @@ class JaxEngine:
 
     # Preparation and state -------------------------------------------------------------------
 
-    def prepare(self, example: Window) -> Preparation:
+    def prepare(self) -> Preparation:
         if self.job.variant["mode"] != "jit":
             begin = time.perf_counter()
-            self.fetch(self.train(Window(**{**vars(example), "steps": 1})))
+            self.fetch(self.train(Window.blank(self.job)))
             seconds = time.perf_counter() - begin
             return Preparation(trace_seconds=0.0, compile_seconds=seconds, cache="none")
         hits = _count_cache_hits()
-        arrays = self._window(example)
+        arrays = self._window(Window.blank(self.job))
         trace = compilation = 0.0
         memory = {}
         for count, program in self.programs.items():
@@ -218,7 +218,7 @@ class JaxEngine:
         }
         # Copies: the step donates its state, which must not be the caller's memory.
         self.values = jax.tree.map(self._replicate, values)
-        self.firsts = [self._replicate(np.int32(k)) for k in range(self.job.window_steps)]
+        self.firsts = [self._replicate(np.array(k, np.int32)) for k in range(self.job.window_steps)]
 
     def state(self) -> dict[str, np.ndarray]:
         params = self.values["params"]
@@ -285,8 +285,8 @@ class JaxEngine:
             "devices": jax.device_count(),
             "parameter_dtype": str(self.param_dtype),
             "compute_dtype": str(self.compute_dtype),
-            "matmul_precision": jax.config.jax_default_matmul_precision,
-            "x64": jax.config.jax_enable_x64,
+            "matmul_precision": jax.config.jax_default_matmul_precision,  # type: ignore[attr-defined]
+            "x64": jax.config.jax_enable_x64,  # type: ignore[attr-defined]
             "compiled": "step" if self.job.variant["mode"] == "jit" else "nothing",
             "evaluation": self.job.variant["mode"],
         }

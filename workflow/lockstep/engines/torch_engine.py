@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import logging
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -37,9 +38,15 @@ def start(job: Job) -> "TorchEngine":
     precision = job.variant["precision"]
     tf32 = "tf32" if precision == "tf32" else "ieee"
     torch.backends.cuda.matmul.fp32_precision = tf32
-    torch.backends.cudnn.conv.fp32_precision = tf32
+    torch.backends.cudnn.conv.fp32_precision = tf32  # type: ignore[attr-defined]
     torch.use_deterministic_algorithms(job.variant["deterministic"])
     torch.set_num_threads(len(os.sched_getaffinity(0)))
+    if job.caches is not None:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(job.caches / "inductor")
+        os.environ["TRITON_CACHE_DIR"] = str(job.caches / "triton")
+    if not torch.cuda.is_available():
+        # It warns of a CUDA toolkit without a GPU, which is what a login node has.
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     return TorchEngine(job)
 
 
@@ -68,7 +75,7 @@ class TorchEngine:
         self.names = self.functions.names(self.job.recipe["model"])
         parameters = self.job.workload.parameters(self.job.recipe["model"])
         buffers = self.job.workload.buffers(self.job.recipe["model"])
-        shapes = {tensor.name: tensor.shape for tensor in (*parameters, *buffers)}
+        shapes = {p.name: p.shape for p in parameters} | {b.name: b.shape for b in buffers}
         naming.check(self.names, shapes, {n: tuple(t.shape) for n, t in self.tensors.items()})
         self.parameters = {p.name: self.tensors[self.names[p.name][0]] for p in parameters}
         self.buffers = {b.name: self.tensors[self.names[b.name][0]] for b in buffers}
@@ -169,10 +176,10 @@ class TorchEngine:
 
     # Preparation and state -------------------------------------------------------------------
 
-    def prepare(self, example: Window) -> Preparation:
+    def prepare(self) -> Preparation:
         begin = time.perf_counter()
         for _ in range(SETTLING_STEPS):
-            self.fetch(self.train(Window(**{**vars(example), "steps": 1})))
+            self.fetch(self.train(Window.blank(self.job)))
         seconds = time.perf_counter() - begin
         cache = "none"
         if self.job.variant["mode"] == "compile":
@@ -246,7 +253,7 @@ class TorchEngine:
             "parameter_dtype": str(self.param_dtype).removeprefix("torch."),
             "compute_dtype": str(self.compute_dtype).removeprefix("torch."),
             "matmul_float32": torch.backends.cuda.matmul.fp32_precision,
-            "convolution_float32": torch.backends.cudnn.conv.fp32_precision,
+            "convolution_float32": torch.backends.cudnn.conv.fp32_precision,  # type: ignore[attr-defined]
             "deterministic": torch.are_deterministic_algorithms_enabled(),
             "threads": torch.get_num_threads(),
             "compiled": "loss and gradient" if self.job.variant["mode"] == "compile" else "nothing",

@@ -71,18 +71,16 @@ def compare(trace: Arrays, reference: Arrays) -> list[Rung]:
 def _rungs(trace: Arrays, reference: Arrays) -> Iterator[Rung]:
     for precision in ("float64", "float32"):
         firm = TOLERANCE[precision]
-        yield _tensors(precision, "weights", trace, reference, lambda name: 0.0)
+        yield _tensors(precision, "weights", trace, reference, 0.0)
         for rung in ("forward", "loss", "gradient", "step"):
-            yield _tensors(precision, rung, trace, reference, lambda name: firm)
+            yield _tensors(precision, rung, trace, reference, firm)
         yield _checksums(precision, trace, reference)
         if precision == "float64":
             yield _losses(precision, trace, reference, np.full(len(_loss(trace, precision)), firm))
-            yield _tensors(precision, "final", trace, reference, lambda name: firm)
+            yield _tensors(precision, "final", trace, reference, firm)
         else:
             yield _losses(precision, trace, reference, loss_envelope(trace, reference))
-            yield _tensors(
-                precision, "final", trace, reference, lambda name: _twins(trace, reference, name)
-            )
+            yield _tensors(precision, "final", trace, reference, None)
 
 
 def loss_envelope(trace: Arrays, reference: Arrays) -> np.ndarray:
@@ -101,7 +99,9 @@ def loss_envelope(trace: Arrays, reference: Arrays) -> np.ndarray:
 
 
 def _twins(trace: Arrays, reference: Arrays, name: str) -> float:
-    distances = (distance(t[f"twin/final/{name}"], t[f"float32/final/{name}"]) for t in (trace, reference))
+    distances = (
+        distance(t[f"twin/final/{name}"], t[f"float32/final/{name}"]) for t in (trace, reference)
+    )
     return max(TOLERANCE["float32"], ENVELOPE * max(distances))
 
 
@@ -109,14 +109,18 @@ def _loss(trace: Arrays, precision: str) -> np.ndarray:
     return trace[f"{precision}/steps/loss"]
 
 
-def _tensors(precision: str, rung: str, trace: Arrays, reference: Arrays, tolerance: Any) -> Rung:
+def _tensors(
+    precision: str, rung: str, trace: Arrays, reference: Arrays, tolerance: float | None
+) -> Rung:
+    """Judge a rung's tensors; without a tolerance each is held to its twins' distance."""
     prefix = f"{precision}/{rung}/"
     names = [key.removeprefix(prefix) for key in reference if key.startswith(prefix)]
     found = []
     for name in names:
         mine = trace.get(prefix + name)
         value = distance(mine, reference[prefix + name]) if mine is not None else float("inf")
-        found.append((name, value, tolerance(name)))
+        allowed = _twins(trace, reference, name) if tolerance is None else tolerance
+        found.append((name, value, allowed))
     return _judge(precision, rung, found)
 
 
@@ -133,13 +137,17 @@ def _losses(precision: str, trace: Arrays, reference: Arrays, tolerance: np.ndar
 def _checksums(precision: str, trace: Arrays, reference: Arrays) -> Rung:
     mine, theirs = (t[f"{precision}/steps/checksum"] for t in (trace, reference))
     same = len(mine) == len(theirs) and mine == theirs
-    found = [(f"step {k}", 0.0 if s else float("inf"), 0.0) for k, s in enumerate(np.atleast_1d(same))]
+    found = [
+        (f"step {k}", 0.0 if s else float("inf"), 0.0) for k, s in enumerate(np.atleast_1d(same))
+    ]
     return _judge(precision, "batches", found)
 
 
 def _judge(precision: str, rung: str, found: list[tuple[str, float, float]]) -> Rung:
     beyond = [(name, value) for name, value, tolerance in found if not value <= tolerance]
-    worst = max(found, key=lambda item: item[1] / max(item[2], 1e-300), default=("nothing", 0.0, 0.0))
+    worst = max(
+        found, key=lambda item: item[1] / max(item[2], 1e-300), default=("nothing", 0.0, 0.0)
+    )
     first = beyond[0] if beyond else (None, None)
     return Rung(
         precision=precision,
@@ -232,8 +240,9 @@ def _curves(trace: Arrays, reference: Arrays) -> dict[str, list[float] | None]:
         mine, theirs = _loss(trace, precision), _loss(reference, precision)
         same = len(mine) == len(theirs)
         values = np.abs(mine - theirs) / np.maximum(np.abs(theirs), FLOOR) if same else None
-        finite = values is not None and np.isfinite(values).all()
-        curves[precision] = values.tolist() if finite else None
+        curves[precision] = None
+        if values is not None and np.isfinite(values).all():
+            curves[precision] = values.tolist()
     if not np.isfinite(curves["float32_tolerance"]).all():
         curves["float32_tolerance"] = None
     return curves

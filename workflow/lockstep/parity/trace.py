@@ -13,7 +13,7 @@ and `about`, the engine's facts and what was asked for, as JSON.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,8 @@ PRECISIONS = ("float64", "float32", "twin")
 
 def trace(
     *,
-    recipe: dict[str, Any],
-    variant: dict[str, Any],
+    recipe: Mapping[str, Any],
+    variant: Mapping[str, Any],
     seed: int,
     manifest: Path,
     initial: Path,
@@ -59,7 +59,11 @@ def trace(
     reader = Reader(manifest, "train")
     state = weights.load(initial)
     arrays: dict[str, np.ndarray] = {}
-    about: dict[str, Any] = {"variant": variant, "seed": seed, "weights": weights.digest(state)}
+    about: dict[str, Any] = {
+        "variant": dict(variant),
+        "seed": seed,
+        "weights": weights.digest(state),
+    }
     for precision in PRECISIONS:
         real = "float32" if precision == "twin" else precision
         job = Job(
@@ -68,7 +72,7 @@ def trace(
             variant={**variant, "precision": real, "steps_per_dispatch": 1},
             window_steps=WINDOW,
             topology=topology or Topology(),
-            caches=caches,
+            caches=caches.resolve(),
         )
         engine = engines.start(job)
         start = weights.perturbed(state, seed) if precision == "twin" else state
@@ -82,7 +86,7 @@ def trace(
     if output is not None:
         arrays["about"] = np.frombuffer(json.dumps(about, sort_keys=True).encode(), np.uint8)
         with files.atomic(output) as temporary, open(temporary, "wb") as stream:
-            np.savez(stream, **arrays)
+            np.savez(stream, **arrays)  # type: ignore[arg-type]  # its stub takes names for flags
 
 
 def climb(
@@ -90,7 +94,7 @@ def climb(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yield what an engine computes on each rung, by the names above."""
     engine.load(state)
-    engine.prepare(feed.window(0, 1))
+    engine.prepare()
     engine.load(state)
     yield from _named("weights", engine.state())
     probe = engine.probe(feed.window(0, 1))

@@ -64,7 +64,9 @@ class Study:
             UserError: the study has no such block.
         """
         if name not in self.blocks:
-            raise UserError(f"study {self.name} has no block {name!r}; {nearest(name, self.blocks)}")
+            raise UserError(
+                f"study {self.name} has no block {name!r}; {nearest(name, self.blocks)}"
+            )
         return self.blocks[name]
 
     def variant(self, name: str) -> Mapping[str, Any]:
@@ -153,7 +155,8 @@ class Study:
 
     def repetition(self, stage: str) -> str | None:
         """Return the mark of the last repetition of a stage; a run made before it is no longer
-        finished, although everything that determines it is as it was."""
+        finished, although everything that determines it is as it was.
+        """
         if not self.repetitions.is_file():
             return None
         return files.read_json(self.repetitions).get(stage)
@@ -235,6 +238,7 @@ def framework_modules(framework: str, workload: str) -> tuple[str, ...]:
     model = {"torch": "torch_model", "jax": "flax_model"}[framework]
     return (
         f"lockstep.engines.{framework}_engine",
+        f"lockstep.engines.{framework}_input",
         f"lockstep.workloads.{workload}.{model}",
         f"lockstep.workloads.{workload}.spec",
     )

@@ -2,7 +2,7 @@
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jsonschema
 import yaml
@@ -11,6 +11,9 @@ from lockstep import workloads
 from lockstep.datasets import sources
 from lockstep.errors import UserError, nearest
 from lockstep.workloads import recipe
+
+if TYPE_CHECKING:
+    from lockstep.study import Study
 
 SCHEMA = Path(__file__).resolve().parents[2] / "schemas" / "config.schema.yaml"
 
@@ -70,7 +73,7 @@ def complete(raw: dict[str, Any], *, where: str = "config") -> dict[str, Any]:
     return config
 
 
-def _fill(value: Any, schema: dict[str, Any]) -> None:
+def _fill(value: Any, schema: Any) -> None:
     """Put the schema's defaults where keys are absent, at every depth."""
     if not isinstance(value, dict):
         return
@@ -89,25 +92,26 @@ def _explain(error: jsonschema.ValidationError) -> str:
     """Say a schema's finding as a person would: key, problem, remedy."""
     path = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.path).lstrip(".")
     at = path or "the top level"
+    schema: Any = error.schema
+    expected: Any = error.validator_value
     if error.validator == "additionalProperties":
-        known = set(error.schema.get("properties", {}))
+        known = set(schema.get("properties", {}))
         unknown = sorted(map(str, set(error.instance) - known))[0]
         return f"unknown key {unknown!r} at {at}; {nearest(unknown, known)}"
     if error.validator == "required":
-        missing = next(key for key in error.validator_value if key not in error.instance)
+        missing = next(key for key in expected if key not in error.instance)
         return f"key {missing!r} is missing at {at}"
     if error.validator == "enum":
-        hint = nearest(str(error.instance), error.validator_value)
+        hint = nearest(str(error.instance), expected)
         return f"{at} is {error.instance!r}; {hint}"
     if error.validator == "type":
-        kind = error.validator_value
-        kind = kind if isinstance(kind, str) else " or ".join(kind)
+        kind = expected if isinstance(expected, str) else " or ".join(expected)
         return f"{at} is {error.instance!r}, which is not of type {kind}"
     if error.validator in ("minimum", "exclusiveMinimum"):
         relation = "at least" if error.validator == "minimum" else "greater than"
-        return f"{at} is {error.instance!r}; it must be {relation} {error.validator_value}"
+        return f"{at} is {error.instance!r}; it must be {relation} {expected}"
     if error.validator == "pattern":
-        return f"{at} is {error.instance!r}; it must match {error.validator_value}"
+        return f"{at} is {error.instance!r}; it must match {expected}"
     return f"{at}: {error.message}"
 
 
@@ -131,6 +135,24 @@ def _resolve_workload(where: str, name: str, entry: dict[str, Any]) -> dict[str,
     overrides = {k: v for k, v in entry.items() if k not in ("workload", "dataset")}
     resolved = recipe.override(spec.recipe, overrides, where=where)
     return {"workload": kind, "dataset": entry["dataset"], **resolved}
+
+
+def check_raw_folders(study: "Study") -> None:
+    """Check that staged raw files are there, where they are still needed.
+
+    Raises:
+        UserError: a dataset is to be made from a folder that is missing or empty.
+    """
+    for name in {recipe["dataset"] for recipe in study.config["workloads"].values()}:
+        raw = study.config["datasets"][name]["raw"]
+        if raw is None or study.dataset_manifest(name).is_file():
+            continue
+        if not Path(raw).is_dir() or not any(Path(raw).iterdir()):
+            state = "is empty" if Path(raw).is_dir() else "is not a folder"
+            raise UserError(
+                f"datasets.{name}.raw is {raw!r}, which {state}; name the folder that holds the "
+                "raw files, or null to download them"
+            )
 
 
 def _check_scales(where: str, config: dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ from lockstep.training.interruption import FAILED_RUN, INTERRUPTED
 from lockstep.training.spec import RunSpec
 
 SCHEMA = "lockstep-block/1"
+LOCK = ".lock"
 PACKAGES = ("torch", "torchvision", "jax", "jaxlib", "flax", "optax", "grain", "numpy", "h5py")
 
 
@@ -53,7 +54,9 @@ def run_block(
             status, spec = _run(study, run, resume_from, deadline)
         if status not in (0, FAILED_RUN):
             if status == INTERRUPTED:
-                print(f"lockstep: {run.name} was interrupted; start again to go on", file=sys.stderr)
+                print(
+                    f"lockstep: {run.name} was interrupted; start again to go on", file=sys.stderr
+                )
             return status
         finished[run.name] = _records(spec)
     _publish(study, name, runs)
@@ -67,7 +70,7 @@ def _run(
     spec = specify(study, run, resume_from)
     folder = Path(spec.folder)
     if _is_finished(spec):
-        print(f"lockstep: {run.name} has finished before, nothing to do", file=sys.stderr)
+        _say(f"{run.name} has finished before, nothing to do")
         return 0, spec
     for name in ("summary.json", "failure.json"):  # of another identity, or of an earlier attempt
         (folder / name).unlink(missing_ok=True)
@@ -199,7 +202,8 @@ def _publish(study: Study, block: str, runs: list[Run]) -> None:
             )
 
 
-LOCK = ".lock"
+def _say(text: str) -> None:
+    print(f"lockstep: {text}", file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -210,6 +214,8 @@ def _alone(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"lockstep: {folder} is being trained by another process, waiting", file=sys.stderr)
+            print(
+                f"lockstep: {folder} is being trained by another process, waiting", file=sys.stderr
+            )
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield

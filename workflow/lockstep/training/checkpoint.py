@@ -101,7 +101,7 @@ def load(path: Path) -> Checkpoint:
 
 def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """Return the newest sound checkpoint below `folder`, and what was wrong with newer ones."""
-    problems = []
+    problems: list[str] = []
     for path in reversed(_all(folder)):
         try:
             return load(path), problems

@@ -19,6 +19,9 @@ class Feed(Protocol):
     def window(self, first: int, steps: int) -> Window:
         """Return the window of `steps` steps from the absolute step `first`."""
 
+    def close(self) -> None:
+        """Let go of whatever gives the examples."""
+
 
 def total_steps(recipe: Mapping[str, Any], steps_per_epoch: int) -> int:
     """Return how many steps a run makes: all its epochs, or `max_steps` if that is fewer."""
@@ -55,6 +58,9 @@ class SharedFeed:
             counts=counts,
             learning_rates=rates,
         )
+
+    def close(self) -> None:
+        """Nothing to let go of: the map goes with its process."""
 
     @property
     def _room(self) -> int:

@@ -125,6 +125,7 @@ def _steady(progress: Progress, job: Job) -> dict[str, Any]:
         return absent("the run had no window after its first")
     per_step = np.array([row["seconds"] / row["steps"] for row in rows])
     weights = np.array([row["steps"] for row in rows])
+    waited = sum(row["data_seconds"] for row in rows) / sum(row["seconds"] for row in rows)
     # Short windows (an epoch's last) count by their steps.
     q1, median, q3, p95 = np.quantile(np.repeat(per_step, weights), [0.25, 0.5, 0.75, 0.95])
     return {
@@ -137,7 +138,7 @@ def _steady(progress: Progress, job: Job) -> dict[str, Any]:
             "p95": float(p95),
         },
         "examples_per_second": job.recipe["global_batch"] / float(median),
-        "data_wait_fraction": sum(r["data_seconds"] for r in rows) / sum(r["seconds"] for r in rows),
+        "data_wait_fraction": waited,
     }
 
 

@@ -46,7 +46,7 @@ def main(spec_path: Path) -> int:
         variant=spec.settings,
         window_steps=spec.window_steps,
         topology=here.topology,
-        caches=Path(spec.caches),
+        caches=Path(spec.caches).resolve(),
     )
     engine = engines.start(job)
     imported = time.time()
@@ -73,9 +73,8 @@ def _run(
         feed = _feed(spec, job, manifest)
         test = Reader(manifest, "test")
         engine.load(initial)
-        first_window = feed.window(progress.step, 1)
     total = total_steps(spec.recipe, feed.steps_per_epoch)
-    preparation = engine.prepare(first_window)
+    preparation = engine.prepare()
     progress.clock.add("trace", preparation.trace_seconds)
     progress.clock.add("compile", preparation.compile_seconds)
     with progress.clock("staging"):
@@ -100,6 +99,8 @@ def _run(
         failure = None
     except loop.NonFiniteLoss as error:
         finished, failure = False, str(error)
+    finally:
+        feed.close()
     if not finished and failure is None:
         if tracking:
             tracking.say(f"stopped at step {progress.step} ({interruption.reason or 'by a peer'})")

@@ -15,8 +15,11 @@ def normalise(
     Mean and deviation are per channel and refer to pixels scaled to [0, 1].
     """
     x = images_bhwc.to(dtype)
-    scale = torch.tensor([1 / (255 * s) for s in std], dtype=dtype, device=x.device)
-    shift = torch.tensor([-m / s for m, s in zip(mean, std)], dtype=dtype, device=x.device)
+    scales, shifts = [1 / (255 * s) for s in std], [-m / s for m, s in zip(mean, std)]
+    if len(scales) == 1:  # numbers spare two small tensors a step
+        return (x * scales[0] + shifts[0]).permute(0, 3, 1, 2)
+    scale = torch.tensor(scales, dtype=dtype, device=x.device)
+    shift = torch.tensor(shifts, dtype=dtype, device=x.device)
     return (x * scale + shift).permute(0, 3, 1, 2)
 
 

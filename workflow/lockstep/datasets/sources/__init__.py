@@ -5,8 +5,9 @@ A source module has
 `LICENCE`, `ORIGIN`   strings that go into every shard,
 `CLASSES`             names of the classes, in the order of the labels,
 `fetch(raw)`          download the raw files into the folder `raw` (absent if nothing is needed),
-`read(raw, options)`  yield `(split, images, labels)`: images uint8 ``(N, height, width, channels)``,
-                      labels integers ``(N,)``; checks the raw files and raises UserError.
+`read(raw, options)`  yield `(split, images, labels)`, images uint8
+                      ``(N, height, width, channels)``, labels integers ``(N,)``; checks the raw
+                      files and raises UserError.
 """
 
 import importlib

@@ -22,7 +22,7 @@ class MnistCnn(nn.Module):
     Attributes:
         dtype: of the computation.
         param_dtype: of the parameters.
-        convolution: lowering of convolutions, `native` or `im2col`.
+        convolution: lowering of convolutions and pooling, `native` or `im2col`.
     """
 
     dtype: DTypeLike = jnp.float32
@@ -31,13 +31,13 @@ class MnistCnn(nn.Module):
 
     @nn.compact
     def __call__(self, images_bhwc: Array, train: bool = True) -> Array:
-        kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        kinds: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         x = images_bhwc
         for layer, channels in enumerate(spec.CHANNELS, start=1):
             convolution = Convolution(
                 channels, spec.KERNEL, lowering=self.convolution, name=f"conv{layer}", **kinds
             )
-            x = max_pool_2x2(nn.relu(convolution(x)))
+            x = max_pool_2x2(nn.relu(convolution(x)), self.convolution)
         x = x.reshape(x.shape[0], -1)
         x = nn.relu(nn.Dense(spec.HIDDEN, name="dense1", **kinds)(x))
         return nn.Dense(spec.CLASSES, name="dense2", **kinds)(x)

@@ -1,0 +1,57 @@
+# One command for each of: set-up, demo, test, bench, format. `make help` lists them.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+SNAKEMAKE := $(VENV)/bin/snakemake
+SHELL := /bin/bash
+
+.PHONY: help setup demo test bench lint format lock clean
+
+help: ## list the commands
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 16
+
+setup: $(VENV)/workflow.installed ## what a login node needs: Snakemake and its SLURM plugin
+
+demo: $(VENV)/cpu.installed ## a small study on this machine, in minutes
+	@$(SNAKEMAKE) --profile profiles/local --configfile demo/config.yaml
+
+test: $(VENV)/dev.installed lint ## every test that this machine can run
+	$(RUN) -m pytest
+
+bench: $(VENV)/dev.installed ## measure what docs/performance.md reports
+	$(RUN) -m benchmarks
+
+lint: $(VENV)/dev.installed ## style and types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/snakefmt --check Snakefile workflow/rules
+	$(VENV)/bin/mypy
+	$(SNAKEMAKE) --lint --configfile demo/config.yaml
+
+format: $(VENV)/dev.installed ## bring the code into shape
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/snakefmt Snakefile workflow/rules
+
+# Each lock is a superset of the one before, with the same versions.
+$(VENV)/%.installed: requirements/%.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or later is needed; set PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	@echo "Installing requirements/$*.txt into $(VENV) (once; minutes)"
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@$(RUN) -c 'import pathlib, sysconfig; \
+	  path = pathlib.Path(sysconfig.get_path("purelib"), "lockstep.pth"); \
+	  path.write_text(str(pathlib.Path("workflow").resolve()) + "\n")'
+	@touch $@
+
+lock: ## make the locked requirements anew (needs uv)
+	cd requirements && uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --no-header --no-annotate dev.in -o dev.txt
+	cd requirements && for name in cpu workflow; do \
+	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	    --no-header --no-annotate -c dev.txt $$name.in -o $$name.txt; done
+
+clean: ## remove the environment (results and data stay)
+	rm -rf $(VENV)

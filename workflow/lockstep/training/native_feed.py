@@ -1,0 +1,78 @@
+"""`input: native`: each framework's own loader, to show what its pipeline costs.
+
+The bytes come from the same shards, but the order is the loader's own: batch checksums of
+different variants differ, and their losses are compared over seeds only. The order is still a
+function of seed and epoch, so that a run can be resumed.
+"""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lockstep.datasets import keys
+from lockstep.datasets.reader import Examples
+from lockstep.engines.contract import Job, Part, Window
+from lockstep.training.feed import total_steps
+from lockstep.training.schedule import learning_rates
+
+
+class NativeFeed:
+    """Windows of a framework's own loader; see `lockstep.training.feed.Feed`."""
+
+    def __init__(self, job: Job, manifest: Path, seed: int) -> None:
+        self.job = job
+        self.seed = seed
+        self.source = Examples(manifest)
+        framework = job.variant["framework"]
+        self.loader = importlib.import_module(f"lockstep.engines.{framework}_input")
+        batch = job.recipe["global_batch"]
+        steps, rest = divmod(len(self.source), batch)
+        self.steps_per_epoch = steps + bool(rest and not job.recipe["drop_last"])
+        self.total_steps = total_steps(job.recipe, self.steps_per_epoch)
+        self._next = -1  # the step that the open loader gives next
+        self._batches: Any = None
+
+    def window(self, first: int, steps: int) -> Window:
+        """Return a window; rows beyond its steps are empty and never trained."""
+        room, local = self.job.window_steps, self.job.local_batch
+        batch: dict[str, np.ndarray] = {
+            "images": np.zeros((room, local, *self.job.workload.example_shape), np.uint8),
+            "labels": np.zeros((room, local), np.int32),
+            "mask": np.zeros((room, local), np.float32),
+        }
+        counts = np.ones(room, np.int64)
+        if first != self._next:
+            self._open(first)
+        for k in range(steps):
+            images, labels = next(self._batches, ((), ()))  # a rank's last batch may be empty
+            batch["images"][k, : len(images)] = images
+            batch["labels"][k, : len(labels)] = labels
+            batch["mask"][k, : len(labels)] = 1.0
+            done = (first + k) % self.steps_per_epoch * self.job.recipe["global_batch"]
+            counts[k] = min(self.job.recipe["global_batch"], len(self.source) - done)
+        self._next = first + steps
+        rates = learning_rates(self.job.recipe, self.steps_per_epoch, self.total_steps, first, room)
+        return Window(steps=steps, batch=batch, counts=counts, learning_rates=rates)
+
+    def close(self) -> None:
+        """Stop the loader's worker processes."""
+        if self._batches is not None:
+            self._batches.close()
+
+    def _open(self, step: int) -> None:
+        self.close()
+        topology = self.job.topology
+        part = Part(
+            seed=int(keys.words(1, "native", self.seed)[0] >> np.uint64(34)),
+            first_step=step,
+            steps_per_epoch=self.steps_per_epoch,
+            epochs=self.job.recipe["epochs"],
+            global_batch=self.job.recipe["global_batch"],
+            local_batch=self.job.local_batch,
+            rank=topology.rank,
+            world_size=topology.world_size,
+            workers=self.job.variant["workers"],
+        )
+        self._batches = self.loader.batches(self.source, part)
