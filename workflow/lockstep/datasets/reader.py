@@ -1,8 +1,8 @@
 """Reads a preprocessed split by index, as fast as memory: no HDF5 call in the hot path.
 
 A contiguous HDF5 dataset is an array at an offset of a file. The file is mapped, rows are gathered
-with `np.take`, and the page cache holds the data once for all processes of a machine. Each block
-of rows is verified before its first use: all at the start where the split is small.
+with `np.take`, and the page cache holds the data once for all processes of a machine. Small splits are
+verified whole at the start, by their sha256; of others each block of rows before its first use.
 """
 
 import zlib
@@ -42,7 +42,7 @@ class Reader:
         self._starts = np.cumsum([0] + [entry["examples"] for entry in entries])
         if sum(entry["bytes"] for entry in entries) <= VERIFY_AT_START:
             for shard in self.shards:
-                shard.verify_all()
+                shard.verify_whole()
 
     def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Gather examples.
@@ -121,10 +121,12 @@ class _Shard:
             ) from error
         if not sound:
             raise UserError(f"{path}: is not the shard that its manifest describes")
+        self.sha256 = entry["sha256"]
         self.verified = np.zeros(len(self.checksums["images"]), bool)
+        self.sound = False  # whether all blocks are verified
 
     def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        if not self.verified.all():
+        if not self.sound:
             blocks = np.unique(indices // self.block_rows)
             for block in blocks[~self.verified[blocks]]:
                 self.verify(int(block))
@@ -134,9 +136,16 @@ class _Shard:
             self.arrays["labels"].take(indices, axis=0, mode="clip"),
         )
 
-    def verify_all(self) -> None:
-        for block in range(len(self.verified)):
-            self.verify(block)
+    def verify_whole(self) -> None:
+        if files.sha256_file(self.path) != self.sha256:
+            for block in range(len(self.verified)):
+                self.verify(block)  # names the block
+            raise UserError(
+                f"{self.path}: damaged outside its examples, its sha256 is not the manifest's; "
+                "remove its folder to have it made again"
+            )
+        self.verified[:] = True
+        self.sound = True
 
     def verify(self, block: int) -> None:
         rows = slice(block * self.block_rows, (block + 1) * self.block_rows)
@@ -148,6 +157,7 @@ class _Shard:
                     "have it made again"
                 )
         self.verified[block] = True
+        self.sound = bool(self.verified.all())
 
 
 def _mapped(path: Path, dataset: h5py.Dataset) -> np.ndarray:

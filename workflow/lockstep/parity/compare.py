@@ -6,7 +6,7 @@ larger than norm-wise ones and say nothing.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,13 +63,15 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
     return value if np.isfinite(value) else float("inf")
 
 
-def compare(trace: Arrays, reference: Arrays) -> list[Rung]:
+def compare(
+    trace: Arrays, reference: Arrays, precisions: Sequence[str] = ("float64", "float32")
+) -> list[Rung]:
     """Return what is found on every rung, in the order of the ladder."""
-    return list(_rungs(trace, reference))
+    return list(_rungs(trace, reference, precisions))
 
 
-def _rungs(trace: Arrays, reference: Arrays) -> Iterator[Rung]:
-    for precision in ("float64", "float32"):
+def _rungs(trace: Arrays, reference: Arrays, precisions: Sequence[str]) -> Iterator[Rung]:
+    for precision in precisions:
         firm = TOLERANCE[precision]
         yield _tensors(precision, "weights", trace, reference, 0.0)
         for rung in ("forward", "loss", "gradient", "step"):

@@ -94,12 +94,13 @@ def _explain(error: jsonschema.ValidationError) -> str:
     at = path or "the top level"
     schema: Any = error.schema
     expected: Any = error.validator_value
+    instance: Any = error.instance
     if error.validator == "additionalProperties":
         known = set(schema.get("properties", {}))
-        unknown = sorted(map(str, set(error.instance) - known))[0]
+        unknown = sorted(map(str, set(instance) - known))[0]
         return f"unknown key {unknown!r} at {at}; {nearest(unknown, known)}"
     if error.validator == "required":
-        missing = next(key for key in expected if key not in error.instance)
+        missing = next(key for key in expected if key not in instance)
         return f"key {missing!r} is missing at {at}"
     if error.validator == "enum":
         hint = nearest(str(error.instance), expected)
@@ -143,7 +144,7 @@ def check_raw_folders(study: "Study") -> None:
     Raises:
         UserError: a dataset is to be made from a folder that is missing or empty.
     """
-    for name in {recipe["dataset"] for recipe in study.config["workloads"].values()}:
+    for name in {entry["dataset"] for entry in study.config["workloads"].values()}:
         raw = study.config["datasets"][name]["raw"]
         if raw is None or study.dataset_manifest(name).is_file():
             continue

@@ -1,6 +1,7 @@
 """How a workload is trained: the keys a workload must fill and a study may override."""
 
 import copy
+import math
 from typing import Any
 
 from lockstep.errors import UserError, nearest
@@ -71,5 +72,6 @@ def _check_value(where: str, key: str, value: Any) -> None:
         raise UserError(f"{where}.{key} is {value!r}; {nearest(str(value), CHOICES[key])}")
     if key in POSITIVE and value <= 0:
         raise UserError(f"{where}.{key} is {value!r}; it must be greater than 0")
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and value < 0:
-        raise UserError(f"{where}.{key} is {value!r}; it must not be negative")
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and not 0 <= value < math.inf:
+        raise UserError(f"{where}.{key} is {value!r}; it must be finite and not negative")

@@ -1,0 +1,155 @@
+"""Fixtures that many tests share: a small study on the embedded digits, ready to train."""
+
+import copy
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from lockstep import files, workloads
+from lockstep.datasets import prepare
+from lockstep.study import Study, config
+from lockstep.workloads import weights
+
+ROOT = Path(__file__).resolve().parents[1]
+
+DIGITS = {
+    "study": "test",
+    "datasets": {"digits": {"source": "digits"}},
+    "workloads": {
+        "mnist_cnn": {"dataset": "digits", "epochs": 1, "optimizer": {"learning_rate": 0.01}}
+    },
+    "variants": {
+        "torch-eager": {"framework": "torch", "mode": "eager"},
+        "jax-jit": {"framework": "jax", "mode": "jit", "convolution": "im2col"},
+    },
+    "threads": 2,
+    "window_steps": 5,
+    "tracking": {"tensorboard": False},
+}
+"""One epoch of the digits: 23 steps, the last of 29 examples."""
+
+
+@pytest.fixture(scope="session")
+def caches(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compiled programs, shared by all tests: compiling them anew would take most of the time."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The digits, preprocessed: their manifest."""
+    folder = tmp_path_factory.mktemp("data") / "digits"
+    entry = {"source": "digits", "options": {}}
+    prepare.prepare("digits", entry, "0" * 64, Path("none"), folder)
+    return folder / "manifest.json"
+
+
+@pytest.fixture
+def study_of(tmp_path: Path, digits: Path, caches: Path) -> Callable[..., Study]:
+    """Make a study with its dataset and weights, under the test's own folder."""
+
+    def make(name: str = "test", **changes: object) -> Study:
+        raw = copy.deepcopy(DIGITS) | {"study": name}
+        for key, value in changes.items():
+            if isinstance(value, dict) and key in ("workloads", "tracking", "parity"):
+                base = raw.setdefault(key, {})
+                for inner, item in value.items():
+                    merged = isinstance(item, dict) and isinstance(base.get(inner), dict)
+                    base[inner] = {**base[inner], **item} if merged else item
+            else:
+                raw[key] = value
+        raw["paths"] = {"results": str(tmp_path / "results"), "data": str(tmp_path / "data")}
+        study = Study(config.complete(raw))
+        files.write_json(study.path, study.config)
+        for entry in study.config["workloads"].values():
+            target = study.dataset_folder(entry["dataset"])
+            if not target.exists():
+                shutil.copytree(digits.parent, target)
+        for workload, recipe in study.config["workloads"].items():
+            for seed in study.config["seeds"]:
+                spec = workloads.spec(recipe["workload"])
+                state = weights.initial(spec, recipe["model"], seed)
+                weights.save(study.weights(workload, seed), state)
+        cache = study.root / "cache"
+        cache.mkdir(parents=True, exist_ok=True)
+        if not (cache / "link").exists():
+            from lockstep.cluster import machine
+
+            study.caches(machine.instruction_set()).symlink_to(caches)
+        return study
+
+    return make
+
+
+def lockstep(*arguments: object, check: bool = True, **options: object) -> subprocess.CompletedProcess:
+    """Run `python -m lockstep …` as a rule does."""
+    command = [sys.executable, "-m", "lockstep", *map(str, arguments)]
+    done = subprocess.run(
+        command, env=environment(), capture_output=True, text=True, timeout=600, **options
+    )
+    if check and done.returncode:
+        raise AssertionError(f"{command} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    return done
+
+
+def environment() -> dict[str, str]:
+    """The environment of a stage: this package first."""
+    return {**os.environ, "PYTHONPATH": str(ROOT / "workflow")}
+
+
+def train(study: Study, block: str, *more: object, check: bool = True) -> subprocess.CompletedProcess:
+    """Train a block of a study."""
+    return lockstep("train", "--study", study.path, "--block", block, *more, check=check)
+
+
+def start(study: Study, block: str) -> subprocess.Popen:
+    """Start to train a block, to be interrupted."""
+    command = [sys.executable, "-m", "lockstep", "train", "--study", study.path, "--block", block]
+    return subprocess.Popen(
+        command, env=environment(), stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def kill(process: subprocess.Popen, number: signal.Signals = signal.SIGKILL) -> int:
+    """Send a signal to a launcher and all that it started; returns its exit status."""
+    os.killpg(process.pid, number)
+    process.communicate(timeout=120)
+    return process.returncode
+
+
+def wait_for(condition: Callable[[], object], timeout: float = 120) -> None:
+    """Wait until a condition holds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError("waited in vain")
+        time.sleep(0.005)
+
+
+def summary(study: Study, block: str) -> dict:
+    """A finished run's summary."""
+    return json.loads((study.root / "runs" / block / "summary.json").read_text())
+
+
+def staged(name: str) -> Path:
+    """A folder of real data that a person staged, or skip the test by name."""
+    folder = Path(os.environ.get("LOCKSTEP_DATASETS", ROOT.parent / "shared" / "datasets")) / name
+    if not folder.is_dir():
+        pytest.skip(f"no staged {name} (LOCKSTEP_DATASETS names the folder that holds it)")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _no_leftovers() -> Iterator[None]:
+    yield
+    for name in list(os.environ):
+        if name.startswith("LOCKSTEP_") and name not in ("LOCKSTEP_DATASETS", "LOCKSTEP_REQUIRE"):
+            del os.environ[name]

@@ -1,0 +1,55 @@
+"""A batch's checksum sees every byte, every label, their order and the padding."""
+
+import numpy as np
+import pytest
+
+from lockstep.datasets.checksum import byte_coefficients, chain, checksum
+
+
+@pytest.fixture
+def batch() -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(0)
+    return random.integers(0, 256, (8, 28, 28, 1), np.uint8), random.integers(0, 10, 8)
+
+
+def test_swapped_examples_are_seen(batch) -> None:
+    images, labels = batch
+    swapped = [1, 0, *range(2, 8)]
+    assert checksum(images[swapped], labels[swapped], 8) != checksum(images, labels, 8)
+
+
+def test_a_changed_pixel_or_label_is_seen(batch) -> None:
+    images, labels = batch
+    whole = checksum(images, labels, 8)
+    changed = images.copy()
+    changed[3, 14, 14, 0] ^= 1
+    assert checksum(changed, labels, 8) != whole
+    assert checksum(images, np.roll(labels, 1), 8) != whole
+
+
+def test_padding_adds_nothing_and_its_extent_is_seen(batch) -> None:
+    images, labels = batch
+    padded = images.copy()
+    padded[5:] = 0
+    assert checksum(images, labels, 5) == checksum(padded, labels, 5)
+    assert checksum(images, labels, 5) != checksum(images, labels, 6)
+
+
+def test_black_images_count(batch) -> None:
+    images = np.zeros((4, 2, 2, 1), np.uint8)
+    assert checksum(images, np.zeros(4, int), 3) != checksum(images, np.zeros(4, int), 4)
+
+
+def test_shares_of_ranks_add_up(batch) -> None:
+    """What the engines do: each rank sums its slots with the coefficients of its place."""
+    from lockstep.datasets.checksum import LABEL, ONE, slot_coefficients
+
+    images, labels = batch
+    rows = (images.reshape(8, -1) * byte_coefficients(784)).sum(1, dtype=np.uint32)
+    rows += labels.astype(np.uint32) * np.uint32(LABEL) + np.uint32(ONE)
+    parts = [(rows * slot_coefficients(8))[r : r + 2].sum(dtype=np.uint32) for r in range(0, 8, 2)]
+    assert int(np.sum(parts, dtype=np.uint32)) == checksum(images, labels, 8)
+
+
+def test_the_chain_depends_on_order() -> None:
+    assert chain(np.array([1, 2], np.uint32)) != chain(np.array([2, 1], np.uint32))

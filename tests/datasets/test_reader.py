@@ -1,0 +1,134 @@
+"""The reader gives what is stored, and never a damaged byte."""
+
+import json
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from lockstep import files
+from lockstep.datasets import prepare, reader, shards
+from lockstep.datasets.reader import Reader
+from lockstep.errors import UserError
+
+
+@pytest.fixture
+def copied(digits: Path, tmp_path: Path) -> Path:
+    shutil.copytree(digits.parent, tmp_path / "digits")
+    return tmp_path / "digits" / "manifest.json"
+
+
+def flip(path: Path, position: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[position] ^= 0x10
+    path.write_bytes(content)
+
+
+def test_it_gives_what_h5py_gives(digits: Path) -> None:
+    indices = np.array([[5, 0], [1436, 7]])
+    images, labels = Reader(digits, "train").take(indices)
+    with h5py.File(digits.parent / "train-00000.h5") as shard:
+        np.testing.assert_array_equal(images, shard["images"][()][indices])
+        np.testing.assert_array_equal(labels, shard["labels"][()][indices])
+    assert (images.dtype, labels.dtype) == (np.uint8, np.int32)
+
+
+def test_no_buffer_is_given_twice(digits: Path) -> None:
+    """JAX on a CPU may alias what it is given."""
+    split = Reader(digits, "train")
+    one, two = split.take(np.arange(4))[0], split.take(np.arange(4))[0]
+    assert not np.shares_memory(one, two)
+    assert one.flags.writeable
+
+
+def test_a_flipped_byte_anywhere_in_the_data_is_found(copied: Path) -> None:
+    path = copied.parent / "train-00000.h5"
+    with h5py.File(path) as shard:
+        start = shard["images"].id.get_offset()
+        block = int(shard.attrs["block_rows"])
+    flip(path, start + 784 * 100 + 400)
+    with pytest.raises(UserError, match=rf"train-00000.h5: block {100 // block} of images"):
+        Reader(copied, "train")
+
+
+def test_a_damaged_block_of_a_large_split_stops_before_its_first_use(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "VERIFY_AT_START", 0)
+    path = copied.parent / "train-00000.h5"
+    with h5py.File(path) as shard:
+        start = shard["images"].id.get_offset()
+        block = int(shard.attrs["block_rows"])
+    flip(path, start + 784 * (block + 1))
+    split = Reader(copied, "train")
+    split.take(np.arange(10))
+    with pytest.raises(UserError, match="block 1 of images"):
+        split.take(np.array([block + 50]))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_flipped_byte_in_the_format_itself_is_found(copied: Path, seed: int) -> None:
+    """Superblock, object headers, attributes, checksums: all outside the arrays of examples."""
+    path = copied.parent / "test-00000.h5"
+    with h5py.File(path) as shard:
+        data = range(
+            shard["images"].id.get_offset(),
+            shard["images"].id.get_offset() + shard["images"].id.get_storage_size(),
+        )
+    used = [k for k, byte in enumerate(path.read_bytes()) if byte and k not in data]
+    flip(path, used[int(np.random.default_rng(seed).integers(len(used)))])
+    with pytest.raises(UserError, match="test-00000.h5"):
+        Reader(copied, "test")
+
+
+def test_a_truncated_shard_is_named(copied: Path) -> None:
+    path = copied.parent / "train-00000.h5"
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(UserError, match=r"train-00000.h5: has \d+ bytes instead of \d+"):
+        Reader(copied, "train")
+
+
+def test_a_missing_shard_is_named(copied: Path) -> None:
+    (copied.parent / "test-00000.h5").unlink()
+    with pytest.raises(UserError, match="test-00000.h5: no such shard"):
+        Reader(copied, "test")
+
+
+def test_a_shard_of_another_dataset_is_refused(copied: Path) -> None:
+    manifest = json.loads(copied.read_text())
+    manifest["splits"]["train"]["shards"][0]["content"] = "0" * 64
+    files.write_json(copied, manifest)
+    with pytest.raises(UserError, match="is not the shard that its manifest describes"):
+        Reader(copied, "train")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": "other/1"}'])
+def test_a_manifest_that_is_none_is_refused(copied: Path, text: str) -> None:
+    copied.write_text(text)
+    with pytest.raises(UserError, match="manifest.json"):
+        Reader(copied, "train")
+
+
+def test_several_shards_read_as_one(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (25, 4, 4, 3), np.uint8)
+    labels = random.integers(0, 9, 25).astype(np.int32)
+    entries = []
+    for number, part in enumerate(np.split(np.arange(25), [10, 11])):
+        path = tmp_path / f"train-{number:05d}.h5"
+        content = shards.write(path, images[part], labels[part], {})
+        size = path.stat().st_size
+        entry = {"file": path.name, "examples": len(part), "bytes": size, "content": content}
+        entries.append(entry | {"sha256": files.sha256_file(path)})
+    manifest = {
+        "schema": prepare.SCHEMA,
+        "example_shape": [4, 4, 3],
+        "splits": {"train": {"examples": 25, "shards": entries}},
+    }
+    files.write_json(tmp_path / "manifest.json", manifest)
+    indices = random.permutation(25).reshape(5, 5)
+    taken = Reader(tmp_path / "manifest.json", "train").take(indices)
+    np.testing.assert_array_equal(taken[0], images[indices])
+    np.testing.assert_array_equal(taken[1], labels[indices])

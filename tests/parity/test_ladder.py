@@ -1,0 +1,246 @@
+"""The ladder passes for the same model, and names the first tensor where it is not the same."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import optax
+import pytest
+import torch
+from torch.nn import functional
+
+from lockstep import engines, workloads
+from lockstep.datasets.order import Order
+from lockstep.datasets.reader import Reader
+from lockstep.engines import jax_engine, torch_engine
+from lockstep.engines.contract import Job
+from lockstep.parity import compare, trace
+from lockstep.study import Study
+from lockstep.training import feed as feeds
+from lockstep.workloads import naming, vision_torch, weights
+from lockstep.workloads.mnist_cnn import torch_model
+from tests.conftest import lockstep
+
+STEPS = 25  # more than an epoch of the digits, whose last batch is incomplete
+
+
+def climbed(study: Study, variant: str, caches: Path, precision: str = "float64") -> dict:
+    """One variant's trace in one precision."""
+    recipe = study.workload("mnist_cnn")
+    job = Job(
+        workload=workloads.spec("mnist_cnn"),
+        recipe=recipe,
+        variant={**study.variant(variant), "precision": precision},
+        window_steps=trace.WINDOW,
+        caches=caches,
+    )
+    engine = engines.start(job)
+    feed = feeds.SharedFeed(job, Reader(study.dataset_manifest("digits"), "train"), seed=0)
+    state = weights.load(study.weights("mnist_cnn", 0))
+    return {f"{precision}/{k}": v for k, v in trace.climb(engine, feed, state, STEPS)}
+
+
+@pytest.fixture
+def study(study_of: Callable[..., Study]) -> Study:
+    return study_of()
+
+
+@pytest.fixture
+def reference(study: Study, caches: Path) -> dict:
+    """The sound JAX side, with what a test breaks in PyTorch beside it."""
+    return climbed(study, "jax-jit", caches)
+
+
+def first_failure(rungs: list[compare.Rung]) -> tuple[str, str | None]:
+    for rung in rungs:
+        if not rung.passed:
+            return rung.name, rung.first
+    return "none", None
+
+
+def broken(study: Study, caches: Path, reference: dict) -> tuple[str, str | None]:
+    found = climbed(study, "torch-eager", caches)
+    return first_failure(compare.compare(found, reference, ["float64"]))
+
+
+def test_the_sound_models_agree(study, caches, reference) -> None:
+    rungs = compare.compare(climbed(study, "torch-eager", caches), reference, ["float64"])
+    assert first_failure(rungs) == ("none", None)
+    assert max(rung.value for rung in rungs) < 1e-13
+    assert [rung.name for rung in rungs] == [
+        *("weights", "forward", "loss", "gradient", "step", "batches", "steps", "final")
+    ]
+
+
+def rename(monkeypatch, name: str, layout: naming.Layout) -> None:
+    sound = torch_model.names({})
+    changed = {**sound, name: (sound[name][0], layout)}
+    monkeypatch.setattr(torch_model, "names", lambda model: changed)
+
+
+def test_a_flatten_in_another_order(study, caches, reference, monkeypatch) -> None:
+    rename(monkeypatch, "dense1.kernel", naming.DENSE)
+    assert broken(study, caches, reference) == ("forward", "logits")
+
+
+def test_a_convolution_with_height_and_width_swapped(study, caches, reference, monkeypatch) -> None:
+    rename(monkeypatch, "conv2.kernel", naming.Layout(axes=(3, 2, 1, 0)))
+    assert broken(study, caches, reference) == ("forward", "logits")
+
+
+def test_another_initial_value(study, caches, reference, monkeypatch) -> None:
+    load = torch_engine.TorchEngine.load
+
+    def forget(self, state):
+        load(self, {**state, "param/conv2.bias": np.zeros_like(state["param/conv2.bias"])})
+
+    monkeypatch.setattr(torch_engine.TorchEngine, "load", forget)
+    assert broken(study, caches, reference) == ("weights", "param/conv2.bias")
+
+
+def test_another_normalisation(study, caches, reference, monkeypatch) -> None:
+    monkeypatch.setattr(torch_model, "MEAN", (0.5 + 1e-9,))
+    assert broken(study, caches, reference) == ("forward", "logits")
+
+
+def test_padding(study, caches, reference, monkeypatch) -> None:
+    def forward(self, x):
+        # Padded by one and cropped by two on one side: the same shapes, moved by a pixel.
+        moved = functional.pad(x, (1, 0, 1, 0))[:, :, :28, :28]
+        return sound(self, moved)
+
+    sound = torch_model.MnistCnn.forward
+    monkeypatch.setattr(torch_model.MnistCnn, "forward", forward)
+    assert broken(study, caches, reference) == ("forward", "logits")
+
+
+def test_a_gradient_that_is_stopped(study, caches, reference, monkeypatch) -> None:
+    def forward(self, x):
+        x = functional.max_pool2d(functional.relu(self.conv1(x)), 2).detach()
+        x = functional.max_pool2d(functional.relu(self.conv2(x)), 2)
+        return self.fc2(functional.relu(self.fc1(torch.flatten(x, 1))))
+
+    monkeypatch.setattr(torch_model.MnistCnn, "forward", forward)
+    with pytest.raises(AttributeError):  # no gradient at all: PyTorch itself has nothing to give
+        broken(study, caches, reference)
+
+
+def test_label_smoothing(study, caches, reference, monkeypatch) -> None:
+    def smoothed(logits, labels, amount):
+        return vision_torch.cross_entropy(logits, labels, 1e-6)
+
+    monkeypatch.setattr(torch_model, "cross_entropy", smoothed)
+    assert broken(study, caches, reference) == ("loss", "loss")
+
+
+def optimizer(**changes: object) -> Callable:
+    def make(job, parameters):
+        sound = torch_optimizer(job, parameters)
+        for group in sound.param_groups:
+            group.update(changes)
+        return sound
+
+    return make
+
+
+torch_optimizer = torch_engine._optimizer
+
+
+@pytest.mark.parametrize(
+    ("changes", "rung"),
+    [
+        ({"weight_decay": 1e-4}, "step"),
+        ({"nesterov": True}, "step"),
+        ({"dampening": 0.1}, "step"),
+        ({"momentum": 0.9 + 1e-6}, "steps"),
+    ],
+)
+def test_another_optimizer(study, caches, reference, monkeypatch, changes, rung) -> None:
+    monkeypatch.setattr(torch_engine, "_optimizer", optimizer(**changes))
+    found, first = broken(study, caches, reference)
+    assert found == rung
+    assert first is not None
+
+
+def test_another_learning_rate(study, caches, reference, monkeypatch) -> None:
+    rates = feeds.learning_rates
+    monkeypatch.setattr(feeds, "learning_rates", lambda *a: rates(*a) * (1 + 1e-6))
+    found, _ = broken(study, caches, reference)
+    assert found in ("step", "steps")
+
+
+def test_a_mean_over_the_padding_too(study, caches, reference, monkeypatch) -> None:
+    """Only an incomplete batch shows it: the last one of the first epoch, step 22."""
+    train = torch_engine.TorchEngine.train
+
+    def careless(self, window):
+        return train(self, dataclasses.replace(window, counts=np.full_like(window.counts, 64)))
+
+    monkeypatch.setattr(torch_engine.TorchEngine, "train", careless)
+    assert broken(study, caches, reference) == ("steps", "step 22")
+
+
+def test_two_examples_swapped(study, caches, reference, monkeypatch) -> None:
+    batch = Order.batch
+
+    def swapped(self, step):
+        indices, count = batch(self, step)
+        if step == 7:
+            indices = indices.copy()
+            indices[[3, 4]] = indices[[4, 3]]
+        return indices, count
+
+    monkeypatch.setattr(Order, "batch", swapped)
+    assert broken(study, caches, reference) == ("batches", "step 7")
+
+
+def test_optax_with_its_own_default_decay(study, caches, monkeypatch) -> None:
+    """The other side broken, against PyTorch as the reference."""
+    reference = climbed(study, "torch-eager", caches)
+    sound = jax_engine._optimizer
+    monkeypatch.setattr(
+        jax_engine,
+        "_optimizer",
+        lambda job, names: optax.chain(optax.add_decayed_weights(1e-4), sound(job, names)),
+    )
+    found = climbed(study, "jax-jit", caches)
+    rungs = compare.compare(found, reference, ["float64"])
+    assert first_failure(rungs)[0] == "step"
+
+
+def test_the_gate_stops_a_broken_workload_and_says_why(study_of, tmp_path) -> None:
+    """The stage itself: a failing comparison exits with 1, keeps its verdict, opens no gate."""
+    study = study_of(parity={"steps": 3, "float32_steps": 3})
+    for variant in study.traces():
+        lockstep("trace", "--study", study.path, "--workload", "mnist_cnn", "--variant", variant)
+    gate = ("parity", "--study", study.path, "--workload", "mnist_cnn")
+    lockstep(*gate)
+    assert study.passed("mnist_cnn").is_file()
+
+    path = study.trace("mnist_cnn", "jax-jit")
+    arrays = dict(np.load(path))
+    arrays["float64/gradient/conv2.kernel"] = arrays["float64/gradient/conv2.kernel"] * (1 + 1e-9)
+    with open(path, "wb") as stream:
+        np.savez(stream, **arrays)
+    failed = lockstep(*gate, check=False)
+    assert failed.returncode == 1
+    assert "jax-jit is not torch-eager: float64 gradient: conv2.kernel differs by 1.0" in failed.stderr
+    assert not study.passed("mnist_cnn").exists()
+    assert study.verdict("mnist_cnn").is_file()
+
+
+def test_not_a_number_fails(reference) -> None:
+    spoiled = dict(reference)
+    spoiled["float64/steps/loss"] = reference["float64/steps/loss"].copy()
+    spoiled["float64/steps/loss"][9] = np.nan
+    rungs = compare.compare(spoiled, reference, ["float64"])
+    assert first_failure(rungs) == ("steps", "step 9")
+
+
+def test_distance_is_relative_and_has_a_floor() -> None:
+    one = np.ones(4)
+    assert compare.distance(one * (1 + 1e-3), one) == pytest.approx(1e-3)
+    assert compare.distance(np.full(4, 1e-18), np.zeros(4)) < 1e-11
+    assert compare.distance(one, np.ones(5)) == float("inf")
+    assert compare.distance(one * np.nan, one) == float("inf")

@@ -1,0 +1,105 @@
+"""A study's config: what is wrong is said once, with where and what would be right."""
+
+import copy
+
+import pytest
+import yaml
+
+from lockstep.errors import UserError
+from lockstep.study import Study, config
+from tests.conftest import DIGITS, ROOT, lockstep
+
+
+def with_(path: str, value: object) -> dict:
+    """The test study with one key set to another value."""
+    changed = copy.deepcopy(DIGITS)
+    inner = changed
+    *parents, last = path.split("/")
+    for key in parents:
+        inner = inner.setdefault(key, {})
+    inner[last] = value
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        ("seed", [1], "unknown key 'seed' at the top level; did you mean 'seeds'?"),
+        ("variants/torch-eager/presicion", "float32", "did you mean 'precision'?"),
+        ("variants/torch-eager/precision", "float16", "variants.torch-eager.precision is 'float16'"),
+        ("variants/torch-eager/framework", "tensorflow", "variants.torch-eager.framework is"),
+        ("variants/torch-eager/mode", "jit", "torch has eager and compile"),
+        ("variants/torch-eager/convolution", "im2col", "is for jax variants"),
+        ("variants/jax-jit/memory_format", "channels_last", "is for torch variants"),
+        ("workloads/mnist_cnn/dataset", "digit", "did you mean 'digits'?"),
+        ("workloads/mnist_cnn/epoch", 3, "unknown key 'epoch'; did you mean 'epochs'?"),
+        ("workloads/mnist_cnn/optimizer/lr", 0.1, "unknown key 'optimizer.lr'"),
+        ("workloads/mnist_cnn/epochs", 0, "epochs is 0; it must be greater than 0"),
+        ("workloads/mnist_cnn/epochs", -1, "must be greater than 0"),
+        ("workloads/mnist_cnn/epochs", "3", "must be of type int"),
+        ("workloads/mnist_cnn/epochs", True, "must be of type int"),
+        ("workloads/mnist_cnn/optimizer/learning_rate", float("nan"), "learning_rate is nan"),
+        ("workloads/mnist_cnn/workload", "mnist_cn", "did you mean 'mnist_cnn'?"),
+        ("workloads/resnet", {"dataset": "digits"}, "unknown workload 'resnet'"),
+        ("datasets/digits/source", "digit", "did you mean 'digits'?"),
+        ("scales", ["1x3"], "global_batch is 64, which scale 1x3 (world size 3) does not divide"),
+        ("scales", ["0x1"], "scales[0] is '0x1'; it must match"),
+        ("seeds", [], "seeds"),
+        ("seeds", [0, 0], "non-unique"),
+        ("threads", 0, "threads is 0; it must be at least 1"),
+        ("window_steps", "ten", "window_steps is 'ten', which is not of type integer"),
+        ("study", "My Study", "study is 'My Study'; it must match"),
+    ],
+)
+def test_a_mistake_is_named_with_its_remedy(path: str, value: object, says: str) -> None:
+    with pytest.raises(UserError, match="^here: ") as error:
+        config.complete(with_(path, value), where="here")
+    assert says in str(error.value)
+
+
+def test_a_missing_key_is_named() -> None:
+    raw = copy.deepcopy(DIGITS)
+    del raw["variants"]
+    with pytest.raises(UserError, match="key 'variants' is missing at the top level"):
+        config.complete(raw)
+
+
+def test_the_configs_in_the_repository_are_valid() -> None:
+    for path in (ROOT / "config.yaml", ROOT / "demo" / "config.yaml"):
+        assert Study(config.load(path)).runs
+
+
+def test_the_demo_shows_its_learning_rate() -> None:
+    raw = yaml.safe_load((ROOT / "demo" / "config.yaml").read_text())
+    assert raw["workloads"]["mnist_cnn"]["optimizer"]["learning_rate"] == 0.01
+
+
+def test_the_default_recipe_is_the_known_one() -> None:
+    recipe = config.load(ROOT / "config.yaml")["workloads"]["mnist_cnn"]
+    assert (recipe["epochs"], recipe["global_batch"]) == (10, 64)
+    assert recipe["optimizer"]["learning_rate"] == 0.001
+    assert recipe["optimizer"]["momentum"] == 0.9
+    assert not recipe["drop_last"]
+
+
+def test_the_command_line_ends_with_status_2_and_no_traceback(tmp_path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(with_("seed", 1)))
+    done = lockstep("check", path, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "did you mean 'seeds'?" in done.stderr
+
+
+@pytest.mark.parametrize("text", ["", "[1, 2]", "a: [", "\x00"])
+def test_a_file_that_is_no_config_is_refused(tmp_path, text: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError):
+        config.load(path)
+
+
+def test_without_a_command_help_is_printed() -> None:
+    done = lockstep()
+    assert "make demo" in done.stdout
+    assert len(done.stdout.splitlines()) < 50

@@ -1,0 +1,80 @@
+"""Both lowerings of convolution and pooling compute what PyTorch computes, gradients too."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from lockstep.workloads import layers_flax
+
+
+@pytest.fixture(autouse=True)
+def _float64():
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", False)
+
+
+@pytest.mark.parametrize("lowering", ["native", "im2col"])
+@pytest.mark.parametrize(
+    ("size", "stride", "padding", "image"),
+    [(5, 1, 0, 12), (3, 1, 1, 7), (3, 2, 1, 8), (3, 2, 1, 7), (1, 2, 0, 9), (7, 2, 3, 17), (1, 1, 0, 4)],
+)
+def test_convolution_is_torchs(lowering, size, stride, padding, image) -> None:
+    random = np.random.default_rng(0)
+    x = random.normal(size=(3, image, image + 2, 4))
+    kernel, bias = random.normal(size=(size, size, 4, 6)), random.normal(size=6)
+    module = layers_flax.Convolution(
+        6,
+        size,
+        stride=stride,
+        padding=padding,
+        lowering=lowering,
+        dtype=jnp.float64,
+        param_dtype=jnp.float64,
+    )
+
+    def loss(x, kernel, bias):
+        y = module.apply({"params": {"kernel": kernel, "bias": bias}}, x)
+        return (y * jnp.cos(jnp.arange(y.size).reshape(y.shape))).sum(), y
+
+    (_, y), gradients = jax.value_and_grad(loss, (0, 1, 2), has_aux=True)(x, kernel, bias)
+    tx = torch.tensor(x.transpose(0, 3, 1, 2), requires_grad=True)
+    tk = torch.tensor(kernel.transpose(3, 2, 0, 1), requires_grad=True)
+    tb = torch.tensor(bias, requires_grad=True)
+    ty = functional.conv2d(tx, tk, tb, stride, padding).permute(0, 2, 3, 1)
+    (ty * torch.cos(torch.arange(ty.numel()).double().reshape(ty.shape))).sum().backward()
+    np.testing.assert_allclose(y, ty.detach().numpy(), atol=1e-12)
+    np.testing.assert_allclose(gradients[0], tx.grad.permute(0, 2, 3, 1).numpy(), atol=1e-11)
+    np.testing.assert_allclose(gradients[1], tk.grad.permute(2, 3, 1, 0).numpy(), atol=1e-11)
+    np.testing.assert_allclose(gradients[2], tb.grad.numpy(), atol=1e-11)
+
+
+@pytest.mark.parametrize("lowering", ["native", "im2col"])
+@pytest.mark.parametrize("shape", [(2, 6, 8, 3), (2, 7, 5, 3)])
+def test_pooling_gives_ties_to_the_first_as_torch_does(lowering, shape) -> None:
+    random = np.random.default_rng(1)
+    x = random.integers(0, 3, shape).astype(float)  # full of ties
+    weight = random.normal(size=(shape[0], shape[1] // 2, shape[2] // 2, shape[3]))
+
+    def loss(x):
+        y = layers_flax.max_pool_2x2(x, lowering)
+        return (y * weight).sum(), y
+
+    gradient, y = jax.grad(loss, has_aux=True)(x)
+    tx = torch.tensor(x.transpose(0, 3, 1, 2), requires_grad=True)
+    ty = functional.max_pool2d(tx, 2).permute(0, 2, 3, 1)
+    (ty * torch.tensor(weight)).sum().backward()
+    np.testing.assert_array_equal(y, ty.detach().numpy())
+    np.testing.assert_array_equal(gradient, tx.grad.permute(0, 2, 3, 1).numpy())
+
+
+@pytest.mark.parametrize("lowering", ["native", "im2col"])
+def test_nan_is_passed_on(lowering) -> None:
+    x = np.zeros((1, 2, 2, 1))
+    for place in np.ndindex(2, 2):
+        spoiled = x.copy()
+        spoiled[0, place[0], place[1], 0] = np.nan
+        assert np.isnan(layers_flax.max_pool_2x2(jnp.asarray(spoiled), lowering)).all()

@@ -1,0 +1,72 @@
+"""Initial weights: made once, the same everywhere, and a state survives its files."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lockstep import workloads
+from lockstep.errors import UserError
+from lockstep.workloads import weights
+
+
+@pytest.fixture(params=workloads.names())
+def workload(request: pytest.FixtureRequest):
+    return workloads.spec(request.param)
+
+
+def state_of(workload, seed: int = 0) -> dict[str, np.ndarray]:
+    return weights.initial(workload, workload.recipe["model"], seed)
+
+
+def test_a_seed_gives_the_same_weights(workload) -> None:
+    assert weights.digest(state_of(workload)) == weights.digest(state_of(workload))
+    assert weights.digest(state_of(workload)) != weights.digest(state_of(workload, 1))
+
+
+def test_every_parameter_is_there_with_its_shape(workload) -> None:
+    state = state_of(workload)
+    for parameter in workload.parameters(workload.recipe["model"]):
+        assert state[f"param/{parameter.name}"].shape == parameter.shape
+        assert not state[f"momentum/{parameter.name}"].any()
+
+
+def test_weights_are_within_their_bound_and_spread(workload) -> None:
+    state = state_of(workload)
+    for parameter in workload.parameters(workload.recipe["model"]):
+        values = state[f"param/{parameter.name}"]
+        if parameter.bound:
+            assert np.abs(values).max() <= parameter.bound
+            if values.size > 500:
+                assert values.std() == pytest.approx(parameter.bound / 3**0.5, rel=0.1)
+
+
+def test_mnist_cnn_starts_where_it_did_when_this_was_written() -> None:
+    """Guards archived studies: initial weights must not change with a library's version."""
+    digest = weights.digest(state_of(workloads.spec("mnist_cnn")))
+    assert digest.startswith("1ce5d2eef912")
+
+
+def test_a_twin_is_one_unit_in_the_last_place_away(workload) -> None:
+    state = state_of(workload)
+    twin = weights.perturbed(state, 0)
+    for name, value in state.items():
+        if name.startswith("param/"):
+            assert (np.abs(twin[name] - value) <= np.spacing(np.abs(value)) + 1e-45).all()
+            assert (twin[name] != value).all()
+        else:
+            assert (twin[name] == value).all()
+
+
+def test_a_state_survives_its_file(workload, tmp_path: Path) -> None:
+    state = state_of(workload)
+    weights.save(tmp_path / "a.safetensors", state)
+    weights.save(tmp_path / "b.safetensors", dict(reversed(state.items())))
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    assert weights.digest(weights.load(tmp_path / "a.safetensors")) == weights.digest(state)
+
+
+def test_a_file_that_is_no_state_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").write_bytes(b"no")
+    with pytest.raises(UserError, match=r"a\.safetensors: not a readable safetensors file"):
+        weights.load(tmp_path / "a.safetensors")
