@@ -89,7 +89,9 @@ def study_of(tmp_path: Path, digits: Path, caches: Path) -> Callable[..., Study]
     return make
 
 
-def lockstep(*arguments: object, check: bool = True, **options: object) -> subprocess.CompletedProcess:
+def lockstep(
+    *arguments: object, check: bool = True, **options: object
+) -> subprocess.CompletedProcess:
     """Run `python -m lockstep …` as a rule does."""
     command = [sys.executable, "-m", "lockstep", *map(str, arguments)]
     done = subprocess.run(
@@ -105,7 +107,9 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT / "workflow")}
 
 
-def train(study: Study, block: str, *more: object, check: bool = True) -> subprocess.CompletedProcess:
+def train(
+    study: Study, block: str, *more: object, check: bool = True
+) -> subprocess.CompletedProcess:
     """Train a block of a study."""
     return lockstep("train", "--study", study.path, "--block", block, *more, check=check)
 

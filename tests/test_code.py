@@ -88,8 +88,14 @@ def test_what_one_framework_runs_imports_without_the_other(framework: str) -> No
     other = {"torch": "jax", "jax": "torch"}[framework]
     modules = ["lockstep.training.worker", "lockstep.parity.trace"]
     modules += framework_modules(framework, "mnist_cnn")
-    blocked = "".join(f"sys.modules[{name!r}] = None\n" for name in (other, "flax"[: 4 * (other == "jax")]) if name)
-    script = f"import sys, importlib\n{blocked}\nfor name in {modules!r}: importlib.import_module(name)"
+    blocked = "".join(
+        f"sys.modules[{name!r}] = None\n"
+        for name in (other, "flax"[: 4 * (other == "jax")])
+        if name
+    )
+    script = (
+        f"import sys, importlib\n{blocked}\nfor name in {modules!r}: importlib.import_module(name)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", script],
         env={"PYTHONPATH": str(Path(importlib.import_module("lockstep").__file__).parents[1])},

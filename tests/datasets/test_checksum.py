@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lockstep.datasets.checksum import byte_coefficients, chain, checksum
+from lockstep.datasets.checksum import chain, checksum, word_coefficients
 
 
 @pytest.fixture
@@ -35,6 +35,16 @@ def test_padding_adds_nothing_and_its_extent_is_seen(batch) -> None:
     assert checksum(images, labels, 5) != checksum(images, labels, 6)
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 3, 3), (2, 2, 1)])
+def test_any_size_of_example(shape) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (4, *shape), np.uint8)
+    whole = checksum(images, np.zeros(4, int), 4)
+    for place in np.ndindex(images.shape):
+        changed = images.copy()
+        changed[place] ^= 128
+        assert checksum(changed, np.zeros(4, int), 4) != whole
+
+
 def test_black_images_count(batch) -> None:
     images = np.zeros((4, 2, 2, 1), np.uint8)
     assert checksum(images, np.zeros(4, int), 3) != checksum(images, np.zeros(4, int), 4)
@@ -45,7 +55,7 @@ def test_shares_of_ranks_add_up(batch) -> None:
     from lockstep.datasets.checksum import LABEL, ONE, slot_coefficients
 
     images, labels = batch
-    rows = (images.reshape(8, -1) * byte_coefficients(784)).sum(1, dtype=np.uint32)
+    rows = (images.reshape(8, -1).view("<u4") * word_coefficients(784)).sum(1, dtype=np.uint32)
     rows += labels.astype(np.uint32) * np.uint32(LABEL) + np.uint32(ONE)
     parts = [(rows * slot_coefficients(8))[r : r + 2].sum(dtype=np.uint32) for r in range(0, 8, 2)]
     assert int(np.sum(parts, dtype=np.uint32)) == checksum(images, labels, 8)

@@ -20,7 +20,12 @@ from lockstep.datasets.reader import Reader
 from lockstep.errors import UserError
 from tests.conftest import staged
 
-IDX = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+IDX = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
 
 
 def make(source: str, raw: Path, folder: Path) -> Path:
@@ -62,7 +67,10 @@ def test_digits_are_what_scikit_learn_has(digits: Path) -> None:
 
 def test_mnist_from_staged_files(tmp_path: Path) -> None:
     folder = make("mnist", staged("mnist"), tmp_path / "mnist")
-    train, test = Reader(folder / "manifest.json", "train"), Reader(folder / "manifest.json", "test")
+    train, test = (
+        Reader(folder / "manifest.json", "train"),
+        Reader(folder / "manifest.json", "test"),
+    )
     assert (train.examples, test.examples) == (60_000, 10_000)
     _, labels = train.take(np.arange(5))
     assert labels.tolist() == [5, 0, 4, 1, 9]
@@ -164,9 +172,7 @@ def test_a_download_goes_on_with_the_next_mirror(
 ) -> None:
     (tmp_path / "empty").mkdir()
     good = staged("mnist")
-    idx.fetch(
-        mirrored(serve(tmp_path / "empty"), serve(good), originals=good), tmp_path / "raw"
-    )
+    idx.fetch(mirrored(serve(tmp_path / "empty"), serve(good), originals=good), tmp_path / "raw")
     found = sorted(path.name for path in (tmp_path / "raw").iterdir())
     assert found == sorted(f"{name}.gz" for name in IDX)
     make("mnist", tmp_path / "raw", tmp_path / "mnist")

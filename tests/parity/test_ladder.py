@@ -225,7 +225,9 @@ def test_the_gate_stops_a_broken_workload_and_says_why(study_of, tmp_path) -> No
         np.savez(stream, **arrays)
     failed = lockstep(*gate, check=False)
     assert failed.returncode == 1
-    assert "jax-jit is not torch-eager: float64 gradient: conv2.kernel differs by 1.0" in failed.stderr
+    assert (
+        "jax-jit is not torch-eager: float64 gradient: conv2.kernel differs by 1.0" in failed.stderr
+    )
     assert not study.passed("mnist_cnn").exists()
     assert study.verdict("mnist_cnn").is_file()
 

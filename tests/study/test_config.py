@@ -26,7 +26,11 @@ def with_(path: str, value: object) -> dict:
     [
         ("seed", [1], "unknown key 'seed' at the top level; did you mean 'seeds'?"),
         ("variants/torch-eager/presicion", "float32", "did you mean 'precision'?"),
-        ("variants/torch-eager/precision", "float16", "variants.torch-eager.precision is 'float16'"),
+        (
+            "variants/torch-eager/precision",
+            "float16",
+            "variants.torch-eager.precision is 'float16'",
+        ),
         ("variants/torch-eager/framework", "tensorflow", "variants.torch-eager.framework is"),
         ("variants/torch-eager/mode", "jit", "torch has eager and compile"),
         ("variants/torch-eager/convolution", "im2col", "is for jax variants"),

@@ -20,7 +20,15 @@ def _float64():
 @pytest.mark.parametrize("lowering", ["native", "im2col"])
 @pytest.mark.parametrize(
     ("size", "stride", "padding", "image"),
-    [(5, 1, 0, 12), (3, 1, 1, 7), (3, 2, 1, 8), (3, 2, 1, 7), (1, 2, 0, 9), (7, 2, 3, 17), (1, 1, 0, 4)],
+    [
+        (5, 1, 0, 12),
+        (3, 1, 1, 7),
+        (3, 2, 1, 8),
+        (3, 2, 1, 7),
+        (1, 2, 0, 9),
+        (7, 2, 3, 17),
+        (1, 1, 0, 4),
+    ],
 )
 def test_convolution_is_torchs(lowering, size, stride, padding, image) -> None:
     random = np.random.default_rng(0)

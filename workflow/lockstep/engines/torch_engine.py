@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.distributed
 from torch import Tensor
+from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from lockstep.datasets import checksum
@@ -90,8 +91,8 @@ class TorchEngine:
         first = self.topology.rank * self.job.local_batch
         slots = checksum.slot_coefficients(self.job.recipe["global_batch"])
         self.slots = self._put(slots[first : first + self.job.local_batch].astype(np.int64))
-        # Coefficients of bytes wrap around in 32 bits; sums are taken in 64, where none is lost.
-        self.bytes = self._put(checksum.byte_coefficients(pixels).view(np.int32))
+        self.words = self._put(checksum.word_coefficients(pixels).view(np.int32))
+        self.filling = checksum.padding(pixels)
 
     # One step --------------------------------------------------------------------------------
 
@@ -114,9 +115,14 @@ class TorchEngine:
         return (losses * batch["mask"]).sum() / count, self._checksum(batch)
 
     def _checksum(self, batch: Mapping[str, Tensor]) -> Tensor:
-        rows = (batch["images"].flatten(1).to(torch.int32) * self.bytes).sum(1)
+        # Products wrap around in 32 bits, sums in 64: the lower 32 bits are right, `fetch` takes
+        # them.
+        flat = batch["images"].flatten(1)
+        if self.filling:
+            flat = functional.pad(flat, (0, self.filling))
+        rows = (flat.view(torch.int32) * self.words).sum(1)
         rows = rows + batch["labels"].long() * checksum.LABEL + checksum.ONE
-        return ((rows & 0xFFFFFFFF) * self.slots * batch["mask"].long()).sum() & 0xFFFFFFFF
+        return (rows * self.slots * batch["mask"].long()).sum()
 
     def _backward(self, batch: Mapping[str, Tensor], count: Tensor) -> tuple[Tensor, Tensor]:
         self.optimizer.zero_grad(set_to_none=True)
@@ -139,7 +145,7 @@ class TorchEngine:
 
     def fetch(self, pending: Pending) -> tuple[np.ndarray, np.ndarray]:
         losses = self._sum(torch.stack([loss for loss, _ in pending]).double())
-        checks = self._sum(torch.stack([check for _, check in pending])) & 0xFFFFFFFF
+        checks = self._sum(torch.stack([check for _, check in pending]))
         return losses.cpu().numpy(), checks.cpu().numpy().astype(np.uint32)
 
     def evaluate(self, batches: Iterable[Mapping[str, np.ndarray]]) -> dict[str, float]:

@@ -1,0 +1,178 @@
+"""Each engine against the contract: what it consumes, what it computes, how it is dispatched."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lockstep import engines, workloads
+from lockstep.datasets import checksum
+from lockstep.datasets.reader import Reader
+from lockstep.engines.contract import Engine, Job
+from lockstep.study import Study
+from lockstep.training.feed import SharedFeed, evaluation_batches
+from lockstep.workloads import weights
+
+VARIANTS = {
+    "torch-eager": {"framework": "torch", "mode": "eager"},
+    "torch-channels-last": {
+        "framework": "torch",
+        "mode": "eager",
+        "memory_format": "channels_last",
+    },
+    "torch-compile": {"framework": "torch", "mode": "compile"},
+    "jax-jit": {"framework": "jax", "mode": "jit", "convolution": "im2col"},
+    "jax-native": {"framework": "jax", "mode": "jit"},
+    "jax-eager": {"framework": "jax", "mode": "eager", "convolution": "im2col"},
+    "jax-jit-4": {
+        "framework": "jax",
+        "mode": "jit",
+        "convolution": "im2col",
+        "steps_per_dispatch": 4,
+    },
+}
+WINDOW = 6
+
+
+@pytest.fixture
+def study(study_of: Callable[..., Study]) -> Study:
+    return study_of(variants=VARIANTS)
+
+
+@pytest.fixture
+def engine_of(study: Study, caches: Path) -> Callable[..., tuple[Engine, SharedFeed, Job]]:
+    def make(variant: str, precision: str = "float64", **recipe: object):
+        job = Job(
+            workload=workloads.spec("mnist_cnn"),
+            recipe={**study.workload("mnist_cnn"), **recipe},
+            variant={**study.variant(variant), "precision": precision},
+            window_steps=WINDOW,
+            caches=caches,
+        )
+        engine = engines.start(job)
+        engine.load(weights.load(study.weights("mnist_cnn", 0)))
+        engine.prepare()
+        engine.load(weights.load(study.weights("mnist_cnn", 0)))
+        feed = SharedFeed(job, Reader(study.dataset_manifest("digits"), "train"), seed=0)
+        return engine, feed, job
+
+    return make
+
+
+@pytest.fixture
+def expected(engine_of) -> np.ndarray:
+    """Losses of a window across the epoch's end, by the plainest variant."""
+    engine, feed, _ = engine_of("torch-eager")
+    return engine.fetch(engine.train(feed.window(20, WINDOW)))[0]
+
+
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "torch-eager"])
+def test_every_variant_trains_the_same_model(engine_of, expected, variant: str) -> None:
+    engine, feed, _ = engine_of(variant)
+    losses, _ = engine.fetch(engine.train(feed.window(20, WINDOW)))
+    np.testing.assert_allclose(losses, expected, rtol=1e-11)
+
+
+@pytest.mark.parametrize("variant", ["torch-eager", "jax-jit"])
+def test_the_checksum_is_of_what_was_consumed(engine_of, variant: str) -> None:
+    engine, feed, _ = engine_of(variant, "float32")
+    window = feed.window(20, WINDOW)  # step 22 is incomplete
+    _, checksums = engine.fetch(engine.train(window))
+    for k in range(WINDOW):
+        images, labels = window.batch["images"][k], window.batch["labels"][k]
+        assert checksums[k] == checksum.checksum(images, labels, int(window.counts[k]))
+    window.batch["images"][3, 5, 14, 14] ^= 1
+    _, changed = engine.fetch(engine.train(window))
+    assert [k for k in range(WINDOW) if changed[k] != checksums[k]] == [3]
+
+
+@pytest.mark.parametrize("variant", ["torch-eager", "jax-jit"])
+def test_padding_changes_nothing(engine_of, variant: str) -> None:
+    engine, feed, _ = engine_of(variant)
+    window = feed.window(22, 1)
+    before = engine.probe(window)
+    window.batch["images"][0, 29:] = 255
+    window.batch["labels"][0, 29:] = 9
+    after = engine.probe(window)
+    assert window.counts[0] == 29
+    for name in before:
+        if name != "logits":
+            np.testing.assert_array_equal(before[name], after[name], err_msg=name)
+
+
+@pytest.mark.parametrize("variant", ["torch-eager", "jax-jit", "jax-jit-4"])
+def test_a_window_may_be_shorter_than_its_arrays(engine_of, variant: str) -> None:
+    whole, feed, _ = engine_of(variant)
+    one = whole.fetch(whole.train(feed.window(0, 5)))[0]
+    parts, feed, _ = engine_of(variant)
+    two = [parts.fetch(parts.train(feed.window(first, n)))[0] for first, n in ((0, 4), (4, 1))]
+    np.testing.assert_array_equal(one, np.concatenate(two))
+
+
+@pytest.mark.parametrize("variant", ["torch-eager", "jax-jit"])
+def test_a_state_is_given_back_as_it_was_taken(engine_of, study, variant: str) -> None:
+    engine, _, _ = engine_of(variant, "float32")
+    random = np.random.default_rng(0)
+    initial = weights.load(study.weights("mnist_cnn", 0))
+    state = {n: random.normal(size=v.shape).astype(np.float32) for n, v in initial.items()}
+    engine.load(state)
+    assert weights.digest(engine.state()) == weights.digest(state)
+
+
+def test_evaluations_agree_and_count_every_example(engine_of, study) -> None:
+    sums = []
+    for variant in ("torch-eager", "jax-jit", "torch-compile"):
+        engine, _, job = engine_of(variant)
+        test = Reader(study.dataset_manifest("digits"), "test")
+        sums.append(engine.evaluate(evaluation_batches(job, test)))
+    assert sums[0]["examples"] == 360
+    for other in sums[1:]:
+        assert other["accuracy"] == sums[0]["accuracy"]
+        assert other["loss"] == pytest.approx(sums[0]["loss"], rel=1e-12)
+
+
+@pytest.mark.parametrize("variant", ["torch-eager", "jax-jit"])
+def test_bfloat16_computes_in_bfloat16_and_keeps_float32(engine_of, variant: str) -> None:
+    engine, feed, _ = engine_of(variant, "bfloat16")
+    exact, _, _ = engine_of(variant, "float32")
+    losses = engine.fetch(engine.train(feed.window(0, WINDOW)))[0]
+    reference = exact.fetch(exact.train(feed.window(0, WINDOW)))[0]
+    difference = np.abs(losses / reference - 1).max()
+    assert 1e-6 < difference < 2e-2
+    assert {array.dtype for array in engine.state().values()} == {np.dtype(np.float32)}
+    facts = engine.facts()
+    assert (facts["parameter_dtype"], facts["compute_dtype"]) == ("float32", "bfloat16")
+
+
+@pytest.mark.parametrize("variant", ["torch-eager", "jax-jit"])
+def test_weight_decay_and_nesterov_agree(engine_of, variant: str) -> None:
+    optimizer = {
+        "name": "sgd",
+        "learning_rate": 0.01,
+        "momentum": 0.9,
+        "nesterov": True,
+        "weight_decay": 0.01,
+    }
+    engine, feed, _ = engine_of(variant, optimizer=optimizer, label_smoothing=0.1)
+    other, _, _ = engine_of("jax-jit", optimizer=optimizer, label_smoothing=0.1)
+    losses = [e.fetch(e.train(feed.window(0, WINDOW)))[0] for e in (engine, other)]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-11)
+
+
+@pytest.mark.parametrize("variant", ["torch-eager", "jax-jit"])
+def test_plain_sgd_without_momentum(engine_of, variant: str) -> None:
+    optimizer = {
+        "name": "sgd",
+        "learning_rate": 0.01,
+        "momentum": 0.0,
+        "nesterov": False,
+        "weight_decay": 0.0,
+    }
+    engine, feed, _ = engine_of(variant, optimizer=optimizer)
+    gradient = engine.probe(feed.window(0, 1))["grad/dense2.bias"]
+    before = engine.state()["param/dense2.bias"]
+    engine.fetch(engine.train(feed.window(0, 1)))
+    after = engine.state()
+    np.testing.assert_allclose(after["param/dense2.bias"], before - 0.01 * gradient, rtol=1e-12)
+    assert not after["momentum/dense2.bias"].any()

@@ -1,0 +1,208 @@
+"""A run that is killed and started again ends as if nothing had happened, to the bit.
+
+Real processes, real signals. The undisturbed run of the same study is what is compared with.
+"""
+
+import json
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lockstep.study import Study
+from lockstep.workloads import weights
+from tests.conftest import kill, start, summary, train, wait_for
+
+FRAMEWORKS = {"torch-eager": "torch", "jax-jit": "jax"}
+
+
+def long_study(study_of: Callable[..., Study], name: str, **changes: object) -> Study:
+    """Some seconds of training, with a checkpoint after every window."""
+    settings = {"scales": ["1x1", "1x2", "1x4"], "checkpoints": {"steps": 5}} | changes
+    return study_of(name, workloads={"mnist_cnn": {"epochs": 12}}, **settings)
+
+
+def losses(study: Study, block: str) -> np.ndarray:
+    with np.load(study.root / "runs" / block / "steps.npz") as steps:
+        return steps["loss"]
+
+
+def final(study: Study, block: str) -> dict[str, np.ndarray]:
+    return weights.load(study.root / "runs" / block / "final.safetensors")
+
+
+def checkpoints(study: Study, block: str) -> list[Path]:
+    return sorted((study.root / "checkpoints" / block).glob("*/step-*/manifest.json"))
+
+
+def assert_same(one: Study, other: Study, block: str) -> None:
+    np.testing.assert_array_equal(losses(one, block), losses(other, block))
+    assert weights.digest(final(one, block)) == weights.digest(final(other, block))
+    assert summary(one, block)["batches"] == summary(other, block)["batches"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", ["1x1", "1x2", "1x4"])
+@pytest.mark.parametrize("variant", FRAMEWORKS)
+def test_sigkill_at_random_moments(study_of, variant: str, scale: str) -> None:
+    block = f"mnist_cnn/{variant}/{scale}/seed-0"
+    undisturbed, killed = long_study(study_of, "undisturbed"), long_study(study_of, "killed")
+    train(undisturbed, block)
+    moment = random.Random(f"{variant} {scale}")
+    kills = 0
+    for _ in range(2):
+        before = len(checkpoints(killed, block))
+        process = start(killed, block)
+        wait_for(lambda: process.poll() is not None or len(checkpoints(killed, block)) > before)
+        time.sleep(moment.uniform(0, 0.4))
+        kills += process.poll() is None
+        kill(process) if process.poll() is None else process.communicate()
+    assert kills, "no kill landed: the runs are too short"
+    train(killed, block)
+    assert summary(killed, block)["attempts"] > 1
+    assert_same(undisturbed, killed, block)
+    assert not checkpoints(killed, block), "a finished run keeps its final state only"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("variant", FRAMEWORKS)
+def test_a_signal_saves_in_the_middle_of_an_epoch(study_of, variant: str, number) -> None:
+    block = f"mnist_cnn/{variant}/1x1/seed-0"
+    undisturbed = long_study(study_of, "undisturbed")
+    # No checkpoint but the one that the signal asks for.
+    stopped = long_study(study_of, "stopped", checkpoints={"seconds": 1000.0})
+    train(undisturbed, block)
+    log = stopped.root / "runs" / block / "log.txt"
+    process = start(stopped, block)
+    wait_for(lambda: log.is_file() and "epoch 2" in log.read_text())
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 75, said
+    assert number.name in said
+    (saved,) = checkpoints(stopped, block)
+    assert json.loads((saved.parent / "progress.json").read_text())["step"] % 23
+    train(stopped, block)
+    assert_same(undisturbed, stopped, block)
+
+
+def test_a_time_budget_stops_at_a_checkpoint(study_of) -> None:
+    block = "mnist_cnn/torch-eager/1x1/seed-0"
+    study = long_study(study_of, "budget", checkpoints={"seconds": 1000.0})
+    assert train(study, block, "--time-budget", 1, check=False).returncode == 75
+    assert len(checkpoints(study, block)) == 1
+    train(study, block)
+    assert summary(study, block)["status"] == "finished"
+
+
+@pytest.mark.parametrize(("first", "second"), [("torch", "jax"), ("jax", "torch")])
+def test_a_run_begun_in_one_framework_goes_on_in_the_other(study_of, first, second) -> None:
+    names = {framework: variant for variant, framework in FRAMEWORKS.items()}
+    variants = {
+        "torch-eager": {"framework": "torch", "mode": "eager", "precision": "float64"},
+        "jax-jit": {
+            "framework": "jax",
+            "mode": "jit",
+            "convolution": "im2col",
+            "precision": "float64",
+        },
+    }
+    study = long_study(study_of, "crossing", variants=variants)
+    begun, continued = (f"mnist_cnn/{names[f]}/1x1/seed-0" for f in (first, second))
+    assert train(study, begun, "--time-budget", 1, check=False).returncode == 75
+    (saved,) = checkpoints(study, begun)
+    step = json.loads((saved.parent / "progress.json").read_text())["step"]
+    assert 0 < step < 12 * 23
+    train(study, continued, "--resume-from", saved.parent)
+    train(study, begun)  # the same run, in one framework from end to end
+    np.testing.assert_allclose(losses(study, continued), losses(study, begun), rtol=1e-11)
+    ends = final(study, continued), final(study, begun)
+    for name in ends[0]:
+        scale = np.linalg.norm(ends[1][name])
+        assert np.linalg.norm(ends[0][name] - ends[1][name]) <= 1e-11 * scale
+    assert summary(study, continued)["batches"] == summary(study, begun)["batches"]
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(study_of) -> None:
+    block = "mnist_cnn/torch-eager/1x1/seed-0"
+    one = long_study(study_of, "one")
+    train(one, block, "--time-budget", 1, check=False)
+    (saved,) = checkpoints(one, block)
+    other = study_of(
+        "other", workloads={"mnist_cnn": {"epochs": 12, "optimizer": {"learning_rate": 0.02}}}
+    )
+    done = train(other, block, "--resume-from", saved.parent, check=False)
+    assert done.returncode == 2
+    assert "belongs to another configuration" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_changed_configuration_starts_afresh(study_of) -> None:
+    block = "mnist_cnn/torch-eager/1x1/seed-0"
+    one = long_study(study_of, "same")
+    train(one, block, "--time-budget", 1, check=False)
+    other = study_of(
+        "same", workloads={"mnist_cnn": {"epochs": 1, "optimizer": {"learning_rate": 0.02}}}
+    )
+    train(other, block)
+    assert summary(other, block)["attempts"] == 1
+    assert summary(other, block)["steps"] == 23
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(study_of) -> None:
+    block = "mnist_cnn/jax-jit/1x1/seed-0"
+    undisturbed, damaged = long_study(study_of, "undisturbed"), long_study(study_of, "damaged")
+    train(undisturbed, block)
+    process = start(damaged, block)
+    wait_for(lambda: len(checkpoints(damaged, block)) >= 2)
+    kill(process)
+    newest = checkpoints(damaged, block)[-1].parent / "state.safetensors"
+    content = bytearray(newest.read_bytes())
+    content[-1] ^= 1
+    newest.write_bytes(content)
+    done = train(damaged, block)
+    assert "state.safetensors: damaged" in done.stderr
+    assert_same(undisturbed, damaged, block)
+
+
+def test_a_second_trainer_waits_and_takes_over_the_result(study_of) -> None:
+    block = "mnist_cnn/torch-eager/1x1/seed-0"
+    study = long_study(study_of, "twice")
+    first = start(study, block)
+    wait_for(lambda: (study.root / "runs" / block / "run.json").is_file())
+    second = train(study, block)
+    _, said = first.communicate(timeout=120)
+    assert first.returncode == 0, said
+    assert "is being trained by another process, waiting" in second.stderr
+    assert "has finished before" in second.stderr
+    assert summary(study, block)["attempts"] == 1
+
+
+def test_workers_stop_when_their_launcher_dies(study_of) -> None:
+    """SIGKILL to the launcher alone: what it started saves and ends by itself."""
+    block = "mnist_cnn/torch-eager/1x2/seed-0"
+    study = long_study(study_of, "orphans", checkpoints={"seconds": 1000.0})
+    process = start(study, block)
+    log = study.root / "runs" / block / "log.txt"
+    wait_for(lambda: log.is_file() and "epoch 1" in log.read_text())
+    process.kill()
+    process.wait()
+    wait_for(lambda: "stopped at step" in log.read_text())
+    assert len(checkpoints(study, block)) == 1
+
+
+def test_a_finished_run_is_skipped_and_a_repeated_one_is_not(study_of) -> None:
+    block = "mnist_cnn/torch-eager/1x1/seed-0"
+    study = study_of()
+    train(study, block)
+    stamp = (study.root / "runs" / block / "summary.json").stat().st_mtime_ns
+    shutil.rmtree(study.root / "blocks")
+    train(study, block)
+    assert (study.root / "runs" / block / "summary.json").stat().st_mtime_ns == stamp
+    study.repeat(["train"], "again")
+    train(study, block)
+    assert (study.root / "runs" / block / "summary.json").stat().st_mtime_ns != stamp

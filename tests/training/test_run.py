@@ -1,0 +1,203 @@
+"""What a run consumes, records and reports, in its own processes."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from lockstep.datasets import checksum
+from lockstep.datasets.order import Order
+from lockstep.datasets.reader import Reader
+from tests.conftest import environment, summary, train
+
+FLOAT64 = {
+    "torch-eager": {"framework": "torch", "mode": "eager", "precision": "float64"},
+    "jax-jit": {"framework": "jax", "mode": "jit", "convolution": "im2col", "precision": "float64"},
+}
+
+
+def steps(study, block: str) -> dict[str, np.ndarray]:
+    with np.load(study.root / "runs" / block / "steps.npz") as stored:
+        return dict(stored)
+
+
+@pytest.mark.slow
+def test_scales_and_frameworks_see_the_same_batches_and_losses(study_of) -> None:
+    study = study_of(variants=FLOAT64, scales=["1x1", "1x2", "1x4"])
+    for block in study.blocks:
+        train(study, block)
+    runs = {block: steps(study, block) for block in study.blocks}
+    first = next(iter(runs.values()))
+    split = Reader(study.dataset_manifest("digits"), "train")
+    planned = [Order(1437, 64, 0).batch(k) for k in range(23)]
+    expected = [checksum.checksum(*split.take(indices), count) for indices, count in planned]
+    for block, run in runs.items():
+        assert run["checksum"].tolist() == expected, block
+        np.testing.assert_allclose(run["loss"], first["loss"], rtol=1e-11, err_msg=block)
+    accuracies = {summary(study, block)["metrics"]["test_accuracy"] for block in study.blocks}
+    assert len(accuracies) == 1
+
+
+def test_a_rank_that_reads_anothers_slice_is_found(study_of, tmp_path: Path) -> None:
+    """A worker whose feed gives rank 1 the slice of rank 0."""
+    study = study_of(scales=["1x2"])
+    block = "mnist_cnn/torch-eager/1x2/seed-0"
+    train(study, block)
+    sound = steps(study, block)["checksum"]
+    broken = tmp_path / "broken"
+    shutil.copytree(Path(environment()["PYTHONPATH"]), broken)
+    feed = broken / "lockstep" / "training" / "feed.py"
+    text = feed.read_text()
+    assert "start = self.job.topology.rank * local" in text
+    feed.write_text(text.replace("start = self.job.topology.rank * local", "start = 0"))
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "lockstep", "train", "--study", study.path, "--block", block]
+    env = {**environment(), "PYTHONPATH": str(broken)}
+    subprocess.run(command, env=env, check=True, capture_output=True, timeout=300)
+    assert (steps(study, block)["checksum"] != sound).all()
+
+
+def test_a_record_says_everything(study_of) -> None:
+    study = study_of(tracking={"tensorboard": True}, workloads={"mnist_cnn": {"epochs": 2}})
+    for variant in ("torch-eager", "jax-jit"):
+        block = f"mnist_cnn/{variant}/1x1/seed-0"
+        train(study, block)
+        folder = study.root / "runs" / block
+        record = summary(study, block)
+        assert record["status"] == "finished"
+        assert record["steps"] == 46
+        assert set(record["seconds"]) >= {"import", "staging", "compile", "training", "evaluation"}
+        assert record["seconds"]["training"] > 0
+        assert record["steady"]["step_seconds"]["median"] > 0
+        assert record["memory"]["max_rss_bytes"] > 1e8
+        assert "absent" in record["energy"]
+        contract = record["contract"]
+        assert contract["engine"]["threads" if variant == "torch-eager" else "x64"] is not None
+        assert contract["host"]["cpu"]
+        assert contract["determined_by"]["environment"]["numpy"]
+        rows = list(csv.DictReader((folder / "windows.csv").open()))
+        assert sum(int(row["steps"]) for row in rows) == 46
+        assert [int(row["warm_up"]) for row in rows] == [1] + [0] * (len(rows) - 1)
+        epochs = list(csv.DictReader((folder / "epochs.csv").open()))
+        loss, count = steps(study, block)["loss"], steps(study, block)["count"]
+        assert count.tolist() == ([64] * 22 + [29]) * 2
+        for k, row in enumerate(epochs):
+            part = slice(23 * k, 23 * (k + 1))
+            expected = (loss[part] * count[part]).sum() / 1437
+            assert float(row["train_loss"]) == pytest.approx(expected, rel=1e-12)
+        assert list(folder.glob("events.out.tfevents.*"))
+        assert "epoch 2" in (folder / "log.txt").read_text()
+        assert json.loads(study.manifest(block).read_text())["runs"][block]["status"] == "finished"
+    batches = {summary(study, block)["batches"] for block in study.blocks}
+    assert len(batches) == 1
+
+
+def test_tensorboard_reads_the_event_files(study_of) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    study = study_of(tracking={"tensorboard": True})
+    block = "mnist_cnn/torch-eager/1x1/seed-0"
+    train(study, block)
+    events = accumulator.EventAccumulator(str(study.root / "runs" / block))
+    events.Reload()
+    assert {"loss/train", "loss/test", "accuracy/test"} <= set(events.Tags()["scalars"])
+    assert events.Scalars("accuracy/test")[-1].value == pytest.approx(
+        summary(study, block)["metrics"]["test_accuracy"], rel=1e-6
+    )
+
+
+def test_weights_and_biases_offline(study_of) -> None:
+    pytest.importorskip("wandb")
+    study = study_of(tracking={"wandb": True})
+    block = "mnist_cnn/torch-eager/1x1/seed-0"
+    train(study, block)
+    assert list((study.root / "runs" / block / "wandb").glob("offline-run-*/*.wandb"))
+
+
+@pytest.mark.parametrize("variant", ["torch-eager", "jax-jit"])
+def test_a_loss_that_is_not_a_number_is_a_failed_record(study_of, variant: str) -> None:
+    study = study_of(workloads={"mnist_cnn": {"optimizer": {"learning_rate": 1e6}}})
+    block = f"mnist_cnn/{variant}/1x1/seed-0"
+    done = train(study, block)
+    record = summary(study, block)
+    assert record["status"] == "failed"
+    assert record["reason"].startswith("the loss is")
+    assert "at step" in record["reason"]
+    assert "the loss is" in done.stderr
+    assert json.loads(study.manifest(block).read_text())["runs"][block]["status"] == "failed"
+
+
+def test_a_flipped_byte_in_a_shard_ends_with_status_2(study_of) -> None:
+    study = study_of()
+    shard = study.dataset_folder("digits") / "train-00000.h5"
+    with h5py.File(shard) as opened:
+        offset = opened["images"].id.get_offset()
+    content = bytearray(shard.read_bytes())
+    content[offset + 1000] ^= 1
+    shard.write_bytes(content)
+    block = "mnist_cnn/torch-eager/1x1/seed-0"
+    done = train(study, block, check=False)
+    assert done.returncode == 2
+    assert "train-00000.h5: block 0 of images" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not study.manifest(block).exists()
+    failure = json.loads((study.root / "runs" / block / "failure.json").read_text())
+    assert "refused" in failure["reason"]
+
+
+def test_a_block_runs_all_variants_and_skips_what_has_finished(study_of) -> None:
+    study = study_of(blocks={"paired": True})
+    (block,) = study.blocks
+    done = train(study, "mnist_cnn/paired/1x1/seed-0")
+    assert done.stderr.count("finished") >= 2
+    manifest = json.loads(study.manifest(block).read_text())
+    assert len(manifest["runs"]) == 2
+    assert len(list(study.states(block).glob("*.safetensors"))) == 2
+    again = train(study, block)
+    assert again.stderr.count("has finished before") == 2
+
+
+def test_an_unknown_block_is_named(study_of) -> None:
+    done = train(study_of(), "mnist_cnn/torch-eagr/1x1/seed-0", check=False)
+    assert done.returncode == 2
+    assert "did you mean 'mnist_cnn/torch-eager/1x1/seed-0'?" in done.stderr
+
+
+@pytest.mark.parametrize("variant", ["torch-eager", "jax-jit"])
+def test_native_input_trains_and_resumes(study_of, variant: str) -> None:
+    settings = {"torch-eager": {"framework": "torch", "mode": "eager"}}
+    settings["jax-jit"] = {"framework": "jax", "mode": "jit", "convolution": "im2col"}
+    native = {name: {**value, "input": "native"} for name, value in settings.items()}
+    study = study_of(
+        variants=native,
+        workloads={"mnist_cnn": {"epochs": 2}},
+        checkpoints={"steps": 5},
+    )
+    block = f"mnist_cnn/{variant}/1x1/seed-0"
+    stopped = train(study, block, "--time-budget", 0.001, check=False)
+    assert stopped.returncode == 75
+    train(study, block)
+    resumed = steps(study, block)
+    assert summary(study, block)["attempts"] == 2
+    study.repeat(["train"], "again")
+    train(study, block)
+    np.testing.assert_array_equal(resumed["checksum"], steps(study, block)["checksum"])
+    np.testing.assert_array_equal(resumed["loss"], steps(study, block)["loss"])
+    shared = Order(1437, 64, 0).batch(0)
+    split = Reader(study.dataset_manifest("digits"), "train")
+    assert resumed["checksum"][0] != checksum.checksum(*split.take(shared[0]), 64)
+
+
+def test_memory_does_not_grow_with_epochs(study_of) -> None:
+    peaks = []
+    for name, epochs in (("short", 2), ("long", 20)):
+        study = study_of(name, workloads={"mnist_cnn": {"epochs": epochs}})
+        block = "mnist_cnn/jax-jit/1x1/seed-0"
+        train(study, block)
+        peaks.append(summary(study, block)["memory"]["max_rss_bytes"])
+    assert peaks[1] - peaks[0] < 32e6
