@@ -20,6 +20,7 @@ from lockstep.images.identity import (
     DEBIAN,
     DOCKER,
     EPOCH,
+    MINIMUM_DRIVER,
     SHARED,
     Recipe,
     cuda_facts,
@@ -100,6 +101,27 @@ def manifest(
         "python": tested["python"],
         "packages": tested["packages"],
         "debian": _debian_versions(recipe.debian_lock),
+    }
+
+
+def finished_manifest(
+    name: str, identity: str, image: Path, tested: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the same of an image that was built elsewhere."""
+    found = cuda_facts(None, tested["packages"])
+    runtime = found.get("runtime", "").split(".")[0]
+    generation = f"cuda{runtime}" if f"cuda{runtime}" in MINIMUM_DRIVER else None
+    return {
+        "schema": SCHEMA,
+        "name": name,
+        "cuda_generation": generation,
+        "identity": identity,
+        "determined_by": {"ready": str(image)},
+        "sif": _sif_facts(image, sif.root_sha256(image)),
+        "cuda": cuda_facts(generation, tested["packages"]),
+        "python": tested["python"],
+        "packages": tested["packages"],
+        "debian": {},
     }
 
 

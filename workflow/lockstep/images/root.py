@@ -40,17 +40,26 @@ def host_mirror(apt: Path = APT) -> str:
     )
 
 
-def make(folder: Path, mirror: str) -> None:
-    """Write a minimal Debian with apt as an OCI layout.
+def check_tools() -> None:
+    """Make sure that a root file system can be made here.
 
     Raises:
-        UserError: mmdebstrap is missing, or cannot make it.
+        UserError: mmdebstrap is missing.
     """
     if shutil.which("mmdebstrap") is None:
         raise UserError(
             "mmdebstrap is not installed, which images.base: debian needs; install it "
             "(apt-get install mmdebstrap), or set images.base to docker:NAME@sha256:DIGEST"
         )
+
+
+def make(folder: Path, mirror: str) -> None:
+    """Write a minimal Debian with apt as an OCI layout.
+
+    Raises:
+        UserError: mmdebstrap is missing, or cannot make it.
+    """
+    check_tools()
     folder.mkdir()
     tar = folder / "root.tar"
     command = ["mmdebstrap", "--quiet", "--variant=apt", "--format=tar", SUITE, "-", mirror]

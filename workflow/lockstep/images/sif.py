@@ -137,6 +137,14 @@ def content(path: Path, part: Part) -> Iterator[bytes]:
             yield chunk
 
 
+def root_sha256(path: Path) -> str:
+    """Return the sha256 (hex) of the root file system of a SIF."""
+    total = hashlib.sha256()
+    for chunk in content(path, partition(path)):
+        total.update(chunk)
+    return total.hexdigest()
+
+
 def fingerprint(path: Path) -> str:
     """Return a hash of a large file's size and ends, in milliseconds instead of seconds.
 
