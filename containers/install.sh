@@ -33,7 +33,7 @@ wheels() {
     [ ! -s /mnt/ca.crt ] || export PIP_CERT=/mnt/ca.crt
     set -- /usr/share/python-wheels/pip-*.whl
     python3 "$1/pip" --python /opt/lockstep/bin/python install \
-        --require-hashes --only-binary :all: --no-deps --no-compile --no-cache-dir --quiet \
+        --require-hashes --only-binary :all: --no-deps --no-compile --no-cache-dir \
         --root-user-action ignore --disable-pip-version-check --progress-bar off \
         --requirement /mnt/requirements.txt
     cp /mnt/requirements.txt /opt/lockstep/requirements.txt

@@ -1,9 +1,9 @@
 """Smoke test of the base image: everything imports, HDF5 writes and reads, a figure is drawn."""
 
-import importlib
 import importlib.metadata
 import json
 import platform
+import sysconfig
 import tempfile
 from pathlib import Path
 
@@ -28,7 +28,9 @@ ALSO_USED = (statsmodels.api, tensorboardX, tqdm, yaml)
 
 def report() -> str:
     """Return the versions that this image holds, as one line of JSON."""
-    found = {entry.name: entry.version for entry in importlib.metadata.distributions()}
+    # Not sys.path: setuptools, once imported, adds a folder of its own copies.
+    installed = importlib.metadata.distributions(path=[sysconfig.get_path("purelib")])
+    found = {entry.name: entry.version for entry in installed}
     return json.dumps({"python": platform.python_version(), "packages": found})
 
 

@@ -21,6 +21,7 @@ PACKAGES=(
     apptainer squashfuse fuse2fs fakeroot uidmap squashfs-tools
     mmdebstrap debian-archive-keyring ca-certificates
     python3 python3-venv git make
+    gcc libc6-dev python3-dev # one of the packages Snakemake needs has no wheel for this Python
 )
 
 die() {

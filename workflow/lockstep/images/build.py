@@ -22,6 +22,7 @@ from lockstep.images.identity import (
     EPOCH,
     MINIMUM_DRIVER,
     SHARED,
+    SQUASHFS,
     Recipe,
     cuda_facts,
     locked_versions,
@@ -34,8 +35,6 @@ OWNER = ".owner"
 GIB = 1 << 30
 # Peak of the build folder, and the image, in bytes; measured (docs/containers.md), rounded up.
 NEEDED = {"base": (2 * GIB, GIB), "torch": (17 * GIB, 4 * GIB), "jax": (17 * GIB, 4 * GIB)}
-# -e comes last: Apptainer before 1.5 writes the time of day into this file.
-SQUASHFS = "-comp zstd -Xcompression-level 6 -e .singularity.d/labels.json"
 CAUSES = {  # what a failed build's output holds: what it means
     "DO NOT MATCH THE HASHES": "a package is not the one that the lock pins; if the package index "
     "or its mirror is not to blame, renew the lock (containers/README.md)",

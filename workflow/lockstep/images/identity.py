@@ -19,6 +19,8 @@ CONTAINERS = Path(__file__).resolve().parents[3] / "containers"
 NAMES = ("base", "torch", "jax")
 SUITE = "trixie"
 EPOCH = 1767225600  # 2026-01-01; later times of files become this one, and so equal in every build
+# -e comes last: Apptainer before 1.5 writes the time of day into this file.
+SQUASHFS = "-comp zstd -Xcompression-level 3 -e .singularity.d/labels.json"
 DEBIAN = "debian"
 DOCKER = re.compile(r"docker:(?P<reference>[^@\s]+@sha256:[0-9a-f]{64})")
 SHARED = ("install.sh", "bytecode.py")  # what every definition runs besides itself
@@ -67,6 +69,7 @@ class Recipe:
             "debian": files.sha256_file(self.debian_lock),
             "parent": self.parent.identity if self.parent else [self.start, SUITE],
             "epoch": EPOCH,
+            "squashfs": SQUASHFS,
         }
 
 

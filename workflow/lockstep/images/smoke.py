@@ -62,7 +62,8 @@ def test(name: str, image: Path, scratch: Path, *, lock: Path | None) -> dict[st
             f"{(answer.stdout + answer.stderr).strip()[-3000:]}"
         )
     found = json.loads(answer.stdout.splitlines()[-1])
-    found["packages"] = {normalised(k): v for k, v in sorted(found["packages"].items())}
+    packages = {normalised(name): version for name, version in found["packages"].items()}
+    found["packages"] = dict(sorted(packages.items()))
     if lock is not None:
         _compare(name, locked_versions(lock), found["packages"])
     return found
