@@ -22,7 +22,16 @@ import tensorboardX
 import tqdm
 import yaml
 
-USED = (h5py, jinja2, jsonschema, pandas, PIL.Image, safetensors.numpy, scipy.stats, sklearn.datasets)
+USED = (
+    h5py,
+    jinja2,
+    jsonschema,
+    pandas,
+    PIL.Image,
+    safetensors.numpy,
+    scipy.stats,
+    sklearn.datasets,
+)
 ALSO_USED = (statsmodels.api, tensorboardX, tqdm, yaml)
 
 

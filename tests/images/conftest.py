@@ -113,8 +113,18 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     (box / "cache").mkdir(exist_ok=True)
-    inside = (str(ROOT), "run", str(box), "--bind", str(folder), "--bind", f"{box.absolute()}/cache")
-    made = Machine(inside=(*inside, "--"), folder=folder, python=str(box.absolute() / "cache/venv/bin/python"))
+    inside = (
+        str(ROOT),
+        "run",
+        str(box),
+        "--bind",
+        str(folder),
+        "--bind",
+        f"{box.absolute()}/cache",
+    )
+    made = Machine(
+        inside=(*inside, "--"), folder=folder, python=str(box.absolute() / "cache/venv/bin/python")
+    )
     _clone(folder)
     made.give(folder)
     os.chown(box / "cache", USER, USER)

@@ -1,10 +1,10 @@
 """What gets into an image with a command, and what does not."""
 
+import itertools
 import json
 from pathlib import Path
 
 import pytest
-
 from lockstep.errors import UserError
 from lockstep.images import enter
 
@@ -27,7 +27,7 @@ def apptainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def mounts(line: list[str]) -> list[str]:
     """Return the mounts of a command line."""
-    return [value for option, value in zip(line, line[1:], strict=False) if option == "--mount"]
+    return [value for option, value in itertools.pairwise(line) if option == "--mount"]
 
 
 def test_a_pass_survives_the_command_line() -> None:

@@ -4,7 +4,6 @@ import getpass
 from pathlib import Path
 
 import pytest
-
 from lockstep.cluster import doctor
 from lockstep.errors import UserError
 from lockstep.images import host, root
@@ -39,7 +38,7 @@ def test_no_apptainer(tools: Path) -> None:
 
 
 def test_an_old_apptainer(tools: Path) -> None:
-    script(tools / "apptainer", 'case $1 in --version) echo apptainer version 1.1.9;; esac')
+    script(tools / "apptainer", "case $1 in --version) echo apptainer version 1.1.9;; esac")
     finding = host.apptainer()
     assert finding.fails
     assert finding.found.startswith("1.1.9 is too old: its build has no --build-arg")
@@ -75,7 +74,12 @@ def test_too_little_space_is_said_with_the_number_needed(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("folder", "kind", "option"),
-    [("/home/x", "nfs4", "nosuid"), ("/scratch", "xfs", "noexec"), ("/var", "ext4", "rw"), ("/tmp", "tmpfs", "rw")],
+    [
+        ("/home/x", "nfs4", "nosuid"),
+        ("/scratch", "xfs", "noexec"),
+        ("/var", "ext4", "rw"),
+        ("/tmp", "tmpfs", "rw"),
+    ],
 )
 def test_a_folder_is_on_the_innermost_mount(folder: str, kind: str, option: str) -> None:
     found, options = host.mount_of(Path(folder), MOUNTS)
@@ -115,7 +119,10 @@ def test_a_driver_too_old_for_the_cuda_generation(
     "name_and_text",
     [
         ("sources.list", "# none\ndeb [signed-by=/k] http://mirror.example/debian stable main\n"),
-        ("sources.list.d/x.sources", "Types: deb\nURIs: http://mirror.example/debian\nSuites: stable\n"),
+        (
+            "sources.list.d/x.sources",
+            "Types: deb\nURIs: http://mirror.example/debian\nSuites: stable\n",
+        ),
     ],
 )
 def test_the_mirror_comes_from_apt(tmp_path: Path, name_and_text: tuple[str, str]) -> None:

@@ -4,7 +4,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-
 from lockstep.errors import UserError
 from lockstep.images import identity
 
@@ -19,7 +18,9 @@ def containers(tmp_path: Path) -> Path:
 
 def test_the_same_recipe_has_the_same_identity_wherever_it_lies(containers: Path) -> None:
     for name in identity.NAMES:
-        assert identity.recipe(name, containers=containers).identity == identity.recipe(name).identity
+        assert (
+            identity.recipe(name, containers=containers).identity == identity.recipe(name).identity
+        )
 
 
 def test_touching_a_file_changes_nothing(containers: Path) -> None:
@@ -65,7 +66,9 @@ def test_the_start_is_part_of_every_image() -> None:
         assert identity.recipe(name, start=DIGEST).identity != identity.recipe(name).identity
 
 
-@pytest.mark.parametrize("start", ["docker:debian:trixie", "debian:trixie", "docker:x@sha256:12", ""])
+@pytest.mark.parametrize(
+    "start", ["docker:debian:trixie", "debian:trixie", "docker:x@sha256:12", ""]
+)
 def test_a_start_that_can_change_is_refused(start: str) -> None:
     with pytest.raises(UserError, match=r"images\.base is .*sha256"):
         identity.recipe("base", start=start)

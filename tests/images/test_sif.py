@@ -4,7 +4,6 @@ import struct
 from pathlib import Path
 
 import pytest
-
 from lockstep.errors import UserError
 from lockstep.images import sif
 

@@ -1,16 +1,9 @@
 """Builds an image: in a temporary folder, smoke-tested, then moved into the cache as a whole."""
 
-import contextlib
-import fcntl
 import os
 import shutil
-import signal
-import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from lockstep import files
@@ -28,10 +21,9 @@ from lockstep.images.identity import (
     locked_versions,
 )
 from lockstep.images.settings import Settings
+from lockstep.images.workspace import run, workspace
 
 SCHEMA = "lockstep-image/1"
-PREFIX = "lockstep-image-"
-OWNER = ".owner"
 GIB = 1 << 30
 # Peak of the build folder, and the image, in bytes; measured (docs/containers.md), rounded up.
 NEEDED = {"base": (2 * GIB, GIB), "torch": (17 * GIB, 4 * GIB), "jax": (17 * GIB, 4 * GIB)}
@@ -68,7 +60,7 @@ def ensure(recipe: Recipe, settings: Settings) -> Path:
             files.remove(folder)
         parent = ensure(recipe.parent, settings) if recipe.parent else None
         _check_host(recipe, settings)
-        with _workspace(settings.build_folder) as work:
+        with workspace(settings.build_folder) as work:
             _build(recipe, settings, parent, work)
             made = work / "made"
             made.mkdir()
@@ -186,76 +178,21 @@ def _build(recipe: Recipe, settings: Settings, parent: Path | None, work: Path) 
     command += [part for k, v in arguments.items() for part in ("--build-arg", f"{k}={v}")]
     environment = {
         **{k: v for k, v in os.environ.items() if not k.startswith(("APPTAINER", "SINGULARITY"))},
-        **{k: v for k, v in os.environ.items() if k.startswith(("APPTAINER_DOCKER", "APPTAINER_NOHTTPS"))},
+        **{
+            k: v
+            for k, v in os.environ.items()
+            if k.startswith(("APPTAINER_DOCKER", "APPTAINER_NOHTTPS"))
+        },
         "APPTAINER_TMPDIR": str(work / "tmp"),
         "SOURCE_DATE_EPOCH": str(EPOCH),
     }
     log = work / "build.log"
-    with open(log, "wb") as stream:
-        answer = subprocess.run(
-            [*command, "raw.sif", str(recipe.definition)],
-            cwd=work,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-        )
+    status = run([*command, "raw.sif", str(recipe.definition)], work, environment, log)
     text = log.read_text(errors="replace")
     sys.stderr.write(text)
-    if answer.returncode:
+    if status:
         cause = next((meaning for sign, meaning in CAUSES.items() if sign in text), None)
         tail = "\n".join(text.strip().splitlines()[-12:])
         raise UserError(
             f"image {recipe.name} could not be built: {cause or 'Apptainer ended with'}\n{tail}"
         )
-
-
-@contextlib.contextmanager
-def _workspace(folder: Path) -> Iterator[Path]:
-    """Yield a new folder that goes when the build ends, also when it is told to stop.
-
-    What a killed build left is removed by the next one: its owner's lock is free.
-    """
-    for left in folder.glob(f"{PREFIX}*"):
-        if _abandoned(left):
-            _remove(left)
-    work = Path(tempfile.mkdtemp(prefix=PREFIX, dir=folder))
-    work.chmod(0o711)  # subordinate ids must come through
-    with open(work / OWNER, "w") as owner, _stoppable():
-        fcntl.flock(owner, fcntl.LOCK_EX)
-        try:
-            yield work
-        finally:
-            _remove(work)
-
-
-def _abandoned(folder: Path) -> bool:
-    try:
-        with open(folder / OWNER) as owner:
-            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # locked, or another user's, or just being made
-        return False
-    return True
-
-
-def _remove(folder: Path) -> None:
-    """Remove a folder in which files may belong to subordinate ids of this user."""
-    shutil.rmtree(folder, ignore_errors=True)
-    if folder.exists():
-        remove = ["rm", "-rf", "--one-file-system", str(folder)]
-        unshare = ["unshare", "--user", "--map-auto", "--map-root-user"]
-        subprocess.run([*unshare, *remove], capture_output=True)
-
-
-@contextlib.contextmanager
-def _stoppable() -> Iterator[None]:
-    """Let SIGTERM end a build as Ctrl-C does: by way of the clean-up."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -29,7 +29,10 @@ def alone(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"lockstep: {folder.name} is being built by another process, waiting", file=sys.stderr)
+            print(
+                f"lockstep: {folder.name} is being built by another process, waiting",
+                file=sys.stderr,
+            )
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -49,7 +52,11 @@ def damage(folder: Path) -> str | None:
     if path.stat().st_size != manifest["sif"]["size"]:
         return f"{path} has {path.stat().st_size} bytes instead of {manifest['sif']['size']}"
     found = files.sha256_file(path)
-    return None if found == expected else f"{path} has sha256 {found[:12]}… instead of {expected[:12]}…"
+    return (
+        None
+        if found == expected
+        else f"{path} has sha256 {found[:12]}… instead of {expected[:12]}…"
+    )
 
 
 def place(source: Path, target: Path, how: str) -> None:
@@ -89,6 +96,6 @@ def check(image: Path, manifest: dict[str, Any]) -> None:
     """
     if sif.fingerprint(image) != manifest["sif"]["fingerprint"]:
         raise UserError(
-            f"{image}: is not the image that {MANIFEST} beside it describes (damaged, or replaced); "
+            f"{image}: is not the image that {MANIFEST} beside it describes (damaged or replaced); "
             f"remove {image.parent} and run the stage images again"
         )

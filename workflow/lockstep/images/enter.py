@@ -117,8 +117,6 @@ def apptainer_command(
     folders |= {str(Path(path).absolute()): "rw" for path in leave.writable}
     folders.setdefault(str(package_folder()), "ro")
     binds += [(path, path, mode) for path, mode in sorted(folders.items())]
-    mounts = [f"type=bind,source={_quoted(source)},destination={_quoted(target)}{',ro' * (mode == 'ro')}"
-              for source, target, mode in binds]  # fmt: skip
     return [
         _apptainer(),
         "--silent",
@@ -129,7 +127,7 @@ def apptainer_command(
         "--no-mount",
         "hostfs,bind-paths",
         *(["--nv"] if gpu else []),
-        *(part for mount in mounts for part in ("--mount", mount)),
+        *(part for bind in binds for part in ("--mount", _mount(*bind))),
         "--pwd",
         os.getcwd(),
         leave.image,
@@ -138,6 +136,11 @@ def apptainer_command(
         PYTHON,
         *arguments,
     ]
+
+
+def _mount(source: str, target: str, mode: str) -> str:
+    mount = f"type=bind,source={_quoted(source)},destination={_quoted(target)}"
+    return mount if mode == "rw" else f"{mount},ro"
 
 
 def _quoted(path: str) -> str:
@@ -160,6 +163,11 @@ def package_folder() -> Path:
     return Path(__file__).resolve().parents[2]
 
 
+def die_with_parent(number: int = signal.SIGKILL) -> None:
+    """Ask the kernel for a signal when the parent ends, however it ends; it stays so after exec."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+
+
 def become(leave: Pass, arguments: Sequence[str]) -> None:
     """Replace this process by the command in the image.
 
@@ -179,11 +187,12 @@ def become(leave: Pass, arguments: Sequence[str]) -> None:
         for name in ("PATH", "HOME", "USER", "LANG", "TMPDIR", "XDG_RUNTIME_DIR")
         if name in os.environ
     }
-    outside |= {n: v for n, v in os.environ.items() if n.startswith("APPTAINER_") and "BIND" not in n}
+    outside |= {
+        n: v for n, v in os.environ.items() if n.startswith("APPTAINER_") and "BIND" not in n
+    }
     outside |= {f"APPTAINERENV_{name}": value for name, value in inside.items() if name != "HOME"}
     line = apptainer_command(leave, arguments, scratch=scratch, gpu=gpu)
-    # The launcher's death must be Apptainer's too; it survives exec.
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent(signal.SIGTERM)  # also as Apptainer, which passes it on
     os.execve(line[0], line, outside)
 
 

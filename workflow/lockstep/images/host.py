@@ -136,7 +136,9 @@ def build_folder(folder: Path) -> Finding:
     subject = f"build folder {folder}"
     remedy = "set images.build_folder (or TMPDIR) to a folder on a local disk"
     if kind in NETWORK or kind.startswith("fuse."):
-        return Finding(subject=subject, found=f"is on a network file system ({kind})", remedy=remedy)
+        return Finding(
+            subject=subject, found=f"is on a network file system ({kind})", remedy=remedy
+        )
     for option in ("noexec", "ro"):
         if option in options:
             return Finding(subject=subject, found=f"is mounted {option}", remedy=remedy)

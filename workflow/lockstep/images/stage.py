@@ -10,7 +10,7 @@ from typing import Any
 from lockstep import files
 from lockstep.cluster import machine
 from lockstep.cluster.launch import launch
-from lockstep.images import build, cache, enter, settings, sif, smoke
+from lockstep.images import build, cache, enter, settings, smoke
 from lockstep.images.study_image import StudyImage
 from lockstep.study import Study
 
@@ -57,9 +57,7 @@ def entry(study: Study, image: StudyImage, *, writes_data: bool = False) -> ente
 
     Results can be written, data only where a stage makes them.
     """
-    staged = [
-        Path(entry["raw"]) for entry in study.config["datasets"].values() if entry.get("raw")
-    ]
+    staged = [Path(entry["raw"]) for entry in study.config["datasets"].values() if entry.get("raw")]
     writable, readable = [study.root], staged
     (writable if writes_data else readable).append(study.data)
     return image.entry(
@@ -75,7 +73,7 @@ def run_inside(study: Study, image: StudyImage, command: str, arguments: Sequenc
 
 
 def worker(study: Study, framework: str, arguments: Sequence[str]) -> list[str]:
-    """Return the command line of a run's process: in the framework's image, if the study has one."""
+    """Return the command line of a run's process: in the framework's image if there is one."""
     module = ["-m", "lockstep.training.worker", *arguments]
     if not study.images:
         return [sys.executable, *module]

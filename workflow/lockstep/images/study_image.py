@@ -54,7 +54,9 @@ class StudyImage:
             "root_sha256": manifest["sif"]["root_sha256"],
         }
 
-    def entry(self, *, writable: Iterable[Path], readable: Iterable[Path], caches: Path) -> enter.Pass:
+    def entry(
+        self, *, writable: Iterable[Path], readable: Iterable[Path], caches: Path
+    ) -> enter.Pass:
         """Return the pass with which a command gets into the image."""
         return enter.Pass(
             image=str(self.sif.absolute()),
