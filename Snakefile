@@ -22,6 +22,7 @@ if not workflow.overwrite_configfiles:
 try:
     STUDY = Study(study_config.complete(config))
     study_config.check_raw_folders(STUDY)
+    STUDY.images  # a mistake in their part of the config shows here
 except UserError as error:
     print(f"lockstep: error: {error}", file=sys.stderr)
     # Snakemake turns an exception into a traceback and status 1; this is a person's mistake.

@@ -31,6 +31,14 @@ def main(arguments: list[str] | None = None) -> int:
         parser.print_help()
         return 0
     try:
+        if getattr(options, "study", None):
+            from lockstep.images import stage
+
+            study = Study.load(options.study)
+            image = stage.image_of(study, options.command.__name__, vars(options))
+            if image:
+                line = sys.argv[1:] if arguments is None else arguments
+                return stage.run_inside(study, image, options.command.__name__, line)
         return options.command(options)
     except UserError as error:
         print(f"lockstep: error: {error}", file=sys.stderr)
@@ -56,6 +64,11 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = add("check", check, "check a config file", study=False)
     sub.add_argument("config", type=Path)
+    add("image", image, "build a container image, or take it from the cache").add_argument(
+        "--name", required=True, choices=["base", "torch", "jax"]
+    )
+    sub = add("doctor", doctor, "say whether containers will work here", study=False)
+    sub.add_argument("config", type=Path, nargs="?", help="whose images section counts")
     for name, command, summary in (
         ("download", download, "download a dataset's raw files"),
         ("preprocess", preprocess, "bring a dataset into shards"),
@@ -85,6 +98,19 @@ def check(options: argparse.Namespace) -> int:
     counted = f"{len(study.runs)} runs in {len(study.blocks)} blocks"
     print(f"{options.config}: study {study.name}, {counted}")
     return 0
+
+
+def image(options: argparse.Namespace) -> int:
+    from lockstep.images import stage
+
+    stage.make(Study.load(options.study), options.name)
+    return 0
+
+
+def doctor(options: argparse.Namespace) -> int:
+    from lockstep.cluster import doctor as examination
+
+    return examination.main(options.config)
 
 
 def download(options: argparse.Namespace) -> int:

@@ -57,6 +57,7 @@ def raw_files(wildcards):
 
 rule preprocess:
     input:
+        **image_files("base"),
         raw=raw_files,
         study=ancient(STUDY.path),
     output:

@@ -17,6 +17,7 @@ def manifest_of(wildcards):
 
 rule weights:
     input:
+        **image_files("base"),
         study=ancient(STUDY.path),
     output:
         STUDY.weights("{workload}", "{seed}"),
@@ -47,6 +48,7 @@ def trace_parameters(wildcards):
 
 rule trace:
     input:
+        unpack(lambda wildcards: image_files(STUDY.variant(wildcards.variant)["framework"])),
         dataset=manifest_of,
         weights=lambda wildcards: STUDY.weights(
             wildcards.workload, STUDY.config["seeds"][0]
@@ -66,6 +68,7 @@ rule trace:
 
 rule compare_traces:
     input:
+        **image_files("base"),
         traces=lambda wildcards: [
             STUDY.trace(wildcards.workload, variant) for variant in STUDY.traces()
         ],

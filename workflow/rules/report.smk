@@ -3,6 +3,7 @@
 
 rule report:
     input:
+        **image_files("base"),
         blocks=[STUDY.manifest(block) for block in STUDY.blocks],
         parity=[STUDY.passed(workload) for workload in STUDY.config["workloads"]],
         study=STUDY.path,

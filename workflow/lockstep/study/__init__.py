@@ -12,6 +12,7 @@ from typing import Any
 
 from lockstep import code, files
 from lockstep.errors import UserError, nearest
+from lockstep.images import study_image
 from lockstep.study.run import Block, Run, Scale
 
 PAIRED = "paired"
@@ -169,6 +170,14 @@ class Study:
     def report(self) -> Path:
         """The report's page."""
         return self.root / "report" / "index.html"
+
+    # Images ----------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def images(self) -> dict[str, study_image.StudyImage]:
+        """The images that this study runs in, by name; none in a study without containers."""
+        frameworks = {variant["framework"] for variant in self.config["variants"].values()}
+        return study_image.of_study(self.config["images"], self.data, frameworks)
 
     # What determines things ------------------------------------------------------------------
 

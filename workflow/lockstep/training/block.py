@@ -19,6 +19,7 @@ from lockstep import code, files
 from lockstep.cluster import machine
 from lockstep.cluster.launch import launch
 from lockstep.errors import UserError
+from lockstep.images import stage
 from lockstep.study import Study, framework_modules
 from lockstep.study.run import Run
 from lockstep.training.interruption import FAILED_RUN, INTERRUPTED
@@ -78,7 +79,7 @@ def _run(
         _clear(folder)
     spec.save(folder / "run.json")
     status = launch(
-        [sys.executable, "-m", "lockstep.training.worker", str(folder / "run.json")],
+        stage.worker(study, study.framework(run)[0], [str(folder / "run.json")]),
         processes=run.scale.world_size,
         threads=spec.threads,
         deadline=deadline,
@@ -108,6 +109,7 @@ def specify(study: Study, run: Run, resume_from: Path | None = None) -> RunSpec:
         UserError: the dataset or the weights are not there.
     """
     framework, workload = study.framework(run)
+    image = study.images.get(framework)
     recipe = study.workload(run.workload)
     manifest = study.dataset_manifest(recipe["dataset"])
     initial = study.weights(run.workload, run.seed)
@@ -125,7 +127,7 @@ def specify(study: Study, run: Run, resume_from: Path | None = None) -> RunSpec:
         **trains,
         "settings": study.run_config(run),
         "code": code.digest("lockstep.training.worker", *framework_modules(framework, workload)),
-        "environment": _environment(),
+        "environment": {"image": image.identity} if image else _environment(),
         "repetition": study.repetition("train"),
     }
     identity = files.digest(determined_by)
@@ -154,7 +156,7 @@ def specify(study: Study, run: Run, resume_from: Path | None = None) -> RunSpec:
         checkpoint_steps=config["checkpoints"]["steps"],
         tensorboard=config["tracking"]["tensorboard"],
         wandb=config["tracking"]["wandb"],
-        host=machine.facts(),
+        host=machine.facts() | ({"image": image.facts()} if image else {}),
     )
 
 

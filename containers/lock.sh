@@ -1,0 +1,53 @@
+#!/bin/bash
+# Writes containers/locks/*.txt from the *.in beside them: `lock.sh [python|debian]`, both if
+# nothing is said. Needs uv for Python's packages, mmdebstrap for Debian's.
+set -euo pipefail
+cd "$(dirname "$0")/locks"
+
+SUITE=trixie
+PYTHON=3.13 # of that suite
+PLATFORM=x86_64-manylinux_2_40
+
+python_lock() { # OUTPUT INPUT...
+    local output=$1
+    shift
+    uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --no-annotate \
+        --only-binary :all: --python-version $PYTHON --python-platform $PLATFORM \
+        --upgrade --output-file "$output" "$@"
+}
+
+python_locks() {
+    python_lock base.txt base.in
+    # One pair of locks a CUDA generation; what all images share has one version.
+    for lock in cuda12-torch cuda12-jax cuda13-torch cuda13-jax; do
+        python_lock $lock.txt --constraint base.txt base.in $lock.in
+    done
+}
+
+mirror() {
+    cat /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null |
+        awk '$1 == "URIs:" { print $2; exit }
+             $1 == "deb" { for (i = 2; i <= NF; i++) if ($i ~ /:\/\//) { print $i; exit } }'
+}
+
+debian_lock() { # OUTPUT INPUT...
+    local output=$1 packages
+    shift
+    packages=$(grep -hv '^#' "$@" | paste -sd,)
+    mmdebstrap --quiet --variant=apt --include="$packages" --format=null \
+        --customize-hook="chroot \"\$1\" dpkg-query -W -f '\${Package}=\${Version}\\n' | LC_ALL=C sort >'$PWD/$output.new'" \
+        $SUITE - "${MIRROR:-$(mirror)}"
+    mv "$output.new" "$output"
+}
+
+debian_locks() {
+    debian_lock debian-base.txt debian-base.in
+    debian_lock debian-torch.txt debian-base.in debian-torch.in
+}
+
+case ${1:-all} in
+    python) python_locks ;;
+    debian) debian_locks ;;
+    all) python_locks && debian_locks ;;
+    *) sed -n '2,3s/^# //p' "$0" >&2 && exit 2 ;;
+esac

@@ -1,0 +1,61 @@
+"""Smoke test of the base image: everything imports, HDF5 writes and reads, a figure is drawn."""
+
+import importlib.metadata
+import json
+import platform
+import sysconfig
+import tempfile
+from pathlib import Path
+
+import h5py
+import jinja2
+import jsonschema
+import numpy as np
+import pandas
+import PIL.Image
+import safetensors.numpy
+import scipy.stats
+import seaborn
+import sklearn.datasets
+import statsmodels.api
+import tensorboardX
+import tqdm
+import yaml
+
+USED = (
+    h5py,
+    jinja2,
+    jsonschema,
+    pandas,
+    PIL.Image,
+    safetensors.numpy,
+    scipy.stats,
+    sklearn.datasets,
+)
+ALSO_USED = (statsmodels.api, tensorboardX, tqdm, yaml)
+
+
+def report() -> str:
+    """Return the versions that this image holds, as one line of JSON."""
+    # Not sys.path: setuptools, once imported, adds a folder of its own copies.
+    installed = importlib.metadata.distributions(path=[sysconfig.get_path("purelib")])
+    found = {entry.name: entry.version for entry in installed}
+    return json.dumps({"python": platform.python_version(), "packages": found})
+
+
+def main() -> None:
+    """Use what the stages use."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x.h5"
+        with h5py.File(path, "w") as file:
+            file["x"] = np.arange(6, dtype=np.float32)
+        with h5py.File(path) as file:
+            assert file["x"][...].sum() == 15
+        table = pandas.DataFrame({"x": [1, 2], "y": [3, 4]})
+        seaborn.lineplot(table, x="x", y="y").figure.savefig(Path(folder) / "x.svg")
+    assert len(sklearn.datasets.load_digits().target) == 1797
+
+
+if __name__ == "__main__":
+    main()
+    print(report())

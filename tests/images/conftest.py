@@ -1,0 +1,214 @@
+"""Fixtures for tests of images: a machine with Apptainer, and images built on it.
+
+On a machine with Apptainer and an ordinary user, tests run there. As root, they run in a machine in
+a folder (tests/cluster/root.sh); LOCKSTEP_BOX names a folder in which it is kept for the next time.
+Where neither is possible they are skipped; with LOCKSTEP_REQUIRE=containers that is a failure.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+ROOT = REPOSITORY / "tests" / "cluster" / "root.sh"
+sys.path.insert(0, str(REPOSITORY / "workflow"))
+
+USER = 1000  # of the machine in a folder
+HOST_PACKAGES = ("snakemake", "numpy", "pyyaml", "jsonschema")  # what `make setup` installs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Where Apptainer runs as an ordinary user.
+
+    Attributes:
+        inside: what precedes a command to run it there.
+        folder: a folder that has the same path there and here.
+        python: an interpreter there that has Snakemake.
+    """
+
+    inside: tuple[str, ...]
+    folder: Path
+    python: str
+
+    @property
+    def repository(self) -> Path:
+        """A copy of this repository, as its user would have cloned it."""
+        return self.folder / "clone"
+
+    def line(self, command: Sequence[str]) -> list[str]:
+        """Return the command line that runs a command there, in the clone."""
+        enter = 'cd "$0" && exec env PYTHONPATH="$0/workflow" TMPDIR="$1" "${@:2}"'
+        clone, scratch = str(self.repository), str(self.folder / "tmp")
+        return [*self.inside, "bash", "-c", enter, clone, scratch, *command]
+
+    def run(self, *command: str, status: int | None = 0) -> subprocess.CompletedProcess[str]:
+        """Run a command there; fails the test if its exit status is not `status`."""
+        answer = subprocess.run(
+            self.line(command), capture_output=True, text=True, stdin=subprocess.DEVNULL
+        )
+        if status is not None and answer.returncode != status:
+            pytest.fail(f"{command}: status {answer.returncode}\n{answer.stdout}\n{answer.stderr}")
+        return answer
+
+    def start(self, *command: str) -> subprocess.Popen[str]:
+        """Start a command there."""
+        return subprocess.Popen(
+            self.line(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def make_folder(self, name: str) -> Path:
+        """Return a new folder there."""
+        path = self.folder / name
+        path.mkdir()
+        self.give(path)
+        return path
+
+    def give(self, *paths: Path) -> None:
+        """Make files that this test wrote belong to the user there."""
+        if os.getuid() == 0:
+            for path in paths:
+                for each in (path, *path.rglob("*")):
+                    os.chown(each, USER, USER, follow_symlinks=False)
+
+    def ensure(self, name: str, **options: Any) -> list[str]:
+        """Return a command that builds an image (tests/images/ensure.py)."""
+        script = self.repository / "tests" / "images" / "ensure.py"
+        return [self.python, str(script), name, json.dumps(options, default=str)]
+
+
+def cannot(reason: str) -> None:
+    """Skip, or fail where containers are required."""
+    if "containers" in os.environ.get("LOCKSTEP_REQUIRE", ""):
+        pytest.fail(f"LOCKSTEP_REQUIRE=containers, but {reason}")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """A machine with Apptainer, a clone of this repository, and an ordinary user."""
+    if os.getuid() != 0:
+        if shutil.which("apptainer") is None:
+            cannot("there is no Apptainer here, and to make a machine with it takes root")
+        folder = tmp_path_factory.mktemp("machine")
+        _clone(folder)
+        yield Machine(inside=(), folder=folder, python=sys.executable)
+        return
+    if shutil.which("mmdebstrap") is None:
+        cannot("there is neither an ordinary user with Apptainer nor mmdebstrap")
+    kept = os.environ.get("LOCKSTEP_BOX")
+    box = Path(kept) if kept else tmp_path_factory.mktemp("box") / "box"
+    subprocess.run([ROOT, "make", box], check=True, stdin=subprocess.DEVNULL)
+    # Beside the root, at a path that every user may come through; images are kept between sessions.
+    folder = box.absolute() / "work"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    (box / "cache").mkdir(exist_ok=True)
+    inside = (
+        str(ROOT),
+        "run",
+        str(box),
+        "--bind",
+        str(folder),
+        "--bind",
+        f"{box.absolute()}/cache",
+    )
+    made = Machine(
+        inside=(*inside, "--"), folder=folder, python=str(box.absolute() / "cache/venv/bin/python")
+    )
+    _clone(folder)
+    made.give(folder)
+    os.chown(box / "cache", USER, USER)
+    if not (box / "cache" / "venv" / "ready").exists():
+        venv = str(box.absolute() / "cache" / "venv")
+        made.run("python3", "-m", "venv", "--clear", venv)
+        made.run(f"{venv}/bin/pip", "install", "--quiet", *HOST_PACKAGES)
+        made.run("touch", f"{venv}/ready")
+    yield made
+    shutil.rmtree(folder, ignore_errors=True)
+    if not kept:
+        subprocess.run([ROOT, "remove", box], check=True)
+
+
+def _clone(folder: Path) -> None:
+    """Copy what git tracks or would track."""
+    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listing, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    (folder / "tmp").mkdir()
+    for name in names.stdout.splitlines():
+        target = folder / "clone" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if (REPOSITORY / name).is_file():
+            shutil.copy(REPOSITORY / name, target)
+
+
+@pytest.fixture(scope="session")
+def cache(machine: Machine) -> Path:
+    """The cache of images of this session; kept with the machine."""
+    if not machine.inside:
+        return machine.make_folder("cache")
+    return Path(machine.python).parents[2] / "images"
+
+
+@pytest.fixture(scope="session")
+def base(machine: Machine, cache: Path) -> Path:
+    """The base image's folder in the cache."""
+    return Path(machine.run(*machine.ensure("base", cache=cache)).stdout.strip())
+
+
+@pytest.fixture
+def tiny(machine: Machine, base: Path, tmp_path: Path) -> "Tiny":
+    """A recipe that is built in seconds: the base image, with other last steps."""
+    return Tiny(machine=machine, base=base, folder=machine.make_folder(tmp_path.name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tiny:
+    """A base image made from the finished one."""
+
+    machine: Machine
+    base: Path
+    folder: Path
+
+    def ensure(self, steps: str = "true", lock: str | None = None) -> list[str]:
+        """Return a command that builds it, after shell commands of ours."""
+        containers = self.folder / "containers"
+        shutil.copytree(self.machine.repository / "containers", containers)
+        definition = f"""\
+            Bootstrap: localimage
+            From: {self.base}/image.sif
+
+            %post
+                . /mnt/install.sh
+                {steps}
+            """
+        (containers / "base.def").write_text(textwrap.dedent(definition))
+        if lock is not None:
+            (containers / "locks" / "base.txt").write_text(lock)
+        (self.folder / "build").mkdir()
+        self.machine.give(self.folder)
+        return self.machine.ensure(
+            "base",
+            cache=self.folder / "cache",
+            build_folder=self.folder / "build",
+            containers=containers,
+        )
+
+    @property
+    def images(self) -> list[Path]:
+        """What is in the cache."""
+        return sorted(self.folder.glob("cache/base-*"))
+
+    @property
+    def leftovers(self) -> list[Path]:
+        """What builds left in the build folder."""
+        return sorted(self.folder.glob("build/*"))

@@ -1,0 +1,143 @@
+"""Images really built by an ordinary user with the real Apptainer, and what may go wrong."""
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Machine, Tiny
+
+NO_PACKAGES = "# no Python packages\n"
+
+
+def sif_sha256(folder: Path) -> str:
+    """Return the sha256 of an image as its manifest has it."""
+    return json.loads((folder / "manifest.json").read_text())["sif"]["sha256"]
+
+
+class TestBase:
+    """The base image."""
+
+    def test_the_cache_holds_the_image_and_its_manifest_and_nothing_else(self, base: Path) -> None:
+        assert sorted(path.name for path in base.iterdir()) == ["image.sif", "manifest.json"]
+
+    def test_the_manifest_says_what_is_in_it(self, base: Path) -> None:
+        manifest = json.loads((base / "manifest.json").read_text())
+        assert manifest["packages"]["h5py"]
+        assert manifest["debian"]["python3"] in manifest["debian"].values()
+        assert manifest["sif"]["size"] == (base / "image.sif").stat().st_size
+
+    def test_it_is_not_built_again(self, machine: Machine, base: Path, cache: Path) -> None:
+        answer = machine.run(*machine.ensure("base", cache=cache))
+        assert answer.stdout.strip() == str(base)
+        assert "building" not in answer.stderr
+
+    def test_two_workflows_build_it_once_and_to_the_same_bytes(
+        self, machine: Machine, base: Path
+    ) -> None:
+        folder = machine.make_folder("twice")
+        other = machine.make_folder("elsewhere")
+        command = machine.ensure("base", cache=folder / "cache", build_folder=other)
+        both = [machine.start(*command) for _ in range(2)]
+        texts = [one.communicate()[0] for one in both]
+        assert [one.returncode for one in both] == [0, 0], texts
+        assert sorted("waiting" in text for text in texts) == [False, True], texts
+        assert sorted("lockstep: building" in text for text in texts) == [False, True], texts
+        assert sif_sha256(folder / "cache" / base.name) == sif_sha256(base)
+        assert list(other.iterdir()) == []
+
+
+class TestFailure:
+    """Nothing partial stays where it would be used."""
+
+    def test_a_step_that_fails_leaves_nothing(self, tiny: Tiny) -> None:
+        answer = tiny.machine.run(*tiny.ensure("echo some words; exit 3"), status=1)
+        assert "image base could not be built" in answer.stderr
+        assert "some words" in answer.stderr
+        assert tiny.images == tiny.leftovers == []
+
+    def test_a_wrong_hash_is_explained(self, tiny: Tiny) -> None:
+        wrong = "jinja2==3.1.5 --hash=sha256:" + "0" * 64 + "\n"
+        answer = tiny.machine.run(*tiny.ensure("wheels", lock=wrong), status=1)
+        assert "a package is not the one that the lock pins" in answer.stderr
+        assert "containers/README.md" in answer.stderr
+        assert tiny.images == tiny.leftovers == []
+
+    def test_an_image_that_fails_its_smoke_test_is_not_kept(self, tiny: Tiny) -> None:
+        steps = "rm -r /opt/lockstep/lib/python3*/site-packages/h5py"
+        answer = tiny.machine.run(*tiny.ensure(steps), status=1)
+        assert "does not work and is not kept" in answer.stderr
+        assert "No module named 'h5py'" in answer.stderr
+        assert tiny.images == tiny.leftovers == []
+
+    def test_an_image_with_other_packages_than_its_lock_is_not_kept(self, tiny: Tiny) -> None:
+        answer = tiny.machine.run(*tiny.ensure(lock="nothing==1.0\n"), status=1)
+        assert "is not what its lock says" in answer.stderr
+        assert tiny.images == tiny.leftovers == []
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_a_build_that_is_told_to_stop_cleans_up(self, tiny: Tiny, number: int) -> None:
+        process = tiny.machine.start(*tiny.ensure("sleep 600"))
+        wait_for_build(tiny)
+        tell(tiny, number)
+        process.communicate(timeout=60)
+        assert process.returncode != 0
+        assert tiny.images == tiny.leftovers == []
+
+    def test_what_a_killed_build_left_is_removed_by_the_next(self, tiny: Tiny) -> None:
+        command = tiny.ensure("[ -e /mnt/go ] || sleep 600")
+        process = tiny.machine.start(*command)
+        wait_for_build(tiny)
+        tell(tiny, signal.SIGKILL)
+        process.communicate(timeout=60)
+        assert tiny.images == []
+        assert len(tiny.leftovers) == 1
+        definition = tiny.folder / "containers" / "base.def"
+        definition.write_text(definition.read_text().replace("sleep 600", "true"))
+        tiny.machine.run(*command)
+        assert len(tiny.images) == 1
+        assert tiny.leftovers == []
+
+
+class TestDamage:
+    """A damaged image in the cache."""
+
+    def test_is_found_by_its_hash_and_built_again(self, tiny: Tiny) -> None:
+        command = tiny.ensure()
+        tiny.machine.run(*command)
+        (folder,) = tiny.images
+        sound = sif_sha256(folder)
+        middle = (folder / "image.sif").stat().st_size // 2
+        with open(folder / "image.sif", "r+b") as stream:
+            stream.seek(middle)
+            byte = stream.read(1)
+            stream.seek(middle)
+            stream.write(bytes([byte[0] ^ 1]))
+        answer = tiny.machine.run(*command)
+        assert "building base-" in answer.stderr
+        assert "instead of" in answer.stderr
+        assert sif_sha256(folder) == sound
+        again = tiny.machine.run(*command)
+        assert "building" not in again.stderr
+
+
+def wait_for_build(tiny: Tiny) -> None:
+    """Wait until the last step of a definition runs."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if subprocess.run(["pgrep", "-fx", "sleep 600"], capture_output=True).returncode == 0:
+            return
+        time.sleep(0.1)
+    pytest.fail("the build did not come to its last step")
+
+
+def tell(tiny: Tiny, number: int) -> None:
+    """Send a signal to the process that builds."""
+    script = f"ensure.py base .*{tiny.folder.name}"
+    found = subprocess.run(
+        ["pgrep", "-f", f"^[^ ]*python[^ ]* .*{script}"], capture_output=True, text=True
+    )
+    (process,) = found.stdout.split()
+    subprocess.run(["kill", f"-{int(number)}", process], check=True)

@@ -1,0 +1,105 @@
+"""What gets into an image with a command, and what does not."""
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+from lockstep.errors import UserError
+from lockstep.images import enter
+
+LEAVE = enter.Pass(
+    image="/i.sif",
+    identity="1234",
+    name="jax",
+    writable=("results/demo",),
+    readable=("data",),
+    caches="results/demo/cache",
+)
+
+
+@pytest.fixture(autouse=True)
+def apptainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Something called apptainer on PATH."""
+    (tmp_path / "apptainer").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+def mounts(line: list[str]) -> list[str]:
+    """Return the mounts of a command line."""
+    return [value for option, value in itertools.pairwise(line) if option == "--mount"]
+
+
+def test_a_pass_survives_the_command_line() -> None:
+    assert enter.Pass.read(LEAVE.text()) == LEAVE
+
+
+def test_the_host_environment_stays_outside_but_for_what_runs_need() -> None:
+    host = {
+        "PYTHONPATH": "/host/site-packages",
+        "LD_LIBRARY_PATH": "/host/cuda",
+        "HOME": "/home/x",
+        "LOCKSTEP_RANK": "1",
+        "SLURM_PROCID": "1",
+        "CUDA_VISIBLE_DEVICES": "0,1",
+    }
+    inside = enter.environment(LEAVE, host, gpu=True)
+    assert inside["LOCKSTEP_RANK"] == inside["SLURM_PROCID"] == "1"
+    assert inside["CUDA_VISIBLE_DEVICES"] == "0,1"
+    assert "/host" not in json.dumps(inside)
+    assert inside["HOME"] == "/tmp"
+    assert "LD_LIBRARY_PATH" not in inside
+
+
+def test_caches_lie_in_the_declared_folder() -> None:
+    inside = enter.environment(LEAVE, {}, gpu=False)
+    folder = str(Path("results/demo/cache").absolute())
+    for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "MPLCONFIGDIR", "XDG_CACHE_HOME"):
+        assert inside[name].startswith(folder)
+
+
+def test_jax_is_told_where_there_is_no_gpu() -> None:
+    assert enter.environment(LEAVE, {}, gpu=False)["JAX_PLATFORMS"] == "cpu"
+    assert "JAX_PLATFORMS" not in enter.environment(LEAVE, {}, gpu=True)
+
+
+def test_the_driver_is_mounted_only_where_a_gpu_is() -> None:
+    for gpu in (False, True):
+        line = enter.apptainer_command(LEAVE, [], scratch=Path("/s"), gpu=gpu)
+        assert ("--nv" in line) == gpu
+
+
+def test_only_the_study_is_mounted_and_the_package_read_only() -> None:
+    line = enter.apptainer_command(LEAVE, ["-c", "pass"], scratch=Path("/s"), gpu=False)
+    here, package = Path.cwd(), enter.package_folder()
+    assert mounts(line) == [
+        "type=bind,source=/s,destination=/tmp",
+        "type=bind,source=/dev/shm,destination=/dev/shm",
+        *sorted(
+            [
+                f"type=bind,source={here}/data,destination={here}/data,ro",
+                f"type=bind,source={here}/results/demo,destination={here}/results/demo",
+                f"type=bind,source={package},destination={package},ro",
+            ],
+            key=lambda mount: mount.split(",")[2],
+        ),
+    ]
+    assert {"--contain", "--cleanenv", "--no-home"} <= set(line)
+    assert line[-3:] == [enter.PYTHON, "-c", "pass"]
+
+
+def test_a_comma_in_a_path_is_no_option() -> None:
+    leave = enter.Pass(**{**LEAVE.__dict__, "readable": ("/a,b",)})
+    line = enter.apptainer_command(leave, [], scratch=Path("/s"), gpu=False)
+    assert 'type=bind,source="/a,b",destination="/a,b",ro' in mounts(line)
+
+
+def test_a_node_without_apptainer_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UserError, match=r"apptainer is not on this node.*load its module"):
+        enter.apptainer_command(LEAVE, [], scratch=Path("/s"), gpu=False)
+
+
+def test_a_missing_image_says_so() -> None:
+    with pytest.raises(UserError, match=r"/i\.sif: no such image"):
+        enter.become(LEAVE, [])

@@ -1,0 +1,149 @@
+"""What a host lacks is found before anything is built, each with its remedy."""
+
+import getpass
+from pathlib import Path
+
+import pytest
+from lockstep.cluster import doctor
+from lockstep.errors import UserError
+from lockstep.images import host, root
+
+MOUNTS = """\
+22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
+30 22 0:26 / /home rw,nosuid shared:2 - nfs4 server:/home rw
+31 22 0:27 / /scratch rw,noexec shared:3 - xfs /dev/vdb rw
+32 22 0:28 / /tmp rw - tmpfs tmpfs rw
+"""
+
+
+@pytest.fixture
+def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that is all of PATH."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    return folder
+
+
+def script(path: Path, text: str) -> None:
+    """Write a program."""
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+def test_no_apptainer(tools: Path) -> None:
+    assert host.apptainer().fails
+    with pytest.raises(UserError, match=r"apptainer: not installed.*images\.enabled to false"):
+        host.require(host.apptainer())
+
+
+def test_an_old_apptainer(tools: Path) -> None:
+    script(tools / "apptainer", "case $1 in --version) echo apptainer version 1.1.9;; esac")
+    finding = host.apptainer()
+    assert finding.fails
+    assert finding.found.startswith("1.1.9 is too old: its build has no --build-arg")
+
+
+def test_user_namespaces_refused(tools: Path) -> None:
+    script(tools / "unshare", "echo unshare failed: Operation not permitted >&2; exit 1")
+    finding = host.user_namespaces()
+    assert finding.fails
+    assert "Operation not permitted" in finding.found
+    assert "sysctl" in finding.remedy
+
+
+def test_subordinate_ids_are_optional_where_fakeroot_is(tmp_path: Path, tools: Path) -> None:
+    missing = host.subordinate_ids(etc=tmp_path)
+    assert missing.fails
+    assert "usermod --add-subuids" in missing.remedy
+    script(tools / "fakeroot", "")
+    assert not host.subordinate_ids(etc=tmp_path).fails
+    for name in ("subuid", "subgid"):
+        (tmp_path / name).write_text(f"{getpass.getuser()}:100000:65536\n")
+    for name in ("newuidmap", "newgidmap"):
+        script(tools / name, "")
+    assert host.subordinate_ids(etc=tmp_path).remedy is None
+
+
+def test_too_little_space_is_said_with_the_number_needed(tmp_path: Path) -> None:
+    finding = host.space(tmp_path / "not" / "there" / "yet", 1 << 60, "building the image torch")
+    assert finding.fails
+    assert "building the image torch needs 1073741824.0 GiB" in finding.found
+    assert host.space(tmp_path, 1, "x").remedy is None
+
+
+@pytest.mark.parametrize(
+    ("folder", "kind", "option"),
+    [
+        ("/home/x", "nfs4", "nosuid"),
+        ("/scratch", "xfs", "noexec"),
+        ("/var", "ext4", "rw"),
+        ("/tmp", "tmpfs", "rw"),
+    ],
+)
+def test_a_folder_is_on_the_innermost_mount(folder: str, kind: str, option: str) -> None:
+    found, options = host.mount_of(Path(folder), MOUNTS)
+    assert found == kind
+    assert option in options
+
+
+def test_a_network_file_system_cannot_hold_a_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "mount_of", lambda folder: ("lustre", set()))
+    with pytest.raises(UserError, match=r"network file system \(lustre\).*images\.build_folder"):
+        host.require(host.build_folder(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("version", "cuda", "needed", "fails"),
+    [
+        ("580.65.06", "cuda13", "580.65.06", False),
+        ("570.124.06", "cuda13", "580.65.06", True),
+        ("570.124.06", "cuda12", "525.60.13", False),
+        ("515.1", "cuda12", "525.60.13", True),
+    ],
+)
+def test_a_driver_too_old_for_the_cuda_generation(
+    tools: Path, version: str, cuda: str, needed: str, fails: bool
+) -> None:
+    script(tools / "nvidia-smi", f"echo {version}")
+    finding = host.driver(cuda, needed)
+    assert finding.fails == fails
+    if fails:
+        assert needed in finding.found
+        assert ("images.cuda to cuda12" in finding.remedy) == (cuda == "cuda13")
+
+
+@pytest.mark.parametrize(
+    "name_and_text",
+    [
+        ("sources.list", "# none\ndeb [signed-by=/k] http://mirror.example/debian stable main\n"),
+        (
+            "sources.list.d/x.sources",
+            "Types: deb\nURIs: http://mirror.example/debian\nSuites: stable\n",
+        ),
+    ],
+)
+def test_the_mirror_comes_from_apt(tmp_path: Path, name_and_text: tuple[str, str]) -> None:
+    name, text = name_and_text
+    (tmp_path / "sources.list.d").mkdir()
+    (tmp_path / name).write_text(text)
+    assert root.host_mirror(tmp_path) == "http://mirror.example/debian"
+
+
+def test_a_host_without_apt_is_told_what_to_set(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"images\.debian_mirror, or images\.base"):
+        root.host_mirror(tmp_path)
+
+
+def test_the_doctor_says_one_line_a_finding_and_one_a_fix(
+    tools: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script(tools / "unshare", "exit 0")
+    assert doctor.main(None) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert "FAIL  apptainer: not installed, or not on PATH" in lines
+    failures = [k for k, line in enumerate(lines) if line.startswith(("FAIL", "warn"))]
+    assert failures
+    assert all(lines[k + 1].startswith("      fix: ") for k in failures)

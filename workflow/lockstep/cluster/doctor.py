@@ -1,0 +1,96 @@
+"""`python -m lockstep doctor`: will containers work here? One line a finding, one line a fix."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lockstep.errors import UserError
+from lockstep.images import build, host, root
+from lockstep.images.identity import DEBIAN, MINIMUM_DRIVER
+from lockstep.images.settings import cache_folder
+
+MEMORY_KINDS = {"tmpfs", "ramfs"}
+
+
+def main(config: Path | None) -> int:
+    """Print what was found; 0 if images can be built and used here, 1 if something must be done.
+
+    Args:
+        config: a study's config, for its images section; None for the defaults.
+    """
+    status = 0
+    for finding in findings(_section(config)):
+        if finding.remedy is None:
+            print(f"ok    {finding.subject}: {finding.found}")
+            continue
+        print(f"{'FAIL' if finding.fatal else 'warn'}  {finding.subject}: {finding.found}")
+        print(f"      fix: {finding.remedy}")
+        status = 1 if finding.fails else status
+    return status
+
+
+def _section(config: Path | None) -> dict[str, Any]:
+    """Return the images section; a host without YAML can still be examined by the defaults."""
+    if config is None:
+        return {
+            "base": DEBIAN,
+            "cuda": "cuda12",
+            "build_folder": None,
+            "cache": None,
+            "debian_mirror": None,
+        }
+    from lockstep.study import config as study_config
+
+    return study_config.load(config)["images"]
+
+
+def findings(section: dict[str, Any]) -> Iterator[host.Finding]:
+    """Yield one finding after the other, those that explain others first."""
+    folder = Path(section["build_folder"] or tempfile.gettempdir())
+    yield host.apptainer()
+    yield host.user_namespaces()
+    yield host.subordinate_ids()
+    yield host.fuse()
+    if not folder.is_dir():
+        yield host.Finding(
+            subject=f"build folder {folder}",
+            found="is no folder",
+            remedy="make it, or set images.build_folder to another",
+        )
+    else:
+        yield host.build_folder(folder)
+        # Two images at once: Snakemake builds both frameworks' as soon as it has two cores.
+        grown = sum(build.NEEDED[name][0] for name in ("torch", "jax"))
+        yield host.space(folder, grown, "building both framework images at once")
+        yield _memory(folder, grown)
+    kept = sum(image for _, image in build.NEEDED.values())
+    yield host.space(cache_folder(section["cache"]), kept, "keeping the images")
+    if section["base"] == DEBIAN:
+        yield _debian(section["debian_mirror"])
+    yield host.driver(section["cuda"], MINIMUM_DRIVER[section["cuda"]])
+
+
+def _debian(mirror: str | None) -> host.Finding:
+    """Can the base image's root file system be made from packages?"""
+    try:
+        root.check_tools()
+        mirror = mirror or root.host_mirror()
+    except UserError as error:
+        found, _, remedy = str(error).partition("; ")
+        return host.Finding(subject="Debian root", found=found, remedy=remedy)
+    return host.Finding(subject="Debian root", found=f"mmdebstrap, from {mirror}")
+
+
+def _memory(folder: Path, needed: int) -> host.Finding:
+    """A /tmp in memory takes what it holds from the jobs."""
+    kind, _ = host.mount_of(folder)
+    subject = f"memory behind {folder}"
+    if kind not in MEMORY_KINDS:
+        return host.Finding(subject=subject, found="none, it is on a disk")
+    return host.Finding(
+        subject=subject,
+        found=f"{kind}: a build takes up to {needed / host.GIB:.0f} GiB of memory there",
+        remedy="set images.build_folder (or TMPDIR) to a folder on a disk",
+        fatal=False,
+    )

@@ -1,0 +1,204 @@
+"""Gets a command into an image: `python -m lockstep.images.enter PASS COMMAND…`.
+
+The command sees the image, the study's folders and nothing else of the host: not its packages, not
+its environment, not the home folder. It becomes Apptainer itself (exec), so that signals and exit
+status are the command's own. PASS is the JSON that `Pass.text` writes.
+"""
+
+import ctypes
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lockstep.errors import UserError
+
+PYTHON = "/opt/lockstep/bin/python"
+SCRATCH = "/tmp"  # inside; on the host it is a folder of this start's own
+FORWARDED = (  # what of the host's environment goes in, by name or by prefix
+    "LOCKSTEP_",
+    "SLURM_",
+    "NCCL_",
+    "CUDA_VISIBLE_DEVICES",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "XLA_FLAGS",
+    "TERM",
+)
+INSIDE = "LOCKSTEP_INSIDE"
+PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pass:
+    """What a command may use of the host.
+
+    Attributes:
+        image: the SIF.
+        identity: the image's identity, for the command to know where it is.
+        name: `base`, `torch` or `jax`.
+        writable: folders mounted with write access, at the paths they have on the host.
+        readable: folders and files mounted read-only.
+        caches: folder for what programs keep between starts; below a writable one.
+    """
+
+    image: str
+    identity: str
+    name: str
+    writable: tuple[str, ...]
+    readable: tuple[str, ...]
+    caches: str
+
+    def text(self) -> str:
+        """Return the pass as one argument of a command line."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def read(cls, text: str) -> "Pass":
+        """Read what `text` wrote."""
+        fields = json.loads(text)
+        fields["writable"], fields["readable"] = map(
+            tuple, (fields["writable"], fields["readable"])
+        )
+        return cls(**fields)
+
+
+def command(leave: Pass, arguments: Sequence[str]) -> list[str]:
+    """Return the command line that runs Python with `arguments` in an image, from anywhere."""
+    return [sys.executable, "-m", "lockstep.images.enter", leave.text(), *arguments]
+
+
+def gpus_here() -> bool:
+    """Whether this node has an NVIDIA GPU that its driver runs."""
+    return Path("/dev/nvidiactl").exists()
+
+
+def environment(leave: Pass, host: Mapping[str, str], *, gpu: bool) -> dict[str, str]:
+    """Return the environment inside: what is forwarded, and where things are kept."""
+    forwarded = {name: value for name, value in host.items() if name.startswith(FORWARDED)}
+    caches = Path(leave.caches).absolute()
+    inside = {
+        **forwarded,
+        INSIDE: leave.identity,
+        "PYTHONPATH": str(package_folder()),
+        "PYTHONSAFEPATH": "1",
+        "HOME": SCRATCH,
+        "TMPDIR": SCRATCH,
+        "XDG_CACHE_HOME": str(caches / "xdg"),
+        "MPLCONFIGDIR": str(caches / "matplotlib"),
+        "TORCHINDUCTOR_CACHE_DIR": str(caches / "inductor"),
+        "TRITON_CACHE_DIR": str(caches / "triton"),
+        "TRITON_HOME": str(caches / "triton"),
+        "CUDA_CACHE_PATH": str(caches / "cuda"),
+    }
+    if "LOCKSTEP_RENDEZVOUS" in forwarded:
+        inside["LOCKSTEP_RENDEZVOUS"] = SCRATCH
+    if leave.name == "jax" and not gpu:
+        inside["JAX_PLATFORMS"] = "cpu"  # or it looks for the CUDA it has, and says what it misses
+    return inside
+
+
+def apptainer_command(
+    leave: Pass, arguments: Sequence[str], *, scratch: Path, gpu: bool
+) -> list[str]:
+    """Return Apptainer's command line.
+
+    `--contain` leaves out home and the host's /tmp; /dev/shm is the host's, since the processes
+    of a run meet there (NCCL, DataLoader workers) and each has a container of its own.
+    """
+    binds = [(str(scratch), SCRATCH, "rw"), ("/dev/shm", "/dev/shm", "rw")]
+    # A folder comes before those it holds, or it would hide them.
+    folders = {str(Path(path).absolute()): "ro" for path in leave.readable}
+    folders |= {str(Path(path).absolute()): "rw" for path in leave.writable}
+    folders.setdefault(str(package_folder()), "ro")
+    binds += [(path, path, mode) for path, mode in sorted(folders.items())]
+    return [
+        _apptainer(),
+        "--silent",
+        "exec",
+        "--contain",
+        "--cleanenv",
+        "--no-home",
+        "--no-mount",
+        "hostfs,bind-paths",
+        *(["--nv"] if gpu else []),
+        *(part for bind in binds for part in ("--mount", _mount(*bind))),
+        "--pwd",
+        os.getcwd(),
+        leave.image,
+        "/usr/bin/env",
+        f"HOME={SCRATCH}",  # Apptainer lets nobody set it from outside
+        PYTHON,
+        *arguments,
+    ]
+
+
+def _mount(source: str, target: str, mode: str) -> str:
+    mount = f"type=bind,source={_quoted(source)},destination={_quoted(target)}"
+    return mount if mode == "rw" else f"{mount},ro"
+
+
+def _quoted(path: str) -> str:
+    """Quote a path for `--mount`, whose fields are those of a CSV line."""
+    return '"' + path.replace('"', '""') + '"' if set(path) & set(',"') else path
+
+
+def _apptainer() -> str:
+    found = shutil.which("apptainer")
+    if found is None:
+        raise UserError(
+            f"apptainer is not on this node ({os.uname().nodename}); load its module or have it "
+            "installed, or set images.enabled to false (python -m lockstep doctor says more)"
+        )
+    return found
+
+
+def package_folder() -> Path:
+    """Return the folder that holds the package: `workflow/`."""
+    return Path(__file__).resolve().parents[2]
+
+
+def die_with_parent(number: int = signal.SIGKILL) -> None:
+    """Ask the kernel for a signal when the parent ends, however it ends; it stays so after exec."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+
+
+def become(leave: Pass, arguments: Sequence[str]) -> None:
+    """Replace this process by the command in the image.
+
+    Raises:
+        UserError: there is no Apptainer or no image here.
+    """
+    if not Path(leave.image).is_file():
+        raise UserError(f"{leave.image}: no such image; snakemake … images makes it")
+    gpu = gpus_here()
+    # The launcher's folder goes when the launcher does; without one, nobody would remove a folder.
+    scratch = Path(os.environ.get("LOCKSTEP_RENDEZVOUS") or tempfile.gettempdir())
+    for folder in leave.writable:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    inside = environment(leave, os.environ, gpu=gpu)
+    outside = {
+        name: os.environ[name]
+        for name in ("PATH", "HOME", "USER", "LANG", "TMPDIR", "XDG_RUNTIME_DIR")
+        if name in os.environ
+    }
+    outside |= {
+        n: v for n, v in os.environ.items() if n.startswith("APPTAINER_") and "BIND" not in n
+    }
+    outside |= {f"APPTAINERENV_{name}": value for name, value in inside.items() if name != "HOME"}
+    line = apptainer_command(leave, arguments, scratch=scratch, gpu=gpu)
+    die_with_parent(signal.SIGTERM)  # also as Apptainer, which passes it on
+    os.execve(line[0], line, outside)
+
+
+if __name__ == "__main__":
+    try:
+        become(Pass.read(sys.argv[1]), sys.argv[2:])
+    except UserError as error:
+        print(f"lockstep: error: {error}", file=sys.stderr)
+        sys.exit(2)
