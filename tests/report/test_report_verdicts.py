@@ -1,6 +1,7 @@
 """Verdicts on studies whose truth is known."""
 
-from collections.abc import Mapping
+import gc
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -129,9 +130,12 @@ def side(template: Record, label: str, steps: np.ndarray) -> Side:
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory) -> Record:
+def template(tmp_path_factory) -> Iterator[Record]:
     study = write(tmp_path_factory.mktemp("template"), seeds=1)
-    return analysis.analyse(study).records.runs[0]
+    record = analysis.analyse(study).records.runs[0]
+    gc.freeze()  # statsmodels collects garbage in every correction: 50 ms with all modules alive
+    yield record
+    gc.unfreeze()
 
 
 def simulate(template: Record, generator: np.random.Generator, n: int, truth: float) -> list[str]:

@@ -18,7 +18,7 @@ BLOCKS = "not comparable"  # there is no verdict
 IGNORED = "ignored"
 
 TIMING = "timing"
-RESULT = "result"
+PREPARATION = "preparation"
 BOTH = "both"
 
 Facts = Mapping[str, Any]
@@ -33,7 +33,7 @@ class Difference:
         label: in words.
         baseline, candidate: the values met, each once.
         level: `declared`, `flagged` or `not comparable`.
-        touches: what it could explain: `timing`, `result` or `both`.
+        touches: what it could explain: `timing`, `preparation` (compile time alone) or `both`.
         why: what to think of it.
         pairs: in how many pairs it differed.
         of: how many pairs there were.
@@ -92,7 +92,7 @@ RULES = (
     _rule(r"cudnn", "cuDNN", FLAGGED, TIMING, "other convolution kernels"),
     _rule(r"nccl", "NCCL", FLAGGED, TIMING, "other communication kernels"),
     _rule(r"environment\.", "package", FLAGGED, BOTH, "not the same library"),
-    _rule(r"cache", "compilation cache", FLAGGED, TIMING, "touches preparation, not the steps"),
+    _rule(r"cache", "compilation cache", FLAGGED, PREPARATION, "touches compile time alone"),
 )
 
 BETWEEN = re.compile(

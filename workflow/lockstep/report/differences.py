@@ -12,7 +12,7 @@ import numpy as np
 from lockstep.datasets import checksum
 from lockstep.report.load import FINISHED, Record, Records
 
-POINTS = 150
+POINTS = 80
 SEEDS = 5
 CURVES = 4
 """Pairs of each kind that are drawn, and seeds that a curve is the median of."""
@@ -83,7 +83,10 @@ def _curves(records: Records, losses: Mapping[str, Mapping[int, np.ndarray]]) ->
 
 
 def _difference(pairs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """Return steps and the median over pairs of ``|a - b| / |b|``, in at most `POINTS` bins."""
+    """Return steps and the median over pairs of ``|a - b| / |b|``, in at most `POINTS` bins.
+
+    A bin holds the mean of its steps: a median would jump to 0 wherever most are equal to the bit.
+    """
     length = min(min(len(a), len(b)) for a, b in pairs)
     relative = [
         np.abs(a[:length] - b[:length]) / np.maximum(np.abs(b[:length]), 1e-12) for a, b in pairs
@@ -91,4 +94,4 @@ def _difference(pairs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray,
     median = np.median(relative, axis=0)
     edges = np.unique(np.linspace(0, length, POINTS + 1).astype(int))
     middle = (edges[:-1] + edges[1:] - 1) / 2 + 1
-    return middle, np.array([np.median(median[a:b]) for a, b in itertools.pairwise(edges)])
+    return middle, np.array([median[a:b].mean() for a, b in itertools.pairwise(edges)])

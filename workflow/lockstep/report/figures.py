@@ -46,6 +46,16 @@ STYLE = {
     "axes.spines.right": False,
     "axes.linewidth": 0.8,
     "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "legend.fontsize": 8.5,
+    "xtick.major.size": 3,
+    "ytick.major.size": 3,
+    "xtick.minor.size": 0,
+    "ytick.minor.size": 0,
+    "xtick.major.width": 0.8,
+    "ytick.major.width": 0.8,
     "grid.linewidth": 0.4,
     "grid.alpha": 0.3,
     "legend.frameon": False,
@@ -64,12 +74,14 @@ class Picture:
         name: of its files.
         title: its caption.
         alternative: what it shows, in words, for who cannot see it.
+        note: how to read it.
         svg, png: its files' content.
     """
 
     name: str
     title: str
     alternative: str
+    note: str
     svg: bytes
     png: bytes
 
@@ -106,7 +118,9 @@ def new(width: float = SIZE[0], height: float = SIZE[1], **kwargs: Any) -> tuple
     return figure, axes
 
 
-def finish(figure: Figure, name: str, title: str, alternative: str) -> Picture:
+def finish(
+    figure: Figure, name: str, title: str, alternative: str, note: str = ""
+) -> Picture:
     """Render a figure and close it."""
     files = {}
     with mpl.rc_context({"svg.hashsalt": name}):
@@ -118,7 +132,7 @@ def finish(figure: Figure, name: str, title: str, alternative: str) -> Picture:
             figure.savefig(stream, format=kind, **options)
             files[kind] = stream.getvalue()
     plt.close(figure)
-    return Picture(name=name, title=title, alternative=alternative, **files)
+    return Picture(name=name, title=title, alternative=alternative, note=note, **files)
 
 
 def inline(picture: Picture) -> str:
@@ -145,6 +159,12 @@ def _grid(axes: Axes, axis: Any = "y") -> None:
     axes.set_axisbelow(True)
 
 
+def _legend(axes: Axes, columns: int = 3) -> None:
+    """Put the legend above the axes, where it covers nothing."""
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=columns, borderaxespad=0.2,
+                handlelength=2.2, columnspacing=1.2)
+
+
 # One figure a question ------------------------------------------------------------------------
 
 
@@ -167,18 +187,26 @@ def forest(comparisons: Sequence[Comparison], styles: Mapping[str, Look]) -> Pic
     axes.set_xscale("log")
     low, high = axes.get_xlim()
     axes.set_xlim(min(low, 1 / 1.1), max(high, 1.1))
-    ticks = [t for t in RATIO_TICKS if axes.get_xlim()[0] <= t <= axes.get_xlim()[1]]
+    low, high = axes.get_xlim()
+    choice = next((c for c in RATIO_TICKS if c[0] <= low and high <= c[-1]), RATIO_TICKS[-1])
+    ticks = [t for t in choice if low <= t <= high]
     axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
     axes.xaxis.set_minor_locator(mpl.ticker.NullLocator())
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.5, -0.5)
-    axes.set_xlabel("Ratio of step times, with 95% interval (left of 1: the first is faster)")
+    axes.set_xlabel("Ratio of step times with its 95% interval")
     _grid(axes, "x")
-    return finish(figure, "verdicts", "Step time against step time", "; ".join(said) + ".")
+    return finish(figure, "verdicts", "Step time against step time", "; ".join(said) + ".",
+                  "Left of 1, the variant named first is faster.")
 
 
 MOST_ROWS = 30
-RATIO_TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 0.8, 0.9, 1, 1.1, 1.25, 2, 5, 10, 20, 50, 100)
+RATIO_TICKS = (
+    (0.8, 0.85, 0.9, 0.95, 1, 1.05, 1.1, 1.15, 1.2),
+    (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.2, 1.4, 1.7, 2, 2.5, 3),
+    (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100),
+)
+"""Ticks of an axis of ratios, from the narrowest range to the widest."""
 
 
 def loss_curves(workload: str, epochs: pd.DataFrame, styles: Mapping[str, Look]) -> Picture | None:
@@ -187,23 +215,27 @@ def loss_curves(workload: str, epochs: pd.DataFrame, styles: Mapping[str, Look])
         return None
     figure, axes = new()
     ends = []
-    for variant, group in epochs.groupby("variant", sort=False):
+    groups = list(epochs.groupby("variant", sort=False))
+    for k, (variant, group) in enumerate(groups):
+        wide = 1.3 * (len(groups) - 1 - k)  # curves that coincide are all seen
         table = group.groupby("epoch")["train_loss"].agg(["median", "min", "max"])
         x, look = table.index + 1, styles[variant]
-        axes.fill_between(x, table["min"], table["max"], color=look.colour, alpha=0.15, linewidth=0)
+        axes.fill_between(x, table["min"], table["max"], color=look.colour, alpha=0.12, linewidth=0)
         axes.plot(x, table["median"], color=look.colour, linestyle=look.line, marker=look.marker,
-                  markersize=4, linewidth=1.4, label=variant)
+                  markersize=3.5 + wide, linewidth=1.2 + wide, label=variant)
         ends.append(f"{variant} ends at {table['median'].iloc[-1]:.4f}")
     axes.set(xlabel="Epoch", ylabel="Training loss", yscale="log")
     axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
     _plain_log(axes.yaxis)
     _grid(axes)
-    axes.legend()
+    _legend(axes)
     return finish(
         figure,
         f"{workload}-loss",
         "Training loss over seeds",
-        f"Median over seeds, band from lowest to highest; {'; '.join(ends)}.",
+        f"{'; '.join(ends)}.",
+        "Median over seeds, band from lowest to highest. Curves that coincide are drawn over each "
+        "other, the first the widest.",
     )
 
 
@@ -214,36 +246,44 @@ def _plain_log(axis: Any) -> None:
 
 def parity_curves(workload: str, verdict: Mapping[str, Any], styles: Mapping[str, Look]) -> Picture:
     """Draw each step's distance from the reference, with the envelope that it must stay in."""
-    figure, axes = new(ncols=2, sharex=False, width=2 * SIZE[0])
+    figure, axes = new(ncols=2, width=2 * SIZE[0])
     worst = []
     for precision, ax in zip(("float64", "float32"), axes, strict=True):
+        floor = EQUAL[precision]
         limit = None
         for variant, comparison in verdict["comparisons"].items():
+            envelope = comparison["curves"].get("float32_tolerance")
+            if precision == "float32" and envelope:
+                limit = np.array(envelope) if limit is None else np.maximum(limit, envelope)
             values = comparison["curves"].get(precision)
             if values is None:
                 continue
             look = styles.get(variant) or Look(colour=OTHER, line="-", marker="o", hatch="")
-            y = np.maximum(np.array(values, dtype=float), 1e-17)
-            ax.plot(np.arange(1, len(y) + 1), y, color=look.colour, linestyle=look.line,
-                    marker=look.marker, markersize=3, linewidth=1, label=variant)
+            ax.plot(np.arange(1, len(values) + 1), np.maximum(values, floor), color=look.colour,
+                    linestyle="none", marker=look.marker, markersize=4, fillstyle="none",
+                    label=variant)
             worst.append(f"{variant} in {precision} at most {max(values):.1e}")
-            envelope = comparison["curves"].get("float32_tolerance")
-            if precision == "float32" and envelope:
-                limit = envelope if limit is None else np.maximum(limit, envelope)
         if precision == "float64":
-            ax.axhline(_tolerance(verdict), color=INK, linewidth=1, linestyle=(0, (1, 1)), label="tolerance")
+            ax.axhline(_tolerance(verdict), color=INK, linewidth=1, linestyle="--", label="tolerance")
         elif limit is not None:
-            ax.plot(np.arange(1, len(limit) + 1), limit, color=INK, linewidth=1,
-                    linestyle=(0, (1, 1)), label="tolerance (envelope)")
-        ax.set(xlabel="Step", ylabel="Relative difference of the loss", title=precision, yscale="log")
+            ax.plot(np.arange(1, len(limit) + 1), limit, color=INK, linewidth=1, linestyle="--",
+                    label="tolerance")
+        ax.set(xlabel=f"Step, in {precision}", ylabel="Relative difference of the loss")
+        ax.set(yscale="log", ylim=(floor / 2, None))
+        decades = [t for t in ax.get_yticks() if floor < t < ax.get_ylim()[1]]
+        ax.set_yticks([floor, *decades], ["equal", *(f"$10^{{{np.log10(t):.0f}}}$" for t in decades)])
         _grid(ax)
-        ax.legend()
+        _legend(ax)
     return finish(
         figure,
         f"{workload}-parity",
         f"Difference of every step's loss from {verdict['reference']}",
-        f"{'; '.join(worst) or 'no curve is finite'}. 1e-17 stands for equal.",
+        f"{'; '.join(worst) or 'no curve is finite'}.",
     )
+
+
+EQUAL = {"float64": 1e-17, "float32": 1e-9}
+"""Where a step that is equal to the bit is drawn."""
 
 
 def _tolerance(verdict: Mapping[str, Any]) -> float:
@@ -268,24 +308,26 @@ def difference_curves(
     figure, axes = new()
     kinds = {
         "between": ("#7b3294", "-", "between frameworks"),
-        "within": ("#008837", "--", "within a framework (noise floor)"),
+        "within": ("#008837", "--", "within a framework: noise floor"),
         "seeds": ("#888888", ":", "between seeds of a variant"),
     }
     said, seen = [], set()
     for label, kind, steps, values in curves:
         colour, line, words = kinds[kind]
-        axes.plot(steps, np.maximum(values, 1e-9), color=colour, linestyle=line, linewidth=1.3,
+        axes.plot(steps, np.where(values > 0, values, np.nan), color=colour, linestyle=line, linewidth=1.3,
                   label=words if kind not in seen else None)
         seen.add(kind)
         said.append(f"{label} ({words}) ends at {values[-1]:.1e}")
     axes.set(xlabel="Step", ylabel="Relative difference of the loss", yscale="log")
     _grid(axes)
-    axes.legend()
+    _legend(axes, 2)
     return finish(
         figure,
         f"{workload}-difference",
-        "Difference between frameworks against the same framework's noise floor",
-        f"Median over seeds; {'; '.join(said)}.",
+        "How far losses are apart",
+        f"{'; '.join(said)}.",
+        "At equal seed, median over seeds. Between frameworks is read against the noise floor: two "
+        "variants of one framework, which differ by rounding alone.",
     )
 
 
@@ -333,7 +375,11 @@ def dots(
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.set_xlabel(f"{title} ({unit})" if unit else title)
     _grid(axes, "x")
-    return finish(figure, name, title, "; ".join(said) + ".")
+    note = "A dot a run, a line at the median."
+    return finish(
+        figure, name, title, "; ".join(said) + ".",
+        note + " Hollow with an arrow: censored, not met by then." if censored else note,
+    )
 
 
 def split_bars(workload: str, rows: Sequence[Mapping[str, Any]]) -> Picture | None:
@@ -376,7 +422,7 @@ def scaling_lines(workload: str, rows: Sequence[Mapping[str, Any]], styles: Mapp
     axes.xaxis.set_minor_locator(mpl.ticker.NullLocator())
     _plain_log(axes.yaxis)
     _grid(axes)
-    axes.legend()
+    _legend(axes)
     said = "; ".join(
         f"{r['variant']} at {r['scale']} {r['efficiency']:.0%}" for r in rows if r["speedup"] != 1
     )
@@ -401,5 +447,12 @@ def profile_steps(ratios: pd.DataFrame, styles: Mapping[str, Look]) -> Picture:
         said.append(f"{variant} is best on {int((x <= 1).sum())} of {len(ratios)}")
     axes.set(xlabel="Step time over the best (ratio)", ylabel="Share of problems", ylim=(0, 1.02))
     _grid(axes, "both")
-    axes.legend()
-    return finish(figure, "performance-profile", "Performance profile", f"{'; '.join(said)}.")
+    _legend(axes)
+    return finish(
+        figure,
+        "performance-profile",
+        "Performance profile over workloads and scales",
+        f"{'; '.join(said)}.",
+        "The share of problems on which a variant's step takes at most so many times the best "
+        "one's (Dolan & Moré 2002): higher is better.",
+    )

@@ -119,7 +119,7 @@ def render(analysis: Analysis, drawn: Mapping[str, Sequence[Picture]]) -> str:
 
 def _inlined(pictures: Sequence[Picture]) -> dict[str, dict[str, Any]]:
     return {
-        p.name: {"svg": Markup(figures.inline(p)), "title": p.title, "says": p.alternative}
+        p.name: {"svg": Markup(figures.inline(p)), "title": p.title, "note": p.note}
         for p in pictures
     }
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lockstep.report import contract, statistics
-from lockstep.report.contract import BLOCKS, FLAGGED, TIMING, Difference, Facts
+from lockstep.report.contract import BLOCKS, FLAGGED, PREPARATION, TIMING, Difference, Facts
 from lockstep.report.load import FINISHED, Key, Record, Records
 from lockstep.report.statistics import Equivalence, Ratio
 
@@ -119,7 +119,7 @@ class Comparison:
     @property
     def flags(self) -> list[Difference]:
         """Undeclared differences that do not forbid the verdict but stand beside it."""
-        return [d for d in self.differences if d.level == FLAGGED]
+        return [d for d in self.differences if d.level == FLAGGED and d.touches != PREPARATION]
 
     @property
     def seeds_needed(self) -> int | None:
