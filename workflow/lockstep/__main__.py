@@ -88,6 +88,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--time-budget", type=float, help="seconds after which to stop and save")
     sub = add("report", report, "make the report from the records that are there")
     sub.add_argument("--partial", action="store_true", help="runs may be missing")
+    add("tell", tell, "print the verdicts of a finished report")
+    sub = add("compare", compare, "compare two finished studies", study=False)
+    sub.add_argument("a", type=Path, metavar="A", help="folder of a finished study: results/STUDY")
+    sub.add_argument("b", type=Path, metavar="B", help="the study that is compared with it")
+    sub.add_argument("--json", type=Path, help="also write everything to this file")
     return parser
 
 
@@ -201,6 +206,23 @@ def report(options: argparse.Namespace) -> int:
     from lockstep.report import build
 
     build.build(Study.load(options.study), partial=options.partial)
+    return 0
+
+
+def tell(options: argparse.Namespace) -> int:
+    from lockstep.report import build
+
+    print("\n".join(build.tell(Study.load(options.study))))
+    return 0
+
+
+def compare(options: argparse.Namespace) -> int:
+    from lockstep.report import compare as studies
+
+    comparison = studies.compare(options.a, options.b)
+    if options.json:
+        files.write_json(options.json, studies.as_json(comparison))
+    print("\n".join(studies.lines(comparison)))
     return 0
 
 

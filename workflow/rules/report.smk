@@ -1,5 +1,7 @@
 # From the records to a page. Nothing else is read.
 
+REPORT = STUDY.report().parent
+
 
 rule report:
     input:
@@ -7,8 +9,29 @@ rule report:
         blocks=[STUDY.manifest(block) for block in STUDY.blocks],
         parity=[STUDY.passed(workload) for workload in STUDY.config["workloads"]],
         study=STUDY.path,
+        page=[
+            os.path.join(workflow_folder, "lockstep", "report", name)
+            for name in ("page.html.j2", "page.css")
+        ],
     output:
-        STUDY.report(),
+        page=report(STUDY.report(), caption="../report/page.rst", category="Comparison"),
+        numbers=report(
+            REPORT / "report.json", caption="../report/numbers.rst", category="Comparison"
+        ),
+        tables=report(
+            directory(REPORT / "tables"),
+            patterns=["{table}.csv"],
+            caption="../report/tables.rst",
+            category="Tables",
+            labels={"table": "{table}"},
+        ),
+        figures=report(
+            directory(REPORT / "figures"),
+            patterns=["{figure}.svg"],
+            caption="../report/figures.rst",
+            category="Figures",
+            labels={"figure": "{figure}"},
+        ),
     log:
         STUDY.root / "logs" / "report.log",
     params:

@@ -1,7 +1,66 @@
-"""Builds the report (placeholder until report lands)."""
+"""From a study's records to its report: a page, tables, figures, and all of it for machines."""
+
+from collections import Counter
 
 from lockstep import files
+from lockstep.errors import UserError
+from lockstep.report import analysis, page, tables
+from lockstep.study import Study
 
 
-def build(study, *, partial=False):
-    files.write_bytes(study.report(), b"<html></html>")
+def build(study: Study, *, partial: bool = False) -> None:
+    """Write ``report/index.html``, ``report.json``, ``tables/*.csv`` and ``figures/*``.
+
+    Args:
+        partial: runs may be missing; the page then says so.
+
+    Raises:
+        UserError: runs are missing and `partial` is not set.
+    """
+    found = analysis.analyse(study)
+    missing = found.records.unfinished
+    if missing and not partial:
+        run = missing[0]
+        raise UserError(
+            f"study {study.name}: {len(missing)} of {len(found.records.runs)} runs have not ended "
+            f"(the first is {run.folder.as_posix()}: {run.reason}); finish them, or add --partial "
+            "for a report of the others"
+        )
+    drawn = page.draw(found)
+    folder = study.report().parent
+    with files.atomic(folder / "tables") as temporary:
+        temporary.mkdir()
+        made = [t for part in found.workloads for t in part.tables.values()]
+        for table in [*made, *found.tables.values()]:
+            (temporary / f"{table.name}.csv").write_bytes(tables.as_csv(table))
+    with files.atomic(folder / "figures") as temporary:
+        temporary.mkdir()
+        for picture in (p for pictures in drawn.values() for p in pictures):
+            (temporary / f"{picture.name}.svg").write_bytes(picture.svg)
+            (temporary / f"{picture.name}.png").write_bytes(picture.png)
+    files.write_json(folder / "report.json", analysis.as_json(found))
+    files.write_bytes(study.report(), page.render(found, drawn).encode())
+
+
+def tell(study: Study) -> list[str]:
+    """Return the lines for the terminal: one a comparison, and where the report is.
+
+    Raises:
+        UserError: there is no report yet.
+    """
+    path = study.report().parent / "report.json"
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; make the report first")
+    report = files.read_json(path)
+    statuses = Counter(report["runs"])
+    lines = [
+        f"study {report['study']}: "
+        + ", ".join(f"{count} runs {status}" for status, count in statuses.most_common())
+    ]
+    for verdict in report["verdicts"]:
+        lines.append(f"{verdict['workload']} at {verdict['scale']}: {verdict['sentence']}")
+    lines += [f"set apart: {item['name']}: {item['reason']}" for item in report["set_apart"]]
+    lines.append(f"report: {study.report()}")
+    return lines
+
+

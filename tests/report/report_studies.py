@@ -1,0 +1,334 @@
+"""Writes studies with known truth: real files in the format of the records, made without training."""
+
+import copy
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lockstep.datasets import checksum
+from lockstep.study import Study
+from lockstep.study import config as study_config
+from lockstep.study.run import Run
+
+VARIANTS: dict[str, Any] = {
+    "torch-eager": {"framework": "torch", "mode": "eager"},
+    "torch-compile": {"framework": "torch", "mode": "compile"},
+    "jax-jit": {"framework": "jax", "mode": "jit"},
+}
+TWO = {name: VARIANTS[name] for name in ("torch-eager", "jax-jit")}
+
+STEP_SECONDS = {"torch-eager": 0.010, "torch-compile": 0.010, "jax-jit": 0.005}
+EPOCHS, WINDOWS, STEPS = 3, 5, 10  # windows an epoch, steps a window
+TOTAL = EPOCHS * WINDOWS * STEPS
+
+Edit = Callable[[Run, dict[str, Any]], None]
+
+
+def config(
+    root: Path,
+    *,
+    name: str = "planted",
+    variants: Mapping[str, Any] = VARIANTS,
+    seeds: int = 5,
+    scales: tuple[str, ...] = ("1x1",),
+    workloads: tuple[str, ...] = ("mnist_cnn",),
+    **more: Any,
+) -> dict[str, Any]:
+    """Return a complete config, as the workflow would write it."""
+    raw = {
+        "study": name,
+        "datasets": {"digits": {"source": "digits"}},
+        "workloads": {
+            w: {"workload": "mnist_cnn", "dataset": "digits", "epochs": EPOCHS} for w in workloads
+        },
+        "variants": copy.deepcopy(dict(variants)),
+        "scales": list(scales),
+        "seeds": list(range(seeds)),
+        "blocks": {"paired": True},
+        "paths": {"results": str(root)},
+        **more,
+    }
+    return study_config.complete(raw)
+
+
+def write(
+    root: Path,
+    *,
+    noise: float = 0.02,
+    step_seconds: Mapping[str, float] = STEP_SECONDS,
+    edit: Edit | None = None,
+    skip: Callable[[Run], bool] = lambda run: False,
+    parity: bool = True,
+    manifests: bool = True,
+    rng: int = 1,
+    **options: Any,
+) -> Study:
+    """Write a finished study.
+
+    Args:
+        noise: standard deviation of the log step time between runs.
+        edit: changes a run's summary before it is written.
+        skip: runs that leave nothing.
+        options: of `config`.
+    """
+    study = Study(config(root, **options))
+    put_json(study.path, study.config)
+    generator = np.random.default_rng(rng)
+    for run in study.runs:
+        step = step_seconds[run.variant] * float(np.exp(noise * generator.normal()))
+        if skip(run):
+            continue
+        write_run(study, run, step, generator, edit)
+    if parity:
+        for workload in study.config["workloads"]:
+            put_json(study.verdict(workload), parity_verdict(study, workload))
+    if manifests:
+        for name in study.blocks:
+            write_manifest(study, name)
+    return study
+
+
+def write_run(
+    study: Study,
+    run: Run,
+    step: float,
+    generator: np.random.Generator,
+    edit: Edit | None = None,
+) -> None:
+    """Write the records of one run."""
+    folder = study.run_folder(run)
+    folder.mkdir(parents=True, exist_ok=True)
+    framework = study.variant(run.variant)["framework"]
+    base = np.random.default_rng(1000 + run.seed)
+    sums = base.integers(0, 2**32, TOTAL, dtype=np.uint32)
+    curve = 2.3 * np.exp(-np.arange(TOTAL) / 40) * (1 + 0.02 * base.normal(size=TOTAL))
+    loss = curve * (1 + 1e-6 * generator.normal(size=TOTAL))
+    windows = []
+    for k in range(EPOCHS * WINDOWS):
+        seconds = step * STEPS * float(np.exp(0.01 * generator.normal())) + (0.3 if k == 0 else 0)
+        windows.append(
+            {
+                "step": k * STEPS,
+                "steps": STEPS,
+                "epoch": k // WINDOWS,
+                "seconds": seconds,
+                "data_seconds": 0.01 * seconds,
+                "loss": float(loss[k * STEPS : (k + 1) * STEPS].mean()),
+                "warm_up": int(k == 0),
+                "attempt": 0,
+            }
+        )
+    elapsed = np.cumsum([w["seconds"] for w in windows])
+    epochs = [
+        {
+            "epoch": e,
+            "step": (e + 1) * WINDOWS * STEPS,
+            "train_loss": float(loss[e * 50 : (e + 1) * 50].mean()),
+            "test_loss": float(loss[e * 50 : (e + 1) * 50].mean() * 1.1),
+            "test_accuracy": 0.9 + 0.03 * e + float(base.integers(-2, 3)) / 1000,
+            "training_seconds": float(elapsed[(e + 1) * WINDOWS - 1]),
+        }
+        for e in range(EPOCHS)
+    ]
+    summary = run_summary(study, run, framework, windows, epochs, checksum.chain(sums))
+    if edit:
+        edit(run, summary)
+        epochs[-1] |= {k: v for k, v in summary["metrics"].items() if k in epochs[-1]}
+    put_csv(folder / "windows.csv", windows)
+    put_csv(folder / "epochs.csv", epochs)
+    np.savez(folder / "steps.npz", loss=loss, checksum=sums, count=np.full(TOTAL, 64, np.int32))
+    put_json(folder / "summary.json", summary)
+
+
+def run_summary(
+    study: Study, run: Run, framework: str, windows: list, epochs: list, batches: str
+) -> dict[str, Any]:
+    """Return a summary that agrees with its tables."""
+    steady = np.array([w["seconds"] / w["steps"] for w in windows[1:]])
+    q1, median, q3, p95 = (float(v) for v in np.quantile(steady, [0.25, 0.5, 0.75, 0.95]))
+    training = epochs[-1]["training_seconds"]
+    target = study.workload(run.workload)["target"]
+    met = next((e for e in epochs if e["test_accuracy"] >= 0.93), None)
+    mode = study.variant(run.variant)["mode"]
+    last = {k: epochs[-1][k] for k in ("train_loss", "test_loss", "test_accuracy")}
+    return {
+        "schema": "lockstep-record/1",
+        "study": study.name,
+        "workload": run.workload,
+        "variant": run.variant,
+        "scale": str(run.scale),
+        "seed": run.seed,
+        "identity": hashlib.sha256(run.name.encode()).hexdigest(),
+        "trajectory": "0" * 64,
+        "status": "finished",
+        "reason": None,
+        "steps": TOTAL,
+        "seconds": {
+            "import": 3.0,
+            "staging": 0.1,
+            "trace": 0.2,
+            "compile": 1.0 if mode != "eager" else 0.0,
+            "training": training,
+            "data_wait": 0.01 * training,
+            "evaluation": 0.2,
+            "checkpoint": 0.0,
+        },
+        "cache": "warm" if mode != "eager" else "none",
+        "steady": {
+            "windows": len(windows) - 1,
+            "steps": TOTAL - STEPS,
+            "step_seconds": {"median": median, "q1": q1, "q3": q3, "p95": p95},
+            "examples_per_second": 64 / median,
+            "data_wait_fraction": 0.01,
+        },
+        "flops": {
+            "forward_per_example": 961000,
+            "formula": "3 x forward FLOPs",
+            "total": 1,
+            "per_second": 1e9,
+        },
+        "mfu": {"absent": "the peak of this device is not known"},
+        "energy": {"absent": "no energy counter was read"},
+        "memory": {
+            "max_rss_bytes": 900_000_000,
+            "device": {"absent": "the device keeps no count of allocations"},
+            "planned": {"absent": "the framework does not plan memory"},
+        },
+        "metrics": last,
+        "target": {
+            **target,
+            "step": met["step"] if met else None,
+            "training_seconds": met["training_seconds"] if met else None,
+        },
+        "batches": batches,
+        "dataset": {"name": "digits", "content": "c" * 64},
+        "weights": {"initial": hashlib.sha256(str(run.seed).encode()).hexdigest()},
+        "attempts": 1,
+        "total_steps": TOTAL,
+        "contract": contract(study, run, framework),
+    }
+
+
+def contract(study: Study, run: Run, framework: str) -> dict[str, Any]:
+    """Return a fair run's contract, on a GPU."""
+    common = {"parameter_dtype": "float32", "compute_dtype": "float32"}
+    engine = (
+        {
+            "torch": "2.15.0",
+            "cuda": "13.2",
+            "cudnn": 92600,
+            "nccl": "2.30.7",
+            "device": "NVIDIA H100 80GB HBM3",
+            "matmul_float32": "ieee",
+            "convolution_float32": "ieee",
+        }
+        if framework == "torch"
+        else {
+            "jax": "0.10.2",
+            "platform_version": "PJRT C API\ncuda 13020",
+            "device": "NVIDIA H100 80GB HBM3",
+            "matmul_precision": "highest",
+        }
+    )
+    return {
+        "variant": dict(study.variant(run.variant)),
+        "recipe": dict(study.workload(run.workload)),
+        "determined_by": {"code": framework * 8, "environment": {"numpy": "2.4.6"}},
+        "engine": engine | common,
+        "topology": {
+            "world_size": run.scale.world_size,
+            "local_batch": 64 // run.scale.world_size,
+            "threads": 2,
+            "window_steps": STEPS,
+        },
+        "host": {
+            "node": f"node-{run.seed}",
+            "system": "Linux 6",
+            "python": "3.11.7",
+            "cpu": "EPYC",
+            "instruction_set": "6a93",
+            "cores": 16,
+            "gpus": [{"name": "H100", "uuid": f"GPU-{run.seed}", "driver": "580.1"}],
+            "job": {"SLURM_JOB_ID": str(run.seed)},
+        },
+    }
+
+
+def parity_verdict(study: Study, workload: str, *, fails: str | None = None) -> dict[str, Any]:
+    """Return a verdict; the variant `fails` differs in a gradient."""
+    reference, *others = study.traces()
+    comparisons = {}
+    for name in others:
+        rungs = [
+            _rung(precision, rung, name == fails and rung == "gradient")
+            for precision in ("float64", "float32")
+            for rung in ("weights", "forward", "gradient", "steps")
+        ]
+        comparisons[name] = {
+            "passed": all(r["passed"] for r in rungs),
+            "rungs": rungs,
+            "curves": {
+                "float64": [1e-16] * 20,
+                "float32": [1e-7] * 20,
+                "float32_tolerance": [1e-5] * 20,
+            },
+        }
+    return {
+        "schema": "lockstep-parity/1",
+        "workload": workload,
+        "reference": reference,
+        "passed": all(c["passed"] for c in comparisons.values()),
+        "comparisons": comparisons,
+    }
+
+
+def _rung(precision: str, name: str, bad: bool) -> dict[str, Any]:
+    return {
+        "precision": precision,
+        "name": name,
+        "value": 0.5 if bad else 1e-16,
+        "tolerance": 1e-11,
+        "worst": "conv1.kernel",
+        "first": "conv1.kernel" if bad else None,
+        "first_value": 0.5 if bad else None,
+        "passed": not bad,
+    }
+
+
+def write_manifest(study: Study, block: str) -> None:
+    """Write a block's manifest for the runs that have records."""
+    runs = {}
+    for run in study.block(block).runs:
+        folder = study.run_folder(run)
+        if (folder / "summary.json").is_file():
+            names = ("summary.json", "epochs.csv", "windows.csv", "steps.npz")
+            summary = json.loads((folder / "summary.json").read_text())
+            runs[run.name] = {
+                "identity": summary["identity"],
+                "status": summary["status"],
+                "sha256": {
+                    n: hashlib.sha256((folder / n).read_bytes()).hexdigest() for n in names
+                },
+            }
+    put_json(study.manifest(block), {"schema": "lockstep-block/1", "block": block, "runs": runs})
+
+
+def put_json(path: Path, value: Any) -> None:
+    """Write JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+
+
+def put_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write a table as the records do."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    path.write_text(text.getvalue())

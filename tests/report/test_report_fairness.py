@@ -1,0 +1,185 @@
+"""Planted unfairness is found and named, and touches the verdict as it should."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_studies import TWO, Edit, write
+
+from lockstep.report import analysis, load, verdicts
+from lockstep.report.verdicts import Comparison
+from lockstep.study.run import Run
+
+
+def comparison(root: Path, edit: Edit | None = None, **options: Any) -> Comparison:
+    (only,) = analysis.analyse(write(root, variants=TWO, edit=edit, **options)).comparisons
+    return only
+
+
+def on_jax(change) -> Edit:
+    def edit(run: Run, summary: dict[str, Any]) -> None:
+        if run.variant == "jax-jit":
+            change(run, summary)
+
+    return edit
+
+
+def set_at(path: str, value: Any):
+    *folders, last = path.split(".")
+
+    def change(run: Run, summary: dict[str, Any]) -> None:
+        inner = summary
+        for name in folders:
+            inner = inner[name]
+        inner[last] = value
+
+    return change
+
+
+def text_of(c: Comparison) -> str:
+    return verdicts.sentence(c) + " ".join(verdicts.difference_text(d) for d in c.differences)
+
+
+def test_a_fair_comparison_has_no_flag(tmp_path: Path) -> None:
+    c = comparison(tmp_path)
+    assert c.flags == [] and not c.problems and not c.timing_problems
+    assert all(d.level == "declared" for d in c.differences)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "named"),
+    [
+        ("contract.engine.matmul_precision", "tensorfloat32", "precision.products"),
+        ("contract.engine.matmul_precision", None, "precision.products"),
+        ("contract.engine.compute_dtype", "bfloat16", "precision.computation"),
+        ("batches", "f" * 64, "batches consumed"),
+        ("weights.initial", "f" * 64, "initial weights"),
+        ("dataset.content", "f" * 64, "dataset"),
+        ("contract.topology.local_batch", 32, "topology"),
+    ],
+)
+def test_what_could_change_the_result_takes_all_verdicts_away(tmp_path, path, value, named) -> None:
+    c = comparison(tmp_path, on_jax(set_at(path, value)))
+    assert c.kind == c.quality_kind == verdicts.NOT_COMPARABLE
+    assert named in text_of(c)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "named"),
+    [
+        ("contract.topology.threads", 4, "CPU threads"),
+        ("contract.host.cpu", "Xeon", "CPU"),
+        ("contract.host.cores", 8, "CPU cores"),
+        ("contract.host.gpus", [{"name": "A100", "uuid": "x", "driver": "580.1"}], "GPU model"),
+        ("contract.engine.device", "cpu", "kind of device"),
+        ("contract.host.node", "slow", "no node ran both"),
+    ],
+)
+def test_what_could_change_the_time_takes_the_verdict_on_time_away(tmp_path, path, value, named):
+    c = comparison(tmp_path, on_jax(set_at(path, value)))
+    assert c.kind == verdicts.NOT_COMPARABLE
+    assert c.quality_kind == verdicts.EQUIVALENT
+    assert named in text_of(c)
+    assert "not comparable in time" in verdicts.sentence(c)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "named"),
+    [
+        ("contract.engine.platform_version", "PJRT C API\ncuda 12090", "CUDA generation"),
+        ("contract.engine.cudnn", "9.1.0", "cuDNN"),
+        ("contract.engine.nccl", "2.21.5", "NCCL"),
+        ("contract.determined_by.environment", {"numpy": "1.26"}, "environment.numpy"),
+        ("contract.host.gpus", [{"name": "H100", "uuid": "x", "driver": "550"}], "GPU driver"),
+        ("contract.topology.window_steps", 25, "steps of a window"),
+        ("contract.host.never_heard_of", "this", "host.never_heard_of"),
+        ("contract.something", {"new": 1}, "something.new"),
+    ],
+)
+def test_other_undeclared_differences_stand_beside_the_verdict(tmp_path, path, value, named) -> None:
+    c = comparison(tmp_path, on_jax(set_at(path, value)))
+    assert c.kind == verdicts.FASTER
+    assert named in " ".join(f"{d.label} {d.fact}" for d in c.flags)
+
+
+def test_a_declared_precision_is_what_is_compared(tmp_path: Path) -> None:
+    variants = {**TWO, "jax-jit": {**TWO["jax-jit"], "precision": "tf32"}}
+    study = write(
+        tmp_path,
+        variants=variants,
+        edit=on_jax(set_at("contract.engine.matmul_precision", "tensorfloat32")),
+    )
+    (c,) = analysis.analyse(study).comparisons
+    assert c.kind == verdicts.FASTER and c.flags == []
+
+
+def test_tf32_on_both_sides_is_found_where_no_difference_shows_it(tmp_path: Path) -> None:
+    def edit(run: Run, summary: dict[str, Any]) -> None:
+        engine = summary["contract"]["engine"]
+        name = "matmul_float32" if run.variant == "torch-eager" else "matmul_precision"
+        engine[name] = "tf32" if run.variant == "torch-eager" else "tensorfloat32"
+
+    c = comparison(tmp_path, edit)
+    assert c.kind == verdicts.NOT_COMPARABLE
+    assert "declares float32 but computed products in tf32" in verdicts.sentence(c)
+
+
+def test_native_input_may_have_other_batches_because_it_is_declared(tmp_path: Path) -> None:
+    variants = {**TWO, "jax-jit": {**TWO["jax-jit"], "input": "native"}}
+    study = write(tmp_path, variants=variants, edit=on_jax(set_at("batches", "f" * 64)))
+    (c,) = analysis.analyse(study).comparisons
+    assert c.kind == verdicts.FASTER
+    assert {d.fact: d.level for d in c.differences}["batches"] == "declared"
+
+
+def test_one_slower_node_in_one_pair_is_flagged(tmp_path: Path) -> None:
+    def change(run: Run, summary: dict[str, Any]) -> None:
+        if run.seed == 2:
+            summary["contract"]["host"]["node"] = "node-0"
+
+    c = comparison(tmp_path, on_jax(change))
+    assert c.kind == verdicts.FASTER
+    (flag,) = c.flags
+    assert (flag.fact, flag.pairs, flag.of) == ("host.node", 1, 5)
+
+
+def test_a_missing_seed_is_left_out_by_name(tmp_path: Path) -> None:
+    c = comparison(tmp_path, skip=lambda run: run.variant == "jax-jit" and run.seed == 3)
+    assert c.seeds == [0, 1, 2, 4]
+    assert c.left_out == [(3, "jax-jit missing: never started")]
+    assert c.step_time.n == 4
+
+
+def test_a_failed_seed_is_left_out_and_its_loss_is_a_threat(tmp_path: Path) -> None:
+    def fail(run: Run, summary: dict[str, Any]) -> None:
+        if run.variant == "jax-jit" and run.seed == 3:
+            summary |= {"status": "failed", "reason": "the loss is nan at step 149"}
+
+    study = write(tmp_path, variants=TWO, edit=fail)
+    found = analysis.analyse(study)
+    assert found.comparisons[0].left_out == [(3, "jax-jit failed: the loss is nan at step 149")]
+    assert "Lost runs" in {t.name for t in found.threats}
+
+
+def test_a_record_changed_after_its_block_was_finished_is_set_apart(tmp_path: Path) -> None:
+    study = write(tmp_path, variants=TWO)
+    path = study.run_folder(study.runs[0]) / "summary.json"
+    summary = json.loads(path.read_text())
+    summary["steady"]["step_seconds"]["median"] /= 2
+    path.write_text(json.dumps(summary))
+    records = load.load(study)
+    assert records.runs[0].status == load.APART
+    assert "sha256" in records.runs[0].reason
+
+
+def test_runs_that_did_not_share_a_job_are_a_threat(tmp_path: Path) -> None:
+    study = write(tmp_path, variants=TWO, blocks={"paired": False})
+    assert "Unpaired" in {t.name for t in analysis.analyse(study).threats}
+    paired = write(
+        tmp_path / "paired",
+        variants=TWO,
+        edit=on_jax(set_at("contract.host.job", {"SLURM_JOB_ID": "other"})),
+    )
+    (threat,) = [t for t in analysis.analyse(paired).threats if t.name == "Unpaired"]
+    assert "5 of 5 pairs" in threat.what

@@ -1,0 +1,107 @@
+"""The statistics say what is true, as often as they claim to."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from lockstep.report import statistics
+
+TRUTH = math.log(1.05)
+
+
+def coverage(low: np.ndarray, high: np.ndarray) -> float:
+    return float(((low <= TRUTH) & (high >= TRUTH)).mean())
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_the_interval_of_few_pairs_covers_the_truth_in_95_of_100_studies(n: int) -> None:
+    logs = np.random.default_rng(n).normal(TRUTH, 0.05, size=(20_000, n))
+    assert 0.94 <= coverage(*statistics.t_interval(logs)) <= 0.96
+
+
+@pytest.mark.parametrize("n", [20, 30])
+def test_the_bootstrap_interval_of_many_pairs_covers_the_truth_too(n: int) -> None:
+    logs = np.random.default_rng(n).normal(TRUTH, 0.05, size=(4_000, n))
+    assert 0.93 <= coverage(*statistics.bootstrap_interval(logs, resamples=999)) <= 0.97
+
+
+def test_skewed_step_times_cost_little_coverage() -> None:
+    """Times that are sometimes late: an exponential delay of 3% on either side."""
+    generator = np.random.default_rng(0)
+    delays = generator.exponential(0.03, size=(2, 20_000, 5))
+    low, high = statistics.t_interval(TRUTH + np.log1p(delays[0]) - np.log1p(delays[1]))
+    assert 0.93 <= coverage(low, high) <= 0.97
+
+
+def test_a_ratio_is_the_same_whatever_the_method_and_its_interval_contains_it() -> None:
+    generator = np.random.default_rng(1)
+    for n in (2, 5, 19, 20, 40):
+        a = 0.01 * np.exp(0.02 * generator.normal(size=n))
+        b = 0.97 * a * np.exp(0.01 * generator.normal(size=n))
+        r = statistics.ratio(a, b)
+        assert r.value == pytest.approx(float(np.exp(np.mean(np.log(b / a)))))
+        assert r.low is not None and r.high is not None and r.low < r.value < r.high
+        assert ("bootstrap" in r.method) == (n >= 20)
+
+
+def test_the_bootstrap_gives_the_same_interval_every_time() -> None:
+    values = np.random.default_rng(2).lognormal(size=(2, 25))
+    assert statistics.ratio(*values) == statistics.ratio(*values)
+
+
+def test_one_pair_gives_no_interval_and_no_test() -> None:
+    r = statistics.ratio(np.array([2.0]), np.array([1.0]))
+    assert (r.value, r.low, r.high, r.p) == (0.5, None, None, None)
+    e = statistics.equivalence(np.array([0.9]), np.array([0.9]), 0.01)
+    assert (e.low, e.high, e.p) == (None, None, None)
+
+
+def test_pairs_that_agree_to_the_bit_are_no_difference() -> None:
+    same = np.array([1.0, 2.0, 3.0])
+    assert statistics.ratio(same, same).p == 1.0
+    assert statistics.equivalence(same, same, 0.01).p == 0.0
+
+
+def test_equivalence_is_claimed_wrongly_in_at_most_5_of_100_studies() -> None:
+    generator = np.random.default_rng(3)
+    claims = [
+        statistics.equivalence(np.zeros(5), generator.normal(0.01, 0.004, 5), 0.01).p < 0.05
+        for _ in range(1_500)
+    ]
+    assert np.mean(claims) <= 0.065
+
+
+def test_the_90_percent_interval_decides_as_the_test_does() -> None:
+    generator = np.random.default_rng(4)
+    for _ in range(200):
+        e = statistics.equivalence(np.zeros(4), generator.normal(0.004, 0.005, 4), 0.01)
+        assert (e.p < 0.05) == (-0.01 < e.low and e.high < 0.01)
+
+
+def test_holm_leaves_what_has_no_p_value_alone() -> None:
+    assert statistics.holm([0.01, None, 0.04]) == [0.02, None, 0.04]
+    assert statistics.holm([None]) == [None]
+
+
+@pytest.mark.parametrize("sd", [0.0, 0.01, 0.03, 0.2])
+def test_the_seeds_named_are_the_fewest_that_suffice(sd: float) -> None:
+    def half(n: int) -> float:
+        return float(stats.t.ppf(0.975, n - 1)) * sd / math.sqrt(n)
+
+    needed = statistics.seeds_needed(sd, 0.02)
+    assert needed is not None
+    assert half(needed) <= math.log(1.02)
+    assert needed == 2 or half(needed - 1) > math.log(1.02)
+
+
+def test_no_number_of_seeds_is_named_where_none_suffices() -> None:
+    assert statistics.seeds_needed(10.0, 0.02) is None
+
+
+def test_the_median_of_censored_times_counts_who_never_arrived() -> None:
+    times = np.array([1.0, 2.0, 3.0, 9.0, 9.0])
+    reached = np.array([True, True, True, False, False])
+    assert statistics.censored_median(times, reached) == 3.0
+    assert statistics.censored_median(times, ~np.ones(5, bool)) is None

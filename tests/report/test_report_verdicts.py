@@ -1,0 +1,169 @@
+"""Verdicts on studies whose truth is known."""
+
+import gc
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from report_studies import STEP_SECONDS, TWO, VARIANTS, write
+
+from lockstep.report import analysis, contract, verdicts
+from lockstep.report.load import Record
+from lockstep.report.verdicts import Comparison, Side
+
+
+def one(root: Path, **options) -> Comparison:
+    """Write a study of two variants and return its only comparison."""
+    (comparison,) = analysis.analyse(write(root, variants=TWO, **options)).comparisons
+    return comparison
+
+
+def test_a_variant_twice_as_fast_is_faster(tmp_path: Path) -> None:
+    c = one(tmp_path)
+    assert c.kind == verdicts.FASTER
+    assert c.step_time.low < 0.5 < c.step_time.high
+    assert "jax-jit is faster: it takes 0.5" in verdicts.sentence(c)
+    assert "n = 5 pairs" in verdicts.sentence(c)
+
+
+def test_equal_variants_have_no_detectable_difference(tmp_path: Path) -> None:
+    c = one(tmp_path, step_seconds=dict.fromkeys(STEP_SECONDS, 0.01))
+    assert c.kind == verdicts.NO_DIFFERENCE
+    assert verdicts.sentence(c).startswith("No detectable difference")
+    assert "seeds would narrow" in verdicts.more_sentence(c)
+
+
+def test_a_slowdown_of_3_percent_is_found_with_enough_seeds(tmp_path: Path) -> None:
+    slow = {"torch-eager": 0.010, "jax-jit": 0.0103}
+    few = one(tmp_path / "few", step_seconds=slow, seeds=3, noise=0.02)
+    assert few.kind == verdicts.NO_DIFFERENCE
+    many = one(tmp_path / "many", step_seconds=slow, seeds=24, noise=0.02)
+    assert many.kind == verdicts.SLOWER
+    assert many.step_time.low < 1.03 < many.step_time.high
+    assert "bootstrap" in many.step_time.method
+
+
+def test_a_single_seed_gives_a_ratio_but_no_verdict(tmp_path: Path) -> None:
+    c = one(tmp_path, seeds=1)
+    assert c.kind == verdicts.ONE_PAIR
+    assert "no interval and no verdict" in verdicts.sentence(c)
+    assert "95%" not in verdicts.sentence(c)
+
+
+def test_an_equal_metric_is_equivalent_and_a_worse_one_is_not(tmp_path: Path) -> None:
+    same = one(tmp_path / "same")
+    assert same.quality_kind == verdicts.EQUIVALENT
+    assert "the same in all 5 pairs" in verdicts.quality_sentence(same)
+
+    def worse(run, summary):
+        if run.variant == "jax-jit":
+            summary["metrics"]["test_accuracy"] -= 0.05 + 0.001 * run.seed
+
+    worse_one = one(tmp_path / "worse", edit=worse)
+    assert worse_one.quality_kind == verdicts.DIFFERENT
+    assert "not shown to be equivalent" in verdicts.quality_sentence(worse_one)
+
+
+def test_the_margin_of_the_config_decides(tmp_path: Path) -> None:
+    def shift(run, summary):
+        if run.variant == "jax-jit":
+            summary["metrics"]["test_accuracy"] -= 0.02 + 0.0001 * run.seed
+
+    tight = one(tmp_path / "tight", edit=shift)
+    wide = one(tmp_path / "wide", edit=shift, report={"margin": 0.05})
+    assert (tight.quality_kind, wide.quality_kind) == (verdicts.DIFFERENT, verdicts.EQUIVALENT)
+
+
+def test_failed_parity_takes_the_verdict_away(tmp_path: Path) -> None:
+    from report_studies import parity_verdict, put_json
+
+    study = write(tmp_path, variants=VARIANTS)
+    put_json(study.verdict("mnist_cnn"), parity_verdict(study, "mnist_cnn", fails="jax-jit"))
+    kinds = {
+        (c.baseline, c.candidate): c for c in analysis.analyse(study).comparisons
+    }
+    assert kinds["torch-eager", "torch-compile"].kind != verdicts.NOT_COMPARABLE
+    broken = kinds["torch-eager", "jax-jit"]
+    assert broken.kind == broken.quality_kind == verdicts.NOT_COMPARABLE
+    assert "parity FAILS" in verdicts.sentence(broken)
+    assert "conv1.kernel differs by 5.0e-01" in verdicts.sentence(broken)
+
+
+def test_parity_without_a_verdict_is_not_proven(tmp_path: Path) -> None:
+    c = one(tmp_path, parity=False)
+    assert c.kind == verdicts.NOT_COMPARABLE
+    assert "not proven" in verdicts.sentence(c)
+
+
+def test_an_interval_that_the_correction_takes_back_is_explained(tmp_path: Path) -> None:
+    c = one(tmp_path, step_seconds={"torch-eager": 0.01, "jax-jit": 0.0101}, noise=0.004)
+    assert c.step_time.p < 0.05
+    (first, *_) = verdicts.corrected([c, *[_with_p(c, 0.9)] * 60])
+    assert first.kind == verdicts.NO_DIFFERENCE
+    assert "Holm's correction over 61 comparisons" in verdicts.sentence(first)
+
+
+def _with_p(c: Comparison, p: float) -> Comparison:
+    from dataclasses import replace
+
+    return replace(c, step_time=replace(c.step_time, p=p))
+
+
+# By simulation, in memory ---------------------------------------------------------------------
+
+
+def side(template: Record, label: str, steps: np.ndarray) -> Side:
+    runs: dict[int, Record] = {}
+    for seed, step in enumerate(steps):
+        summary = {
+            **template.summary,
+            "steady": {"step_seconds": {"median": float(step)}},
+            "seed": seed,
+        }
+        runs[seed] = Record(
+            workload="w", variant=label, scale="1x1", seed=seed, folder=Path(label),
+            status="finished", summary=summary,
+        )
+    facts: Mapping[int, contract.Facts] = {s: contract.facts(r) for s, r in runs.items()}
+    return Side(label=label, runs=runs, facts=facts)
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory) -> Iterator[Record]:
+    study = write(tmp_path_factory.mktemp("template"), seeds=1)
+    record = analysis.analyse(study).records.runs[0]
+    gc.freeze()  # statsmodels collects garbage in every correction: 50 ms with all modules alive
+    yield record
+    gc.unfreeze()
+
+
+def simulate(template: Record, generator: np.random.Generator, n: int, truth: float) -> list[str]:
+    """Return the kinds of the three comparisons of a study with three variants."""
+    seeds = np.exp(0.05 * generator.normal(size=n))  # what the pairs of a seed share
+    a, b, c = (
+        side(template, name, factor * 0.01 * seeds * np.exp(0.02 * generator.normal(size=n)))
+        for name, factor in (("a", 1.0), ("b", 1.0), ("c", truth))
+    )
+    pairs = [
+        verdicts.compare("w", "1x1", x, y, margin=0.01, precision=0.02)
+        for x, y in ((a, b), (a, c), (b, c))
+    ]
+    return [c.kind for c in verdicts.corrected(pairs)]
+
+
+@pytest.mark.parametrize("n", [3, 5])
+def test_a_difference_is_claimed_wrongly_in_at_most_5_of_100_studies(template, n: int) -> None:
+    generator = np.random.default_rng(n)
+    wrong = [
+        any(kind != verdicts.NO_DIFFERENCE for kind in simulate(template, generator, n, 1.0))
+        for _ in range(400)
+    ]
+    assert np.mean(wrong) <= 0.07  # 5% and three standard errors of 400 studies, nearly
+
+
+def test_a_true_difference_is_named_and_in_the_right_direction(template) -> None:
+    generator = np.random.default_rng(9)
+    kinds = [simulate(template, generator, 5, 1.15) for _ in range(100)]
+    assert np.mean([k[1] == verdicts.SLOWER and k[2] == verdicts.SLOWER for k in kinds]) > 0.95
+    assert np.mean([verdicts.FASTER in k[1:] for k in kinds]) == 0

@@ -1,0 +1,298 @@
+"""Compares the contracts of compared runs: every difference is declared by a variant, or flagged.
+
+A *fact* is anything in a record that could explain a difference. Facts that the frameworks word
+differently (is TF32 on? which CUDA?) are brought into one wording first. A rule then says for each
+fact what a difference means; a fact without a rule is flagged, so that a new one is never silent.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lockstep.report.load import Record
+
+DECLARED = "declared"  # the variants say so: it is what is compared
+FLAGGED = "flagged"  # shown beside the verdict
+BLOCKS = "not comparable"  # there is no verdict
+IGNORED = "ignored"
+
+TIMING = "timing"
+PREPARATION = "preparation"
+BOTH = "both"
+
+Facts = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """What differed between compared runs.
+
+    Attributes:
+        fact: its dotted name.
+        label: in words.
+        baseline, candidate: the values met, each once.
+        level: `declared`, `flagged` or `not comparable`.
+        touches: what it could explain: `timing`, `preparation` (compile time alone) or `both`.
+        why: what to think of it.
+        pairs: in how many pairs it differed.
+        of: how many pairs there were.
+    """
+
+    fact: str
+    label: str
+    baseline: tuple[str, ...]
+    candidate: tuple[str, ...]
+    level: str
+    touches: str
+    why: str
+    pairs: int
+    of: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """What a difference in the facts that match `pattern` means."""
+
+    pattern: re.Pattern[str]
+    label: str
+    level: str
+    touches: str
+    why: str
+
+
+def _rule(pattern: str, label: str, level: str, touches: str, why: str) -> Rule:
+    return Rule(
+        pattern=re.compile(pattern), label=label, level=level, touches=touches, why=why
+    )
+
+
+RULES = (
+    _rule(r"variant\.", "setting of the variant", DECLARED, BOTH, "it is what is compared"),
+    _rule(r"recipe\.", "recipe", BLOCKS, BOTH, "they did not train the same thing"),
+    _rule(r"dataset\.content", "dataset", BLOCKS, BOTH, "they did not learn from the same data"),
+    _rule(r"weights\.initial", "initial weights", BLOCKS, BOTH, "they did not start alike"),
+    _rule(r"batches", "batches consumed", BLOCKS, BOTH, "other examples, labels or order"),
+    _rule(r"steps", "number of steps", BLOCKS, BOTH, "they did not train equally long"),
+    _rule(r"precision\.", "precision", BLOCKS, BOTH, "they computed at different precision"),
+    _rule(r"topology\.(world_size|local_batch)", "topology", BLOCKS, BOTH, "not the same scale"),
+    _rule(r"topology\.threads", "CPU threads", BLOCKS, TIMING, "not the same means"),
+    _rule(r"topology\.window_steps", "steps of a window", FLAGGED, TIMING, "fenced less often"),
+    _rule(r"device\.kind", "kind of device", BLOCKS, TIMING, "not the same means"),
+    _rule(r"gpu\.model", "GPU model", BLOCKS, TIMING, "not the same means"),
+    _rule(r"gpu\.units", "GPU units", FLAGGED, TIMING, "units of one model differ by a few percent"),
+    _rule(r"gpu\.driver", "GPU driver", FLAGGED, TIMING, "drivers differ in speed"),
+    _rule(r"host\.(cpu|instruction_set)", "CPU", BLOCKS, TIMING, "not the same means"),
+    _rule(r"host\.cores", "CPU cores", BLOCKS, TIMING, "not the same means"),
+    _rule(r"host\.node", "node", FLAGGED, TIMING, "one node may be slower than another"),
+    _rule(r"host\.(system|python)", "system", FLAGGED, TIMING, "small effects are possible"),
+    _rule(r"host\.job", "job", IGNORED, TIMING, ""),
+    _rule(r"cuda\.generation", "CUDA generation", FLAGGED, TIMING, "other kernels and libraries"),
+    _rule(r"cuda\.version", "CUDA version", FLAGGED, TIMING, "other kernels and libraries"),
+    _rule(r"cudnn", "cuDNN", FLAGGED, TIMING, "other convolution kernels"),
+    _rule(r"nccl", "NCCL", FLAGGED, TIMING, "other communication kernels"),
+    _rule(r"environment\.", "package", FLAGGED, BOTH, "not the same library"),
+    _rule(r"cache", "compilation cache", FLAGGED, PREPARATION, "touches compile time alone"),
+)
+
+BETWEEN = re.compile(
+    r"variant\.|topology\.threads|device\.|gpu\.|host\.|cuda\.|cudnn|nccl|environment\.|code|"
+    r"engine\.|image"
+)
+"""Facts that two studies are compared to tell apart: another cluster, another library version."""
+
+UNDECLARED = "no variant declares it and no rule knows it"
+
+
+def facts(record: Record) -> dict[str, Any]:
+    """Return the facts of a run that has a summary, by dotted name."""
+    summary, contract = record.summary, record.summary["contract"]
+    engine, host = dict(contract["engine"]), dict(contract["host"])
+    determined = contract["determined_by"]
+    gpus = host.pop("gpus", None) or []
+    host.pop("job", None)
+    result: dict[str, Any] = {
+        "dataset.content": summary["dataset"].get("content"),
+        "weights.initial": summary["weights"].get("initial"),
+        "batches": summary["batches"],
+        "steps": summary["steps"],
+        "cache": summary.get("cache"),
+        "code": determined.get("code"),
+        "precision.products": _products(contract["variant"]["framework"], engine),
+        "precision.parameters": engine.pop("parameter_dtype", None),
+        "precision.computation": engine.pop("compute_dtype", None),
+        "device.kind": "cpu" if engine.pop("device", "cpu") == "cpu" else "gpu",
+        "gpu.model": ", ".join(sorted({g.get("name", "?") for g in gpus})) or None,
+        "gpu.units": ", ".join(sorted(g.get("uuid", "?") for g in gpus)) or None,
+        "gpu.driver": ", ".join(sorted({g.get("driver", "?") for g in gpus})) or None,
+        "cudnn": _cudnn(engine.pop("cudnn", None)),
+        "nccl": engine.pop("nccl", None),
+        **_cuda(engine),
+        **_flat("variant", contract["variant"]),
+        **_flat("recipe", contract["recipe"]),
+        **_flat("topology", contract["topology"]),
+        **_flat("host", host),
+        **_flat("environment", determined.get("environment", {})),
+    }
+    result |= _flat("engine", engine)
+    for name, value in contract.items():
+        if name not in _KNOWN:
+            result |= _flat(name, value) if isinstance(value, Mapping) else {name: value}
+    return result
+
+
+_KNOWN = {"variant", "recipe", "determined_by", "engine", "topology", "host"}
+
+
+def _products(framework: str, engine: dict[str, Any]) -> str:
+    """Return how float32 products were computed: `ieee`, `tf32`, or what the record says."""
+    if framework == "torch":
+        found = {str(engine.pop(k, None)) for k in ("matmul_float32", "convolution_float32")}
+        return "tf32" if "tf32" in found else "/".join(sorted(found))
+    # JAX's default on a GPU is TF32; on a CPU every setting is IEEE float32.
+    setting = str(engine.pop("matmul_precision", None))
+    if setting in ("highest", "float32"):
+        return "ieee"
+    if setting in ("None", "default", "tensorfloat32"):
+        on_cpu = engine.get("device", "cpu") == "cpu" and setting != "tensorfloat32"
+        return "ieee" if on_cpu else "tf32"
+    return setting
+
+
+def _cuda(engine: dict[str, Any]) -> dict[str, str | None]:
+    """Return CUDA's version and generation, from PyTorch's or from XLA's way of saying it."""
+    version = engine.pop("cuda", None)
+    platform = engine.pop("platform_version", None)
+    if version is None and platform:
+        number = re.search(r"cuda\s*(\d{4,5})", str(platform), re.IGNORECASE)  # 12090 is 12.9
+        if number:
+            value = int(number[1])
+            version = f"{value // 1000}.{value % 1000 // 10}"
+    generation = str(version).partition(".")[0] if version else None
+    return {"cuda.version": version, "cuda.generation": generation}
+
+
+def _cudnn(version: Any) -> str | None:
+    """Return cuDNN's version; PyTorch packs 9.26.0 as 92600."""
+    if isinstance(version, int):
+        return f"{version // 10000}.{version % 10000 // 100}.{version % 100}"
+    return version
+
+
+def _flat(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}.{key}"
+        result |= _flat(name, value) if isinstance(value, Mapping) else {name: value}
+    return result
+
+
+def diff(
+    pairs: Sequence[tuple[Facts, Facts]], *, between_studies: bool = False
+) -> list[Difference]:
+    """Return what differed between the runs of `pairs`, the gravest first.
+
+    Args:
+        pairs: facts of baseline and candidate.
+        between_studies: hardware, libraries and code are then what is compared.
+    """
+    found: dict[str, list[tuple[Any, Any]]] = {}
+    for baseline, candidate in pairs:
+        for name in baseline.keys() | candidate.keys():
+            a, b = baseline.get(name), candidate.get(name)
+            if a != b:
+                found.setdefault(name, []).append((a, b))
+    result = []
+    for name, values in found.items():
+        level, label, touches, why = _judge(name, values, pairs[0], between_studies)
+        if level == IGNORED:
+            continue
+        baseline, candidate = (_shown(side) for side in zip(*values, strict=True))
+        result.append(
+            Difference(
+                fact=name,
+                label=label,
+                baseline=baseline,
+                candidate=candidate,
+                level=level,
+                touches=touches,
+                why=why,
+                pairs=len(values),
+                of=len(pairs),
+            )
+        )
+    result += _confounded(pairs, between_studies)
+    order = {BLOCKS: 0, FLAGGED: 1, DECLARED: 2}
+    return sorted(result, key=lambda d: (order[d.level], d.fact))
+
+
+def _judge(
+    name: str, values: Sequence[tuple[Any, Any]], first: tuple[Facts, Facts], between: bool
+) -> tuple[str, str, str, str]:
+    """Return level, label, touches and why of a fact that differed."""
+    a, b = first
+    same_framework = a["variant.framework"] == b["variant.framework"]
+    unknown = all(x is None or y is None for x, y in values)
+    rule = next((r for r in RULES if r.pattern.match(name)), None)
+    label = rule.label if rule else name
+    touches = rule.touches if rule else BOTH
+    if between and BETWEEN.match(name):
+        return DECLARED, label, touches, "the studies are compared to tell this apart"
+    if name == "batches" and "native" in (a["variant.input"], b["variant.input"]):
+        return DECLARED, label, touches, "a variant declares its own input"
+    if name.startswith("precision.") and a["variant.precision"] != b["variant.precision"]:
+        return DECLARED, label, touches, "the variants declare another precision"
+    if name == "cache" and any("none" in pair for pair in values):
+        return IGNORED, label, touches, "nothing is compiled on one side"
+    if name == "code":
+        level = FLAGGED if same_framework else DECLARED
+        return level, "code", BOTH, "an engine's own" if not same_framework else "other code ran"
+    if rule and rule.level != BLOCKS and unknown:
+        # One side does not say: its framework has no such thing, or does not tell.
+        return (IGNORED if not same_framework else rule.level), label, touches, rule.why
+    if rule:
+        return rule.level, label, touches, rule.why
+    if name.startswith("engine."):
+        modes = a["variant.mode"] != b["variant.mode"]
+        if unknown and not same_framework:
+            return IGNORED, label, touches, ""
+        if modes or not same_framework:
+            return DECLARED, label, touches, "follows from framework and mode"
+    return FLAGGED, label, touches, UNDECLARED
+
+
+def _confounded(pairs: Sequence[tuple[Facts, Facts]], between: bool) -> list[Difference]:
+    """Return a difference if every run of one side had other nodes than the other side's.
+
+    Then a slower node and a slower variant look the same, however many pairs there are.
+    """
+    nodes = [{p[side].get("host.node") for p in pairs} for side in (0, 1)]
+    if between or None in nodes[0] | nodes[1] or nodes[0] & nodes[1]:
+        return []
+    return [
+        Difference(
+            fact="host.node (all pairs)",
+            label="node",
+            baseline=_shown(nodes[0]),
+            candidate=_shown(nodes[1]),
+            level=BLOCKS,
+            touches=TIMING,
+            why="no node ran both: a slower node would look like a slower variant",
+            pairs=len(pairs),
+            of=len(pairs),
+        )
+    ]
+
+
+def _shown(values: Iterable[Any]) -> tuple[str, ...]:
+    shown = sorted({"not stated" if v is None else str(v) for v in values})
+    return tuple(shown if len(shown) <= 4 else [*shown[:3], f"and {len(shown) - 3} others"])
+
+
+def undeclared_precision(facts: Facts) -> str | None:
+    """Return what is wrong if a run computed at another precision than its variant declares."""
+    declared, products = facts["variant.precision"], facts["precision.products"]
+    expected = {"float32": "ieee", "float64": "ieee", "tf32": "tf32"}.get(declared)
+    if expected and {products} & {"ieee", "tf32"} - {expected}:
+        return f"declares {declared} but computed products in {products}"
+    return None

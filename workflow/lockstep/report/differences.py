@@ -1,0 +1,97 @@
+"""How far losses are apart during training: between frameworks, within one, and between seeds.
+
+Rounding makes two correct programs drift apart. How far says nothing by itself; it is read against
+two variants of the *same* framework (the noise floor) and against two seeds of one variant.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from lockstep.datasets import checksum
+from lockstep.report.load import FINISHED, Record, Records
+
+POINTS = 80
+SEEDS = 5
+CURVES = 4
+"""Pairs of each kind that are drawn, and seeds that a curve is the median of."""
+
+Curve = tuple[str, str, np.ndarray, np.ndarray]
+
+
+def curves(records: Records, workload: str) -> tuple[list[Curve], list[tuple[str, str]]]:
+    """Return the curves of a workload at the study's first scale.
+
+    Returns:
+        Label, kind (`between`, `within` or `seeds`), steps ``(points,)`` and relative difference
+        ``(points,)`` of each curve; and the name and reason of every file that could not be used.
+    """
+    scale = records.study.config["scales"][0]
+    losses: dict[str, dict[int, np.ndarray]] = {}
+    problems = []
+    for run in records.runs:
+        if (run.workload, run.scale, run.status) != (workload, scale, FINISHED):
+            continue
+        mine = losses.setdefault(run.variant, {})
+        if len(mine) < SEEDS:
+            try:
+                mine[run.seed] = _losses(records, run)
+            except ValueError as problem:
+                problems.append((f"{run.folder.as_posix()}/steps.npz", str(problem)))
+    return list(_curves(records, losses)), problems
+
+
+def _losses(records: Records, run: Record) -> np.ndarray:
+    """Return the loss of every step of a run, ``(steps,)``.
+
+    Raises:
+        ValueError: the file is not readable or contradicts the run's summary.
+    """
+    path = records.study.root / run.folder / "steps.npz"
+    try:
+        with np.load(path) as stored:
+            loss, sums = stored["loss"], stored["checksum"]
+    except Exception as error:  # a damaged archive raises almost anything
+        raise ValueError(f"not readable ({error})") from error
+    if len(loss) != run.summary["steps"]:
+        raise ValueError(f"holds {len(loss)} of {run.summary['steps']} steps")
+    if checksum.chain(sums) != run.summary["batches"]:
+        raise ValueError("contradictory: its batches are not those of the summary")
+    return loss
+
+
+def _curves(records: Records, losses: Mapping[str, Mapping[int, np.ndarray]]) -> Iterator[Curve]:
+    counts: dict[str, int] = {}
+    for first, second in itertools.combinations(losses, 2):
+        a, b = records.study.variant(first), records.study.variant(second)
+        if a["precision"] != b["precision"] or "native" in (a["input"], b["input"]):
+            continue
+        kind = "within" if a["framework"] == b["framework"] else "between"
+        if counts.get(kind, 0) >= CURVES:
+            continue
+        shared = sorted(losses[first].keys() & losses[second].keys())
+        pairs = [(losses[first][seed], losses[second][seed]) for seed in shared]
+        if pairs:
+            counts[kind] = counts.get(kind, 0) + 1
+            yield (f"{second} and {first}", kind, *_difference(pairs))
+    for variant, by_seed in losses.items():
+        pairs = list(itertools.pairwise(by_seed.values()))
+        if pairs:
+            yield (variant, "seeds", *_difference(pairs))
+            return
+
+
+def _difference(pairs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return steps and the median over pairs of ``|a - b| / |b|``, in at most `POINTS` bins.
+
+    A bin holds the mean of its steps: a median would jump to 0 wherever most are equal to the bit.
+    """
+    length = min(min(len(a), len(b)) for a, b in pairs)
+    relative = [
+        np.abs(a[:length] - b[:length]) / np.maximum(np.abs(b[:length]), 1e-12) for a, b in pairs
+    ]
+    median = np.median(relative, axis=0)
+    edges = np.unique(np.linspace(0, length, POINTS + 1).astype(int))
+    middle = (edges[:-1] + edges[1:] - 1) / 2 + 1
+    return middle, np.array([median[a:b].mean() for a, b in itertools.pairwise(edges)])

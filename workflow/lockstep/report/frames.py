@@ -1,0 +1,149 @@
+"""Records as data frames: a row a run, a row an epoch.
+
+A number that a run does not have is NaN here; where the record says why, the reason stands in
+the column ``NAME_absent``.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lockstep.report.load import FINISHED, Record, Records
+from lockstep.study.run import Scale
+
+PHASES = ("import", "staging", "trace", "compile", "training", "evaluation", "checkpoint")
+"""Phases that add up to a run; `data_wait` is a part of training."""
+
+KEY = ["workload", "variant", "scale", "seed"]
+
+
+def runs(records: Records) -> pd.DataFrame:
+    """Return one row a run of the study, finished or not."""
+    frame = pd.DataFrame([_row(records, record) for record in records.runs])
+    frame["finished"] = frame["status"] == FINISHED
+    return frame
+
+
+def finished(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the finished runs of `runs`."""
+    return frame[frame["finished"]]
+
+
+def epochs(records: Records) -> pd.DataFrame:
+    """Return one row an epoch of every finished run."""
+    parts: dict[str, list[np.ndarray]] = {}
+    for record in records.runs:
+        if record.status != FINISHED:
+            continue
+        length = len(record.epochs["epoch"])
+        for name, value in zip(KEY, record.key, strict=True):
+            parts.setdefault(name, []).append(np.full(length, value, dtype=object))
+        for name in ("epoch", "step", "train_loss", "test_loss", "training_seconds"):
+            parts.setdefault(name, []).append(record.epochs[name])
+    columns = {name: np.concatenate(values) for name, values in parts.items()}
+    frame = pd.DataFrame(columns, columns=[*KEY, *_EPOCH_COLUMNS])
+    return frame.astype({"seed": "int64", "epoch": "int64"})
+
+
+_EPOCH_COLUMNS = ["epoch", "step", "train_loss", "test_loss", "training_seconds"]
+
+
+def measured(value: Any) -> tuple[float, str | None]:
+    """Return a record's number, or NaN and the reason why there is none.
+
+    A record says `3.2`, ``{"value": 3.2, …}`` or ``{"absent": REASON}``.
+    """
+    if isinstance(value, Mapping):
+        if "absent" in value:
+            return float("nan"), str(value["absent"])
+        value = value.get("value")
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value), None
+    return float("nan"), "the record does not say"
+
+
+def _row(records: Records, record: Record) -> dict[str, Any]:
+    study = records.study
+    scale = Scale.parse(record.scale)
+    recipe = study.workload(record.workload)
+    row: dict[str, Any] = {
+        **dict(zip(KEY, record.key, strict=True)),
+        "framework": study.variant(record.variant)["framework"],
+        "world_size": scale.world_size,
+        "global_batch": recipe["global_batch"],
+        "status": record.status,
+        "reason": record.reason,
+        "folder": record.folder.as_posix(),
+    }
+    if record.summary:
+        row |= _times(record) | _results(record)
+    return row
+
+
+def _times(record: Record) -> dict[str, Any]:
+    summary, seconds = record.summary, record.summary["seconds"]
+    row: dict[str, Any] = {phase: float(seconds.get(phase, 0.0)) for phase in PHASES}
+    first = record.windows.get("first_seconds", 0.0)
+    row |= {
+        "total": sum(row[phase] for phase in PHASES),
+        "preparation": row["trace"] + row["compile"],
+        "data_wait": float(seconds.get("data_wait", 0.0)),
+        "first_window": first,
+        "steady": max(0.0, row["training"] - float(seconds.get("data_wait", 0.0)) - first),
+        "cache": summary.get("cache"),
+        "attempts": summary.get("attempts", 1),
+        "drift": record.windows.get("drift", float("nan")),
+    }
+    steady = summary["steady"]
+    steps = steady.get("step_seconds", {})
+    row |= {f"step_{name}": steps.get(name, float("nan")) for name in ("median", "q1", "q3", "p95")}
+    row["step_absent"] = steady.get("absent")
+    row["windows"] = steady.get("windows", 0)
+    row["examples_per_second"] = steady.get("examples_per_second", float("nan"))
+    row["data_wait_fraction"] = steady.get("data_wait_fraction", float("nan"))
+    row["noise"] = (row["step_q3"] - row["step_q1"]) / row["step_median"]
+    return row
+
+
+def _results(record: Record) -> dict[str, Any]:
+    summary, memory, target = record.summary, record.summary["memory"], record.summary["target"]
+    device = memory.get("device", {})
+    planned = memory.get("planned", {})
+    flops = summary.get("flops", {})
+    row: dict[str, Any] = {
+        "steps": summary["steps"],
+        **{k: v for k, v in summary["metrics"].items()},
+        "metric_name": f"test_{target['metric']}",
+        "metric": summary["metrics"].get(f"test_{target['metric']}", float("nan")),
+        "target_value": target["value"],
+        "target_reached": target["step"] is not None,
+        "target_step": float("nan") if target["step"] is None else target["step"],
+        "target_seconds": record.summary["seconds"].get("training", float("nan"))
+        if target["training_seconds"] is None
+        else target["training_seconds"],
+    }
+    for name, value in (
+        ("rss", memory.get("max_rss_bytes")),
+        ("allocated", device.get("allocated", device)),
+        ("reserved", device.get("reserved", device)),
+        ("planned", planned if "absent" in planned else _sum(planned)),
+        ("flops_per_second", flops.get("per_second")),
+        ("mfu", summary.get("mfu")),
+        ("energy", summary.get("energy")),
+    ):
+        row[name], row[f"{name}_absent"] = measured(value)
+    return row
+
+
+def _sum(planned: Mapping[str, Any]) -> Any:
+    numbers = [v for v in planned.values() if isinstance(v, (int, float))]
+    return sum(numbers) if numbers else None
+
+
+def reason(frame: pd.DataFrame, name: str) -> str:
+    """Return why `name` is absent in `frame`: the commonest reason its records give."""
+    column = f"{name}_absent"
+    reasons: Sequence[str] = frame[column].dropna().tolist() if column in frame else []
+    return max(sorted(set(reasons)), key=list(reasons).count) if reasons else "no run has it"

@@ -1,0 +1,204 @@
+"""The page: one HTML file that needs nothing else."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from lockstep import __version__
+from lockstep.report import figures, load, measures, verdicts
+from lockstep.report.analysis import Analysis, WorkloadPart
+from lockstep.report.figures import Picture
+from lockstep.report.tables import Absent, Table, shown
+from lockstep.report.verdicts import Comparison
+
+HERE = Path(__file__).resolve().parent
+TEMPLATE = HERE / "page.html.j2"
+STYLE = HERE / "page.css"
+
+MOST_ROWS = 300
+"""Rows of a table that the page shows; the CSV has all."""
+
+MOST_CARDS = 12
+"""Verdicts at the top; beyond, those against the first variant, and the table has all."""
+
+BADGES = {
+    verdicts.FASTER: ("▲", "faster"),
+    verdicts.SLOWER: ("▼", "slower"),
+    verdicts.NO_DIFFERENCE: ("=", "no detectable difference"),
+    verdicts.ONE_PAIR: ("?", "one pair only"),
+    verdicts.NO_PAIR: ("?", "nothing to compare"),
+    verdicts.NOT_COMPARABLE: ("✗", "not comparable"),
+}
+
+
+def draw(analysis: Analysis) -> dict[str, list[Picture]]:
+    """Return all figures by workload; those over the whole study under an empty name."""
+    styles = figures.looks(analysis.records.study.config["variants"])
+    drawn = {part.name: list(_pictures(analysis, part, styles)) for part in analysis.workloads}
+    study = [figures.forest(analysis.comparisons, styles)]
+    if analysis.profile is not None:
+        study.append(figures.profile_steps(analysis.profile, styles))
+    drawn[""] = [picture for picture in study if picture]
+    return drawn
+
+
+def _pictures(
+    analysis: Analysis, part: WorkloadPart, styles: Mapping[str, figures.Look]
+) -> Sequence[Picture]:
+    records, name = analysis.records, part.name
+    verdict = records.parity.get(name)
+    made = [figures.parity_curves(name, verdict, styles) if verdict else None]
+    if part.runs["finished"].any():
+        groups = list(measures.groups(records, part.runs))
+        first = records.study.config["scales"][0]
+        metric = records.study.workload(name)["target"]["metric"]
+        made += [
+            figures.loss_curves(name, part.epochs[part.epochs["scale"] == first], styles),
+            figures.difference_curves(name, part.curves),
+            figures.dots(
+                f"{name}-final-metric", f"Final test {metric}", groups, "metric", "", styles
+            ),
+            figures.dots(
+                f"{name}-time-to-target",
+                "Training time to the target",
+                groups,
+                "target_seconds",
+                "s",
+                styles,
+                censored="target_reached",
+            ),
+            figures.dots(
+                f"{name}-step-time", "Step time", groups, "step_median", "ms", styles, scale=1e3
+            ),
+            figures.split_bars(name, part.tables["time-split"].rows),
+        ]
+        if "scaling" in part.tables:
+            made.append(figures.scaling_lines(name, part.tables["scaling"].rows, styles))
+    return [picture for picture in made if picture]
+
+
+def render(analysis: Analysis, drawn: Mapping[str, Sequence[Picture]]) -> str:
+    """Return the page."""
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    study = analysis.records.study
+    config = study.config
+    return environment.from_string(TEMPLATE.read_text()).render(
+        style=Markup(STYLE.read_text()),
+        version=__version__,
+        study=study.name,
+        counts=analysis.runs["status"].value_counts().to_dict(),
+        total=len(analysis.runs),
+        partial=analysis.partial,
+        unfinished=[r for r in analysis.records.runs if r.status not in (load.FINISHED, load.FAILED)],
+        apart=analysis.apart,
+        variants=list(config["variants"]),
+        scales=config["scales"],
+        seeds=config["seeds"],
+        answers=answers(analysis),
+        forest=_inlined(drawn[""]).get("verdicts"),
+        profile=_inlined(drawn[""]).get("performance-profile"),
+        workloads=[
+            {
+                "name": part.name,
+                "tables": {k: table(t) for k, t in part.tables.items()},
+                "figures": _inlined(drawn[part.name]),
+                "recipe": study.workload(part.name),
+            }
+            for part in analysis.workloads
+        ],
+        tables={k: table(t) for k, t in analysis.tables.items()},
+        threats=analysis.threats,
+        options=analysis.options,
+    )
+
+
+def _inlined(pictures: Sequence[Picture]) -> dict[str, dict[str, Any]]:
+    return {
+        p.name: {"svg": Markup(figures.inline(p)), "title": p.title, "note": p.note}
+        for p in pictures
+    }
+
+
+def answers(analysis: Analysis) -> list[dict[str, Any]]:
+    """Return the verdicts for the top of the page, by workload and scale."""
+    shown_ones = list(analysis.comparisons)
+    first = next(iter(analysis.records.study.config["variants"]))
+    if len(shown_ones) > MOST_CARDS:
+        shown_ones = [c for c in shown_ones if c.baseline == first]
+    places: dict[tuple[str, str], list[Comparison]] = {}
+    for c in shown_ones:
+        places.setdefault((c.workload, c.scale), []).append(c)
+    return [
+        {
+            "workload": workload,
+            "scale": scale,
+            "parity": _parity(analysis, workload),
+            "cards": [_card(c) for c in group],
+        }
+        for (workload, scale), group in places.items()
+    ]
+
+
+def _parity(analysis: Analysis, workload: str) -> dict[str, str]:
+    words = {
+        v: verdicts.parity_word(analysis.records, workload, v)
+        for v in analysis.records.study.config["variants"]
+    }
+    verdict = analysis.records.parity.get(workload)
+    if verdict is None:
+        return {"word": "NOT PROVEN", "symbol": "?", "text": "there is no readable parity verdict"}
+    bad = [v for v, word in words.items() if word != "PASS"]
+    if bad:
+        return {"word": "FAIL", "symbol": "✗", "text": ", ".join(f"{v} {words[v]}" for v in bad)}
+    text = f"all variants compute what {verdict['reference']} computes"
+    return {"word": "PASS", "symbol": "✓", "text": text}
+
+
+def _card(c: Comparison) -> dict[str, Any]:
+    symbol, word = BADGES[c.kind]
+    return {
+        "kind": c.kind.replace(" ", "-"),
+        "symbol": symbol,
+        "word": word,
+        "candidate": c.candidate,
+        "baseline": c.baseline,
+        "sentence": verdicts.sentence(c),
+        "quality": verdicts.quality_sentence(c),
+        "more": verdicts.more_sentence(c),
+        "problems": [*c.problems, *c.timing_problems][1:],
+        "flags": [verdicts.difference_text(d) for d in c.flags],
+        "left_out": [f"Seed {seed} is left out: {why}." for seed, why in c.left_out],
+    }
+
+
+def table(source: Table) -> dict[str, Any]:
+    """Return a table as the template wants it: texts and classes."""
+    rows = source.rows
+    if len(rows) > MOST_ROWS:
+        odd = [row for row in rows if row.get("status", load.FINISHED) != load.FINISHED]
+        even = [row for row in rows if row.get("status", load.FINISHED) == load.FINISHED]
+        rows = [*odd, *even][:MOST_ROWS]
+    return {
+        "name": source.name,
+        "title": source.title,
+        "note": source.note,
+        "hidden": len(source.rows) - len(rows),
+        "head": [
+            {"label": c.label, "unit": "" if c.unit == "count" else c.unit, "numeric": c.numeric}
+            for c in source.columns
+        ],
+        "rows": [[_cell(row.get(c.key), c) for c in source.columns] for row in rows],
+    }
+
+
+def _cell(value: Any, column: Any) -> dict[str, Any]:
+    return {
+        "text": shown(value, column),
+        "numeric": column.numeric,
+        "absent": isinstance(value, Absent),
+    }

@@ -1,0 +1,412 @@
+"""The answer: for every two variants of a workload at a scale, which is faster and is it fair.
+
+A verdict rests on step time in the steady state, paired by seed. It is *faster* or *slower* only
+if the difference stays detectable after Holm's correction over all comparisons of the report, and
+there is none where parity or the contracts say that the runs are not comparable.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from lockstep.report import contract, statistics
+from lockstep.report.contract import BLOCKS, FLAGGED, PREPARATION, TIMING, Difference, Facts
+from lockstep.report.load import FINISHED, Key, Record, Records
+from lockstep.report.statistics import Equivalence, Ratio
+
+ALPHA = 0.05
+
+FASTER = "faster"
+SLOWER = "slower"
+NO_DIFFERENCE = "no detectable difference"
+ONE_PAIR = "one pair"
+NO_PAIR = "no pair"
+NOT_COMPARABLE = "not comparable"
+
+EQUIVALENT = "equivalent"
+DIFFERENT = "different"
+UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """One side of a comparison: a variant's runs of one workload and scale.
+
+    Attributes:
+        label: how sentences call it.
+        runs: by seed, whatever became of them.
+        facts: of the runs that have any, by seed.
+        problems: why its runs must not be compared at all.
+    """
+
+    label: str
+    runs: Mapping[int, Record]
+    facts: Mapping[int, Facts]
+    problems: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Two sides, and what may be said of them.
+
+    Attributes:
+        seeds: that were paired.
+        left_out: seed and reason of those that were not.
+        step_time: ratio of median step times, candidate over baseline.
+        p_holm: its p value after Holm's correction.
+        to_target: ratio of training times to the target, where all pairs met it.
+        whole_run: ratio of the times of whole runs, from process start.
+        metric: name of the final metric.
+        quality: its equivalence test.
+        quality_p_holm: its p value after Holm's correction.
+        differences: between the contracts.
+        problems: what forbids any verdict.
+        timing_problems: what forbids a verdict on time.
+        precision: for `seeds_needed`.
+    """
+
+    workload: str
+    scale: str
+    baseline: str
+    candidate: str
+    seeds: Sequence[int]
+    left_out: Sequence[tuple[int, str]]
+    step_time: Ratio | None
+    to_target: Ratio | None
+    whole_run: Ratio | None
+    metric: str
+    quality: Equivalence | None
+    differences: Sequence[Difference]
+    problems: Sequence[str]
+    timing_problems: Sequence[str]
+    precision: float
+    p_holm: float | None = None
+    quality_p_holm: float | None = None
+    family: int = 1
+
+    @property
+    def kind(self) -> str:
+        """What may be said about time."""
+        if self.problems or self.timing_problems:
+            return NOT_COMPARABLE
+        if self.step_time is None:
+            return NO_PAIR
+        if self.p_holm is None:
+            return ONE_PAIR
+        if self.p_holm >= ALPHA:
+            return NO_DIFFERENCE
+        return FASTER if self.step_time.value < 1 else SLOWER
+
+    @property
+    def quality_kind(self) -> str:
+        """What may be said about the final metric."""
+        if self.problems:
+            return NOT_COMPARABLE
+        if self.quality is None:
+            return NO_PAIR
+        if self.quality_p_holm is None:
+            return ONE_PAIR
+        if self.quality_p_holm < ALPHA:
+            return EQUIVALENT
+        outside = self.quality.low is not None and self.quality.high is not None
+        if outside and not self.quality.low <= 0 <= self.quality.high:
+            return DIFFERENT
+        return UNDECIDED
+
+    @property
+    def flags(self) -> list[Difference]:
+        """Undeclared differences that do not forbid the verdict but stand beside it."""
+        return [d for d in self.differences if d.level == FLAGGED and d.touches != PREPARATION]
+
+    @property
+    def seeds_needed(self) -> int | None:
+        """Pairs for an interval of ± `precision`, at the spread that was measured."""
+        if self.step_time is None or self.step_time.log_sd is None:
+            return None
+        return statistics.seeds_needed(self.step_time.log_sd, self.precision)
+
+
+# Within a study -------------------------------------------------------------------------------
+
+
+def compare_all(records: Records, margin: float, precision: float) -> list[Comparison]:
+    """Return the comparisons of a study: every two variants of each workload and scale.
+
+    The variant that stands first in the config is the baseline.
+    """
+    by_key = {run.key: run for run in records.runs}
+    known = {run.key: contract.facts(run) for run in records.runs if run.summary}
+    config = records.study.config
+    result = []
+    for workload, scale in itertools.product(config["workloads"], config["scales"]):
+        sides = [
+            _side(records, by_key, known, workload, variant, scale)
+            for variant in config["variants"]
+        ]
+        result += [
+            compare(workload, scale, a, b, margin=margin, precision=precision)
+            for a, b in itertools.combinations(sides, 2)
+        ]
+    return corrected(result)
+
+
+def _side(
+    records: Records,
+    by_key: Mapping[Key, Record],
+    known: Mapping[Key, Facts],
+    workload: str,
+    variant: str,
+    scale: str,
+) -> Side:
+    keys = {seed: (workload, variant, scale, seed) for seed in records.study.config["seeds"]}
+    problem = parity_problem(records, workload, variant)
+    return Side(
+        label=variant,
+        runs={seed: by_key[key] for seed, key in keys.items()},
+        facts={seed: known[key] for seed, key in keys.items() if key in known},
+        problems=[problem] if problem else [],
+    )
+
+
+def parity_problem(records: Records, workload: str, variant: str) -> str | None:
+    """Return why a variant may not be compared as far as parity goes, None if it may."""
+    verdict = records.parity.get(workload)
+    if verdict is None:
+        return f"parity of {workload} is not proven: there is no readable verdict"
+    trace = records.study.traced[variant]
+    if trace == verdict["reference"]:
+        return None
+    comparison = verdict["comparisons"].get(trace)
+    if comparison is None:
+        return f"parity of {variant} is not proven: the verdict does not name it"
+    for rung in comparison["rungs"]:
+        if not rung["passed"]:
+            return (
+                f"parity FAILS: {variant} is not {verdict['reference']} at {rung['precision']} "
+                f"{rung['name']}, where {rung['first']} differs by {_short(rung['first_value'])} "
+                f"(allowed {_short(rung['tolerance'])})"
+            )
+    return None
+
+
+def _short(value: Any) -> str:
+    return f"{value:.1e}" if isinstance(value, float) else str(value)
+
+
+def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Return comparisons with Holm's correction over those that may have a verdict."""
+    times = [
+        c.step_time.p if c.step_time and not c.problems and not c.timing_problems else None
+        for c in comparisons
+    ]
+    qualities = [c.quality.p if c.quality and not c.problems else None for c in comparisons]
+    family = sum(p is not None for p in times)
+    return [
+        replace(c, p_holm=p, quality_p_holm=q, family=family)
+        for c, p, q in zip(
+            comparisons, statistics.holm(times), statistics.holm(qualities), strict=True
+        )
+    ]
+
+
+# One comparison -------------------------------------------------------------------------------
+
+
+def compare(
+    workload: str,
+    scale: str,
+    baseline: Side,
+    candidate: Side,
+    *,
+    margin: float,
+    precision: float,
+    between_studies: bool = False,
+) -> Comparison:
+    """Compare two sides, paired by seed."""
+    seeds, left_out = [], []
+    for seed in sorted(baseline.runs.keys() | candidate.runs.keys()):
+        lacking = [_lacking(side, seed) for side in (baseline, candidate)]
+        if any(lacking):
+            left_out.append((seed, "; ".join(filter(None, lacking))))
+        else:
+            seeds.append(seed)
+    a, b = ([side.runs[seed] for seed in seeds] for side in (baseline, candidate))
+    facts = [(baseline.facts[seed], candidate.facts[seed]) for seed in seeds]
+    differences = contract.diff(facts, between_studies=between_studies) if facts else []
+    problems = [*baseline.problems, *candidate.problems]
+    problems += [difference_text(d) for d in differences if d.level == BLOCKS and d.touches != TIMING]
+    problems += _undeclared(baseline, seeds) + _undeclared(candidate, seeds)
+    timing = [difference_text(d) for d in differences if d.level == BLOCKS and d.touches == TIMING]
+    return Comparison(
+        workload=workload,
+        scale=scale,
+        baseline=baseline.label,
+        candidate=candidate.label,
+        seeds=seeds,
+        left_out=left_out,
+        step_time=_ratio(a, b, _step_time),
+        to_target=_ratio(a, b, _to_target),
+        whole_run=_ratio(a, b, lambda run: _whole(run.summary["seconds"])),
+        metric=_metric(a),
+        quality=_quality(a, b, margin),
+        differences=differences,
+        problems=list(dict.fromkeys(problems)),
+        timing_problems=timing,
+        precision=precision,
+    )
+
+
+def _lacking(side: Side, seed: int) -> str | None:
+    run = side.runs.get(seed)
+    if run is None:
+        return f"{side.label} has no such run"
+    if run.status != FINISHED:
+        return f"{side.label} {run.status}: {run.reason}"
+    return None
+
+
+def _undeclared(side: Side, seeds: Sequence[int]) -> list[str]:
+    found = {contract.undeclared_precision(side.facts[seed]) for seed in seeds}
+    return [f"{side.label} {what}" for what in sorted(filter(None, found))]
+
+
+def difference_text(difference: Difference) -> str:
+    """Return what differed, in one clause."""
+    seen = f"{' / '.join(difference.baseline)} against {' / '.join(difference.candidate)}"
+    if all(len(v) > 30 for v in (*difference.baseline, *difference.candidate)):
+        seen = "their hashes differ"
+    where = "" if difference.pairs == difference.of else f" in {difference.pairs} of {difference.of} pairs"
+    return f"{difference.label} ({difference.fact}) differs{where}: {seen}; {difference.why}"
+
+
+def _step_time(run: Record) -> float | None:
+    return run.summary["steady"].get("step_seconds", {}).get("median")
+
+
+def _to_target(run: Record) -> float | None:
+    return run.summary["target"]["training_seconds"]
+
+
+def _whole(seconds: Mapping[str, float]) -> float:
+    return sum(value for phase, value in seconds.items() if phase != "data_wait")
+
+
+def _ratio(a: Sequence[Record], b: Sequence[Record], time: Any) -> Ratio | None:
+    """Return the ratio of a time over all pairs; None where a pair does not have it."""
+    values = np.array([[time(run) or np.nan for run in side] for side in (a, b)], dtype=float)
+    if not values.size or not np.isfinite(values).all():
+        return None
+    return statistics.ratio(*values)
+
+
+def _metric(runs: Sequence[Record]) -> str:
+    return f"test_{runs[0].summary['target']['metric']}" if runs else "the final metric"
+
+
+def _quality(a: Sequence[Record], b: Sequence[Record], margin: float) -> Equivalence | None:
+    name = _metric(a)
+    if not a or any(name not in run.summary["metrics"] for run in (*a, *b)):
+        return None
+    first, second = (np.array([run.summary["metrics"][name] for run in s]) for s in (a, b))
+    return statistics.equivalence(first, second, margin)
+
+
+# In words -------------------------------------------------------------------------------------
+
+
+def sentence(c: Comparison) -> str:
+    """Return the verdict on time, in one sentence."""
+    if c.kind == NOT_COMPARABLE:
+        return (
+            f"{c.candidate} and {c.baseline} are not comparable"
+            + (" in time" if not c.problems else "")
+            + f": {[*c.problems, *c.timing_problems][0]}."
+        )
+    if c.step_time is None:
+        why = f"seed {c.left_out[0][0]}: {c.left_out[0][1]}" if c.left_out else "no steady state"
+        return f"{c.candidate} and {c.baseline} have no pair of finished runs to compare ({why})."
+    times = f"{c.step_time.value:.{_digits(c.step_time)}f} times the step time of {c.baseline}"
+    if c.kind == ONE_PAIR:
+        return (
+            f"{c.candidate} took {times} in the only pair of runs; "
+            "one pair gives no interval and no verdict."
+        )
+    interval = f"(95% interval {interval_text(c.step_time)}, n = {c.step_time.n} pairs)"
+    if c.kind == NO_DIFFERENCE:
+        return f"No detectable difference: {c.candidate} takes {times} {interval}{_after_holm(c)}."
+    return f"{c.candidate} is {c.kind}: it takes {times} {interval}."
+
+
+def _after_holm(c: Comparison) -> str:
+    """Explain an interval that excludes 1 where the correction still sees no difference."""
+    if c.step_time is None or c.step_time.p is None or c.step_time.p >= ALPHA:
+        return ""
+    return f", which is not enough after Holm's correction over {c.family} comparisons"
+
+
+def interval_text(r: Ratio) -> str:
+    """Return a ratio's interval, with as many digits as it deserves."""
+    if r.low is None or r.high is None:
+        return "none from one pair"
+    digits = _digits(r)
+    return f"{r.low:.{digits}f} to {r.high:.{digits}f}"
+
+
+def _digits(r: Ratio) -> int:
+    if r.low is None or r.high is None:
+        return 2
+    return 3 if (r.high - r.low) / r.value < 0.05 else 2
+
+
+def quality_sentence(c: Comparison) -> str:
+    """Return the verdict on the final metric, in one sentence."""
+    name, test = c.metric.replace("_", " "), c.quality
+    if c.quality_kind == NOT_COMPARABLE:
+        return f"No statement on {name}: the runs are not comparable."
+    if test is None:
+        return f"No statement on {name}: there is no pair of finished runs."
+    if test.n > 1 and test.difference == 0 and test.sd == 0:
+        return f"Final {name} is equivalent within ±{test.margin:g}: the same in all {test.n} pairs."
+    differs = f"{test.difference:+.4f}"
+    if c.quality_kind == ONE_PAIR:
+        return f"Final {name} differs by {differs} in the only pair; that decides nothing."
+    interval = f"{differs} (90% interval {test.low:+.4f} to {test.high:+.4f}, n = {test.n} pairs)"
+    if c.quality_kind == EQUIVALENT:
+        return f"Final {name} is equivalent within ±{test.margin:g}: {interval}."
+    if c.quality_kind == DIFFERENT:
+        return f"Final {name} is not shown to be equivalent within ±{test.margin:g} and differs: {interval}."
+    return f"Final {name} is not shown to be equivalent within ±{test.margin:g}: {interval}."
+
+
+def more_sentence(c: Comparison) -> str | None:
+    """Return what would have to change to know more; None where nothing sensible can be said."""
+    if c.kind in (NOT_COMPARABLE, NO_PAIR):
+        return None
+    if c.kind == ONE_PAIR:
+        return "At least two seeds give an interval; five or more give a useful one."
+    if c.step_time is None or c.step_time.log_sd is None:
+        return None
+    needed = c.seeds_needed
+    if needed is not None and needed <= c.step_time.n:
+        return f"The interval is within ±{c.precision:.0%} already."
+    for precision in sorted({c.precision, *COARSER}):
+        within = statistics.seeds_needed(c.step_time.log_sd, precision)
+        if precision >= c.precision and within is not None and c.step_time.n < within <= FEASIBLE:
+            return f"About {within} seeds would narrow the interval to ±{precision:.0%}."
+    spread = np.expm1(c.step_time.log_sd)
+    return f"Pairs differ by ±{spread:.0%}: a quieter machine would tell more than more seeds."
+
+
+COARSER = (0.05, 0.10, 0.25)
+"""Precisions that are named where the one of the config needs more than FEASIBLE seeds."""
+
+FEASIBLE = 100
+
+
+def parity_word(records: Records, workload: str, variant: str) -> str:
+    """Return PASS, FAIL or NOT PROVEN for a variant."""
+    problem = parity_problem(records, workload, variant)
+    return "PASS" if problem is None else "FAIL" if "FAILS" in problem else "NOT PROVEN"
