@@ -207,10 +207,10 @@ def _contract(comparisons: Sequence[Comparison]) -> Table:
         for d in c.differences:
             row = {
                 "level": d.level,
-                "candidate": c.candidate,
-                "baseline": c.baseline,
                 "fact": d.fact,
+                "candidate": c.candidate,
                 "is": _values(d.candidate),
+                "baseline": c.baseline,
                 "was": _values(d.baseline),
                 "pairs": f"{d.pairs} of {d.of}",
                 "why": d.why,
@@ -227,11 +227,11 @@ def _contract(comparisons: Sequence[Comparison]) -> Table:
         title="What differed between compared runs",
         columns=[
             Column(key="level", label="Level"),
-            Column(key="candidate", label="Variant"),
-            Column(key="baseline", label="against"),
             Column(key="fact", label="Fact"),
-            Column(key="is", label="Its value"),
-            Column(key="was", label="The other's"),
+            Column(key="candidate", label="Variant"),
+            Column(key="is", label="has"),
+            Column(key="baseline", label="The other"),
+            Column(key="was", label="has"),
             Column(key="pairs", label="Pairs"),
             Column(key="why", label="What to think of it"),
             Column(key="where", label="Where"),

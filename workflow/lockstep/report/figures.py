@@ -31,8 +31,10 @@ COLOURS = {"torch": "#d55e00", "jax": "#0072b2"}
 OTHER = "#009e73"
 LINES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-HATCHES = ("", "///", "...", "xxx", "\\\\\\", "++", "oo")
-SPLIT_COLOURS = ("#999999", "#56b4e9", "#f0e442", "#e69f00", "#cc79a7", "#009e73", "#d55e00", "#0072b2", "#555555")
+HATCHES = ("", "//", "", "xx", "\\\\", "", "++", "", "--")
+SPLIT_COLOURS = (
+    "#999999", "#88ccee", "#ddcc77", "#e69f00", "#cc79a7", "#009e73", "#882255", "#999933", "#555555",
+)  # Paul Tol's muted palette, mostly; none of them is a framework's
 SIZE = (4.8, 3.2)  # inches; shown at this size, so that 9 points are 9 points
 
 STYLE = {
@@ -93,7 +95,6 @@ class Look:
     colour: str
     line: Any
     marker: str
-    hatch: str
 
 
 def looks(variants: Mapping[str, Mapping[str, Any]]) -> dict[str, Look]:
@@ -106,7 +107,6 @@ def looks(variants: Mapping[str, Mapping[str, Any]]) -> dict[str, Look]:
             colour=COLOURS.get(variant["framework"], OTHER),
             line=LINES[k % len(LINES)],
             marker=MARKERS[k % len(MARKERS)],
-            hatch=HATCHES[k % len(HATCHES)],
         )
     return result
 
@@ -131,6 +131,7 @@ def finish(
             stream = io.BytesIO()
             figure.savefig(stream, format=kind, **options)
             files[kind] = stream.getvalue()
+            figure.set_layout_engine("none")  # laid out once is enough, and half of the time
     plt.close(figure)
     return Picture(name=name, title=title, alternative=alternative, note=note, **files)
 
@@ -141,6 +142,9 @@ def inline(picture: Picture) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = text.replace(INK, "currentColor")
+    for framework, colour in COLOURS.items():
+        text = text.replace(colour, f"var(--{framework})")  # the page has a lighter one for dark
+    text = re.sub(r"(font: [\d.]+px) [^\";]+", r"\1 system-ui, sans-serif", text)
     text = re.sub(r'\bid="', f'id="{picture.name}-', text)
     text = re.sub(r'href="#', f'href="#{picture.name}-', text)
     text = re.sub(r"url\(#", f"url(#{picture.name}-", text)
@@ -209,6 +213,9 @@ RATIO_TICKS = (
 """Ticks of an axis of ratios, from the narrowest range to the widest."""
 
 
+LOSS_TICKS = [m * 10.0**e for e in range(-6, 3) for m in (1, 2, 5)]
+
+
 def loss_curves(workload: str, epochs: pd.DataFrame, styles: Mapping[str, Look]) -> Picture | None:
     """Draw training loss by epoch: median over seeds, band from lowest to highest."""
     if epochs.empty:
@@ -225,6 +232,8 @@ def loss_curves(workload: str, epochs: pd.DataFrame, styles: Mapping[str, Look])
                   markersize=3.5 + wide, linewidth=1.2 + wide, label=variant)
         ends.append(f"{variant} ends at {table['median'].iloc[-1]:.4f}")
     axes.set(xlabel="Epoch", ylabel="Training loss", yscale="log")
+    low, high = axes.get_ylim()
+    axes.set_yticks([t for t in LOSS_TICKS if low <= t <= high])
     axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
     _plain_log(axes.yaxis)
     _grid(axes)
@@ -240,8 +249,23 @@ def loss_curves(workload: str, epochs: pd.DataFrame, styles: Mapping[str, Look])
 
 
 def _plain_log(axis: Any) -> None:
+    """Label a logarithmic axis with plain numbers."""
     axis.set_major_formatter(mpl.ticker.FuncFormatter(lambda v, _: f"{v:g}"))
-    axis.set_minor_formatter(mpl.ticker.NullFormatter())
+    axis.set_minor_locator(mpl.ticker.NullLocator())
+
+
+def _powers(axis: Any) -> None:
+    """Label a logarithmic axis with powers of ten, as text: typesetting them takes seconds."""
+    axis.set_major_formatter(mpl.ticker.FuncFormatter(lambda v, _: power_of_ten(v)))
+    axis.set_minor_locator(mpl.ticker.NullLocator())
+
+
+def power_of_ten(value: float) -> str:
+    """Return 1e-7 as 10⁻⁷."""
+    return "10" + f"{np.log10(value):.0f}".translate(SUPERSCRIPTS)
+
+
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def parity_curves(workload: str, verdict: Mapping[str, Any], styles: Mapping[str, Look]) -> Picture:
@@ -258,7 +282,7 @@ def parity_curves(workload: str, verdict: Mapping[str, Any], styles: Mapping[str
             values = comparison["curves"].get(precision)
             if values is None:
                 continue
-            look = styles.get(variant) or Look(colour=OTHER, line="-", marker="o", hatch="")
+            look = styles.get(variant) or Look(colour=OTHER, line="-", marker="o")
             ax.plot(np.arange(1, len(values) + 1), np.maximum(values, floor), color=look.colour,
                     linestyle="none", marker=look.marker, markersize=4, fillstyle="none",
                     label=variant)
@@ -271,7 +295,8 @@ def parity_curves(workload: str, verdict: Mapping[str, Any], styles: Mapping[str
         ax.set(xlabel=f"Step, in {precision}", ylabel="Relative difference of the loss")
         ax.set(yscale="log", ylim=(floor / 2, None))
         decades = [t for t in ax.get_yticks() if floor < t < ax.get_ylim()[1]]
-        ax.set_yticks([floor, *decades], ["equal", *(f"$10^{{{np.log10(t):.0f}}}$" for t in decades)])
+        ax.set_yticks([floor, *decades], ["equal", *map(power_of_ten, decades)])
+        ax.yaxis.set_minor_locator(mpl.ticker.NullLocator())
         _grid(ax)
         _legend(ax)
     return finish(
@@ -319,6 +344,7 @@ def difference_curves(
         seen.add(kind)
         said.append(f"{label} ({words}) ends at {values[-1]:.1e}")
     axes.set(xlabel="Step", ylabel="Relative difference of the loss", yscale="log")
+    _powers(axes.yaxis)
     _grid(axes)
     _legend(axes, 2)
     return finish(
@@ -391,7 +417,7 @@ def split_bars(workload: str, rows: Sequence[Mapping[str, Any]]) -> Picture | No
     figure, axes = new(width=2 * SIZE[0], height=max(1.9, 1.2 + 0.34 * len(rows)))
     left = np.zeros(len(rows))
     for (key, label), colour, hatch in zip(
-        measures.SPLIT, SPLIT_COLOURS, (*HATCHES, *HATCHES), strict=False
+        measures.SPLIT, SPLIT_COLOURS, HATCHES, strict=True
     ):
         values = np.array([row[key] for row in rows])
         axes.barh(labels, values, left=left, color=colour, label=label, height=0.62,

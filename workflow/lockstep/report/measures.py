@@ -193,7 +193,7 @@ def time_split(records: Records, workload: str, runs: pd.DataFrame) -> Table:
             rows.append(row | {"total": sum(parts.values())})
     return Table(
         name=f"{workload}-time-split",
-        title="Where the time of a run goes",
+        title="Parts of a run",
         columns=[
             *WHO,
             N,
@@ -274,7 +274,7 @@ def _break_even(c: Comparison, cache: str, a: pd.DataFrame, b: pd.DataFrame) -> 
     saved = float(a["step_median"].median() - b["step_median"].median())
     longer, shorter = (c.candidate, c.baseline) if more >= 0 else (c.baseline, c.candidate)
     more, saved = (more, saved) if more >= 0 else (-more, -saved)
-    steps: Any = more / saved if saved > 0 else Absent(reason="never: its steps are not shorter")
+    steps: Any = more / saved if saved > 0 else "never: its steps are not shorter"
     return {
         "scale": c.scale,
         "longer": longer,

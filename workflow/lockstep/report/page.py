@@ -1,6 +1,7 @@
 """The page: one HTML file that needs nothing else."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,10 @@ import jinja2
 from markupsafe import Markup
 
 from lockstep import __version__
-from lockstep.report import figures, load, measures, verdicts
+from lockstep.report import contract, figures, load, measures, verdicts
 from lockstep.report.analysis import Analysis, WorkloadPart
 from lockstep.report.figures import Picture
-from lockstep.report.tables import Absent, Table, shown
+from lockstep.report.tables import Absent, Column, Table, aligned, shown
 from lockstep.report.verdicts import Comparison
 
 HERE = Path(__file__).resolve().parent
@@ -112,9 +113,20 @@ def render(analysis: Analysis, drawn: Mapping[str, Sequence[Picture]]) -> str:
             for part in analysis.workloads
         ],
         tables={k: table(t) for k, t in analysis.tables.items()},
+        contract=_contract(analysis.tables["contract"]),
         threats=analysis.threats,
         options=analysis.options,
     )
+
+
+def _contract(source: Table) -> dict[str, dict[str, Any]]:
+    """Return the contract diff in two: what is flagged or worse, and what is declared."""
+    declared = [row for row in source.rows if row["level"] == contract.DECLARED]
+    others = [row for row in source.rows if row["level"] != contract.DECLARED]
+    return {
+        "flagged": table(replace(source, rows=others, title="Undeclared differences")),
+        "declared": table(replace(source, rows=declared, title="Declared differences", note="")),
+    }
 
 
 def _inlined(pictures: Sequence[Picture]) -> dict[str, dict[str, Any]]:
@@ -177,28 +189,42 @@ def _card(c: Comparison) -> dict[str, Any]:
 
 
 def table(source: Table) -> dict[str, Any]:
-    """Return a table as the template wants it: texts and classes."""
+    """Return a table as the template wants it: texts and classes.
+
+    A column that nobody could fill, for one reason, becomes a sentence below the table.
+    """
     rows = source.rows
     if len(rows) > MOST_ROWS:
         odd = [row for row in rows if row.get("status", load.FINISHED) != load.FINISHED]
         even = [row for row in rows if row.get("status", load.FINISHED) == load.FINISHED]
         rows = [*odd, *even][:MOST_ROWS]
+    values = {c.key: [row.get(c.key) for row in rows] for c in source.columns}
+    empty = {c.label: reason for c in source.columns if (reason := _all_absent(values[c.key]))}
+    columns = [aligned(c, values[c.key]) for c in source.columns if c.label not in empty]
     return {
         "name": source.name,
         "title": source.title,
         "note": source.note,
+        "empty": [f"{label}: absent, {reason}." for label, reason in empty.items()],
         "hidden": len(source.rows) - len(rows),
         "head": [
             {"label": c.label, "unit": "" if c.unit == "count" else c.unit, "numeric": c.numeric}
-            for c in source.columns
+            for c in columns
         ],
-        "rows": [[_cell(row.get(c.key), c) for c in source.columns] for row in rows],
+        "rows": [[_cell(row.get(c.key), c) for c in columns] for row in rows],
     }
 
 
-def _cell(value: Any, column: Any) -> dict[str, Any]:
-    return {
-        "text": shown(value, column),
-        "numeric": column.numeric,
-        "absent": isinstance(value, Absent),
-    }
+def _all_absent(values: Sequence[Any]) -> str | None:
+    """Return the reason if all values are absent for the same one."""
+    reasons = {v.reason if isinstance(v, Absent) else None for v in values}
+    return reasons.pop() if len(reasons) == 1 else None
+
+
+def _cell(value: Any, column: Column) -> dict[str, str]:
+    text = shown(value, column)
+    if isinstance(value, Absent):
+        return {"text": text, "class": "absent"}
+    if column.numeric and not isinstance(value, str):
+        return {"text": text, "class": "n"}
+    return {"text": text, "class": "long" if len(text) > 36 else ""}

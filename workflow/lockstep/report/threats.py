@@ -62,8 +62,8 @@ def _study(
             where=everywhere,
             what=(
                 f"{split[0]} of {split[1]} pairs did not share a job: what the machine did "
-                "meanwhile is part of their ratio. `blocks: {paired: true}` puts all variants of a "
-                "seed into one."
+                "meanwhile is part of their ratio. With “blocks: {paired: true}” in the config all "
+                "variants of a seed share one."
             ),
         )
     machines = {str(run.summary["contract"]["host"].get("node")) for run in with_summary}
