@@ -312,9 +312,7 @@ def write_manifest(study: Study, block: str) -> None:
             runs[run.name] = {
                 "identity": summary["identity"],
                 "status": summary["status"],
-                "sha256": {
-                    n: hashlib.sha256((folder / n).read_bytes()).hexdigest() for n in names
-                },
+                "sha256": {n: hashlib.sha256((folder / n).read_bytes()).hexdigest() for n in names},
             }
     put_json(study.manifest(block), {"schema": "lockstep-block/1", "block": block, "runs": runs})
 

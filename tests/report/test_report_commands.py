@@ -105,7 +105,9 @@ def test_a_study_may_have_been_moved(tmp_path: Path) -> None:
 def test_what_only_one_study_has_is_named(tmp_path: Path) -> None:
     before = write(tmp_path, name="before")
     after = slower(tmp_path, 1.2)
-    assert compare.compare(before.root, after.root).only == ["only before has mnist_cnn torch-compile 1x1"]
+    assert compare.compare(before.root, after.root).only == [
+        "only before has mnist_cnn torch-compile 1x1"
+    ]
 
 
 @pytest.mark.parametrize("content", [None, "{}", "not json"])

@@ -97,7 +97,9 @@ def test_what_could_change_the_time_takes_the_verdict_on_time_away(tmp_path, pat
         ("contract.something", {"new": 1}, "something.new"),
     ],
 )
-def test_other_undeclared_differences_stand_beside_the_verdict(tmp_path, path, value, named) -> None:
+def test_other_undeclared_differences_stand_beside_the_verdict(
+    tmp_path, path, value, named
+) -> None:
     c = comparison(tmp_path, on_jax(set_at(path, value)))
     assert c.kind == verdicts.FASTER
     assert named in " ".join(f"{d.label} {d.fact}" for d in c.flags)
@@ -123,6 +125,19 @@ def test_tf32_on_both_sides_is_found_where_no_difference_shows_it(tmp_path: Path
     c = comparison(tmp_path, edit)
     assert c.kind == verdicts.NOT_COMPARABLE
     assert "declares float32 but computed products in tf32" in verdicts.sentence(c)
+
+
+def test_settings_for_float32_do_not_matter_where_bfloat16_is_computed(tmp_path: Path) -> None:
+    variants = {name: {**variant, "precision": "bfloat16"} for name, variant in TWO.items()}
+
+    def edit(run: Run, summary: dict[str, Any]) -> None:
+        engine = summary["contract"]["engine"]
+        engine["compute_dtype"] = "bfloat16"
+        if run.variant == "jax-jit":
+            engine["matmul_precision"] = "default"
+
+    (c,) = analysis.analyse(write(tmp_path, variants=variants, edit=edit)).comparisons
+    assert c.kind == verdicts.FASTER and c.flags == []
 
 
 def test_native_input_may_have_other_batches_because_it_is_declared(tmp_path: Path) -> None:

@@ -14,15 +14,21 @@ from report_studies import TWO, VARIANTS, write
 from lockstep.report import analysis, build, figures, measures, page, tables
 from lockstep.study import Study
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 VOID = {"meta", "link", "br", "img", "input", "hr", "path", "use", "rect"}
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory) -> Study:
     made = write(
-        tmp_path_factory.mktemp("page"), variants=VARIANTS, seeds=3, scales=("1x1", "1x2"),
-        workloads=("first", "second"), noise=0.01,
+        tmp_path_factory.mktemp("page"),
+        variants=VARIANTS,
+        seeds=3,
+        scales=("1x1", "1x2"),
+        workloads=("first", "second"),
+        noise=0.01,
     )
     build.build(made)
     return made
@@ -159,7 +165,9 @@ def test_a_framework_has_one_colour_and_a_variant_one_line_and_marker() -> None:
 def test_text_from_a_record_is_not_taken_for_markup(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>"
     made = write(
-        tmp_path, variants=TWO, seeds=2,
+        tmp_path,
+        variants=TWO,
+        seeds=2,
         edit=lambda run, s: s.update(status="failed", reason=evil) if run.seed else None,
     )
     build.build(made)
@@ -210,9 +218,17 @@ def test_numbers_of_a_column_have_their_points_below_each_other() -> None:
 
 def chromium(folder: Path, *arguments: str) -> str:
     command = [
-        str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
-        "--no-first-run", "--disable-background-networking", "--disable-component-update",
-        "--disable-sync", f"--user-data-dir={folder / 'profile'}", *arguments,
+        str(CHROMIUM),
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        f"--user-data-dir={folder / 'profile'}",
+        *arguments,
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     return done.stdout

@@ -80,9 +80,7 @@ def test_failed_parity_takes_the_verdict_away(tmp_path: Path) -> None:
 
     study = write(tmp_path, variants=VARIANTS)
     put_json(study.verdict("mnist_cnn"), parity_verdict(study, "mnist_cnn", fails="jax-jit"))
-    kinds = {
-        (c.baseline, c.candidate): c for c in analysis.analyse(study).comparisons
-    }
+    kinds = {(c.baseline, c.candidate): c for c in analysis.analyse(study).comparisons}
     assert kinds["torch-eager", "torch-compile"].kind != verdicts.NOT_COMPARABLE
     broken = kinds["torch-eager", "jax-jit"]
     assert broken.kind == broken.quality_kind == verdicts.NOT_COMPARABLE
@@ -122,8 +120,13 @@ def side(template: Record, label: str, steps: np.ndarray) -> Side:
             "seed": seed,
         }
         runs[seed] = Record(
-            workload="w", variant=label, scale="1x1", seed=seed, folder=Path(label),
-            status="finished", summary=summary,
+            workload="w",
+            variant=label,
+            scale="1x1",
+            seed=seed,
+            folder=Path(label),
+            status="finished",
+            summary=summary,
         )
     facts: Mapping[int, contract.Facts] = {s: contract.facts(r) for s, r in runs.items()}
     return Side(label=label, runs=runs, facts=facts)

@@ -120,6 +120,7 @@ def _tables(
         made |= {
             "losses": measures.losses(records, workload, epochs[epochs["workload"] == workload]),
             "final-metric": measures.final_metric(records, workload, runs),
+            "equivalence": measures.quality(records, workload, comparisons),
             "target": measures.target(records, workload, runs),
             "step-time": measures.step_times(records, workload, runs),
             "time-split": measures.time_split(records, workload, runs),
@@ -221,7 +222,9 @@ def _contract(comparisons: Sequence[Comparison]) -> Table:
     ordered = sorted(rows.values(), key=lambda row: order[row["level"]])
     for row in ordered:
         places = row["where"]
-        row["where"] = ", ".join(places[:3]) + (f" and {len(places) - 3} more" if places[3:] else "")
+        row["where"] = ", ".join(places[:3]) + (
+            f" and {len(places) - 3} more" if places[3:] else ""
+        )
     return Table(
         name="contract",
         title="What differed between compared runs",

@@ -62,5 +62,3 @@ def tell(study: Study) -> list[str]:
     lines += [f"set apart: {item['name']}: {item['reason']}" for item in report["set_apart"]]
     lines.append(f"report: {study.report()}")
     return lines
-
-

@@ -99,8 +99,11 @@ def compare(a: Path, b: Path) -> StudyComparison:
             zip((variant for _, variant, _ in shared), verdicts.corrected(made), strict=True)
         ),
         only=only,
-        apart=[(f"{name}: {what}", why) for name, r in zip(names, (first, second), strict=True)
-               for what, why in r.apart],
+        apart=[
+            (f"{name}: {what}", why)
+            for name, r in zip(names, (first, second), strict=True)
+            for what, why in r.apart
+        ],
     )
 
 
@@ -149,7 +152,8 @@ def as_json(comparison: StudyComparison) -> dict[str, Any]:
         "a": comparison.a,
         "b": comparison.b,
         "comparisons": [
-            {"variant": variant, **analysis.verdict_json(c)} for variant, c in comparison.comparisons
+            {"variant": variant, **analysis.verdict_json(c)}
+            for variant, c in comparison.comparisons
         ],
         "only": list(comparison.only),
         "set_apart": [{"name": name, "reason": why} for name, why in comparison.apart],

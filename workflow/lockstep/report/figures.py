@@ -14,26 +14,34 @@ import matplotlib as mpl
 
 mpl.use("agg")
 
-import matplotlib.pyplot as plt  # noqa: E402
-import numpy as np  # noqa: E402
-import pandas as pd  # noqa: E402
-import seaborn as sns  # noqa: E402
-from matplotlib.axes import Axes  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from lockstep.report import measures  # noqa: E402
-from lockstep.report.verdicts import NO_PAIR, NOT_COMPARABLE, Comparison  # noqa: E402
+from lockstep.report import measures
+from lockstep.report.verdicts import NO_PAIR, NOT_COMPARABLE, Comparison
 
 INK = "#010203"
 COLOURS = {"torch": "#d55e00", "jax": "#0072b2"}
 """Of Okabe and Ito's palette, which colour-blind people tell apart."""
 
 OTHER = "#009e73"
-LINES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
+DASHES: tuple[Any, ...] = ("", (4, 2), (1, 1.5), (5, 1.5, 1, 1.5), (5, 1, 1, 1, 1, 1))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 HATCHES = ("", "//", "", "xx", "\\\\", "", "++", "", "--")
 SPLIT_COLOURS = (
-    "#999999", "#88ccee", "#ddcc77", "#e69f00", "#cc79a7", "#009e73", "#882255", "#999933", "#555555",
+    "#999999",
+    "#88ccee",
+    "#ddcc77",
+    "#e69f00",
+    "#cc79a7",
+    "#009e73",
+    "#882255",
+    "#999933",
+    "#555555",
 )  # Paul Tol's muted palette, mostly; none of them is a framework's
 SIZE = (4.8, 3.2)  # inches; shown at this size, so that 9 points are 9 points
 
@@ -62,7 +70,14 @@ STYLE = {
     "grid.alpha": 0.3,
     "legend.frameon": False,
     **dict.fromkeys(
-        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color"),
+        (
+            "text.color",
+            "axes.labelcolor",
+            "axes.edgecolor",
+            "xtick.color",
+            "ytick.color",
+            "grid.color",
+        ),
         INK,
     ),
 }
@@ -93,8 +108,13 @@ class Look:
     """How a variant is drawn."""
 
     colour: str
-    line: Any
+    dashes: Any
     marker: str
+
+    @property
+    def line(self) -> Any:
+        """The dashes, as Matplotlib wants them."""
+        return (0, self.dashes) if self.dashes else "-"
 
 
 def looks(variants: Mapping[str, Mapping[str, Any]]) -> dict[str, Look]:
@@ -105,7 +125,7 @@ def looks(variants: Mapping[str, Mapping[str, Any]]) -> dict[str, Look]:
         k = counts[variant["framework"]] = counts.get(variant["framework"], -1) + 1
         result[name] = Look(
             colour=COLOURS.get(variant["framework"], OTHER),
-            line=LINES[k % len(LINES)],
+            dashes=DASHES[k % len(DASHES)],
             marker=MARKERS[k % len(MARKERS)],
         )
     return result
@@ -118,9 +138,7 @@ def new(width: float = SIZE[0], height: float = SIZE[1], **kwargs: Any) -> tuple
     return figure, axes
 
 
-def finish(
-    figure: Figure, name: str, title: str, alternative: str, note: str = ""
-) -> Picture:
+def finish(figure: Figure, name: str, title: str, alternative: str, note: str = "") -> Picture:
     """Render a figure and close it."""
     files = {}
     with mpl.rc_context({"svg.hashsalt": name}):
@@ -165,8 +183,14 @@ def _grid(axes: Axes, axis: Any = "y") -> None:
 
 def _legend(axes: Axes, columns: int = 3) -> None:
     """Put the legend above the axes, where it covers nothing."""
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=columns, borderaxespad=0.2,
-                handlelength=2.2, columnspacing=1.2)
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(-0.02, 1.0),
+        ncols=columns,
+        borderaxespad=0.2,
+        handlelength=2.2,
+        columnspacing=1.2,
+    )
 
 
 # One figure a question ------------------------------------------------------------------------
@@ -182,10 +206,16 @@ def forest(comparisons: Sequence[Comparison], styles: Mapping[str, Look]) -> Pic
     said, labels = [], []
     for y, c in enumerate(rows):
         r, look = c.step_time, styles[c.candidate]
+        if r is None:
+            continue
         if r.low is not None and r.high is not None:
-            axes.plot([r.low, r.high], [y, y], color=look.colour, linewidth=2, solid_capstyle="butt")
+            axes.plot(
+                [r.low, r.high], [y, y], color=look.colour, linewidth=2, solid_capstyle="butt"
+            )
         axes.plot(r.value, y, color=look.colour, marker=look.marker, markersize=6, linestyle="none")
-        labels.append(f"{c.candidate} / {c.baseline}" + (f"\n{c.workload}, {c.scale}" if places else ""))
+        labels.append(
+            f"{c.candidate} / {c.baseline}" + (f"\n{c.workload}, {c.scale}" if places else "")
+        )
         said.append(f"{c.candidate} over {c.baseline} {r.value:.2f}, {c.kind}")
     axes.axvline(1, color=INK, linewidth=0.8)
     axes.set_xscale("log")
@@ -200,8 +230,13 @@ def forest(comparisons: Sequence[Comparison], styles: Mapping[str, Look]) -> Pic
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.set_xlabel("Ratio of step times with its 95% interval")
     _grid(axes, "x")
-    return finish(figure, "verdicts", "Step time against step time", "; ".join(said) + ".",
-                  "Left of 1, the variant named first is faster.")
+    return finish(
+        figure,
+        "verdicts",
+        "Step time against step time",
+        "; ".join(said) + ".",
+        "Left of 1, the variant named first is faster.",
+    )
 
 
 MOST_ROWS = 30
@@ -221,16 +256,31 @@ def loss_curves(workload: str, epochs: pd.DataFrame, styles: Mapping[str, Look])
     if epochs.empty:
         return None
     figure, axes = new()
-    ends = []
-    groups = list(epochs.groupby("variant", sort=False))
-    for k, (variant, group) in enumerate(groups):
-        wide = 1.3 * (len(groups) - 1 - k)  # curves that coincide are all seen
-        table = group.groupby("epoch")["train_loss"].agg(["median", "min", "max"])
-        x, look = table.index + 1, styles[variant]
-        axes.fill_between(x, table["min"], table["max"], color=look.colour, alpha=0.12, linewidth=0)
-        axes.plot(x, table["median"], color=look.colour, linestyle=look.line, marker=look.marker,
-                  markersize=3.5 + wide, linewidth=1.2 + wide, label=variant)
-        ends.append(f"{variant} ends at {table['median'].iloc[-1]:.4f}")
+    variants = list(dict.fromkeys(epochs["variant"]))
+    widths = {v: 1.2 + 1.3 * k for k, v in enumerate(reversed(variants))}
+    sns.lineplot(
+        epochs.assign(epoch=epochs["epoch"] + 1),
+        x="epoch",
+        y="train_loss",
+        hue="variant",
+        style="variant",
+        size="variant",
+        hue_order=variants,
+        style_order=variants,
+        palette={v: styles[v].colour for v in variants},
+        markers={v: styles[v].marker for v in variants},
+        dashes={v: styles[v].dashes for v in variants},
+        sizes=widths,  # curves that coincide are all seen
+        markersize=4,
+        estimator="median",
+        errorbar=lambda values: (values.min(), values.max()),
+        err_kws={"alpha": 0.12, "linewidth": 0},
+        ax=axes,
+    )
+    last = (
+        epochs[epochs["epoch"] == epochs["epoch"].max()].groupby("variant")["train_loss"].median()
+    )
+    ends = [f"{v} ends at {last[v]:.4f}" for v in variants if v in last]
     axes.set(xlabel="Epoch", ylabel="Training loss", yscale="log")
     low, high = axes.get_ylim()
     axes.set_yticks([t for t in LOSS_TICKS if low <= t <= high])
@@ -282,16 +332,31 @@ def parity_curves(workload: str, verdict: Mapping[str, Any], styles: Mapping[str
             values = comparison["curves"].get(precision)
             if values is None:
                 continue
-            look = styles.get(variant) or Look(colour=OTHER, line="-", marker="o")
-            ax.plot(np.arange(1, len(values) + 1), np.maximum(values, floor), color=look.colour,
-                    linestyle="none", marker=look.marker, markersize=4, fillstyle="none",
-                    label=variant)
+            look = styles.get(variant) or Look(colour=OTHER, dashes="", marker="o")
+            ax.plot(
+                np.arange(1, len(values) + 1),
+                np.maximum(values, floor),
+                color=look.colour,
+                linestyle="none",
+                marker=look.marker,
+                markersize=4,
+                fillstyle="none",
+                label=variant,
+            )
             worst.append(f"{variant} in {precision} at most {max(values):.1e}")
         if precision == "float64":
-            ax.axhline(_tolerance(verdict), color=INK, linewidth=1, linestyle="--", label="tolerance")
+            ax.axhline(
+                _tolerance(verdict), color=INK, linewidth=1, linestyle="--", label="tolerance"
+            )
         elif limit is not None:
-            ax.plot(np.arange(1, len(limit) + 1), limit, color=INK, linewidth=1, linestyle="--",
-                    label="tolerance")
+            ax.plot(
+                np.arange(1, len(limit) + 1),
+                limit,
+                color=INK,
+                linewidth=1,
+                linestyle="--",
+                label="tolerance",
+            )
         ax.set(xlabel=f"Step, in {precision}", ylabel="Relative difference of the loss")
         ax.set(yscale="log", ylim=(floor / 2, None))
         decades = [t for t in ax.get_yticks() if floor < t < ax.get_ylim()[1]]
@@ -339,8 +404,14 @@ def difference_curves(
     said, seen = [], set()
     for label, kind, steps, values in curves:
         colour, line, words = kinds[kind]
-        axes.plot(steps, np.where(values > 0, values, np.nan), color=colour, linestyle=line, linewidth=1.3,
-                  label=words if kind not in seen else None)
+        axes.plot(
+            steps,
+            np.where(values > 0, values, np.nan),
+            color=colour,
+            linestyle=line,
+            linewidth=1.3,
+            label=words if kind not in seen else None,
+        )
         seen.add(kind)
         said.append(f"{label} ({words}) ends at {values[-1]:.1e}")
     axes.set(xlabel="Step", ylabel="Relative difference of the loss", yscale="log")
@@ -355,6 +426,9 @@ def difference_curves(
         "At equal seed, median over seeds. Between frameworks is read against the noise floor: two "
         "variants of one framework, which differ by rounding alone.",
     )
+
+
+MOST_DOTS = 40
 
 
 def dots(
@@ -382,28 +456,47 @@ def dots(
     figure, axes = new(height=max(1.5, 0.7 + 0.34 * len(filled)))
     said = []
     for y, ((_, variant, group), label) in enumerate(zip(filled, labels, strict=True)):
+        group = group.sort_values(column, kind="stable")
         look, x = styles[variant], group[column].to_numpy(dtype=float) * scale
         full = group[censored].to_numpy(dtype=bool) if censored else np.ones(len(x), bool)
-        offset = np.linspace(-0.18, 0.18, len(x)) if len(x) > 1 else np.zeros(1)
-        options = {"color": look.colour, "marker": look.marker, "linestyle": "none", "markersize": 5}
+        median, count, lost = float(np.median(x)), len(x), int((~full).sum())
+        if count > MOST_DOTS:
+            chosen = np.linspace(0, count - 1, MOST_DOTS).round().astype(int)
+            x, full = x[chosen], full[chosen]
+        offset = np.resize([0.0, -0.13, 0.13, -0.06, 0.06], len(x))  # near ones beside each other
+        options = {
+            "color": look.colour,
+            "marker": look.marker,
+            "linestyle": "none",
+            "markersize": 5,
+        }
         axes.plot(x[full], (y + offset)[full], alpha=0.75, **options)
         axes.plot(x[~full], (y + offset)[~full], fillstyle="none", **options)
         for a, b in zip(x[~full], (y + offset)[~full], strict=True):
-            axes.annotate("→", (a, b), xytext=(4, -3), textcoords="offset points", color=look.colour)
-        median = float(np.median(x))
-        if full.all():
+            axes.annotate(
+                "→", (a, b), xytext=(4, -3), textcoords="offset points", color=look.colour
+            )
+        if not lost:
             axes.plot([median, median], [y - 0.32, y + 0.32], color=INK, linewidth=1.2)
         said.append(
-            f"{label}: median {median:.4g} {unit} of {len(x)} runs"
-            + ("" if full.all() else f", {int((~full).sum())} of them censored")
+            f"{label}: median {median:.4g} {unit} of {count} runs"
+            + (f", {lost} of them censored" if lost else "")
         )
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.set_xlabel(f"{title} ({unit})" if unit else title)
+    axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(6))
     _grid(axes, "x")
     note = "A dot a run, a line at the median."
+    if any(len(group) > MOST_DOTS for _, _, group in filled):
+        note = (
+            f"A dot a run, a line at the median; of more than {MOST_DOTS} runs, evenly spaced ones."
+        )
     return finish(
-        figure, name, title, "; ".join(said) + ".",
+        figure,
+        name,
+        title,
+        "; ".join(said) + ".",
         note + " Hollow with an arrow: censored, not met by then." if censored else note,
     )
 
@@ -416,12 +509,19 @@ def split_bars(workload: str, rows: Sequence[Mapping[str, Any]]) -> Picture | No
     labels = [f"{r['variant']}, {r['scale']}" if several else r["variant"] for r in rows]
     figure, axes = new(width=2 * SIZE[0], height=max(1.9, 1.2 + 0.34 * len(rows)))
     left = np.zeros(len(rows))
-    for (key, label), colour, hatch in zip(
-        measures.SPLIT, SPLIT_COLOURS, HATCHES, strict=True
-    ):
+    for (key, label), colour, hatch in zip(measures.SPLIT, SPLIT_COLOURS, HATCHES, strict=True):
         values = np.array([row[key] for row in rows])
-        axes.barh(labels, values, left=left, color=colour, label=label, height=0.62,
-                  edgecolor="white", linewidth=0.5, hatch=hatch)
+        axes.barh(
+            labels,
+            values,
+            left=left,
+            color=colour,
+            label=label,
+            height=0.62,
+            edgecolor="white",
+            linewidth=0.5,
+            hatch=hatch,
+        )
         left += values
     axes.invert_yaxis()
     axes.set_xlabel("Time of a run (s)")
@@ -431,7 +531,9 @@ def split_bars(workload: str, rows: Sequence[Mapping[str, Any]]) -> Picture | No
     return finish(figure, f"{workload}-time-split", "Where the time of a run goes", f"{totals}.")
 
 
-def scaling_lines(workload: str, rows: Sequence[Mapping[str, Any]], styles: Mapping[str, Look]) -> Picture | None:
+def scaling_lines(
+    workload: str, rows: Sequence[Mapping[str, Any]], styles: Mapping[str, Look]
+) -> Picture | None:
     """Draw throughput against processes, with perfect scaling as a thin line."""
     frame = pd.DataFrame(rows)
     if frame.empty or frame["world_size"].nunique() < 2:
@@ -453,7 +555,10 @@ def scaling_lines(workload: str, rows: Sequence[Mapping[str, Any]], styles: Mapp
         f"{r['variant']} at {r['scale']} {r['efficiency']:.0%}" for r in rows if r["speedup"] != 1
     )
     return finish(
-        figure, f"{workload}-scaling", "Strong scaling (thin lines: perfect)", f"Efficiency: {said}."
+        figure,
+        f"{workload}-scaling",
+        "Strong scaling (thin lines: perfect)",
+        f"Efficiency: {said}.",
     )
 
 

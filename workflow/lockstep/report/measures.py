@@ -149,7 +149,9 @@ def step_times(records: Records, workload: str, runs: pd.DataFrame) -> Table:
             Column(key="step_q3", label="Quartile 3", unit="ms", digits=4, scale=1e3),
             Column(key="step_p95", label="95th percentile", unit="ms", digits=4, scale=1e3),
             Column(key="examples_per_second", label="Throughput", unit="examples/s", decimals=0),
-            Column(key="data_wait_fraction", label="Waiting for data", unit="%", decimals=1, scale=100),
+            Column(
+                key="data_wait_fraction", label="Waiting for data", unit="%", decimals=1, scale=100
+            ),
         ],
         rows=rows,
         note=(
@@ -163,9 +165,9 @@ def _why_empty(
     records: Records, workload: str, scale: str, variant: str, runs: pd.DataFrame
 ) -> str:
     mine = runs[(runs["scale"] == scale) & (runs["variant"] == variant)]
-    absent = mine["step_absent"].dropna() if "step_absent" in mine else []
-    if len(absent):
-        return str(absent.iloc[0])
+    absent = mine["step_absent"].dropna().tolist() if "step_absent" in mine else []
+    if absent:
+        return str(absent[0])
     return "no run finished"
 
 
@@ -309,8 +311,12 @@ def resources(records: Records, workload: str, runs: pd.DataFrame) -> Table:
             Column(key="rss", label="Peak resident memory", unit="MB", decimals=0, scale=1e-6),
             Column(key="allocated", label="Device, allocated", unit="MB", decimals=0, scale=1e-6),
             Column(key="reserved", label="Device, reserved", unit="MB", decimals=0, scale=1e-6),
-            Column(key="planned", label="Planned by the compiler", unit="MB", decimals=1, scale=1e-6),
-            Column(key="flops_per_second", label="Arithmetic", unit="GFLOP/s", digits=3, scale=1e-9),
+            Column(
+                key="planned", label="Planned by the compiler", unit="MB", decimals=1, scale=1e-6
+            ),
+            Column(
+                key="flops_per_second", label="Arithmetic", unit="GFLOP/s", digits=3, scale=1e-9
+            ),
             Column(key="mfu", label="MFU", unit="%", decimals=1, scale=100),
             Column(key="energy", label="Energy", unit="J", digits=3),
             Column(key="cost", label="Device time", unit="s per million examples", digits=3),
@@ -359,9 +365,9 @@ def target(records: Records, workload: str, runs: pd.DataFrame) -> Table:
             *WHO,
             N,
             Column(key="reached", label="Met it", unit="count"),
-            Column(key="median", label="Median", unit="s", digits=3),
-            Column(key="fastest", label="Fastest", unit="s", digits=3),
-            Column(key="slowest", label="Slowest", unit="s", digits=3),
+            Column(key="median", label="Median", unit="s", digits=4),
+            Column(key="fastest", label="Fastest", unit="s", digits=4),
+            Column(key="slowest", label="Slowest", unit="s", digits=4),
             Column(key="slowest_is", label="The slowest"),
         ],
         rows=rows,
@@ -413,6 +419,73 @@ def final_metric(records: Records, workload: str, runs: pd.DataFrame) -> Table:
     )
 
 
+def quality(records: Records, workload: str, comparisons: Sequence[Comparison]) -> Table:
+    """Return the equivalence tests of the final metric, with the same-framework noise floor.
+
+    The floor of a scale is the largest mean absolute difference between two comparable variants of
+    one framework: what rounding alone does to the metric.
+    """
+    values = {
+        (run.variant, run.scale, run.seed): run.summary["metrics"]
+        for run in records.runs
+        if run.workload == workload and run.summary
+    }
+    floors: dict[str, float] = {}
+    for c in comparisons:
+        a, b = (records.study.variant(v) for v in (c.baseline, c.candidate))
+        if (a["framework"], a["precision"]) != (b["framework"], b["precision"]) or c.problems:
+            continue
+        gaps = [
+            abs(
+                values[c.candidate, c.scale, s][c.metric] - values[c.baseline, c.scale, s][c.metric]
+            )
+            for s in c.seeds
+        ]
+        if gaps:
+            floors[c.scale] = max(floors.get(c.scale, 0.0), float(np.mean(gaps)))
+    unknown = Absent(reason="no two comparable variants of one framework")
+    single = Absent(reason="one pair gives no interval")
+    rows = [
+        {
+            "scale": c.scale,
+            "candidate": c.candidate,
+            "baseline": c.baseline,
+            "n": c.quality.n,
+            "difference": c.quality.difference,
+            "low": single if c.quality.low is None else c.quality.low,
+            "high": single if c.quality.high is None else c.quality.high,
+            "margin": c.quality.margin,
+            "p": c.quality_p_holm,
+            "verdict": c.quality_kind,
+            "floor": floors.get(c.scale, unknown),
+        }
+        for c in comparisons
+        if c.quality
+    ]
+    return Table(
+        name=f"{workload}-equivalence",
+        title="Is the final metric equivalent?",
+        columns=[
+            Column(key="scale", label="Scale"),
+            Column(key="candidate", label="Variant"),
+            Column(key="baseline", label="against"),
+            Column(key="n", label="Pairs", unit="count"),
+            Column(key="difference", label="Difference", decimals=4),
+            Column(key="low", label="90% interval from", decimals=4),
+            Column(key="high", label="to", decimals=4),
+            Column(key="margin", label="Margin ±", digits=2),
+            Column(key="p", label="TOST p, Holm", digits=2),
+            Column(key="verdict", label="Verdict"),
+            Column(key="floor", label="Noise floor", decimals=4),
+        ],
+        rows=rows,
+        note=(
+            "Two one-sided paired t tests. The noise floor is the mean absolute difference, at "
+            "equal seed, between variants of one framework and precision."
+        ),
+    )
+
+
 def scaling(records: Records, workload: str, runs: pd.DataFrame) -> Table | None:
     """Return strong-scaling efficiency: the global batch is the same at every scale.
 
@@ -427,7 +500,9 @@ def scaling(records: Records, workload: str, runs: pd.DataFrame) -> Table | None
     }
     rows = []
     for variant in records.study.config["variants"]:
-        mine = [(s, *found[variant, s]) for s in records.study.config["scales"] if (variant, s) in found]
+        mine = [
+            (s, *found[variant, s]) for s in records.study.config["scales"] if (variant, s) in found
+        ]
         if not mine:
             continue
         base = min(mine, key=lambda item: item[1])

@@ -95,7 +95,9 @@ def render(analysis: Analysis, drawn: Mapping[str, Sequence[Picture]]) -> str:
         counts=analysis.runs["status"].value_counts().to_dict(),
         total=len(analysis.runs),
         partial=analysis.partial,
-        unfinished=[r for r in analysis.records.runs if r.status not in (load.FINISHED, load.FAILED)],
+        unfinished=[
+            r for r in analysis.records.runs if r.status not in (load.FINISHED, load.FAILED)
+        ],
         apart=analysis.apart,
         variants=list(config["variants"]),
         scales=config["scales"],

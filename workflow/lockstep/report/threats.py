@@ -32,9 +32,7 @@ class Threat:
     what: str
 
 
-def find(
-    records: Records, runs: pd.DataFrame, comparisons: Sequence[Comparison]
-) -> list[Threat]:
+def find(records: Records, runs: pd.DataFrame, comparisons: Sequence[Comparison]) -> list[Threat]:
     """Return what threatens the verdicts of a study."""
     return [
         *_study(records, runs, comparisons),
@@ -106,14 +104,15 @@ def _device(summary: Any) -> str:
     return str(summary["contract"]["engine"].get("device", "cpu"))
 
 
-def _split_pairs(
-    records: Records, comparisons: Sequence[Comparison]
-) -> tuple[int, int] | None:
+def _split_pairs(records: Records, comparisons: Sequence[Comparison]) -> tuple[int, int] | None:
     """Return how many pairs did not share a job, and of how many; None if all did."""
     if records.study.config["blocks"]["paired"]:
         jobs = {run.key: _job(run.summary) for run in records.runs if run.summary}
         pairs = [
-            (jobs[c.workload, c.baseline, c.scale, seed], jobs[c.workload, c.candidate, c.scale, seed])
+            (
+                jobs[c.workload, c.baseline, c.scale, seed],
+                jobs[c.workload, c.candidate, c.scale, seed],
+            )
             for c in comparisons
             for seed in c.seeds
         ]

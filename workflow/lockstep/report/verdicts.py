@@ -111,8 +111,8 @@ class Comparison:
             return ONE_PAIR
         if self.quality_p_holm < ALPHA:
             return EQUIVALENT
-        outside = self.quality.low is not None and self.quality.high is not None
-        if outside and not self.quality.low <= 0 <= self.quality.high:
+        low, high = self.quality.low, self.quality.high
+        if low is not None and high is not None and not low <= 0 <= high:
             return DIFFERENT
         return UNDECIDED
 
@@ -237,7 +237,9 @@ def compare(
     facts = [(baseline.facts[seed], candidate.facts[seed]) for seed in seeds]
     differences = contract.diff(facts, between_studies=between_studies) if facts else []
     problems = [*baseline.problems, *candidate.problems]
-    problems += [difference_text(d) for d in differences if d.level == BLOCKS and d.touches != TIMING]
+    problems += [
+        difference_text(d) for d in differences if d.level == BLOCKS and d.touches != TIMING
+    ]
     problems += _undeclared(baseline, seeds) + _undeclared(candidate, seeds)
     timing = [difference_text(d) for d in differences if d.level == BLOCKS and d.touches == TIMING]
     return Comparison(
@@ -278,7 +280,11 @@ def difference_text(difference: Difference) -> str:
     seen = f"{' / '.join(difference.baseline)} against {' / '.join(difference.candidate)}"
     if all(len(v) > 30 for v in (*difference.baseline, *difference.candidate)):
         seen = "their hashes differ"
-    where = "" if difference.pairs == difference.of else f" in {difference.pairs} of {difference.of} pairs"
+    where = (
+        ""
+        if difference.pairs == difference.of
+        else f" in {difference.pairs} of {difference.of} pairs"
+    )
     return f"{difference.label} ({difference.fact}) differs{where}: {seen}; {difference.why}"
 
 
@@ -369,7 +375,9 @@ def quality_sentence(c: Comparison) -> str:
     if test is None:
         return f"No statement on {name}: there is no pair of finished runs."
     if test.n > 1 and test.difference == 0 and test.sd == 0:
-        return f"Final {name} is equivalent within ±{test.margin:g}: the same in all {test.n} pairs."
+        return (
+            f"Final {name} is equivalent within ±{test.margin:g}: the same in all {test.n} pairs."
+        )
     differs = f"{test.difference:+.4f}"
     if c.quality_kind == ONE_PAIR:
         return f"Final {name} differs by {differs} in the only pair; that decides nothing."
