@@ -12,9 +12,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "workflow"), str(ROOT / "tests" / "report")]
+
+if TYPE_CHECKING:
+    from lockstep.study.run import Run
 
 VARIANTS = {
     "torch-eager": {"framework": "torch", "mode": "eager"},
@@ -42,7 +46,7 @@ def write(root: Path, runs: int) -> Path:
     return study.path
 
 
-def _precision(run, summary) -> None:
+def _precision(run: "Run", summary: dict[str, Any]) -> None:
     if run.variant.endswith("bf16"):
         summary["contract"]["engine"]["compute_dtype"] = "bfloat16"
 

@@ -1,4 +1,4 @@
-"""Writes studies with known truth: real files in the format of the records, made without training."""
+"""Writes studies with known truth: real files in the records' format, made without training."""
 
 import copy
 import csv

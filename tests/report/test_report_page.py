@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from report_studies import TWO, VARIANTS, write
 
-from lockstep.report import analysis, build, figures, measures, page, tables
+from lockstep.report import analysis, build, drawing, learning, page, tables
 from lockstep.study import Study
 
 CHROMIUM = next(
@@ -156,7 +156,7 @@ def test_the_same_records_give_the_same_page_to_the_byte(study: Study, html: str
 
 
 def test_a_framework_has_one_colour_and_a_variant_one_line_and_marker() -> None:
-    looks = figures.looks(VARIANTS)
+    looks = drawing.looks(VARIANTS)
     assert looks["torch-eager"].colour == looks["torch-compile"].colour != looks["jax-jit"].colour
     eager, compiled = looks["torch-eager"], looks["torch-compile"]
     assert eager.line != compiled.line and eager.marker != compiled.marker
@@ -203,7 +203,7 @@ def test_the_widely_copied_losses_stand_beside_the_same_recipe_only(
     recipe["optimizer"].update(changes.get("optimizer", {}))
     made.config["datasets"]["digits"]["source"] = source
     records = analysis.analyse(made).records
-    assert (measures.copied_series(records, "mnist_cnn") is not None) == shown
+    assert (learning.copied_series(records, "mnist_cnn") is not None) == shown
 
 
 def test_numbers_of_a_column_have_their_points_below_each_other() -> None:

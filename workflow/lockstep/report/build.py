@@ -11,8 +11,7 @@ from lockstep.study import Study
 def build(study: Study, *, partial: bool = False) -> None:
     """Write ``report/index.html``, ``report.json``, ``tables/*.csv`` and ``figures/*``.
 
-    Args:
-        partial: runs may be missing; the page then says so.
+    With `partial` runs may be missing, and the page says so.
 
     Raises:
         UserError: runs are missing and `partial` is not set.

@@ -9,9 +9,19 @@ import jinja2
 from markupsafe import Markup
 
 from lockstep import __version__
-from lockstep.report import contract, figures, load, measures, verdicts
+from lockstep.report import (
+    contract,
+    drawing,
+    figures_learning,
+    figures_speed,
+    load,
+    proof,
+    sentences,
+    verdicts,
+)
 from lockstep.report.analysis import Analysis, WorkloadPart
-from lockstep.report.figures import Picture
+from lockstep.report.columns import groups as grouped
+from lockstep.report.drawing import Picture
 from lockstep.report.tables import Absent, Column, Table, aligned, shown
 from lockstep.report.verdicts import Comparison
 
@@ -37,32 +47,32 @@ BADGES = {
 
 def draw(analysis: Analysis) -> dict[str, list[Picture]]:
     """Return all figures by workload; those over the whole study under an empty name."""
-    styles = figures.looks(analysis.records.study.config["variants"])
+    styles = drawing.looks(analysis.records.study.config["variants"])
     drawn = {part.name: list(_pictures(analysis, part, styles)) for part in analysis.workloads}
-    study = [figures.forest(analysis.comparisons, styles)]
+    study = [figures_speed.forest(analysis.comparisons, styles)]
     if analysis.profile is not None:
-        study.append(figures.profile_steps(analysis.profile, styles))
+        study.append(figures_speed.profile_steps(analysis.profile, styles))
     drawn[""] = [picture for picture in study if picture]
     return drawn
 
 
 def _pictures(
-    analysis: Analysis, part: WorkloadPart, styles: Mapping[str, figures.Look]
+    analysis: Analysis, part: WorkloadPart, styles: Mapping[str, drawing.Look]
 ) -> Sequence[Picture]:
     records, name = analysis.records, part.name
     verdict = records.parity.get(name)
-    made = [figures.parity_curves(name, verdict, styles) if verdict else None]
+    made = [figures_learning.parity_curves(name, verdict, styles) if verdict else None]
     if part.runs["finished"].any():
-        groups = list(measures.groups(records, part.runs))
+        groups = list(grouped(records, part.runs))
         first = records.study.config["scales"][0]
         metric = records.study.workload(name)["target"]["metric"]
         made += [
-            figures.loss_curves(name, part.epochs[part.epochs["scale"] == first], styles),
-            figures.difference_curves(name, part.curves),
-            figures.dots(
+            figures_learning.loss_curves(name, part.epochs[part.epochs["scale"] == first], styles),
+            figures_learning.difference_curves(name, part.curves),
+            figures_speed.dots(
                 f"{name}-final-metric", f"Final test {metric}", groups, "metric", "", styles
             ),
-            figures.dots(
+            figures_speed.dots(
                 f"{name}-time-to-target",
                 "Training time to the target",
                 groups,
@@ -71,13 +81,13 @@ def _pictures(
                 styles,
                 censored="target_reached",
             ),
-            figures.dots(
+            figures_speed.dots(
                 f"{name}-step-time", "Step time", groups, "step_median", "ms", styles, scale=1e3
             ),
-            figures.split_bars(name, part.tables["time-split"].rows),
+            figures_speed.split_bars(name, part.tables["time-split"].rows),
         ]
         if "scaling" in part.tables:
-            made.append(figures.scaling_lines(name, part.tables["scaling"].rows, styles))
+            made.append(figures_speed.scaling_lines(name, part.tables["scaling"].rows, styles))
     return [picture for picture in made if picture]
 
 
@@ -133,7 +143,7 @@ def _contract(source: Table) -> dict[str, dict[str, Any]]:
 
 def _inlined(pictures: Sequence[Picture]) -> dict[str, dict[str, Any]]:
     return {
-        p.name: {"svg": Markup(figures.inline(p)), "title": p.title, "note": p.note}
+        p.name: {"svg": Markup(drawing.inline(p)), "title": p.title, "note": p.note}
         for p in pictures
     }
 
@@ -160,7 +170,7 @@ def answers(analysis: Analysis) -> list[dict[str, Any]]:
 
 def _parity(analysis: Analysis, workload: str) -> dict[str, str]:
     words = {
-        v: verdicts.parity_word(analysis.records, workload, v)
+        v: proof.parity_word(analysis.records, workload, v)
         for v in analysis.records.study.config["variants"]
     }
     verdict = analysis.records.parity.get(workload)
@@ -181,9 +191,9 @@ def _card(c: Comparison) -> dict[str, Any]:
         "word": word,
         "candidate": c.candidate,
         "baseline": c.baseline,
-        "sentence": verdicts.sentence(c),
-        "quality": verdicts.quality_sentence(c),
-        "more": verdicts.more_sentence(c),
+        "sentence": sentences.sentence(c),
+        "quality": sentences.quality_sentence(c),
+        "more": sentences.more_sentence(c),
         "problems": [*c.problems, *c.timing_problems][1:],
         "flags": [verdicts.difference_text(d) for d in c.flags],
         "left_out": [f"Seed {seed} is left out: {why}." for seed, why in c.left_out],

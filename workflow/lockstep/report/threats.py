@@ -1,4 +1,4 @@
-"""Threats to validity, generated from what was measured: what a sceptical reader would ask first."""
+"""Threats to validity, generated from what was measured: what a sceptic would ask first."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -96,7 +96,7 @@ def _study(
     yield Threat(
         name="Reach of the parity proof",
         where=everywhere,
-        what=f"Parity was proven with the weights of seed {seed} over {steps} steps, not at every step.",
+        what=f"Parity was proven with the weights of seed {seed} over {steps} steps, not for all.",
     )
 
 
@@ -177,7 +177,7 @@ def _steps(runs: pd.DataFrame) -> Iterator[Threat]:
             yield Threat(
                 name="Short runs",
                 where=where,
-                what=f"{int(group['windows'].min())} steady windows in the shortest run; ten are few.",
+                what=f"{int(group['windows'].min())} steady windows in the shortest run are few.",
             )
 
 
@@ -200,7 +200,7 @@ def _starts(runs: pd.DataFrame) -> Iterator[Threat]:
             yield Threat(
                 name="Mixed caches",
                 where=where,
-                what=f"Compilation started with different caches ({counts}); step times are not touched.",
+                what=f"Compilation found different caches ({counts}); step times are not touched.",
             )
 
 
