@@ -114,7 +114,7 @@ def analyse(study: Study) -> Analysis:
         workloads=parts,
         tables=tables,
         apart=apart,
-        profile=scaling.profile(records, runs) if "step_median" in runs else None,
+        profile=scaling.profile(records, runs, comparisons) if "step_median" in runs else None,
         options=chosen,
     )
 

@@ -244,6 +244,8 @@ def _judge(
         return DECLARED, label, touches, "a variant declares its own input"
     if name.startswith("precision.") and a["variant.precision"] != b["variant.precision"]:
         return DECLARED, label, touches, "the variants declare another precision"
+    if name == "cuda.version" and a["cuda.generation"] != b["cuda.generation"]:
+        return IGNORED, label, touches, "said by the generation"
     if name == "cache" and any("none" in pair for pair in values):
         return IGNORED, label, touches, "nothing is compiled on one side"
     if name == "code":

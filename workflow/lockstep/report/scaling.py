@@ -1,5 +1,7 @@
 """Scaling over processes and performance over problems."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -7,6 +9,7 @@ from lockstep.report import frames
 from lockstep.report.columns import WHO
 from lockstep.report.load import Records
 from lockstep.report.tables import Column, Table
+from lockstep.report.verdicts import NOT_COMPARABLE, Comparison
 
 
 def scaling(records: Records, workload: str, runs: pd.DataFrame) -> Table | None:
@@ -106,17 +109,22 @@ def weak_scaling(records: Records, runs: pd.DataFrame) -> Table | None:
     )
 
 
-def profile(records: Records, runs: pd.DataFrame) -> pd.DataFrame | None:
+def profile(
+    records: Records, runs: pd.DataFrame, comparisons: Sequence[Comparison]
+) -> pd.DataFrame | None:
     """Return each variant's step time over the best one's, a row a problem (workload at a scale).
 
-    What a performance profile is drawn from (Dolan & Moré 2002); None below two problems.
+    What a performance profile is drawn from (Dolan & Moré 2002). A problem of which any two
+    variants are not comparable is left out; None below two problems.
     """
+    unfair = {(c.workload, c.scale) for c in comparisons if c.kind == NOT_COMPARABLE}
     times = (
         frames.finished(runs)
         .groupby(["workload", "scale", "variant"])["step_median"]
         .median()
         .unstack("variant")
     )
+    times = times[[problem not in unfair for problem in times.index]]
     if len(times) < 2:
         return None
     variants = [v for v in records.study.config["variants"] if v in times]

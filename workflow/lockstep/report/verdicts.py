@@ -6,6 +6,7 @@ there is none where parity or the contracts say that the runs are not comparable
 """
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -250,11 +251,14 @@ def _undeclared(side: Side, seeds: Sequence[int]) -> list[str]:
     return [f"{side.label} {what}" for what in sorted(filter(None, found))]
 
 
+HASH = re.compile(r"[0-9a-f]{40,}")
+
+
 def difference_text(difference: Difference) -> str:
     """Return what differed, in one clause."""
     seen = f"{' / '.join(difference.baseline)} against {' / '.join(difference.candidate)}"
-    if all(len(v) > 30 for v in (*difference.baseline, *difference.candidate)):
-        seen = "their hashes differ"
+    if any(HASH.fullmatch(v) for v in (*difference.baseline, *difference.candidate)):
+        seen = "their hashes are not the same"
     where = (
         ""
         if difference.pairs == difference.of
