@@ -1,4 +1,4 @@
-"""Writes studies with known truth: real files in the format of the records, made without training."""
+"""Writes studies with known truth: real files in the records' format, made without training."""
 
 import copy
 import csv
@@ -312,9 +312,7 @@ def write_manifest(study: Study, block: str) -> None:
             runs[run.name] = {
                 "identity": summary["identity"],
                 "status": summary["status"],
-                "sha256": {
-                    n: hashlib.sha256((folder / n).read_bytes()).hexdigest() for n in names
-                },
+                "sha256": {n: hashlib.sha256((folder / n).read_bytes()).hexdigest() for n in names},
             }
     put_json(study.manifest(block), {"schema": "lockstep-block/1", "block": block, "runs": runs})
 

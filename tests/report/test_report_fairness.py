@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from report_studies import TWO, Edit, write
 
-from lockstep.report import analysis, load, verdicts
+from lockstep.report import analysis, load, sentences, verdicts
 from lockstep.report.verdicts import Comparison
 from lockstep.study.run import Run
 
@@ -38,7 +38,7 @@ def set_at(path: str, value: Any):
 
 
 def text_of(c: Comparison) -> str:
-    return verdicts.sentence(c) + " ".join(verdicts.difference_text(d) for d in c.differences)
+    return sentences.sentence(c) + " ".join(verdicts.difference_text(d) for d in c.differences)
 
 
 def test_a_fair_comparison_has_no_flag(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_what_could_change_the_time_takes_the_verdict_on_time_away(tmp_path, pat
     assert c.kind == verdicts.NOT_COMPARABLE
     assert c.quality_kind == verdicts.EQUIVALENT
     assert named in text_of(c)
-    assert "not comparable in time" in verdicts.sentence(c)
+    assert "not comparable in time" in sentences.sentence(c)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,9 @@ def test_what_could_change_the_time_takes_the_verdict_on_time_away(tmp_path, pat
         ("contract.something", {"new": 1}, "something.new"),
     ],
 )
-def test_other_undeclared_differences_stand_beside_the_verdict(tmp_path, path, value, named) -> None:
+def test_other_undeclared_differences_stand_beside_the_verdict(
+    tmp_path, path, value, named
+) -> None:
     c = comparison(tmp_path, on_jax(set_at(path, value)))
     assert c.kind == verdicts.FASTER
     assert named in " ".join(f"{d.label} {d.fact}" for d in c.flags)
@@ -122,7 +124,20 @@ def test_tf32_on_both_sides_is_found_where_no_difference_shows_it(tmp_path: Path
 
     c = comparison(tmp_path, edit)
     assert c.kind == verdicts.NOT_COMPARABLE
-    assert "declares float32 but computed products in tf32" in verdicts.sentence(c)
+    assert "declares float32 but computed products in tf32" in sentences.sentence(c)
+
+
+def test_settings_for_float32_do_not_matter_where_bfloat16_is_computed(tmp_path: Path) -> None:
+    variants = {name: {**variant, "precision": "bfloat16"} for name, variant in TWO.items()}
+
+    def edit(run: Run, summary: dict[str, Any]) -> None:
+        engine = summary["contract"]["engine"]
+        engine["compute_dtype"] = "bfloat16"
+        if run.variant == "jax-jit":
+            engine["matmul_precision"] = "default"
+
+    (c,) = analysis.analyse(write(tmp_path, variants=variants, edit=edit)).comparisons
+    assert c.kind == verdicts.FASTER and c.flags == []
 
 
 def test_native_input_may_have_other_batches_because_it_is_declared(tmp_path: Path) -> None:

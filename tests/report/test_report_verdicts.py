@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from report_studies import STEP_SECONDS, TWO, VARIANTS, write
 
-from lockstep.report import analysis, contract, verdicts
+from lockstep.report import analysis, contract, sentences, verdicts
 from lockstep.report.load import Record
 from lockstep.report.verdicts import Comparison, Side
 
@@ -23,15 +23,15 @@ def test_a_variant_twice_as_fast_is_faster(tmp_path: Path) -> None:
     c = one(tmp_path)
     assert c.kind == verdicts.FASTER
     assert c.step_time.low < 0.5 < c.step_time.high
-    assert "jax-jit is faster: it takes 0.5" in verdicts.sentence(c)
-    assert "n = 5 pairs" in verdicts.sentence(c)
+    assert "jax-jit is faster: it takes 0.5" in sentences.sentence(c)
+    assert "n = 5 pairs" in sentences.sentence(c)
 
 
 def test_equal_variants_have_no_detectable_difference(tmp_path: Path) -> None:
     c = one(tmp_path, step_seconds=dict.fromkeys(STEP_SECONDS, 0.01))
     assert c.kind == verdicts.NO_DIFFERENCE
-    assert verdicts.sentence(c).startswith("No detectable difference")
-    assert "seeds would narrow" in verdicts.more_sentence(c)
+    assert sentences.sentence(c).startswith("No detectable difference")
+    assert "seeds would narrow" in sentences.more_sentence(c)
 
 
 def test_a_slowdown_of_3_percent_is_found_with_enough_seeds(tmp_path: Path) -> None:
@@ -47,14 +47,14 @@ def test_a_slowdown_of_3_percent_is_found_with_enough_seeds(tmp_path: Path) -> N
 def test_a_single_seed_gives_a_ratio_but_no_verdict(tmp_path: Path) -> None:
     c = one(tmp_path, seeds=1)
     assert c.kind == verdicts.ONE_PAIR
-    assert "no interval and no verdict" in verdicts.sentence(c)
-    assert "95%" not in verdicts.sentence(c)
+    assert "no interval and no verdict" in sentences.sentence(c)
+    assert "95%" not in sentences.sentence(c)
 
 
 def test_an_equal_metric_is_equivalent_and_a_worse_one_is_not(tmp_path: Path) -> None:
     same = one(tmp_path / "same")
     assert same.quality_kind == verdicts.EQUIVALENT
-    assert "the same in all 5 pairs" in verdicts.quality_sentence(same)
+    assert "the same in all 5 pairs" in sentences.quality_sentence(same)
 
     def worse(run, summary):
         if run.variant == "jax-jit":
@@ -62,7 +62,7 @@ def test_an_equal_metric_is_equivalent_and_a_worse_one_is_not(tmp_path: Path) ->
 
     worse_one = one(tmp_path / "worse", edit=worse)
     assert worse_one.quality_kind == verdicts.DIFFERENT
-    assert "not shown to be equivalent" in verdicts.quality_sentence(worse_one)
+    assert "not shown to be equivalent" in sentences.quality_sentence(worse_one)
 
 
 def test_the_margin_of_the_config_decides(tmp_path: Path) -> None:
@@ -80,20 +80,18 @@ def test_failed_parity_takes_the_verdict_away(tmp_path: Path) -> None:
 
     study = write(tmp_path, variants=VARIANTS)
     put_json(study.verdict("mnist_cnn"), parity_verdict(study, "mnist_cnn", fails="jax-jit"))
-    kinds = {
-        (c.baseline, c.candidate): c for c in analysis.analyse(study).comparisons
-    }
+    kinds = {(c.baseline, c.candidate): c for c in analysis.analyse(study).comparisons}
     assert kinds["torch-eager", "torch-compile"].kind != verdicts.NOT_COMPARABLE
     broken = kinds["torch-eager", "jax-jit"]
     assert broken.kind == broken.quality_kind == verdicts.NOT_COMPARABLE
-    assert "parity FAILS" in verdicts.sentence(broken)
-    assert "conv1.kernel differs by 5.0e-01" in verdicts.sentence(broken)
+    assert "parity FAILS" in sentences.sentence(broken)
+    assert "conv1.kernel differs by 5.0e-01" in sentences.sentence(broken)
 
 
 def test_parity_without_a_verdict_is_not_proven(tmp_path: Path) -> None:
     c = one(tmp_path, parity=False)
     assert c.kind == verdicts.NOT_COMPARABLE
-    assert "not proven" in verdicts.sentence(c)
+    assert "not proven" in sentences.sentence(c)
 
 
 def test_an_interval_that_the_correction_takes_back_is_explained(tmp_path: Path) -> None:
@@ -101,7 +99,7 @@ def test_an_interval_that_the_correction_takes_back_is_explained(tmp_path: Path)
     assert c.step_time.p < 0.05
     (first, *_) = verdicts.corrected([c, *[_with_p(c, 0.9)] * 60])
     assert first.kind == verdicts.NO_DIFFERENCE
-    assert "Holm's correction over 61 comparisons" in verdicts.sentence(first)
+    assert "Holm's correction over 61 comparisons" in sentences.sentence(first)
 
 
 def _with_p(c: Comparison, p: float) -> Comparison:
@@ -122,8 +120,13 @@ def side(template: Record, label: str, steps: np.ndarray) -> Side:
             "seed": seed,
         }
         runs[seed] = Record(
-            workload="w", variant=label, scale="1x1", seed=seed, folder=Path(label),
-            status="finished", summary=summary,
+            workload="w",
+            variant=label,
+            scale="1x1",
+            seed=seed,
+            folder=Path(label),
+            status="finished",
+            summary=summary,
         )
     facts: Mapping[int, contract.Facts] = {s: contract.facts(r) for s, r in runs.items()}
     return Side(label=label, runs=runs, facts=facts)

@@ -11,8 +11,7 @@ from lockstep.study import Study
 def build(study: Study, *, partial: bool = False) -> None:
     """Write ``report/index.html``, ``report.json``, ``tables/*.csv`` and ``figures/*``.
 
-    Args:
-        partial: runs may be missing; the page then says so.
+    With `partial` runs may be missing, and the page says so.
 
     Raises:
         UserError: runs are missing and `partial` is not set.
@@ -62,5 +61,3 @@ def tell(study: Study) -> list[str]:
     lines += [f"set apart: {item['name']}: {item['reason']}" for item in report["set_apart"]]
     lines.append(f"report: {study.report()}")
     return lines
-
-

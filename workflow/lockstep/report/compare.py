@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lockstep.errors import UserError
-from lockstep.report import analysis, contract, load, verdicts
+from lockstep.report import analysis, contract, load, proof, sentences, verdicts
 from lockstep.report.load import Record, Records
 from lockstep.report.verdicts import Comparison, Side
 from lockstep.study import Study
@@ -99,8 +99,11 @@ def compare(a: Path, b: Path) -> StudyComparison:
             zip((variant for _, variant, _ in shared), verdicts.corrected(made), strict=True)
         ),
         only=only,
-        apart=[(f"{name}: {what}", why) for name, r in zip(names, (first, second), strict=True)
-               for what, why in r.apart],
+        apart=[
+            (f"{name}: {what}", why)
+            for name, r in zip(names, (first, second), strict=True)
+            for what, why in r.apart
+        ],
     )
 
 
@@ -113,7 +116,7 @@ def _groups(records: Records) -> dict[Group, dict[int, Record]]:
 
 def _side(records: Records, runs: Mapping[int, Record], label: str) -> Side:
     one = next(iter(runs.values()))
-    problem = verdicts.parity_problem(records, one.workload, one.variant)
+    problem = proof.parity_problem(records, one.workload, one.variant)
     return Side(
         label=label,
         runs=runs,
@@ -126,8 +129,8 @@ def lines(comparison: StudyComparison) -> list[str]:
     """Return what the terminal shows."""
     result = [f"{comparison.b} against {comparison.a}"]
     for _, c in comparison.comparisons:
-        result.append(f"{c.workload} at {c.scale}: {verdicts.sentence(c)}")
-        result.append(f"  {verdicts.quality_sentence(c)}")
+        result.append(f"{c.workload} at {c.scale}: {sentences.sentence(c)}")
+        result.append(f"  {sentences.quality_sentence(c)}")
         result += [f"  flagged: {verdicts.difference_text(d)}" for d in c.flags]
         result += [f"  left out: seed {seed}: {why}" for seed, why in c.left_out]
     told = {
@@ -149,7 +152,8 @@ def as_json(comparison: StudyComparison) -> dict[str, Any]:
         "a": comparison.a,
         "b": comparison.b,
         "comparisons": [
-            {"variant": variant, **analysis.verdict_json(c)} for variant, c in comparison.comparisons
+            {"variant": variant, **analysis.verdict_json(c)}
+            for variant, c in comparison.comparisons
         ],
         "only": list(comparison.only),
         "set_apart": [{"name": name, "reason": why} for name, why in comparison.apart],

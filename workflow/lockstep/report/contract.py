@@ -62,9 +62,7 @@ class Rule:
 
 
 def _rule(pattern: str, label: str, level: str, touches: str, why: str) -> Rule:
-    return Rule(
-        pattern=re.compile(pattern), label=label, level=level, touches=touches, why=why
-    )
+    return Rule(pattern=re.compile(pattern), label=label, level=level, touches=touches, why=why)
 
 
 RULES = (
@@ -80,7 +78,9 @@ RULES = (
     _rule(r"topology\.window_steps", "steps of a window", FLAGGED, TIMING, "fenced less often"),
     _rule(r"device\.kind", "kind of device", BLOCKS, TIMING, "not the same means"),
     _rule(r"gpu\.model", "GPU model", BLOCKS, TIMING, "not the same means"),
-    _rule(r"gpu\.units", "GPU units", FLAGGED, TIMING, "units of one model differ by a few percent"),
+    _rule(
+        r"gpu\.units", "GPU units", FLAGGED, TIMING, "units of one model differ by a few percent"
+    ),
     _rule(r"gpu\.driver", "GPU driver", FLAGGED, TIMING, "drivers differ in speed"),
     _rule(r"host\.(cpu|instruction_set)", "CPU", BLOCKS, TIMING, "not the same means"),
     _rule(r"host\.cores", "CPU cores", BLOCKS, TIMING, "not the same means"),
@@ -145,18 +145,20 @@ _KNOWN = {"variant", "recipe", "determined_by", "engine", "topology", "host"}
 
 
 def _products(framework: str, engine: dict[str, Any]) -> str:
-    """Return how float32 products were computed: `ieee`, `tf32`, or what the record says."""
+    """Return how products were computed: `ieee` or `tf32` in float32, else the operands' type."""
+    torch_says = {str(engine.pop(k, None)) for k in ("matmul_float32", "convolution_float32")}
+    jax_says = str(engine.pop("matmul_precision", None))
+    if engine.get("compute_dtype") not in (None, "float32"):
+        return str(engine["compute_dtype"])  # settings for float32 touch nothing then
     if framework == "torch":
-        found = {str(engine.pop(k, None)) for k in ("matmul_float32", "convolution_float32")}
-        return "tf32" if "tf32" in found else "/".join(sorted(found))
+        return "tf32" if "tf32" in torch_says else "/".join(sorted(torch_says))
     # JAX's default on a GPU is TF32; on a CPU every setting is IEEE float32.
-    setting = str(engine.pop("matmul_precision", None))
-    if setting in ("highest", "float32"):
+    if jax_says in ("highest", "float32"):
         return "ieee"
-    if setting in ("None", "default", "tensorfloat32"):
-        on_cpu = engine.get("device", "cpu") == "cpu" and setting != "tensorfloat32"
+    if jax_says in ("None", "default", "tensorfloat32"):
+        on_cpu = engine.get("device", "cpu") == "cpu" and jax_says != "tensorfloat32"
         return "ieee" if on_cpu else "tf32"
-    return setting
+    return jax_says
 
 
 def _cuda(engine: dict[str, Any]) -> dict[str, str | None]:
@@ -207,13 +209,13 @@ def diff(
         level, label, touches, why = _judge(name, values, pairs[0], between_studies)
         if level == IGNORED:
             continue
-        baseline, candidate = (_shown(side) for side in zip(*values, strict=True))
+        was, has = (_shown(side) for side in zip(*values, strict=True))
         result.append(
             Difference(
                 fact=name,
                 label=label,
-                baseline=baseline,
-                candidate=candidate,
+                baseline=was,
+                candidate=has,
                 level=level,
                 touches=touches,
                 why=why,
@@ -242,6 +244,8 @@ def _judge(
         return DECLARED, label, touches, "a variant declares its own input"
     if name.startswith("precision.") and a["variant.precision"] != b["variant.precision"]:
         return DECLARED, label, touches, "the variants declare another precision"
+    if name == "cuda.version" and a["cuda.generation"] != b["cuda.generation"]:
+        return IGNORED, label, touches, "said by the generation"
     if name == "cache" and any("none" in pair for pair in values):
         return IGNORED, label, touches, "nothing is compiled on one side"
     if name == "code":
@@ -292,7 +296,6 @@ def _shown(values: Iterable[Any]) -> tuple[str, ...]:
 def undeclared_precision(facts: Facts) -> str | None:
     """Return what is wrong if a run computed at another precision than its variant declares."""
     declared, products = facts["variant.precision"], facts["precision.products"]
-    expected = {"float32": "ieee", "float64": "ieee", "tf32": "tf32"}.get(declared)
-    if expected and {products} & {"ieee", "tf32"} - {expected}:
+    if {"float32": "ieee", "tf32": "tf32"}.get(declared, products) != products:
         return f"declares {declared} but computed products in {products}"
     return None

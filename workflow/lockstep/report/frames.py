@@ -114,7 +114,7 @@ def _results(record: Record) -> dict[str, Any]:
     flops = summary.get("flops", {})
     row: dict[str, Any] = {
         "steps": summary["steps"],
-        **{k: v for k, v in summary["metrics"].items()},
+        **summary["metrics"],
         "metric_name": f"test_{target['metric']}",
         "metric": summary["metrics"].get(f"test_{target['metric']}", float("nan")),
         "target_value": target["value"],

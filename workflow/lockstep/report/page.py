@@ -1,6 +1,7 @@
 """The page: one HTML file that needs nothing else."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,20 @@ import jinja2
 from markupsafe import Markup
 
 from lockstep import __version__
-from lockstep.report import figures, load, measures, verdicts
+from lockstep.report import (
+    contract,
+    drawing,
+    figures_learning,
+    figures_speed,
+    load,
+    proof,
+    sentences,
+    verdicts,
+)
 from lockstep.report.analysis import Analysis, WorkloadPart
-from lockstep.report.figures import Picture
-from lockstep.report.tables import Absent, Table, shown
+from lockstep.report.columns import groups as grouped
+from lockstep.report.drawing import Picture
+from lockstep.report.tables import Absent, Column, Table, aligned, shown
 from lockstep.report.verdicts import Comparison
 
 HERE = Path(__file__).resolve().parent
@@ -36,32 +47,32 @@ BADGES = {
 
 def draw(analysis: Analysis) -> dict[str, list[Picture]]:
     """Return all figures by workload; those over the whole study under an empty name."""
-    styles = figures.looks(analysis.records.study.config["variants"])
+    styles = drawing.looks(analysis.records.study.config["variants"])
     drawn = {part.name: list(_pictures(analysis, part, styles)) for part in analysis.workloads}
-    study = [figures.forest(analysis.comparisons, styles)]
+    study = [figures_speed.forest(analysis.comparisons, styles)]
     if analysis.profile is not None:
-        study.append(figures.profile_steps(analysis.profile, styles))
+        study.append(figures_speed.profile_steps(analysis.profile, styles))
     drawn[""] = [picture for picture in study if picture]
     return drawn
 
 
 def _pictures(
-    analysis: Analysis, part: WorkloadPart, styles: Mapping[str, figures.Look]
+    analysis: Analysis, part: WorkloadPart, styles: Mapping[str, drawing.Look]
 ) -> Sequence[Picture]:
     records, name = analysis.records, part.name
     verdict = records.parity.get(name)
-    made = [figures.parity_curves(name, verdict, styles) if verdict else None]
+    made = [figures_learning.parity_curves(name, verdict, styles) if verdict else None]
     if part.runs["finished"].any():
-        groups = list(measures.groups(records, part.runs))
+        groups = list(grouped(records, part.runs))
         first = records.study.config["scales"][0]
         metric = records.study.workload(name)["target"]["metric"]
         made += [
-            figures.loss_curves(name, part.epochs[part.epochs["scale"] == first], styles),
-            figures.difference_curves(name, part.curves),
-            figures.dots(
+            figures_learning.loss_curves(name, part.epochs[part.epochs["scale"] == first], styles),
+            figures_learning.difference_curves(name, part.curves),
+            figures_speed.dots(
                 f"{name}-final-metric", f"Final test {metric}", groups, "metric", "", styles
             ),
-            figures.dots(
+            figures_speed.dots(
                 f"{name}-time-to-target",
                 "Training time to the target",
                 groups,
@@ -70,13 +81,13 @@ def _pictures(
                 styles,
                 censored="target_reached",
             ),
-            figures.dots(
+            figures_speed.dots(
                 f"{name}-step-time", "Step time", groups, "step_median", "ms", styles, scale=1e3
             ),
-            figures.split_bars(name, part.tables["time-split"].rows),
+            figures_speed.split_bars(name, part.tables["time-split"].rows),
         ]
         if "scaling" in part.tables:
-            made.append(figures.scaling_lines(name, part.tables["scaling"].rows, styles))
+            made.append(figures_speed.scaling_lines(name, part.tables["scaling"].rows, styles))
     return [picture for picture in made if picture]
 
 
@@ -94,7 +105,9 @@ def render(analysis: Analysis, drawn: Mapping[str, Sequence[Picture]]) -> str:
         counts=analysis.runs["status"].value_counts().to_dict(),
         total=len(analysis.runs),
         partial=analysis.partial,
-        unfinished=[r for r in analysis.records.runs if r.status not in (load.FINISHED, load.FAILED)],
+        unfinished=[
+            r for r in analysis.records.runs if r.status not in (load.FINISHED, load.FAILED)
+        ],
         apart=analysis.apart,
         variants=list(config["variants"]),
         scales=config["scales"],
@@ -112,14 +125,25 @@ def render(analysis: Analysis, drawn: Mapping[str, Sequence[Picture]]) -> str:
             for part in analysis.workloads
         ],
         tables={k: table(t) for k, t in analysis.tables.items()},
+        contract=_contract(analysis.tables["contract"]),
         threats=analysis.threats,
         options=analysis.options,
     )
 
 
+def _contract(source: Table) -> dict[str, dict[str, Any]]:
+    """Return the contract diff in two: what is flagged or worse, and what is declared."""
+    declared = [row for row in source.rows if row["level"] == contract.DECLARED]
+    others = [row for row in source.rows if row["level"] != contract.DECLARED]
+    return {
+        "flagged": table(replace(source, rows=others, title="Undeclared differences")),
+        "declared": table(replace(source, rows=declared, title="Declared differences", note="")),
+    }
+
+
 def _inlined(pictures: Sequence[Picture]) -> dict[str, dict[str, Any]]:
     return {
-        p.name: {"svg": Markup(figures.inline(p)), "title": p.title, "note": p.note}
+        p.name: {"svg": Markup(drawing.inline(p)), "title": p.title, "note": p.note}
         for p in pictures
     }
 
@@ -146,7 +170,7 @@ def answers(analysis: Analysis) -> list[dict[str, Any]]:
 
 def _parity(analysis: Analysis, workload: str) -> dict[str, str]:
     words = {
-        v: verdicts.parity_word(analysis.records, workload, v)
+        v: proof.parity_word(analysis.records, workload, v)
         for v in analysis.records.study.config["variants"]
     }
     verdict = analysis.records.parity.get(workload)
@@ -167,9 +191,9 @@ def _card(c: Comparison) -> dict[str, Any]:
         "word": word,
         "candidate": c.candidate,
         "baseline": c.baseline,
-        "sentence": verdicts.sentence(c),
-        "quality": verdicts.quality_sentence(c),
-        "more": verdicts.more_sentence(c),
+        "sentence": sentences.sentence(c),
+        "quality": sentences.quality_sentence(c),
+        "more": sentences.more_sentence(c),
         "problems": [*c.problems, *c.timing_problems][1:],
         "flags": [verdicts.difference_text(d) for d in c.flags],
         "left_out": [f"Seed {seed} is left out: {why}." for seed, why in c.left_out],
@@ -177,28 +201,42 @@ def _card(c: Comparison) -> dict[str, Any]:
 
 
 def table(source: Table) -> dict[str, Any]:
-    """Return a table as the template wants it: texts and classes."""
+    """Return a table as the template wants it: texts and classes.
+
+    A column that nobody could fill, for one reason, becomes a sentence below the table.
+    """
     rows = source.rows
     if len(rows) > MOST_ROWS:
         odd = [row for row in rows if row.get("status", load.FINISHED) != load.FINISHED]
         even = [row for row in rows if row.get("status", load.FINISHED) == load.FINISHED]
         rows = [*odd, *even][:MOST_ROWS]
+    values = {c.key: [row.get(c.key) for row in rows] for c in source.columns}
+    empty = {c.label: reason for c in source.columns if (reason := _all_absent(values[c.key]))}
+    columns = [aligned(c, values[c.key]) for c in source.columns if c.label not in empty]
     return {
         "name": source.name,
         "title": source.title,
         "note": source.note,
+        "empty": [f"{label}: absent, {reason}." for label, reason in empty.items()],
         "hidden": len(source.rows) - len(rows),
         "head": [
             {"label": c.label, "unit": "" if c.unit == "count" else c.unit, "numeric": c.numeric}
-            for c in source.columns
+            for c in columns
         ],
-        "rows": [[_cell(row.get(c.key), c) for c in source.columns] for row in rows],
+        "rows": [[_cell(row.get(c.key), c) for c in columns] for row in rows],
     }
 
 
-def _cell(value: Any, column: Any) -> dict[str, Any]:
-    return {
-        "text": shown(value, column),
-        "numeric": column.numeric,
-        "absent": isinstance(value, Absent),
-    }
+def _all_absent(values: Sequence[Any]) -> str | None:
+    """Return the reason if all values are absent for the same one."""
+    reasons = {v.reason if isinstance(v, Absent) else None for v in values}
+    return reasons.pop() if len(reasons) == 1 else None
+
+
+def _cell(value: Any, column: Column) -> dict[str, str]:
+    text = shown(value, column)
+    if isinstance(value, Absent):
+        return {"text": text, "class": "absent"}
+    if column.numeric and not isinstance(value, str):
+        return {"text": text, "class": "n"}
+    return {"text": text, "class": "long" if len(text) > 36 else ""}

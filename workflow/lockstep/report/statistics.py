@@ -97,7 +97,7 @@ def bootstrap_interval(
         batch=max(1, 4_000_000 // values.size),
         rng=np.random.default_rng(RANDOM_STATE),
     )
-    return result.confidence_interval.low, result.confidence_interval.high
+    return np.asarray(result.confidence_interval.low), np.asarray(result.confidence_interval.high)
 
 
 def ratio(baseline: np.ndarray, candidate: np.ndarray) -> Ratio:
@@ -131,7 +131,9 @@ def ratio(baseline: np.ndarray, candidate: np.ndarray) -> Ratio:
         high=float(np.exp(high)),
         p=p,
         log_sd=sd,
-        method="expanded percentile bootstrap of log ratios" if large else "t interval of log ratios",
+        method="expanded percentile bootstrap of log ratios"
+        if large
+        else "t interval of log ratios",
     )
 
 
@@ -194,8 +196,7 @@ def mean_interval(values: np.ndarray) -> tuple[float, float | None, float | None
 def censored_median(times: np.ndarray, reached: np.ndarray) -> float | None:
     """Return the Kaplan-Meier median of times ``(n,)``; None if half of them never got there.
 
-    Args:
-        reached: where False, the time is only a lower bound.
+    Where `reached` is False, the time is only a lower bound.
     """
     data = stats.CensoredData.right_censored(times, ~reached)
     survival = stats.ecdf(data).sf

@@ -4,7 +4,7 @@ import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -77,6 +77,23 @@ def shown(value: Any, column: Column) -> str:
             return number(value * column.scale, column.digits)
         return grouped(str(value))
     return str(value)
+
+
+def aligned(column: Column, values: Sequence[Any]) -> Column:
+    """Return a column with one number of decimals for all its values, so that points align.
+
+    The smallest value keeps `digits` digits, less one; a column whose values span more than four
+    powers of ten stays as it is.
+    """
+    sizes = [
+        abs(v * column.scale)
+        for v in values
+        if isinstance(v, (int, float)) and math.isfinite(v) and v != 0
+    ]
+    if column.digits is None or not sizes or max(sizes) > 1e4 * min(sizes) or min(sizes) < 1e-3:
+        return column
+    decimals = max(0, column.digits - 2 - math.floor(math.log10(min(sizes))))
+    return replace(column, decimals=decimals)
 
 
 def number(value: float, digits: int = 3) -> str:

@@ -1,4 +1,4 @@
-"""Threats to validity, generated from what was measured: what a sceptical reader would ask first."""
+"""Threats to validity, generated from what was measured: what a sceptic would ask first."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -32,9 +32,7 @@ class Threat:
     what: str
 
 
-def find(
-    records: Records, runs: pd.DataFrame, comparisons: Sequence[Comparison]
-) -> list[Threat]:
+def find(records: Records, runs: pd.DataFrame, comparisons: Sequence[Comparison]) -> list[Threat]:
     """Return what threatens the verdicts of a study."""
     return [
         *_study(records, runs, comparisons),
@@ -62,8 +60,8 @@ def _study(
             where=everywhere,
             what=(
                 f"{split[0]} of {split[1]} pairs did not share a job: what the machine did "
-                "meanwhile is part of their ratio. `blocks: {paired: true}` puts all variants of a "
-                "seed into one."
+                "meanwhile is part of their ratio. With “blocks: {paired: true}” in the config all "
+                "variants of a seed share one."
             ),
         )
     machines = {str(run.summary["contract"]["host"].get("node")) for run in with_summary}
@@ -98,7 +96,7 @@ def _study(
     yield Threat(
         name="Reach of the parity proof",
         where=everywhere,
-        what=f"Parity was proven with the weights of seed {seed} over {steps} steps, not at every step.",
+        what=f"Parity was proven with the weights of seed {seed} over {steps} steps, not for all.",
     )
 
 
@@ -106,14 +104,15 @@ def _device(summary: Any) -> str:
     return str(summary["contract"]["engine"].get("device", "cpu"))
 
 
-def _split_pairs(
-    records: Records, comparisons: Sequence[Comparison]
-) -> tuple[int, int] | None:
+def _split_pairs(records: Records, comparisons: Sequence[Comparison]) -> tuple[int, int] | None:
     """Return how many pairs did not share a job, and of how many; None if all did."""
     if records.study.config["blocks"]["paired"]:
         jobs = {run.key: _job(run.summary) for run in records.runs if run.summary}
         pairs = [
-            (jobs[c.workload, c.baseline, c.scale, seed], jobs[c.workload, c.candidate, c.scale, seed])
+            (
+                jobs[c.workload, c.baseline, c.scale, seed],
+                jobs[c.workload, c.candidate, c.scale, seed],
+            )
             for c in comparisons
             for seed in c.seeds
         ]
@@ -178,7 +177,7 @@ def _steps(runs: pd.DataFrame) -> Iterator[Threat]:
             yield Threat(
                 name="Short runs",
                 where=where,
-                what=f"{int(group['windows'].min())} steady windows in the shortest run; ten are few.",
+                what=f"{int(group['windows'].min())} steady windows in the shortest run are few.",
             )
 
 
@@ -201,7 +200,7 @@ def _starts(runs: pd.DataFrame) -> Iterator[Threat]:
             yield Threat(
                 name="Mixed caches",
                 where=where,
-                what=f"Compilation started with different caches ({counts}); step times are not touched.",
+                what=f"Compilation found different caches ({counts}); step times are not touched.",
             )
 
 

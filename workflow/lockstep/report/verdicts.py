@@ -6,13 +6,14 @@ there is none where parity or the contracts say that the runs are not comparable
 """
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from lockstep.report import contract, statistics
+from lockstep.report import contract, proof, statistics
 from lockstep.report.contract import BLOCKS, FLAGGED, PREPARATION, TIMING, Difference, Facts
 from lockstep.report.load import FINISHED, Key, Record, Records
 from lockstep.report.statistics import Equivalence, Ratio
@@ -111,8 +112,8 @@ class Comparison:
             return ONE_PAIR
         if self.quality_p_holm < ALPHA:
             return EQUIVALENT
-        outside = self.quality.low is not None and self.quality.high is not None
-        if outside and not self.quality.low <= 0 <= self.quality.high:
+        low, high = self.quality.low, self.quality.high
+        if low is not None and high is not None and not low <= 0 <= high:
             return DIFFERENT
         return UNDECIDED
 
@@ -162,38 +163,13 @@ def _side(
     scale: str,
 ) -> Side:
     keys = {seed: (workload, variant, scale, seed) for seed in records.study.config["seeds"]}
-    problem = parity_problem(records, workload, variant)
+    problem = proof.parity_problem(records, workload, variant)
     return Side(
         label=variant,
         runs={seed: by_key[key] for seed, key in keys.items()},
         facts={seed: known[key] for seed, key in keys.items() if key in known},
         problems=[problem] if problem else [],
     )
-
-
-def parity_problem(records: Records, workload: str, variant: str) -> str | None:
-    """Return why a variant may not be compared as far as parity goes, None if it may."""
-    verdict = records.parity.get(workload)
-    if verdict is None:
-        return f"parity of {workload} is not proven: there is no readable verdict"
-    trace = records.study.traced[variant]
-    if trace == verdict["reference"]:
-        return None
-    comparison = verdict["comparisons"].get(trace)
-    if comparison is None:
-        return f"parity of {variant} is not proven: the verdict does not name it"
-    for rung in comparison["rungs"]:
-        if not rung["passed"]:
-            return (
-                f"parity FAILS: {variant} is not {verdict['reference']} at {rung['precision']} "
-                f"{rung['name']}, where {rung['first']} differs by {_short(rung['first_value'])} "
-                f"(allowed {_short(rung['tolerance'])})"
-            )
-    return None
-
-
-def _short(value: Any) -> str:
-    return f"{value:.1e}" if isinstance(value, float) else str(value)
 
 
 def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
@@ -237,7 +213,9 @@ def compare(
     facts = [(baseline.facts[seed], candidate.facts[seed]) for seed in seeds]
     differences = contract.diff(facts, between_studies=between_studies) if facts else []
     problems = [*baseline.problems, *candidate.problems]
-    problems += [difference_text(d) for d in differences if d.level == BLOCKS and d.touches != TIMING]
+    problems += [
+        difference_text(d) for d in differences if d.level == BLOCKS and d.touches != TIMING
+    ]
     problems += _undeclared(baseline, seeds) + _undeclared(candidate, seeds)
     timing = [difference_text(d) for d in differences if d.level == BLOCKS and d.touches == TIMING]
     return Comparison(
@@ -273,12 +251,19 @@ def _undeclared(side: Side, seeds: Sequence[int]) -> list[str]:
     return [f"{side.label} {what}" for what in sorted(filter(None, found))]
 
 
+HASH = re.compile(r"[0-9a-f]{40,}")
+
+
 def difference_text(difference: Difference) -> str:
     """Return what differed, in one clause."""
     seen = f"{' / '.join(difference.baseline)} against {' / '.join(difference.candidate)}"
-    if all(len(v) > 30 for v in (*difference.baseline, *difference.candidate)):
-        seen = "their hashes differ"
-    where = "" if difference.pairs == difference.of else f" in {difference.pairs} of {difference.of} pairs"
+    if any(HASH.fullmatch(v) for v in (*difference.baseline, *difference.candidate)):
+        seen = "their hashes are not the same"
+    where = (
+        ""
+        if difference.pairs == difference.of
+        else f" in {difference.pairs} of {difference.of} pairs"
+    )
     return f"{difference.label} ({difference.fact}) differs{where}: {seen}; {difference.why}"
 
 
@@ -312,101 +297,3 @@ def _quality(a: Sequence[Record], b: Sequence[Record], margin: float) -> Equival
         return None
     first, second = (np.array([run.summary["metrics"][name] for run in s]) for s in (a, b))
     return statistics.equivalence(first, second, margin)
-
-
-# In words -------------------------------------------------------------------------------------
-
-
-def sentence(c: Comparison) -> str:
-    """Return the verdict on time, in one sentence."""
-    if c.kind == NOT_COMPARABLE:
-        return (
-            f"{c.candidate} and {c.baseline} are not comparable"
-            + (" in time" if not c.problems else "")
-            + f": {[*c.problems, *c.timing_problems][0]}."
-        )
-    if c.step_time is None:
-        why = f"seed {c.left_out[0][0]}: {c.left_out[0][1]}" if c.left_out else "no steady state"
-        return f"{c.candidate} and {c.baseline} have no pair of finished runs to compare ({why})."
-    times = f"{c.step_time.value:.{_digits(c.step_time)}f} times the step time of {c.baseline}"
-    if c.kind == ONE_PAIR:
-        return (
-            f"{c.candidate} took {times} in the only pair of runs; "
-            "one pair gives no interval and no verdict."
-        )
-    interval = f"(95% interval {interval_text(c.step_time)}, n = {c.step_time.n} pairs)"
-    if c.kind == NO_DIFFERENCE:
-        return f"No detectable difference: {c.candidate} takes {times} {interval}{_after_holm(c)}."
-    return f"{c.candidate} is {c.kind}: it takes {times} {interval}."
-
-
-def _after_holm(c: Comparison) -> str:
-    """Explain an interval that excludes 1 where the correction still sees no difference."""
-    if c.step_time is None or c.step_time.p is None or c.step_time.p >= ALPHA:
-        return ""
-    return f", which is not enough after Holm's correction over {c.family} comparisons"
-
-
-def interval_text(r: Ratio) -> str:
-    """Return a ratio's interval, with as many digits as it deserves."""
-    if r.low is None or r.high is None:
-        return "none from one pair"
-    digits = _digits(r)
-    return f"{r.low:.{digits}f} to {r.high:.{digits}f}"
-
-
-def _digits(r: Ratio) -> int:
-    if r.low is None or r.high is None:
-        return 2
-    return 3 if (r.high - r.low) / r.value < 0.05 else 2
-
-
-def quality_sentence(c: Comparison) -> str:
-    """Return the verdict on the final metric, in one sentence."""
-    name, test = c.metric.replace("_", " "), c.quality
-    if c.quality_kind == NOT_COMPARABLE:
-        return f"No statement on {name}: the runs are not comparable."
-    if test is None:
-        return f"No statement on {name}: there is no pair of finished runs."
-    if test.n > 1 and test.difference == 0 and test.sd == 0:
-        return f"Final {name} is equivalent within ±{test.margin:g}: the same in all {test.n} pairs."
-    differs = f"{test.difference:+.4f}"
-    if c.quality_kind == ONE_PAIR:
-        return f"Final {name} differs by {differs} in the only pair; that decides nothing."
-    interval = f"{differs} (90% interval {test.low:+.4f} to {test.high:+.4f}, n = {test.n} pairs)"
-    if c.quality_kind == EQUIVALENT:
-        return f"Final {name} is equivalent within ±{test.margin:g}: {interval}."
-    if c.quality_kind == DIFFERENT:
-        return f"Final {name} is not shown to be equivalent within ±{test.margin:g} and differs: {interval}."
-    return f"Final {name} is not shown to be equivalent within ±{test.margin:g}: {interval}."
-
-
-def more_sentence(c: Comparison) -> str | None:
-    """Return what would have to change to know more; None where nothing sensible can be said."""
-    if c.kind in (NOT_COMPARABLE, NO_PAIR):
-        return None
-    if c.kind == ONE_PAIR:
-        return "At least two seeds give an interval; five or more give a useful one."
-    if c.step_time is None or c.step_time.log_sd is None:
-        return None
-    needed = c.seeds_needed
-    if needed is not None and needed <= c.step_time.n:
-        return f"The interval is within ±{c.precision:.0%} already."
-    for precision in sorted({c.precision, *COARSER}):
-        within = statistics.seeds_needed(c.step_time.log_sd, precision)
-        if precision >= c.precision and within is not None and c.step_time.n < within <= FEASIBLE:
-            return f"About {within} seeds would narrow the interval to ±{precision:.0%}."
-    spread = np.expm1(c.step_time.log_sd)
-    return f"Pairs differ by ±{spread:.0%}: a quieter machine would tell more than more seeds."
-
-
-COARSER = (0.05, 0.10, 0.25)
-"""Precisions that are named where the one of the config needs more than FEASIBLE seeds."""
-
-FEASIBLE = 100
-
-
-def parity_word(records: Records, workload: str, variant: str) -> str:
-    """Return PASS, FAIL or NOT PROVEN for a variant."""
-    problem = parity_problem(records, workload, variant)
-    return "PASS" if problem is None else "FAIL" if "FAILS" in problem else "NOT PROVEN"

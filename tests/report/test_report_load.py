@@ -1,0 +1,246 @@
+"""Whatever lies in a study's folder, the report names what it cannot use and reports the rest."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from report_studies import TWO, put_csv, put_json, write, write_manifest
+
+from lockstep.errors import UserError
+from lockstep.report import analysis, build, load, soundness, tables
+from lockstep.report.load import Record
+from lockstep.study import Study
+
+
+def edited(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change a summary in place."""
+    path = folder / "summary.json"
+    summary = json.loads(path.read_text())
+    change(summary)
+    path.write_text(json.dumps(summary))
+
+
+def first(root: Path, damage: Callable[[Path, Study], None]) -> Record:
+    """Write a study, damage its first run, and return that run as it is read."""
+    study = write(root, variants=TWO, seeds=3, manifests=False)
+    damage(study.run_folder(study.runs[0]), study)
+    records = load.load(study)
+    assert all(run.status == load.FINISHED for run in records.runs[1:])
+    return records.runs[0]
+
+
+def text(name: str, content: str) -> Callable[[Path, Study], None]:
+    return lambda folder, study: (folder / name).write_text(content) and None
+
+
+def change(**values: Any) -> Callable[[Path, Study], None]:
+    return lambda folder, study: edited(folder, lambda summary: summary.update(values))
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (lambda f, s: (f / "summary.json").write_text(""), "summary.json is empty"),
+        (text("summary.json", '{"schema": "lockstep-rec'), "not whole"),
+        (text("summary.json", "[1, 2]"), "names no schema"),
+        (text("summary.json", '{"schema": "lockstep-record/1"}'), "no sound field 'study'"),
+        (change(schema="lockstep-record/0"), "schema 'lockstep-record/0'; this version reads"),
+        (change(study="other"), "foreign: it is the record of other/"),
+        (change(seed=7), "foreign"),
+        (change(status="done"), "contradictory: its status is 'done'"),
+        (change(steps=140), "contradictory: 140 steps, but windows.csv has 150"),
+        (change(total_steps=300), "contradictory: finished after 150 of 300 steps"),
+        (change(seconds={"training": -1.0}), "contradictory: training took -1.0 seconds"),
+        (change(metrics={"train_loss": 0.5}), "contradictory: train_loss is not what"),
+        (change(contract={}), "no sound field 'contract.variant'"),
+        (text("epochs.csv", ""), "epochs.csv has no row"),
+        (text("epochs.csv", "epoch,step,train_loss\n0,1"), "epochs.csv is truncated"),
+        (text("windows.csv", "this is\nnot,a\ntable\n"), "windows.csv is truncated"),
+        (text("windows.csv", "step,steps\n0,ten\n"), "windows.csv is not a table of numbers"),
+        (text("windows.csv", "step,steps\n0,150\n"), "windows.csv has no column"),
+        (lambda f, s: (f / "epochs.csv").unlink(), "epochs.csv cannot be read"),
+    ],
+)
+def test_an_unsound_record_is_set_apart_by_name(tmp_path, damage, named: str) -> None:
+    record = first(tmp_path, damage)
+    assert record.status == load.APART
+    assert named in record.reason
+
+
+def test_bytes_that_are_no_text_are_set_apart(tmp_path: Path) -> None:
+    for name in ("summary.json", "epochs.csv", "windows.csv"):
+        record = first(
+            tmp_path / name, lambda f, s, name=name: (f / name).write_bytes(bytes(range(256)))
+        )
+        assert record.status == load.APART and name in record.reason
+
+
+def test_a_run_of_another_configuration_is_set_apart(tmp_path: Path) -> None:
+    def other_rate(folder: Path, study: Study) -> None:
+        edited(folder, lambda s: s["contract"]["recipe"].update(epochs=99))
+
+    assert "another recipe" in first(tmp_path, other_rate).reason
+
+
+def test_a_nan_run_is_a_failed_row_with_its_reason(tmp_path: Path) -> None:
+    record = first(tmp_path, change(status="failed", reason="the loss is nan at step 149"))
+    assert (record.status, record.reason) == (load.FAILED, "the loss is nan at step 149")
+
+
+def test_a_finished_run_whose_metric_is_not_finite_has_failed(tmp_path: Path) -> None:
+    def nan(folder: Path, study: Study) -> None:
+        edited(folder, lambda s: s["metrics"].update(train_loss=float("nan")))
+
+    record = first(tmp_path, nan)
+    assert record.status == load.FAILED and "train_loss is nan" in record.reason
+
+
+@pytest.mark.parametrize(
+    ("reason", "status", "named"),
+    [
+        ("interrupted", load.INTERRUPTED, "start again"),
+        ("signal 9", load.FAILED, "memory"),
+        ("exit status 1", load.FAILED, "exit status 1"),
+    ],
+)
+def test_a_run_that_left_only_a_failure_says_why(tmp_path, reason, status, named) -> None:
+    def damage(folder: Path, study: Study) -> None:
+        (folder / "summary.json").unlink()
+        put_json(folder / "failure.json", {"identity": "x", "reason": reason})
+
+    record = first(tmp_path, damage)
+    assert record.status == status and named in record.reason
+
+
+def test_runs_that_never_started_or_left_nothing_are_missing(tmp_path: Path) -> None:
+    study = write(tmp_path, variants=TWO, seeds=2, skip=lambda run: run.seed == 1)
+    put_json(study.run_folder(study.runs[2]) / "run.json", {})
+    records = load.load(study)
+    assert [(r.status, r.reason) for r in records.runs[2:]] == [
+        (load.MISSING, "started, but left no record"),
+        (load.MISSING, "never started"),
+    ]
+
+
+def test_a_run_that_the_config_does_not_ask_for_is_named(tmp_path: Path) -> None:
+    study = write(tmp_path, variants=TWO, seeds=2)
+    stranger = study.root / "runs" / "mnist_cnn" / "old-variant" / "1x1" / "seed-0"
+    stranger.mkdir(parents=True)
+    assert load.load(study).apart == [
+        ("runs/mnist_cnn/old-variant/1x1/seed-0", "the study's config does not ask for this run")
+    ]
+
+
+def test_a_manifest_of_an_earlier_run_binds_nothing(tmp_path: Path) -> None:
+    study = write(tmp_path, variants=TWO, seeds=2)
+    edited(study.run_folder(study.runs[0]), lambda s: s.update(identity="9" * 64))
+    assert load.load(study).runs[0].status == load.FINISHED
+
+
+def test_a_broken_manifest_keeps_no_run_from_being_read(tmp_path: Path) -> None:
+    study = write(tmp_path, variants=TWO, seeds=2)
+    for name in study.blocks:
+        study.manifest(name).write_text("{")
+    assert all(run.status == load.FINISHED for run in load.load(study).runs)
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ("", "not whole"),
+        ('{"schema": "lockstep-parity/9"}', "not a parity verdict that this version reads"),
+        ('{"schema": "lockstep-parity/1", "workload": "other"}', "foreign"),
+        ('{"schema": "lockstep-parity/1", "workload": "mnist_cnn"}', "no comparisons"),
+    ],
+)
+def test_an_unsound_parity_verdict_proves_nothing(tmp_path, content: str, named: str) -> None:
+    study = write(tmp_path, variants=TWO, seeds=2)
+    study.verdict("mnist_cnn").write_text(content)
+    found = analysis.analyse(study)
+    ((name, reason),) = found.apart
+    assert name == "parity/mnist_cnn/verdict.json" and named in reason
+    assert found.comparisons[0].kind == "not comparable"
+
+
+def test_a_parity_verdict_that_contradicts_itself_proves_nothing(tmp_path: Path) -> None:
+    study = write(tmp_path, variants=TWO, seeds=2)
+    path = study.verdict("mnist_cnn")
+    verdict = json.loads(path.read_text())
+    verdict["comparisons"]["jax-jit"]["rungs"][2]["passed"] = False
+    path.write_text(json.dumps(verdict))
+    assert "contradictory" in load.load(study).apart[0][1]
+
+
+def test_steps_that_contradict_the_summary_are_not_drawn(tmp_path: Path) -> None:
+    study = write(tmp_path, variants=TWO, seeds=2)
+    path = study.run_folder(study.runs[0]) / "steps.npz"
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    np.savez(path, **{**arrays, "checksum": arrays["checksum"][::-1]})
+    (study.run_folder(study.runs[1]) / "steps.npz").write_bytes(b"PK\x03\x04")
+    reasons = [reason for _, reason in analysis.analyse(study).apart]
+    assert any("its batches are not those of the summary" in r for r in reasons)
+    assert any("not readable" in r for r in reasons)
+
+
+# What becomes of it in the report -------------------------------------------------------------
+
+
+def test_a_study_with_missing_runs_is_refused_unless_it_may_be_partial(tmp_path: Path) -> None:
+    study = write(tmp_path, variants=TWO, seeds=3, skip=lambda run: run.seed == 2)
+    with pytest.raises(UserError, match=r"2 of 6 runs have not ended.*seed-2.*--partial"):
+        build.build(study)
+    build.build(study, partial=True)
+    page = study.report().read_text()
+    assert "This is a partial report" in page
+    assert "2 of 6 runs are missing" in page
+
+
+def test_a_whole_study_does_not_say_that_it_is_partial(tmp_path: Path) -> None:
+    study = write(tmp_path, variants=TWO, seeds=2)
+    build.build(study)
+    assert "partial report" not in study.report().read_text()
+
+
+def test_a_study_without_any_record_still_has_a_report(tmp_path: Path) -> None:
+    study = write(tmp_path, variants=TWO, seeds=2, skip=lambda run: True, parity=False)
+    build.build(study, partial=True)
+    page = study.report().read_text()
+    assert "no run of this workload finished" in page
+    assert "never started" in page
+
+
+def test_failed_runs_alone_make_a_report_too(tmp_path: Path) -> None:
+    study = write(
+        tmp_path,
+        variants=TWO,
+        seeds=2,
+        edit=lambda run, s: s.update(status="failed", reason="the loss is nan at step 149"),
+    )
+    build.build(study)
+    assert "the loss is nan at step 149" in study.report().read_text()
+
+
+def test_a_run_without_a_steady_state_has_an_absent_step_time(tmp_path: Path) -> None:
+    reason = {"absent": "the run had no window after its first"}
+    study = write(tmp_path, variants=TWO, seeds=2, edit=lambda run, s: s.update(steady=reason))
+    found = analysis.analyse(study)
+    table = found.workloads[0].tables["step-time"]
+    assert table.rows[0]["step_median"] == tables.Absent(reason=reason["absent"])
+    assert found.comparisons[0].kind == "no pair"
+    build.build(study)
+    assert "absent, the run had no window after its first" in study.report().read_text()
+
+
+def test_epochs_may_hold_more_columns_than_are_known(tmp_path: Path) -> None:
+    study = write(tmp_path, variants=TWO, seeds=2, manifests=False)
+    folder = study.run_folder(study.runs[0])
+    columns = soundness.read_columns((folder / "epochs.csv").read_bytes(), "epochs.csv")
+    rows = [dict(zip(columns, row, strict=True)) for row in np.array(list(columns.values())).T]
+    put_csv(folder / "epochs.csv", [{**row, "test_top5": 1.0} for row in rows])
+    for name in study.blocks:
+        write_manifest(study, name)
+    assert load.load(study).runs[0].status == load.FINISHED

@@ -1,0 +1,199 @@
+"""How figures are drawn.
+
+Colour is the framework, line and marker are the variant, everywhere the same.
+Text and axes are drawn in `INK` and become the page's own text colour where a figure is inlined,
+so that one figure serves light and dark pages; text stays text.
+"""
+
+import io
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+INK = "#010203"
+COLOURS = {"torch": "#d55e00", "jax": "#0072b2"}
+"""Of Okabe and Ito's palette, which colour-blind people tell apart."""
+
+OTHER = "#009e73"
+DASHES: tuple[Any, ...] = ("", (4, 2), (1, 1.5), (5, 1.5, 1, 1.5), (5, 1, 1, 1, 1, 1))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+SIZE = (4.8, 3.2)  # inches; shown at this size, so that 9 points are 9 points
+
+STYLE = {
+    "font.size": 9,
+    "font.family": "sans-serif",
+    "svg.fonttype": "none",
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "legend.fontsize": 8.5,
+    "xtick.major.size": 3,
+    "ytick.major.size": 3,
+    "xtick.minor.size": 0,
+    "ytick.minor.size": 0,
+    "xtick.major.width": 0.8,
+    "ytick.major.width": 0.8,
+    "grid.linewidth": 0.4,
+    "grid.alpha": 0.3,
+    "legend.frameon": False,
+    **dict.fromkeys(
+        (
+            "text.color",
+            "axes.labelcolor",
+            "axes.edgecolor",
+            "xtick.color",
+            "ytick.color",
+            "grid.color",
+        ),
+        INK,
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A finished figure.
+
+    Attributes:
+        name: of its files.
+        title: its caption.
+        alternative: what it shows, in words, for who cannot see it.
+        note: how to read it.
+        svg, png: its files' content.
+    """
+
+    name: str
+    title: str
+    alternative: str
+    note: str
+    svg: bytes
+    png: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """How a variant is drawn."""
+
+    colour: str
+    dashes: Any
+    marker: str
+
+    @property
+    def line(self) -> Any:
+        """The dashes, as Matplotlib wants them."""
+        return (0, self.dashes) if self.dashes else "-"
+
+
+def looks(variants: Mapping[str, Mapping[str, Any]]) -> dict[str, Look]:
+    """Return how each variant of a study is drawn."""
+    counts: dict[str, int] = {}
+    result = {}
+    for name, variant in variants.items():
+        k = counts[variant["framework"]] = counts.get(variant["framework"], -1) + 1
+        result[name] = Look(
+            colour=COLOURS.get(variant["framework"], OTHER),
+            dashes=DASHES[k % len(DASHES)],
+            marker=MARKERS[k % len(MARKERS)],
+        )
+    return result
+
+
+def new(width: float = SIZE[0], height: float = SIZE[1], **kwargs: Any) -> tuple[Figure, Any]:
+    """Return a figure and its axes in the report's style."""
+    sns.set_theme(style="ticks", rc=STYLE)
+    figure, axes = plt.subplots(figsize=(width, height), layout="constrained", **kwargs)
+    return figure, axes
+
+
+def finish(figure: Figure, name: str, title: str, alternative: str, note: str = "") -> Picture:
+    """Render a figure and close it."""
+    files = {}
+    with mpl.rc_context({"svg.hashsalt": name}):
+        for kind, options in (
+            ("svg", {"metadata": {"Date": None, "Creator": None}}),
+            ("png", {"dpi": 150, "facecolor": "white", "metadata": {"Software": None}}),
+        ):
+            stream = io.BytesIO()
+            figure.savefig(stream, format=kind, **options)
+            files[kind] = stream.getvalue()
+            figure.set_layout_engine("none")  # laid out once is enough, and half of the time
+    plt.close(figure)
+    return Picture(name=name, title=title, alternative=alternative, note=note, **files)
+
+
+def inline(picture: Picture) -> str:
+    """Return a figure as SVG to be put into a page: page's text colour, ids of its own."""
+    text = picture.svg.decode()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = text.replace(INK, "currentColor")
+    for framework, colour in COLOURS.items():
+        text = text.replace(colour, f"var(--{framework})")  # the page has a lighter one for dark
+    text = re.sub(r"(font: [\d.]+px) [^\";]+", r"\1 system-ui, sans-serif", text)
+    text = re.sub(r'\bid="', f'id="{picture.name}-', text)
+    text = re.sub(r'href="#', f'href="#{picture.name}-', text)
+    text = re.sub(r"url\(#", f"url(#{picture.name}-", text)
+    label = _escape(f"{picture.title}. {picture.alternative}")
+    return text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+
+
+def _escape(text: str) -> str:
+    for a, b in (("&", "&amp;"), ('"', "&quot;"), ("<", "&lt;")):
+        text = text.replace(a, b)
+    return text
+
+
+def grid(axes: Axes, axis: Any = "y") -> None:
+    """Draw faint grid lines behind everything."""
+    axes.grid(visible=True, axis=axis)
+    axes.set_axisbelow(True)
+
+
+def legend(axes: Axes, columns: int = 3) -> None:
+    """Put the legend above the axes, where it covers nothing."""
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(-0.02, 1.0),
+        ncols=columns,
+        borderaxespad=0.2,
+        handlelength=2.2,
+        columnspacing=1.2,
+    )
+
+
+def plain_log(axis: Any) -> None:
+    """Label a logarithmic axis with plain numbers."""
+    axis.set_major_formatter(mpl.ticker.FuncFormatter(lambda v, _: f"{v:g}"))
+    axis.set_minor_locator(mpl.ticker.NullLocator())
+
+
+def powers(axis: Any) -> None:
+    """Label a logarithmic axis with powers of ten, as text: typesetting them takes seconds."""
+    axis.set_major_formatter(mpl.ticker.FuncFormatter(lambda v, _: power_of_ten(v)))
+    axis.set_minor_locator(mpl.ticker.NullLocator())
+
+
+def power_of_ten(value: float) -> str:
+    """Return 1e-7 as 10⁻⁷."""
+    return "10" + f"{np.log10(value):.0f}".translate(SUPERSCRIPTS)
+
+
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")

@@ -1,0 +1,228 @@
+"""Tables of time and means: steps, parts of a run, preparation, break-even, memory, arithmetic.
+
+A run counts once; times are medians over runs unless the table says otherwise.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from lockstep.report import frames
+from lockstep.report.columns import WHO, N, groups
+from lockstep.report.load import Records
+from lockstep.report.tables import Absent, Column, Table
+from lockstep.report.verdicts import Comparison
+
+
+def step_times(records: Records, workload: str, runs: pd.DataFrame) -> Table:
+    """Return step time and throughput in the steady state."""
+    rows = []
+    for scale, variant, group in groups(records, runs):
+        row: dict[str, Any] = {"scale": scale, "variant": variant, "n": len(group)}
+        timed = group[group["step_median"].notna()] if len(group) else group
+        if len(timed):
+            names = ("step_median", "step_q1", "step_q3", "step_p95")
+            row |= {name: float(timed[name].median()) for name in names}
+            row |= {
+                "examples_per_second": float(timed["examples_per_second"].median()),
+                "data_wait_fraction": float(timed["data_wait_fraction"].median()),
+                "noise": float(timed["noise"].median()),
+            }
+        else:
+            row["step_median"] = Absent(reason=_why_empty(records, workload, scale, variant, runs))
+        rows.append(row)
+    return Table(
+        name=f"{workload}-step-time",
+        title="Step time and throughput, steady state",
+        columns=[
+            *WHO,
+            N,
+            Column(key="step_median", label="Median", unit="ms", digits=4, scale=1e3),
+            Column(key="step_q1", label="Quartile 1", unit="ms", digits=4, scale=1e3),
+            Column(key="step_q3", label="Quartile 3", unit="ms", digits=4, scale=1e3),
+            Column(key="step_p95", label="95th percentile", unit="ms", digits=4, scale=1e3),
+            Column(key="examples_per_second", label="Throughput", unit="examples/s", decimals=0),
+            Column(
+                key="data_wait_fraction", label="Waiting for data", unit="%", decimals=1, scale=100
+            ),
+        ],
+        rows=rows,
+        note=(
+            "Every window but the first of each start. Each figure is taken over the steps of a "
+            "run, then its median over runs."
+        ),
+    )
+
+
+def _why_empty(
+    records: Records, workload: str, scale: str, variant: str, runs: pd.DataFrame
+) -> str:
+    mine = runs[(runs["scale"] == scale) & (runs["variant"] == variant)]
+    absent = mine["step_absent"].dropna().tolist() if "step_absent" in mine else []
+    if absent:
+        return str(absent[0])
+    return "no run finished"
+
+
+SPLIT = (
+    ("import", "Import"),
+    ("staging", "Staging"),
+    ("trace", "Trace"),
+    ("compile", "Compile"),
+    ("first_window", "First window"),
+    ("steady", "Steady training"),
+    ("data_wait", "Data wait"),
+    ("evaluation", "Evaluation"),
+    ("checkpoint", "Checkpoint"),
+)
+"""Parts of a run that add up to its time, in the order in which they first happen."""
+
+
+def time_split(records: Records, workload: str, runs: pd.DataFrame) -> Table:
+    """Return where the time of a run goes, from process start to its end."""
+    rows = []
+    for scale, variant, group in groups(records, runs):
+        if len(group):
+            parts = {key: float(group[key].mean()) for key, _ in SPLIT}
+            row = {"scale": scale, "variant": variant, "n": len(group), **parts}
+            rows.append(row | {"total": sum(parts.values())})
+    return Table(
+        name=f"{workload}-time-split",
+        title="Parts of a run",
+        columns=[
+            *WHO,
+            N,
+            *(Column(key=k, label=label, unit="s", decimals=2) for k, label in SPLIT),
+            Column(key="total", label="Whole run", unit="s", decimals=2),
+        ],
+        rows=rows,
+        note="Mean over runs, so that the parts add up.",
+    )
+
+
+def preparation(records: Records, workload: str, runs: pd.DataFrame) -> Table:
+    """Return what it takes until training is steady, with cold and warm caches apart."""
+    rows = []
+    for scale, variant, group in groups(records, runs):
+        for cache, part in group.groupby("cache", sort=True) if len(group) else ():
+            row = {"scale": scale, "variant": variant, "cache": cache, "n": len(part)}
+            for key in ("import", "trace", "compile", "first_window"):
+                row[key] = float(part[key].median())
+            rows.append(row)
+    return Table(
+        name=f"{workload}-preparation",
+        title="Before training is steady: cold and warm cache",
+        columns=[
+            *WHO,
+            Column(key="cache", label="Cache"),
+            N,
+            Column(key="import", label="Import", unit="s", decimals=2),
+            Column(key="trace", label="Trace", unit="s", decimals=2),
+            Column(key="compile", label="Compile or first use", unit="s", decimals=2),
+            Column(key="first_window", label="First window", unit="s", decimals=2),
+        ],
+        rows=rows,
+        note="Medians. A variant that compiles nothing has cache “none”.",
+    )
+
+
+def break_even(
+    records: Records, workload: str, runs: pd.DataFrame, comparisons: Sequence[Comparison]
+) -> Table:
+    """Return after how many steps a longer preparation has paid for itself.
+
+    steps = (preparation of one - preparation of the other) / (step of the other - step of one).
+    """
+    chosen = {(s, v): g for s, v, g in groups(records, runs)}
+    rows = []
+    for c in comparisons:
+        a, b = chosen[c.scale, c.baseline], chosen[c.scale, c.candidate]
+        if not len(a) or not len(b):
+            continue
+        for cache in sorted({*a["cache"], *b["cache"]} - {"none"}):
+            first, second = (g[g["cache"].isin([cache, "none"])] for g in (a, b))
+            if len(first) and len(second):
+                rows.append(_break_even(c, cache, first, second))
+    return Table(
+        name=f"{workload}-break-even",
+        title="Break-even between preparation and step time",
+        columns=[
+            Column(key="scale", label="Scale"),
+            Column(key="longer", label="Prepares longer"),
+            Column(key="shorter", label="than"),
+            Column(key="cache", label="Cache"),
+            Column(key="preparation", label="by", unit="s", decimals=2),
+            Column(key="saved", label="Saves a step", unit="ms", digits=3, scale=1e3),
+            Column(key="steps", label="Break-even", unit="steps", decimals=0),
+        ],
+        rows=rows,
+        note=(
+            "Difference in trace and compile time over the difference in median step time "
+            "(medians over runs). Differences in step time that the verdict does not detect make "
+            "this number meaningless."
+        ),
+    )
+
+
+def _break_even(c: Comparison, cache: str, a: pd.DataFrame, b: pd.DataFrame) -> dict[str, Any]:
+    more = float(b["preparation"].median() - a["preparation"].median())
+    saved = float(a["step_median"].median() - b["step_median"].median())
+    longer, shorter = (c.candidate, c.baseline) if more >= 0 else (c.baseline, c.candidate)
+    more, saved = (more, saved) if more >= 0 else (-more, -saved)
+    steps: Any = more / saved if saved > 0 else "never: its steps are not shorter"
+    return {
+        "scale": c.scale,
+        "longer": longer,
+        "shorter": shorter,
+        "cache": cache,
+        "preparation": more,
+        "saved": saved,
+        "steps": steps,
+    }
+
+
+def resources(records: Records, workload: str, runs: pd.DataFrame) -> Table:
+    """Return memory, arithmetic, energy and device time."""
+    rows = []
+    for scale, variant, group in groups(records, runs):
+        if not len(group):
+            continue
+        row: dict[str, Any] = {"scale": scale, "variant": variant, "n": len(group)}
+        for key in ("rss", "allocated", "reserved", "planned", "flops_per_second", "mfu", "energy"):
+            known = group[key].dropna()
+            row[key] = (
+                float(known.median()) if len(known) else Absent(reason=frames.reason(group, key))
+            )
+        busy = group["step_median"] * group["world_size"] / group["global_batch"]
+        row["cost"] = float(busy.median()) * 1e6
+        rows.append(row)
+    return Table(
+        name=f"{workload}-resources",
+        title="Memory, arithmetic, energy",
+        columns=[
+            *WHO,
+            Column(key="rss", label="Peak resident memory", unit="MB", decimals=0, scale=1e-6),
+            Column(key="allocated", label="Device, allocated", unit="MB", decimals=0, scale=1e-6),
+            Column(key="reserved", label="Device, reserved", unit="MB", decimals=0, scale=1e-6),
+            Column(
+                key="planned", label="Planned by the compiler", unit="MB", decimals=1, scale=1e-6
+            ),
+            Column(
+                key="flops_per_second", label="Arithmetic", unit="GFLOP/s", digits=3, scale=1e-9
+            ),
+            Column(key="mfu", label="MFU", unit="%", decimals=1, scale=100),
+            Column(key="energy", label="Energy", unit="J", digits=3),
+            Column(key="cost", label="Device time", unit="s per million examples", digits=3),
+        ],
+        rows=rows,
+        note=f"Medians over runs. Arithmetic: {_formula(records, workload)}. "
+        "MFU is arithmetic over the peak of the devices at the precision used.",
+    )
+
+
+def _formula(records: Records, workload: str) -> str:
+    for run in records.runs:
+        if run.workload == workload and run.summary:
+            return str(run.summary.get("flops", {}).get("formula", "formula not stated"))
+    return "no run tells its formula"
