@@ -1,5 +1,6 @@
 # The steps that all three definitions share; sourced in %post. In /mnt: debian.txt and
 # requirements.txt (what to install), and if this site needs them sources.list, pip.conf, ca.crt.
+# /tmp and /var/tmp are not the image's: leave them alone.
 # shellcheck shell=sh
 set -eu +x
 export DEBIAN_FRONTEND=noninteractive PYTHONHASHSEED=0
@@ -49,5 +50,5 @@ finish() {
     rm -rf /etc/apt/apt.conf.d/00ca /var/lib/apt/lists/* /var/cache/* /var/log/* /root/.cache \
         /usr/share/doc /usr/share/man /usr/share/info /usr/share/locale /usr/share/lintian \
         /etc/machine-id /etc/hostname /etc/*- /var/lib/dpkg/*-old /var/lib/systemd
-    find /tmp /var/tmp /run -xdev -mindepth 1 -delete
+    find /run -xdev -mindepth 1 -delete
 }

@@ -184,6 +184,7 @@ class Tiny:
         containers = self.folder / "containers"
         shutil.copytree(self.machine.repository / "containers", containers)
         definition = f"""\
+            # Instead of {{{{ bootstrap }}}} and {{{{ from }}}}:
             Bootstrap: localimage
             From: {self.base}/image.sif
 
@@ -201,6 +202,7 @@ class Tiny:
             cache=self.folder / "cache",
             build_folder=self.folder / "build",
             containers=containers,
+            start=f"docker:nothing@sha256:{'0' * 64}",  # so that no Debian root is made
         )
 
     @property

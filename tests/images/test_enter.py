@@ -65,12 +65,12 @@ def test_jax_is_told_where_there_is_no_gpu() -> None:
 
 def test_the_driver_is_mounted_only_where_a_gpu_is() -> None:
     for gpu in (False, True):
-        line = enter.apptainer_command(LEAVE, [], scratch=Path("/s"), gpu=gpu)
+        line = enter.apptainer_command(LEAVE, [], scratch="/s", gpu=gpu)
         assert ("--nv" in line) == gpu
 
 
 def test_only_the_study_is_mounted_and_the_package_read_only() -> None:
-    line = enter.apptainer_command(LEAVE, ["-c", "pass"], scratch=Path("/s"), gpu=False)
+    line = enter.apptainer_command(LEAVE, ["-c", "pass"], scratch="/s", gpu=False)
     here, package = Path.cwd(), enter.package_folder()
     assert mounts(line) == [
         "type=bind,source=/s,destination=/tmp",
@@ -90,14 +90,14 @@ def test_only_the_study_is_mounted_and_the_package_read_only() -> None:
 
 def test_a_comma_in_a_path_is_no_option() -> None:
     leave = enter.Pass(**{**LEAVE.__dict__, "readable": ("/a,b",)})
-    line = enter.apptainer_command(leave, [], scratch=Path("/s"), gpu=False)
+    line = enter.apptainer_command(leave, [], scratch="/s", gpu=False)
     assert 'type=bind,source="/a,b",destination="/a,b",ro' in mounts(line)
 
 
 def test_a_node_without_apptainer_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match=r"apptainer is not on this node.*load its module"):
-        enter.apptainer_command(LEAVE, [], scratch=Path("/s"), gpu=False)
+        enter.apptainer_command(LEAVE, [], scratch="/s", gpu=False)
 
 
 def test_a_missing_image_says_so() -> None:

@@ -3,13 +3,14 @@
 import json
 import signal
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import Machine
 
-DRIVER = """
-import json, os, signal, subprocess, sys, time
+SIDE_BY_SIDE = """
+import json, os, subprocess, time
 from lockstep.images import enter
 
 os.chdir({folder!r})
@@ -17,12 +18,9 @@ leave = enter.Pass(
     image={image!r}, identity="1234", name="base",
     writable=("results",), readable=("data",), caches="results/cache",
 )
-
-def inside(code, **options):
-    return subprocess.run(
-        enter.command(leave, ["-c", code]), capture_output=True, text=True, **options
-    )
+inside = enter.command(leave, ["-c", {inside!r}])
 """
+Drive = Callable[[str, str], str]
 
 
 @pytest.fixture(scope="module")
@@ -36,33 +34,33 @@ def folder(machine: Machine) -> Path:
 
 
 @pytest.fixture
-def drive(machine: Machine, base: Path, folder: Path):
-    """Run Python code on the host's side, with `inside` to run code in the image."""
+def drive(machine: Machine, base: Path, folder: Path) -> Drive:
+    """Run code outside, which has the command line `inside` that runs other code in the image."""
 
-    def run(code: str) -> str:
-        start = DRIVER.format(folder=str(folder), image=str(base / "image.sif"))
-        return machine.run(machine.python, "-c", start + textwrap.dedent(code)).stdout
+    def run(outside: str, inside: str) -> str:
+        image = str(base / "image.sif")
+        start = SIDE_BY_SIDE.format(folder=str(folder), image=image, inside=textwrap.dedent(inside))
+        return machine.run(machine.python, "-c", start + textwrap.dedent(outside)).stdout
 
     return run
 
 
-def test_nothing_of_the_host_is_seen_but_the_study(drive, machine: Machine, folder: Path) -> None:
-    answer = drive("""
-        probe = '''
+def test_nothing_of_the_host_is_seen_but_the_study(drive: Drive, machine: Machine) -> None:
+    answer = drive(
+        """
+        subprocess.run(inside, env={**os.environ, "LEAK": "leaked", "LOCKSTEP_RANK": "3"})
+        """,
+        """
         import importlib.util, json, os, sys
         print(json.dumps({
             "path": sys.path,
             "environment": dict(os.environ),
-            "beside": os.listdir(".."),
             "here": sorted(os.listdir(".")),
             "snakemake": importlib.util.find_spec("snakemake") is not None,
             "home": os.path.expanduser("~"),
-        }))'''.replace("\\n        ", "\\n")
-        os.environ["LEAK"] = "leaked"
-        os.environ["LOCKSTEP_RANK"] = "3"
-        answer = inside(probe)
-        print(answer.stdout, answer.stderr)
-    """)
+        }))
+        """,
+    )
     seen = json.loads(answer)
     package = str(machine.repository / "workflow")
     assert [path for path in seen["path"] if not path.startswith(("/usr/", "/opt/"))] == [package]
@@ -73,60 +71,74 @@ def test_nothing_of_the_host_is_seen_but_the_study(drive, machine: Machine, fold
     assert "LEAK" not in seen["environment"]
 
 
-def test_only_results_and_scratch_can_be_written(drive, machine: Machine) -> None:
-    answer = drive(f"""
-        code = '''
+def test_only_results_and_scratch_can_be_written(
+    drive: Drive, machine: Machine, folder: Path
+) -> None:
+    answer = drive(
+        "subprocess.run(inside)",
+        f"""
         package = "{machine.repository}/workflow/x"
-        for path in ("results/x", "/tmp/x", "data/x", package, "/opt/x", "x"):
+        for path in ("results/x", "/tmp/x", "data/x", package, "/opt/x"):
             try:
                 open(path, "w").close()
-                print("yes", end=" ")
+                print("yes")
             except OSError:
-                print("no", end=" ")
-        '''.replace("\\n        ", "\\n")
-        print(inside(code).stdout)
-    """)
-    assert answer.split() == ["yes", "yes", "no", "no", "no", "no"]
+                print("no")
+        """,
+    )
+    assert answer.split() == ["yes", "yes", "no", "no", "no"]
+    assert sorted(path.name for path in folder.iterdir()) == ["data", "results"]
+    assert not (machine.folder / "tmp" / "x").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
-def test_signals_and_exit_status_come_through(drive, number: int) -> None:
-    answer = drive(f"""
-        code = '''
+def test_signals_and_exit_status_come_through(drive: Drive, number: int) -> None:
+    answer = drive(
+        f"""
+        process = subprocess.Popen(inside, stdout=subprocess.PIPE)
+        process.stdout.readline()
+        process.send_signal({int(number)})
+        print(process.wait(30))
+        """,
+        f"""
         import signal, sys, time
         signal.signal({int(number)}, lambda *_: sys.exit(75))
         print("ready", flush=True)
         time.sleep(60)
-        '''.replace("\\n        ", "\\n")
-        process = subprocess.Popen(enter.command(leave, ["-c", code]), stdout=subprocess.PIPE)
-        process.stdout.readline()
-        process.send_signal({int(number)})
-        print(process.wait(30))
-    """)
+        """,
+    )
     assert answer.strip() == "75"
 
 
-def test_nothing_goes_on_when_the_starter_is_killed(drive) -> None:
-    answer = drive("""
-        code = "import time; print('ready', flush=True); time.sleep(611)"
-        process = subprocess.Popen(enter.command(leave, ["-c", code]), stdout=subprocess.PIPE)
-        process.stdout.readline()
-        process.kill()
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_nothing_goes_on_when_its_starter_is_gone(drive: Drive, number: int) -> None:
+    """Killed itself, or the launcher that started it: Apptainer hears of both."""
+    answer = drive(
+        f"""
+        launcher = "import subprocess, sys; subprocess.run(sys.argv[1:])"
+        process = subprocess.Popen(["python3", "-c", launcher, *inside], stdout=subprocess.PIPE)
+        pid = int(process.stdout.readline())
+        assert os.path.exists(f"/proc/{{pid}}")
+        process.send_signal({int(number)})
         process.wait()
-        time.sleep(1)
-        left = subprocess.run(["pgrep", "-fc", "[t]ime.sleep.611"], capture_output=True, text=True)
-        print(left.stdout)
-    """)
-    assert answer.strip() == "0"
+        time.sleep(2)
+        print(os.path.exists(f"/proc/{{pid}}"))
+        """,
+        "import os, time; print(os.getpid(), flush=True); time.sleep(600)",
+    )
+    assert answer.strip() == "False"
 
 
-def test_a_start_costs_less_than_two_seconds_and_says_nothing(drive) -> None:
-    answer = drive("""
-        inside("pass")
+def test_a_start_costs_less_than_two_seconds_and_says_nothing(drive: Drive) -> None:
+    answer = drive(
+        """
+        subprocess.run(inside)
         started = time.monotonic()
-        done = inside("pass")
+        done = subprocess.run(inside, capture_output=True, text=True)
         print(json.dumps([time.monotonic() - started, done.stdout + done.stderr]))
-    """)
+        """,
+        "pass",
+    )
     seconds, noise = json.loads(answer)
     assert seconds < 2
     assert noise == ""

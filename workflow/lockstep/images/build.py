@@ -175,6 +175,9 @@ def _build(recipe: Recipe, settings: Settings, parent: Path | None, work: Path) 
     (work / "tmp").mkdir()
     command = ["apptainer", "build", "--fakeroot", "--disable-cache", "--force"]
     command += ["--mksquashfs-args", SQUASHFS, "--bind", f"{context}:/mnt"]
+    # Otherwise these two are the host's, which no step of ours shall touch.
+    (work / "scratch").mkdir()
+    command += ["--bind", f"{work / 'scratch'}:/tmp", "--bind", f"{work / 'scratch'}:/var/tmp"]
     command += [part for k, v in arguments.items() for part in ("--build-arg", f"{k}={v}")]
     environment = {
         **{k: v for k, v in os.environ.items() if not k.startswith(("APPTAINER", "SINGULARITY"))},

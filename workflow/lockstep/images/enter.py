@@ -5,21 +5,19 @@ its environment, not the home folder. It becomes Apptainer itself (exec), so tha
 status are the command's own. PASS is the JSON that `Pass.text` writes.
 """
 
-import ctypes
 import json
 import os
 import shutil
-import signal
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lockstep.errors import UserError
+from lockstep.images.watch import end_with_parent
 
 PYTHON = "/opt/lockstep/bin/python"
-SCRATCH = "/tmp"  # inside; on the host it is a folder of this start's own
+SCRATCH = "/tmp"  # inside; on the host it is the launcher's folder
 FORWARDED = (  # what of the host's environment goes in, by name or by prefix
     "LOCKSTEP_",
     "SLURM_",
@@ -31,7 +29,6 @@ FORWARDED = (  # what of the host's environment goes in, by name or by prefix
     "TERM",
 )
 INSIDE = "LOCKSTEP_INSIDE"
-PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,14 +101,16 @@ def environment(leave: Pass, host: Mapping[str, str], *, gpu: bool) -> dict[str,
 
 
 def apptainer_command(
-    leave: Pass, arguments: Sequence[str], *, scratch: Path, gpu: bool
+    leave: Pass, arguments: Sequence[str], *, scratch: str | None, gpu: bool
 ) -> list[str]:
     """Return Apptainer's command line.
 
     `--contain` leaves out home and the host's /tmp; /dev/shm is the host's, since the processes
     of a run meet there (NCCL, DataLoader workers) and each has a container of its own.
     """
-    binds = [(str(scratch), SCRATCH, "rw"), ("/dev/shm", "/dev/shm", "rw")]
+    binds = [("/dev/shm", "/dev/shm", "rw")]
+    if scratch:
+        binds.insert(0, (scratch, SCRATCH, "rw"))
     # A folder comes before those it holds, or it would hide them.
     folders = {str(Path(path).absolute()): "ro" for path in leave.readable}
     folders |= {str(Path(path).absolute()): "rw" for path in leave.writable}
@@ -163,11 +162,6 @@ def package_folder() -> Path:
     return Path(__file__).resolve().parents[2]
 
 
-def die_with_parent(number: int = signal.SIGKILL) -> None:
-    """Ask the kernel for a signal when the parent ends, however it ends; it stays so after exec."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
-
-
 def become(leave: Pass, arguments: Sequence[str]) -> None:
     """Replace this process by the command in the image.
 
@@ -177,8 +171,9 @@ def become(leave: Pass, arguments: Sequence[str]) -> None:
     if not Path(leave.image).is_file():
         raise UserError(f"{leave.image}: no such image; snakemake … images makes it")
     gpu = gpus_here()
-    # The launcher's folder goes when the launcher does; without one, nobody would remove a folder.
-    scratch = Path(os.environ.get("LOCKSTEP_RENDEZVOUS") or tempfile.gettempdir())
+    # The launcher's folder goes when the launcher does. Without one, nobody would remove a folder:
+    # then /tmp is Apptainer's own, small and in memory.
+    scratch = os.environ.get("LOCKSTEP_RENDEZVOUS")
     for folder in leave.writable:
         Path(folder).mkdir(parents=True, exist_ok=True)
     inside = environment(leave, os.environ, gpu=gpu)
@@ -192,7 +187,7 @@ def become(leave: Pass, arguments: Sequence[str]) -> None:
     }
     outside |= {f"APPTAINERENV_{name}": value for name, value in inside.items() if name != "HOME"}
     line = apptainer_command(leave, arguments, scratch=scratch, gpu=gpu)
-    die_with_parent(signal.SIGTERM)  # also as Apptainer, which passes it on
+    end_with_parent()
     os.execve(line[0], line, outside)
 
 

@@ -52,13 +52,17 @@ def image_of(study: Study, command: str, options: Mapping[str, Any]) -> StudyIma
     return None
 
 
-def entry(study: Study, image: StudyImage, *, writes_data: bool = False) -> enter.Pass:
+def entry(
+    study: Study, image: StudyImage, *, writes_data: bool = False, also: Sequence[Path] = ()
+) -> enter.Pass:
     """Return the pass into an image: the study's folders and no others.
 
-    Results can be written, data only where a stage makes them.
+    Results can be written, data only where a stage makes them. What is not there is not mounted:
+    the stage itself says best what it misses.
     """
     staged = [Path(entry["raw"]) for entry in study.config["datasets"].values() if entry.get("raw")]
-    writable, readable = [study.root], staged
+    writable = [study.root]
+    readable = [path for path in (*staged, *also) if path.exists()]
     (writable if writes_data else readable).append(study.data)
     return image.entry(
         writable=writable, readable=readable, caches=study.caches(machine.instruction_set())
@@ -72,9 +76,12 @@ def run_inside(study: Study, image: StudyImage, command: str, arguments: Sequenc
     return launch(line, processes=1, threads=len(os.sched_getaffinity(0)))
 
 
-def worker(study: Study, framework: str, arguments: Sequence[str]) -> list[str]:
+def worker(
+    study: Study, framework: str, arguments: Sequence[str], *, reads: Path | None = None
+) -> list[str]:
     """Return the command line of a run's process: in the framework's image if there is one."""
     module = ["-m", "lockstep.training.worker", *arguments]
     if not study.images:
         return [sys.executable, *module]
-    return enter.command(entry(study, study.images[framework]), module)
+    also = [reads] if reads else []
+    return enter.command(entry(study, study.images[framework], also=also), module)

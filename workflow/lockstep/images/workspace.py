@@ -6,12 +6,13 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from lockstep.images.enter import die_with_parent
+from lockstep.images.enter import package_folder
 
 PREFIX = "lockstep-image-"
 OWNER = ".owner"
@@ -72,14 +73,13 @@ def run(command: list[str], folder: Path, environment: dict[str, str], log: Path
     """Run a command that starts others; none of them outlives the wait for it."""
     with open(log, "wb") as stream:
         process = subprocess.Popen(
-            command,
+            [sys.executable, "-m", "lockstep.images.watch", *command],
             cwd=folder,
-            env=environment,
+            env={**environment, "PYTHONPATH": str(package_folder())},
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=die_with_parent,
         )
         try:
             return process.wait()

@@ -1,0 +1,153 @@
+"""A whole study in images: every stage, on a CPU, by an ordinary user."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY, Machine
+
+CONFIG = "tests/images/study.yaml"
+TOLERANCE = 1e-11  # relative, of float64
+
+
+@pytest.fixture(scope="module")
+def snakemake(machine: Machine, cache: Path):
+    """Run the workflow on the machine; returns what it said."""
+
+    def run(*arguments: str, status: int = 0) -> str:
+        answer = machine.run(
+            "env",
+            f"LOCKSTEP_IMAGE_CACHE={cache}",
+            *(machine.python, "-m", "snakemake", "--profile", "profiles/local"),
+            *("--configfile", CONFIG, *arguments),
+            status=status,
+        )
+        return answer.stdout + answer.stderr
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def study(machine: Machine, snakemake) -> Path:
+    """The study's results."""
+    snakemake()
+    return machine.repository / "results" / "inside"
+
+
+def jobs(text: str) -> set[str]:
+    """Return the rules of which a dry run would start jobs."""
+    return set(re.findall(r"^(?:local)?rule (\w+):", text, re.MULTILINE))
+
+
+def test_runs_say_in_which_image_they_were_made(study: Path, machine: Machine) -> None:
+    for variant, package in (("torch-compile", "torch"), ("jax-jit", "jax")):
+        (path,) = study.glob(f"runs/mnist_cnn/{variant}/*/seed-0/summary.json")
+        summary = json.loads(path.read_text())
+        assert summary["status"] == "finished"
+        image = summary["contract"]["host"]["image"]
+        (manifest,) = machine.repository.glob(f"data/images/{package}-*/manifest.json")
+        made = json.loads(manifest.read_text())
+        assert image["sif_sha256"] == made["sif"]["sha256"]
+        assert image["packages"][package] == made["packages"][package]
+        assert image["cuda"].keys() == {"runtime", "cudnn", "nccl", "minimum_driver"}
+        assert summary["contract"]["determined_by"]["environment"] == {"image": made["identity"]}
+
+
+def test_workers_are_quiet(study: Path) -> None:
+    for log in study.glob("logs/*/**/*.log"):
+        if "images" not in log.parts:
+            noise = [
+                line
+                for line in log.read_text().splitlines()
+                if re.search(r"warn|error|cuda|traceback", line, re.IGNORECASE)
+            ]
+            assert noise == [], log
+
+
+def test_nothing_is_done_twice(study: Path, snakemake) -> None:
+    assert jobs(snakemake("--dry-run", "--quiet", "none")) == set()
+
+
+def test_touched_files_change_nothing(study: Path, machine: Machine, snakemake) -> None:
+    for path in (
+        *(machine.repository / "containers").rglob("*"),
+        *machine.repository.glob("data/images/*/image.sif"),
+    ):
+        path.touch()
+    assert jobs(snakemake("--dry-run", "--quiet", "none")) == set()
+
+
+def test_an_edited_recipe_runs_exactly_what_depends_on_it(
+    study: Path, machine: Machine, snakemake
+) -> None:
+    recipe = machine.repository / "containers" / "jax.def"
+    before = recipe.read_text()
+    recipe.write_text(before + "\n# edited\n")
+    try:
+        text = snakemake("--dry-run", "--quiet", "none")
+    finally:
+        recipe.write_text(before)
+    assert jobs(text) == {"image", "trace", "compare_traces", "train", "report", "all"}
+    assert "variant=jax-jit" in text
+    assert "torch-compile" not in "".join(re.findall(r"wildcards: .*", text))
+
+
+def test_a_fresh_clone_takes_its_images_from_the_cache(
+    study: Path, machine: Machine, snakemake
+) -> None:
+    for path in machine.repository.glob("data/images/*/*"):
+        path.unlink()
+    text = snakemake("images", "--quiet", "none")
+    assert "image" in jobs(text)
+    for log in study.glob("logs/images/*.log"):
+        assert "building" not in log.read_text()
+    assert jobs(snakemake("--dry-run", "--quiet", "none")) == set()
+
+
+@pytest.mark.parametrize("variant", ["torch-compile", "jax-jit"])
+def test_float64_is_the_same_inside_and_outside(
+    study: Path, machine: Machine, tmp_path: Path, variant: str
+) -> None:
+    framework = variant.partition("-")[0]
+    pytest.importorskip(framework)
+    # The same study, with this machine's own packages: same dataset, same weights.
+    config = json.loads((study / "study.json").read_text())
+    config["images"]["enabled"] = False
+    config["paths"] = {name: str(tmp_path / name) for name in ("results", "data")}
+    outside = tmp_path / "results" / "inside"
+    outside.mkdir(parents=True)
+    (outside / "study.json").write_text(json.dumps(config))
+    for command in (
+        ["preprocess", "--dataset", "digits"],
+        ["weights", "--workload", "mnist_cnn", "--seed", "0"],
+        ["trace", "--workload", "mnist_cnn", "--variant", variant],
+    ):
+        line = [sys.executable, "-m", "lockstep", *command, "--study", outside / "study.json"]
+        package = str(REPOSITORY / "workflow")
+        subprocess.run(line, check=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": package})
+    assert (
+        differences(
+            study / "parity" / "mnist_cnn" / f"{variant}.npz",
+            outside / "parity" / "mnist_cnn" / f"{variant}.npz",
+        )
+        == {}
+    )
+
+
+def differences(one: Path, other: Path) -> dict[str, float]:
+    """Return the float64 arrays of two traces that differ by more than the tolerance."""
+    found = {}
+    with np.load(one) as ours, np.load(other) as theirs:
+        assert ours.files == theirs.files
+        for name in ours.files:
+            if name.startswith("float64/") and ours[name].dtype == np.float64:
+                scale = max(np.linalg.norm(ours[name]), 1e-6)
+                found[name] = float(np.linalg.norm(ours[name] - theirs[name]) / scale)
+    assert len(found) > 10
+    print(f"largest difference: {max(found.values()):.1e}")
+    return {name: value for name, value in found.items() if value > TOLERANCE}

@@ -1,0 +1,38 @@
+"""Keeps Apptainer from outliving who started it: `python -m lockstep.images.watch COMMAND…`."""
+
+import os
+import signal
+import sys
+import time
+
+WATCH = 0.5  # seconds
+
+
+def end_with_parent() -> None:
+    """Have this process told to stop (SIGTERM) when its parent ends, however it ends.
+
+    The kernel's own way (PR_SET_PDEATHSIG) is lost when Apptainer makes its user namespace. So a
+    process beside this one looks twice a second; it is nobody's child and ends with this one.
+    """
+    parent, me = os.getppid(), os.getpid()
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        return
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for descriptor in range(3):  # whoever reads our output must not wait for this one
+        os.dup2(nowhere, descriptor)
+    while os.path.exists(f"/proc/{me}"):
+        if not os.path.exists(f"/proc/{parent}"):
+            os.kill(me, signal.SIGTERM)
+            break
+        time.sleep(WATCH)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    end_with_parent()
+    os.execvp(sys.argv[1], sys.argv[1:])
