@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Machine, Tiny
+
+from tests.images.conftest import Machine, Tiny
 
 NO_PACKAGES = "# no Python packages\n"
 

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from lockstep.errors import UserError
 from lockstep.images import enter
 

@@ -4,6 +4,7 @@ import getpass
 from pathlib import Path
 
 import pytest
+
 from lockstep.cluster import doctor
 from lockstep.errors import UserError
 from lockstep.images import host, root

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from lockstep.errors import UserError
 from lockstep.images import identity
 

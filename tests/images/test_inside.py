@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Machine
+
+from tests.images.conftest import Machine
 
 SIDE_BY_SIDE = """
 import json, os, subprocess, time

@@ -4,6 +4,7 @@ import struct
 from pathlib import Path
 
 import pytest
+
 from lockstep.errors import UserError
 from lockstep.images import sif
 

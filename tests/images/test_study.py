@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY, Machine
+
+from tests.images.conftest import REPOSITORY, Machine
 
 CONFIG = "tests/images/study.yaml"
 TOLERANCE = 1e-11  # relative, of float64

@@ -58,7 +58,11 @@ def test_sigkill_at_random_moments(study_of, variant: str, scale: str) -> None:
     for _ in range(2):
         before = len(checkpoints(killed, block))
         process = start(killed, block)
-        wait_for(lambda: process.poll() is not None or len(checkpoints(killed, block)) > before)
+        wait_for(
+            lambda process=process, before=before: (
+                process.poll() is not None or len(checkpoints(killed, block)) > before
+            )
+        )
         time.sleep(moment.uniform(0, 0.4))
         kills += process.poll() is None
         kill(process) if process.poll() is None else process.communicate()

@@ -1,26 +1,10 @@
 # Raw files -> shards. A dataset's identity is part of its path, so that a changed source makes
 # another dataset; its small manifest is what the later stages depend on.
 
-from lockstep.datasets import sources
-
 
 localrules:
     datasets,
     download,
-
-
-def dataset_names():
-    """The datasets that a workload of this study uses."""
-    return sorted(
-        {STUDY.workload(name)["dataset"] for name in STUDY.config["workloads"]}
-    )
-
-
-def folder_of(name):
-    return os.path.basename(STUDY.dataset_folder(name))
-
-
-DATASETS = {folder_of(name): name for name in dataset_names()}
 
 
 rule datasets:
@@ -46,13 +30,6 @@ rule download:
         ),
     shell:
         "python -m lockstep download --study {input} --dataset {params.name} 2> {log}"
-
-
-def raw_files(wildcards):
-    """A source's raw folder, unless its data are embedded."""
-    name = DATASETS[wildcards.folder]
-    source = STUDY.config["datasets"][name]["source"]
-    return [ancient(STUDY.raw_folder(name))] if sources.downloads(source) else []
 
 
 rule preprocess:

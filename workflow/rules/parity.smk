@@ -11,10 +11,6 @@ rule parity:
         [STUDY.passed(workload) for workload in STUDY.config["workloads"]],
 
 
-def manifest_of(wildcards):
-    return STUDY.dataset_manifest(STUDY.workload(wildcards.workload)["dataset"])
-
-
 rule weights:
     input:
         **image_files("base"),
@@ -34,21 +30,13 @@ rule weights:
         " --workload {wildcards.workload} --seed {wildcards.seed} 2> {log}"
 
 
-def trace_parameters(wildcards):
-    """All but the dataset and the weights that decides what a trace holds."""
-    variant = STUDY.variant(wildcards.variant)
-    recipe = STUDY.workload(wildcards.workload)
-    return {
-        "recipe": recipe,
-        "variant": trace_key(variant),
-        "parity": STUDY.config["parity"],
-        "code": trace_code(variant["framework"], recipe["workload"]),
-    }
-
-
 rule trace:
     input:
-        unpack(lambda wildcards: image_files(STUDY.variant(wildcards.variant)["framework"])),
+        unpack(
+            lambda wildcards: image_files(
+                STUDY.variant(wildcards.variant)["framework"]
+            )
+        ),
         dataset=manifest_of,
         weights=lambda wildcards: STUDY.weights(
             wildcards.workload, STUDY.config["seeds"][0]

@@ -16,7 +16,9 @@ rule report:
     output:
         page=report(STUDY.report(), caption="../report/page.rst", category="Comparison"),
         numbers=report(
-            REPORT / "report.json", caption="../report/numbers.rst", category="Comparison"
+            REPORT / "report.json",
+            caption="../report/numbers.rst",
+            category="Comparison",
         ),
         tables=report(
             directory(REPORT / "tables"),

@@ -11,20 +11,6 @@ rule runs:
         [STUDY.manifest(block) for block in STUDY.blocks],
 
 
-def block_inputs(wildcards):
-    """What the runs of a block need: parity proven, the dataset, the weights."""
-    runs = STUDY.block(wildcards.block).runs
-    run = runs[0]
-    frameworks = sorted({STUDY.variant(run.variant)["framework"] for run in runs})
-    return {
-        **image_files(*frameworks),
-        "parity": ancient(STUDY.passed(run.workload)),
-        "dataset": STUDY.dataset_manifest(STUDY.workload(run.workload)["dataset"]),
-        "weights": STUDY.weights(run.workload, run.seed),
-        "study": ancient(STUDY.path),
-    }
-
-
 rule train:
     input:
         unpack(block_inputs),

@@ -9,9 +9,9 @@ localrules:
 rule study:
     output:
         STUDY.path,
+    log:
+        STUDY.root / "logs" / "study.log",
     params:
         config=STUDY.config,
     run:
-        from lockstep import files
-
-        files.write_json(STUDY.path, params.config)
+        STUDY.write()

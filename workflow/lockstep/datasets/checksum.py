@@ -7,9 +7,9 @@ The checksum of a batch is, modulo 2**32,
 
 where x[g] are the bytes of an example as little-endian 32-bit words (padded with zeros) and slot
 and word are odd coefficients, so that order counts in both directions and no single changed byte
-can go unseen; a masked slot adds nothing. Being a sum over slots it is summed over ranks, and being integer arithmetic it is
-the same on every backend. The engines compute it inside the step, from the tensors that the model
-reads; this module is its definition and what the tests compare with.
+can go unseen; a masked slot adds nothing. Being a sum over slots it is summed over ranks, and being
+integer arithmetic it is the same on every backend. The engines compute it inside the step, from the
+tensors that the model reads; this module is its definition and what the tests compare with.
 """
 
 import hashlib

@@ -1,8 +1,8 @@
 """Reads a preprocessed split by index, as fast as memory: no HDF5 call in the hot path.
 
 A contiguous HDF5 dataset is an array at an offset of a file. The file is mapped, rows are gathered
-with `np.take`, and the page cache holds the data once for all processes of a machine. Small splits are
-verified whole at the start, by their sha256; of others each block of rows before its first use.
+with `np.take`, and the page cache holds the data once for all processes of a machine. Small splits
+are verified whole at the start, by their sha256; of others each block of rows before its first use.
 """
 
 import zlib

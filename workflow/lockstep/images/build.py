@@ -161,14 +161,14 @@ def _build(recipe: Recipe, settings: Settings, parent: Path | None, work: Path) 
     elif recipe.start == DEBIAN:
         arguments = {"bootstrap": "oci", "from": "root"}
     else:
-        arguments = {"bootstrap": "docker", "from": DOCKER.fullmatch(recipe.start)["reference"]}
+        arguments = {"bootstrap": "docker", "from": recipe.start.removeprefix(DOCKER)}
     mirror = settings.debian_mirror
     if recipe.start == DEBIAN:
         mirror = mirror or root.host_mirror()
     if mirror:
         source = f"deb {mirror} {root.SUITE} main\n"
         (context / "sources.list").write_text(source)
-    if not parent and recipe.start == DEBIAN:
+    if mirror and not parent and recipe.start == DEBIAN:
         print(f"lockstep: making a Debian root file system from {mirror}", file=sys.stderr)
         root.make(work / "root", mirror)
     print(f"lockstep: building {recipe.folder}", file=sys.stderr)

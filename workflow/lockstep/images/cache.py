@@ -74,7 +74,7 @@ def place(source: Path, target: Path, how: str) -> None:
         elif how == "copy" or not _linked(source / SIF, temporary):
             shutil.copyfile(source / SIF, temporary)
             files.sync_file(temporary)
-        os.replace(temporary, target / SIF)
+        temporary.replace(target / SIF)
     finally:
         files.remove(temporary)
     files.write_bytes(target / MANIFEST, (source / MANIFEST).read_bytes())

@@ -128,7 +128,7 @@ def apptainer_command(
         *(["--nv"] if gpu else []),
         *(part for bind in binds for part in ("--mount", _mount(*bind))),
         "--pwd",
-        os.getcwd(),
+        str(Path.cwd()),
         leave.image,
         "/usr/bin/env",
         f"HOME={SCRATCH}",  # Apptainer lets nobody set it from outside

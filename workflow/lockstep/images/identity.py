@@ -22,7 +22,8 @@ EPOCH = 1767225600  # 2026-01-01; later times of files become this one, and so e
 # -e comes last: Apptainer before 1.5 writes the time of day into this file.
 SQUASHFS = "-comp zstd -Xcompression-level 3 -e .singularity.d/labels.json"
 DEBIAN = "debian"
-DOCKER = re.compile(r"docker:(?P<reference>[^@\s]+@sha256:[0-9a-f]{64})")
+DOCKER = "docker:"
+PINNED = re.compile(DOCKER + r"[^@\s]+@sha256:[0-9a-f]{64}")
 SHARED = ("install.sh", "bytecode.py")  # what every definition runs besides itself
 MINIMUM_DRIVER = {"cuda12": "525.60.13", "cuda13": "580.65.06"}
 
@@ -87,7 +88,7 @@ def recipe(
     Raises:
         UserError: `start` is neither of its two forms, or a file of the recipe is missing.
     """
-    if start != DEBIAN and not DOCKER.fullmatch(start):
+    if start != DEBIAN and not PINNED.fullmatch(start):
         raise UserError(
             f"images.base is {start!r}; it must be 'debian' or 'docker:NAME@sha256:DIGEST' (a tag "
             "alone can name another image tomorrow)"

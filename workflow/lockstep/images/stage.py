@@ -28,12 +28,14 @@ def make(study: Study, name: str) -> None:
     if image.recipe is not None:
         cache.place(build.ensure(image.recipe, resolved), image.folder, resolved.place)
         return
+    ready = image.ready
+    assert ready is not None, "an image is built or given"
     with tempfile.TemporaryDirectory() as scratch:
-        tested = smoke.test(name, image.ready, Path(scratch), lock=None)
-    made = build.finished_manifest(name, image.identity, image.ready, tested)
+        tested = smoke.test(name, ready, Path(scratch), lock=None)
+    made = build.finished_manifest(name, image.identity, ready, tested)
     image.folder.mkdir(parents=True, exist_ok=True)
     files.remove(image.sif)
-    image.sif.symlink_to(image.ready)
+    image.sif.symlink_to(ready)
     files.write_json(image.manifest, made)
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 WATCH = 0.5  # seconds
 
@@ -25,8 +26,8 @@ def end_with_parent() -> None:
     nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor in range(3):  # whoever reads our output must not wait for this one
         os.dup2(nowhere, descriptor)
-    while os.path.exists(f"/proc/{me}"):
-        if not os.path.exists(f"/proc/{parent}"):
+    while Path(f"/proc/{me}").exists():
+        if not Path(f"/proc/{parent}").exists():
             os.kill(me, signal.SIGTERM)
             break
         time.sleep(WATCH)

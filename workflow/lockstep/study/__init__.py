@@ -32,6 +32,10 @@ class Study:
         """Read the complete config that the workflow wrote as ``study.json``."""
         return cls(files.read_json(path))
 
+    def write(self) -> None:
+        """Write the complete config where `load` reads it."""
+        files.write_json(self.path, self.config)
+
     # What is run -----------------------------------------------------------------------------
 
     @functools.cached_property

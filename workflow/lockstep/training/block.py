@@ -79,9 +79,7 @@ def _run(
         _clear(folder)
     spec.save(folder / "run.json")
     status = launch(
-        stage.worker(
-            study, study.framework(run)[0], [str(folder / "run.json")], reads=resume_from
-        ),
+        stage.worker(study, study.framework(run)[0], [str(folder / "run.json")], reads=resume_from),
         processes=run.scale.world_size,
         threads=spec.threads,
         deadline=deadline,

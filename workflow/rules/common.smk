@@ -1,0 +1,130 @@
+# What the rules share: the study, and the functions that say what a job reads.
+
+import os
+import sys
+import time
+
+workflow_folder = os.path.join(workflow.basedir, "workflow")
+sys.path.insert(0, workflow_folder)
+
+from lockstep.datasets import sources
+from lockstep.errors import UserError
+from lockstep.study import Study, stage_code, trace_code, trace_key
+from lockstep.study import config as study_config
+
+# With --configfile the default study must not shine through: Snakemake would merge the two.
+if not workflow.overwrite_configfiles:
+
+    configfile: "config.yaml"
+
+
+def refuse(why):
+    """End with one line: Snakemake would make a traceback and status 1 of a person's mistake."""
+    print(f"lockstep: error: {why}", file=sys.stderr, flush=True)
+    os._exit(2)
+
+
+try:
+    STUDY = Study(study_config.complete(config))
+    study_config.check_raw_folders(STUDY)
+    STUDY.images  # a mistake in their part of the config shows here
+except UserError as error:
+    refuse(error)
+
+# `python -m lockstep` is this Python and this package, in every rule and in every job.
+os.environ.update(
+    PATH=os.pathsep.join([os.path.dirname(sys.executable), *os.get_exec_path()]),
+    PYTHONPATH=workflow_folder,
+)
+
+# Where the software of every rule is declared. Stages enter their images by themselves, each the
+# one of its framework; Snakemake must not do it for them with one image for all.
+if workflow.deployment_settings.deployment_method:
+    refuse(
+        "--software-deployment-method is not for this workflow: set images.enabled in the config"
+    )
+
+
+container: "containers/base.def"
+
+
+# Images
+
+IMAGES = {image.folder.name: name for name, image in STUDY.images.items()}
+
+
+def image_files(*names):
+    """What a job in these images reads of them; nothing in a study without containers."""
+    if not STUDY.images:
+        return {}
+    images = [STUDY.images[name] for name in names]
+    return {
+        "image": [image.manifest for image in images],
+        "sif": [ancient(image.sif) for image in images],
+    }
+
+
+def parent_image(wildcards):
+    """The framework images start from the base image."""
+    name = IMAGES[wildcards.folder]
+    return [] if name == "base" else [ancient(STUDY.images["base"].manifest)]
+
+
+# Datasets
+
+
+def dataset_names():
+    """The datasets that a workload of this study uses."""
+    return sorted(
+        {STUDY.workload(name)["dataset"] for name in STUDY.config["workloads"]}
+    )
+
+
+def folder_of(name):
+    return os.path.basename(STUDY.dataset_folder(name))
+
+
+DATASETS = {folder_of(name): name for name in dataset_names()}
+
+
+def raw_files(wildcards):
+    """A source's raw folder, unless its data are embedded."""
+    name = DATASETS[wildcards.folder]
+    source = STUDY.config["datasets"][name]["source"]
+    return [ancient(STUDY.raw_folder(name))] if sources.downloads(source) else []
+
+
+# Parity
+
+
+def manifest_of(wildcards):
+    return STUDY.dataset_manifest(STUDY.workload(wildcards.workload)["dataset"])
+
+
+def trace_parameters(wildcards):
+    """All but the dataset and the weights that decides what a trace holds."""
+    variant = STUDY.variant(wildcards.variant)
+    recipe = STUDY.workload(wildcards.workload)
+    return {
+        "recipe": recipe,
+        "variant": trace_key(variant),
+        "parity": STUDY.config["parity"],
+        "code": trace_code(variant["framework"], recipe["workload"]),
+    }
+
+
+# Runs
+
+
+def block_inputs(wildcards):
+    """What the runs of a block need: parity proven, the dataset, the weights."""
+    runs = STUDY.block(wildcards.block).runs
+    run = runs[0]
+    frameworks = sorted({STUDY.variant(run.variant)["framework"] for run in runs})
+    return {
+        **image_files(*frameworks),
+        "parity": ancient(STUDY.passed(run.workload)),
+        "dataset": STUDY.dataset_manifest(STUDY.workload(run.workload)["dataset"]),
+        "weights": STUDY.weights(run.workload, run.seed),
+        "study": ancient(STUDY.path),
+    }
