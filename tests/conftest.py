@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from lockstep import files, workloads
+from lockstep.cluster import machine
 from lockstep.datasets import prepare
 from lockstep.study import Study, config
 from lockstep.workloads import weights
@@ -78,12 +79,10 @@ def study_of(tmp_path: Path, digits: Path, caches: Path) -> Callable[..., Study]
                 spec = workloads.spec(recipe["workload"])
                 state = weights.initial(spec, recipe["model"], seed)
                 weights.save(study.weights(workload, seed), state)
-        cache = study.root / "cache"
-        cache.mkdir(parents=True, exist_ok=True)
-        if not (cache / "link").exists():
-            from lockstep.cluster import machine
-
-            study.caches(machine.instruction_set()).symlink_to(caches)
+        shared = study.caches(machine.instruction_set())
+        if not shared.is_symlink():
+            shared.parent.mkdir(parents=True)
+            shared.symlink_to(caches)
         return study
 
     return make
