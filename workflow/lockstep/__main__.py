@@ -15,9 +15,9 @@ HELP = """\
 Trains the same model in PyTorch and in JAX, proves that it is the same model, and measures the
 difference. A study is described by a config.yaml and run by Snakemake:
 
-  make demo                     a small study on this machine, in minutes
-  snakemake --profile local     the study of config.yaml, on this machine
-  snakemake --profile slurm     the same, as SLURM jobs
+  make demo                               a small study on this machine, in minutes
+  snakemake --profile profiles/local      the study of config.yaml, on this machine
+  snakemake --profile slurm               the same, as SLURM jobs
 
 The commands below are its stages; `python -m lockstep COMMAND --help` says more of one.
 """

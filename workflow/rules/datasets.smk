@@ -28,6 +28,8 @@ rule download:
             for name in dataset_names()
             if STUDY.config["datasets"][name]["source"] == wildcards.source
         ),
+    message:
+        "Download {wildcards.source}"
     shell:
         "python -m lockstep download --study {input} --dataset {params.name} 2> {log}"
 
@@ -43,5 +45,7 @@ rule preprocess:
         STUDY.root / "logs" / "preprocess" / "{folder}.log",
     params:
         name=lambda wildcards: DATASETS[wildcards.folder],
+    message:
+        "Preprocess {params.name}"
     shell:
         "python -m lockstep preprocess --study {input.study} --dataset {params.name} 2> {log}"

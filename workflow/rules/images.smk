@@ -24,5 +24,7 @@ rule image:
         STUDY.root / "logs" / "images" / "{folder}.log",
     params:
         name=lambda wildcards: IMAGES[wildcards.folder],
+    message:
+        "Image {params.name}: take from the cache, or build"
     shell:
         "python -m lockstep image --study {input.study} --name {params.name} 2> {log}"

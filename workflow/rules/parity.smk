@@ -25,6 +25,8 @@ rule weights:
             "lockstep.workloads.weights",
             f"lockstep.workloads.{STUDY.workload(wildcards.workload)['workload']}.spec",
         ),
+    message:
+        "Initial weights of {wildcards.workload}, seed {wildcards.seed}"
     shell:
         "python -m lockstep weights --study {input.study}"
         " --workload {wildcards.workload} --seed {wildcards.seed} 2> {log}"
@@ -49,6 +51,8 @@ rule trace:
     threads: STUDY.config["threads"]
     params:
         determined_by=trace_parameters,
+    message:
+        "Climb the parity ladder: {wildcards.workload} as {wildcards.variant}"
     shell:
         "python -m lockstep trace --study {input.study}"
         " --workload {wildcards.workload} --variant {wildcards.variant} 2> {log}"
@@ -67,6 +71,8 @@ rule compare_traces:
         STUDY.root / "logs" / "parity" / "{workload}.log",
     params:
         code=stage_code("lockstep.parity.compare"),
+    message:
+        "Compare the traces of {wildcards.workload}: is it the same model?"
     # The verdict itself is no output: Snakemake would delete it where parity fails.
     shell:
         "python -m lockstep parity --study {input.study} --workload {wildcards.workload} 2> {log}"

@@ -38,5 +38,7 @@ rule report:
         STUDY.root / "logs" / "report.log",
     params:
         code=stage_code("lockstep.report.build"),
+    message:
+        "Make the report"
     shell:
         "python -m lockstep report --study {input.study} 2> {log}"

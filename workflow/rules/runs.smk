@@ -25,5 +25,7 @@ rule train:
         machine=100,
     params:
         determined_by=lambda wildcards: STUDY.block_parameters(wildcards.block),
+    message:
+        "Train {wildcards.block}"
     shell:
         "python -m lockstep train --study {input.study} --block {wildcards.block} 2> {log}"

@@ -13,5 +13,7 @@ rule study:
         STUDY.root / "logs" / "study.log",
     params:
         config=STUDY.config,
+    message:
+        "Write the complete config of study {params.config[study]}"
     run:
         STUDY.write()
