@@ -10,6 +10,8 @@ localrules:
 rule datasets:
     input:
         [STUDY.dataset_manifest(name) for name in dataset_names()],
+    message:
+        "The datasets are there"
 
 
 # On the node where Snakemake runs: compute nodes often have no way out.
@@ -28,6 +30,8 @@ rule download:
             for name in dataset_names()
             if STUDY.config["datasets"][name]["source"] == wildcards.source
         ),
+    message:
+        "Download {wildcards.source}"
     shell:
         "python -m lockstep download --study {input} --dataset {params.name} 2> {log}"
 
@@ -43,5 +47,7 @@ rule preprocess:
         STUDY.root / "logs" / "preprocess" / "{folder}.log",
     params:
         name=lambda wildcards: DATASETS[wildcards.folder],
+    message:
+        "Preprocess {params.name}"
     shell:
         "python -m lockstep preprocess --study {input.study} --dataset {params.name} 2> {log}"

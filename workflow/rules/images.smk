@@ -11,6 +11,8 @@ rule images:
     input:
         STUDY.path,
         [image.manifest for image in STUDY.images.values()],
+    message:
+        "The images are there"
 
 
 rule image:
@@ -24,5 +26,7 @@ rule image:
         STUDY.root / "logs" / "images" / "{folder}.log",
     params:
         name=lambda wildcards: IMAGES[wildcards.folder],
+    message:
+        "Build the {params.name} image, or take it from the cache"
     shell:
         "python -m lockstep image --study {input.study} --name {params.name} 2> {log}"

@@ -9,6 +9,8 @@ localrules:
 rule parity:
     input:
         [STUDY.passed(workload) for workload in STUDY.config["workloads"]],
+    message:
+        "Parity is proven"
 
 
 rule weights:
@@ -25,6 +27,8 @@ rule weights:
             "lockstep.workloads.weights",
             f"lockstep.workloads.{STUDY.workload(wildcards.workload)['workload']}.spec",
         ),
+    message:
+        "Make the weights of {wildcards.workload}, seed {wildcards.seed}"
     shell:
         "python -m lockstep weights --study {input.study}"
         " --workload {wildcards.workload} --seed {wildcards.seed} 2> {log}"
@@ -49,6 +53,8 @@ rule trace:
     threads: STUDY.config["threads"]
     params:
         determined_by=trace_parameters,
+    message:
+        "Trace {wildcards.workload} as {wildcards.variant} for parity"
     shell:
         "python -m lockstep trace --study {input.study}"
         " --workload {wildcards.workload} --variant {wildcards.variant} 2> {log}"
@@ -67,6 +73,8 @@ rule compare_traces:
         STUDY.root / "logs" / "parity" / "{workload}.log",
     params:
         code=stage_code("lockstep.parity.compare"),
+    message:
+        "Compare the traces of {wildcards.workload}"
     # The verdict itself is no output: Snakemake would delete it where parity fails.
     shell:
         "python -m lockstep parity --study {input.study} --workload {wildcards.workload} 2> {log}"

@@ -9,6 +9,8 @@ localrules:
 rule runs:
     input:
         [STUDY.manifest(block) for block in STUDY.blocks],
+    message:
+        "The runs have their records"
 
 
 rule train:
@@ -25,5 +27,7 @@ rule train:
         machine=100,
     params:
         determined_by=lambda wildcards: STUDY.block_parameters(wildcards.block),
+    message:
+        "Train {wildcards.block}"
     shell:
         "python -m lockstep train --study {input.study} --block {wildcards.block} 2> {log}"

@@ -13,5 +13,7 @@ rule study:
         STUDY.root / "logs" / "study.log",
     params:
         config=STUDY.config,
+    message:
+        "Complete the config of study {STUDY.name}"
     run:
         STUDY.write()
