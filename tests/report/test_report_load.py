@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from report_studies import TWO, put_csv, put_json, write, write_manifest
 
 from lockstep.errors import UserError
 from lockstep.report import analysis, build, load, soundness, tables
 from lockstep.report.load import Record
 from lockstep.study import Study
+from tests.report.report_studies import TWO, put_csv, put_json, write, write_manifest
 
 
 def edited(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
