@@ -16,19 +16,29 @@ rule all:
     default_target: True
     input:
         rules.report.output,
+    message:
+        "All of study {STUDY.name} is there"
 
 
 onstart:
+    try:
+        lease.take(STUDY.root)
+    except UserError as error:
+        refuse(error)
     forced = workflow.dag_settings.forcerun
     if workflow.dag_settings.forceall or "train" in forced:
         STUDY.repeat(["train"], mark=time.strftime("%Y-%m-%dT%H:%M:%S"))
 
 
 onsuccess:
+    # A stage that was asked for by name makes no report.
     if any(job.rule.name == "report" for job in workflow.dag.jobs):
         shell(f"python -m lockstep tell --study {STUDY.path}")
 
 
 onerror:
     # Whatever ran is worth seeing, above all why something did not.
-    shell(f"python -m lockstep report --study {STUDY.path} --partial || true")
+    shell(
+        f"python -m lockstep report --study {STUDY.path} --partial"
+        f" && python -m lockstep tell --study {STUDY.path} || true"
+    )

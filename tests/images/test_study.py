@@ -41,8 +41,8 @@ def study(machine: Machine, snakemake) -> Path:
 
 
 def jobs(text: str) -> set[str]:
-    """Return the rules of which a dry run would start jobs."""
-    return set(re.findall(r"^(?:local)?rule (\w+):", text, re.MULTILINE))
+    """Return the rules of which jobs are started, by Snakemake's own table."""
+    return set(re.findall(r"^(\w+) +\d+$", text, re.MULTILINE)) - {"total"}
 
 
 def test_runs_say_in_which_image_they_were_made(study: Path, machine: Machine) -> None:
@@ -71,7 +71,7 @@ def test_workers_are_quiet(study: Path) -> None:
 
 
 def test_nothing_is_done_twice(study: Path, snakemake) -> None:
-    assert jobs(snakemake("--dry-run", "--quiet", "none")) == set()
+    assert jobs(snakemake("--dry-run", "--quiet", "host")) == set()
 
 
 def test_touched_files_change_nothing(study: Path, machine: Machine, snakemake) -> None:
@@ -80,7 +80,7 @@ def test_touched_files_change_nothing(study: Path, machine: Machine, snakemake) 
         *machine.repository.glob("data/images/*/image.sif"),
     ):
         path.touch()
-    assert jobs(snakemake("--dry-run", "--quiet", "none")) == set()
+    assert jobs(snakemake("--dry-run", "--quiet", "host")) == set()
 
 
 def test_an_edited_recipe_runs_exactly_what_depends_on_it(
@@ -90,12 +90,13 @@ def test_an_edited_recipe_runs_exactly_what_depends_on_it(
     before = recipe.read_text()
     recipe.write_text(before + "\n# edited\n")
     try:
-        text = snakemake("--dry-run", "--quiet", "none")
+        text = snakemake("--dry-run", "--quiet", "host")
     finally:
         recipe.write_text(before)
     assert jobs(text) == {"image", "trace", "compare_traces", "train", "report", "all"}
-    assert "variant=jax-jit" in text
-    assert "torch-compile" not in "".join(re.findall(r"wildcards: .*", text))
+    told = re.findall(r"^Job \d+: (.*)", text, re.MULTILINE)
+    assert "Trace mnist_cnn as jax-jit for parity" in told
+    assert "torch-compile" not in "".join(told)
 
 
 def test_a_fresh_clone_takes_its_images_from_the_cache(
@@ -103,11 +104,11 @@ def test_a_fresh_clone_takes_its_images_from_the_cache(
 ) -> None:
     for path in machine.repository.glob("data/images/*/*"):
         path.unlink()
-    text = snakemake("images", "--quiet", "none")
+    text = snakemake("images", "--quiet", "host")
     assert "image" in jobs(text)
     for log in study.glob("logs/images/*.log"):
         assert "building" not in log.read_text()
-    assert jobs(snakemake("--dry-run", "--quiet", "none")) == set()
+    assert jobs(snakemake("--dry-run", "--quiet", "host")) == set()
 
 
 @pytest.mark.parametrize("variant", ["torch-compile", "jax-jit"])

@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from report_studies import STEP_SECONDS, TWO, parity_verdict, put_json, write
 
 from lockstep.__main__ import main
 from lockstep.errors import UserError
 from lockstep.report import compare, verdicts
+from tests.report.report_studies import STEP_SECONDS, TWO, parity_verdict, put_json, write
 
 
 def test_report_and_tell_print_one_line_a_comparison(tmp_path: Path, capsys) -> None:

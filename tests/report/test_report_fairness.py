@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_studies import TWO, Edit, write
 
 from lockstep.report import analysis, load, sentences, verdicts
 from lockstep.report.verdicts import Comparison
 from lockstep.study.run import Run
+from tests.report.report_studies import TWO, Edit, write
 
 
 def comparison(root: Path, edit: Edit | None = None, **options: Any) -> Comparison:

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from report_studies import TWO, put_csv, put_json, write, write_manifest
 
 from lockstep.errors import UserError
 from lockstep.report import analysis, build, load, soundness, tables
 from lockstep.report.load import Record
 from lockstep.study import Study
+from tests.report.report_studies import TWO, put_csv, put_json, write, write_manifest
 
 
 def edited(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -196,6 +196,7 @@ def test_a_study_with_missing_runs_is_refused_unless_it_may_be_partial(tmp_path:
     build.build(study, partial=True)
     page = study.report().read_text()
     assert "This is a partial report" in page
+    assert not study.complete_report().exists()
     assert "2 of 6 runs are missing" in page
 
 
@@ -203,6 +204,9 @@ def test_a_whole_study_does_not_say_that_it_is_partial(tmp_path: Path) -> None:
     study = write(tmp_path, variants=TWO, seeds=2)
     build.build(study)
     assert "partial report" not in study.report().read_text()
+    assert study.complete_report().is_file()
+    build.build(study, partial=True)
+    assert not study.complete_report().exists()
 
 
 def test_a_study_without_any_record_still_has_a_report(tmp_path: Path) -> None:

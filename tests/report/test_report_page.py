@@ -9,10 +9,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from report_studies import TWO, VARIANTS, write
 
 from lockstep.report import analysis, build, drawing, learning, page, tables
 from lockstep.study import Study
+from tests.report.report_studies import TWO, VARIANTS, write
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None

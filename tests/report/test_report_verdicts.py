@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from report_studies import STEP_SECONDS, TWO, VARIANTS, write
 
 from lockstep.report import analysis, contract, sentences, verdicts
 from lockstep.report.load import Record
 from lockstep.report.verdicts import Comparison, Side
+from tests.report.report_studies import STEP_SECONDS, TWO, VARIANTS, write
 
 
 def one(root: Path, **options) -> Comparison:
@@ -76,7 +76,7 @@ def test_the_margin_of_the_config_decides(tmp_path: Path) -> None:
 
 
 def test_failed_parity_takes_the_verdict_away(tmp_path: Path) -> None:
-    from report_studies import parity_verdict, put_json
+    from tests.report.report_studies import parity_verdict, put_json
 
     study = write(tmp_path, variants=VARIANTS)
     put_json(study.verdict("mnist_cnn"), parity_verdict(study, "mnist_cnn", fails="jax-jit"))

@@ -11,6 +11,7 @@ from lockstep.datasets import sources
 from lockstep.errors import UserError
 from lockstep.study import Study, stage_code, trace_code, trace_key
 from lockstep.study import config as study_config
+from lockstep.study import lease
 
 # With --configfile the default study must not shine through: Snakemake would merge the two.
 if not workflow.overwrite_configfiles:
@@ -46,6 +47,11 @@ if workflow.deployment_settings.deployment_method:
 
 
 container: "containers/base.def"
+
+
+# What the rules' messages say better, and what is meant for other workflows.
+UNTOLD = ("Select jobs to execute", "Execute ", "Singularity containers: ignored")
+logger.addFilter(lambda record: not str(record.msg).startswith(UNTOLD))
 
 
 # Images

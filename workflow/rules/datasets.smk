@@ -10,6 +10,8 @@ localrules:
 rule datasets:
     input:
         [STUDY.dataset_manifest(name) for name in dataset_names()],
+    message:
+        "The datasets are there"
 
 
 # On the node where Snakemake runs: compute nodes often have no way out.

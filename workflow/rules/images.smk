@@ -11,6 +11,8 @@ rule images:
     input:
         STUDY.path,
         [image.manifest for image in STUDY.images.values()],
+    message:
+        "The images are there"
 
 
 rule image:
@@ -25,6 +27,6 @@ rule image:
     params:
         name=lambda wildcards: IMAGES[wildcards.folder],
     message:
-        "Image {params.name}: take from the cache, or build"
+        "Build the {params.name} image, or take it from the cache"
     shell:
         "python -m lockstep image --study {input.study} --name {params.name} 2> {log}"

@@ -9,6 +9,8 @@ localrules:
 rule parity:
     input:
         [STUDY.passed(workload) for workload in STUDY.config["workloads"]],
+    message:
+        "Parity is proven"
 
 
 rule weights:
@@ -26,7 +28,7 @@ rule weights:
             f"lockstep.workloads.{STUDY.workload(wildcards.workload)['workload']}.spec",
         ),
     message:
-        "Initial weights of {wildcards.workload}, seed {wildcards.seed}"
+        "Make the weights of {wildcards.workload}, seed {wildcards.seed}"
     shell:
         "python -m lockstep weights --study {input.study}"
         " --workload {wildcards.workload} --seed {wildcards.seed} 2> {log}"
@@ -52,7 +54,7 @@ rule trace:
     params:
         determined_by=trace_parameters,
     message:
-        "Climb the parity ladder: {wildcards.workload} as {wildcards.variant}"
+        "Trace {wildcards.workload} as {wildcards.variant} for parity"
     shell:
         "python -m lockstep trace --study {input.study}"
         " --workload {wildcards.workload} --variant {wildcards.variant} 2> {log}"
@@ -72,7 +74,7 @@ rule compare_traces:
     params:
         code=stage_code("lockstep.parity.compare"),
     message:
-        "Compare the traces of {wildcards.workload}: is it the same model?"
+        "Compare the traces of {wildcards.workload}"
     # The verdict itself is no output: Snakemake would delete it where parity fails.
     shell:
         "python -m lockstep parity --study {input.study} --workload {wildcards.workload} 2> {log}"

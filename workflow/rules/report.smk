@@ -14,6 +14,8 @@ rule report:
             for name in ("page.html.j2", "page.css")
         ],
     output:
+        # Without it Snakemake would take a partial report for its own, and do nothing.
+        complete=STUDY.complete_report(),
         page=report(STUDY.report(), caption="../report/page.rst", category="Comparison"),
         numbers=report(
             REPORT / "report.json",
@@ -39,6 +41,6 @@ rule report:
     params:
         code=stage_code("lockstep.report.build"),
     message:
-        "Make the report"
+        "Make the report of study {STUDY.name}"
     shell:
         "python -m lockstep report --study {input.study} 2> {log}"

@@ -9,6 +9,8 @@ localrules:
 rule runs:
     input:
         [STUDY.manifest(block) for block in STUDY.blocks],
+    message:
+        "The runs have their records"
 
 
 rule train:

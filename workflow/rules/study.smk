@@ -14,6 +14,6 @@ rule study:
     params:
         config=STUDY.config,
     message:
-        "Write the complete config of study {params.config[study]}"
+        "Complete the config of study {STUDY.name}"
     run:
         STUDY.write()

@@ -11,7 +11,8 @@ from lockstep.study import Study
 def build(study: Study, *, partial: bool = False) -> None:
     """Write ``report/index.html``, ``report.json``, ``tables/*.csv`` and ``figures/*``.
 
-    With `partial` runs may be missing, and the page says so.
+    With `partial` runs may be missing, and the page says so. Only without it ``complete.json``
+    appears: a partial report must never pass for the workflow's result.
 
     Raises:
         UserError: runs are missing and `partial` is not set.
@@ -27,6 +28,8 @@ def build(study: Study, *, partial: bool = False) -> None:
         )
     drawn = page.draw(found)
     folder = study.report().parent
+    complete = study.complete_report()
+    complete.unlink(missing_ok=True)
     with files.atomic(folder / "tables") as temporary:
         temporary.mkdir()
         made = [t for part in found.workloads for t in part.tables.values()]
@@ -39,6 +42,9 @@ def build(study: Study, *, partial: bool = False) -> None:
             (temporary / f"{picture.name}.png").write_bytes(picture.png)
     files.write_json(folder / "report.json", analysis.as_json(found))
     files.write_bytes(study.report(), page.render(found, drawn).encode())
+    if not partial:
+        written = (study.report(), folder / "report.json")
+        files.write_json(complete, {path.name: files.sha256_file(path) for path in written})
 
 
 def tell(study: Study) -> list[str]:

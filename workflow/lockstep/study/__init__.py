@@ -175,6 +175,10 @@ class Study:
         """The report's page."""
         return self.root / "report" / "index.html"
 
+    def complete_report(self) -> Path:
+        """Exists only if the report was made of a whole study; hashes of page and numbers."""
+        return self.root / "report" / "complete.json"
+
     # Images ----------------------------------------------------------------------------------
 
     @functools.cached_property
