@@ -38,6 +38,13 @@ DIGITS = {
 """One epoch of the digits: 23 steps, the last of 29 examples."""
 
 
+def lacks(what: str, reason: str) -> None:
+    """Skip a test that this machine cannot run; fail it where LOCKSTEP_REQUIRE names `what`."""
+    if what in os.environ.get("LOCKSTEP_REQUIRE", "").split(","):
+        pytest.fail(f"LOCKSTEP_REQUIRE={what}, but {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
 @pytest.fixture(scope="session")
 def caches(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Compiled programs, shared by all tests: compiling them anew would take most of the time."""

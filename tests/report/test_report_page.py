@@ -12,6 +12,7 @@ import pytest
 
 from lockstep.report import analysis, build, drawing, learning, page, tables
 from lockstep.study import Study
+from tests.conftest import lacks
 from tests.report.report_studies import TWO, VARIANTS, write
 
 CHROMIUM = next(
@@ -235,6 +236,12 @@ def test_numbers_of_a_column_have_their_points_below_each_other() -> None:
 # In a browser ---------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def browser() -> None:
+    if CHROMIUM is None:
+        lacks("browser", "there is no Chromium to look at the page with")
+
+
 def chromium(folder: Path, *arguments: str) -> str:
     command = [
         str(CHROMIUM),
@@ -265,7 +272,7 @@ addEventListener("load", () => {
 </script>"""
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here to look at the page with")
+@pytest.mark.usefixtures("browser")
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_in_a_browser_nothing_is_wider_than_the_window(tmp_path, html, width, scheme) -> None:
@@ -292,7 +299,7 @@ def test_in_a_browser_nothing_is_wider_than_the_window(tmp_path, html, width, sc
     assert not facts["wide"] and facts["clipped"] == 0
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here to look at the page with")
+@pytest.mark.usefixtures("browser")
 def test_in_a_browser_the_page_is_there_within_a_second_or_so(tmp_path, html) -> None:
     (tmp_path / "page.html").write_text(html.replace("</body>", f"{PROBE}</body>"))
     dom = chromium(tmp_path, "--dump-dom", (tmp_path / "page.html").as_uri())
