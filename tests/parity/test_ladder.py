@@ -36,9 +36,11 @@ def climbed(study: Study, variant: str, caches: Path, precision: str = "float64"
         caches=caches,
     )
     engine = engines.start(job)
-    feed = feeds.SharedFeed(job, Reader(study.dataset_manifest("digits"), "train"), seed=0)
+    train, test = (Reader(study.dataset_manifest("digits"), s) for s in ("train", "test"))
+    feed = feeds.SharedFeed(job, train, seed=0)
+    evaluation = list(feeds.evaluation_batches(job, test))
     state = weights.load(study.weights("mnist_cnn", 0))
-    return {f"{precision}/{k}": v for k, v in trace.climb(engine, feed, state, STEPS)}
+    return {f"{precision}/{k}": v for k, v in trace.climb(engine, feed, evaluation, state, STEPS)}
 
 
 @pytest.fixture
@@ -69,7 +71,8 @@ def test_the_sound_models_agree(study, caches, reference) -> None:
     assert first_failure(rungs) == ("none", None)
     assert max(rung.value for rung in rungs) < 1e-13
     assert [rung.name for rung in rungs] == [
-        *("weights", "forward", "loss", "gradient", "step", "batches", "steps", "final")
+        *("weights", "forward", "loss", "gradient", "step", "batches", "steps", "final"),
+        "evaluation",
     ]
 
 
@@ -122,8 +125,7 @@ def test_a_gradient_that_is_stopped(study, caches, reference, monkeypatch) -> No
         return self.fc2(functional.relu(self.fc1(torch.flatten(x, 1))))
 
     monkeypatch.setattr(torch_model.MnistCnn, "forward", forward)
-    with pytest.raises(AttributeError):  # no gradient at all: PyTorch itself has nothing to give
-        broken(study, caches, reference)
+    assert broken(study, caches, reference) == ("gradient", "conv1.kernel")
 
 
 def test_label_smoothing(study, caches, reference, monkeypatch) -> None:
@@ -168,6 +170,21 @@ def test_another_learning_rate(study, caches, reference, monkeypatch) -> None:
     monkeypatch.setattr(feeds, "learning_rates", lambda *a: rates(*a) * (1 + 1e-6))
     found, _ = broken(study, caches, reference)
     assert found in ("step", "steps")
+
+
+def test_an_evaluation_that_forgets_an_example(study, caches, reference, monkeypatch) -> None:
+    evaluate = torch_engine.TorchEngine.evaluate
+
+    def forgetful(self, batches):
+        return evaluate(self, [{**b, "mask": np.roll(b["mask"], 1) * b["mask"]} for b in batches])
+
+    monkeypatch.setattr(torch_engine.TorchEngine, "evaluate", forgetful)
+    assert broken(study, caches, reference) == ("evaluation", "examples")
+
+
+def test_another_metric(study, caches, reference, monkeypatch) -> None:
+    monkeypatch.setattr(torch_model, "accuracy", lambda logits, labels: (labels == 3).double())
+    assert broken(study, caches, reference) == ("evaluation", "accuracy")
 
 
 def test_a_mean_over_the_padding_too(study, caches, reference, monkeypatch) -> None:

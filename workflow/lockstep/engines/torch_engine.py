@@ -171,7 +171,11 @@ class TorchEngine:
         with torch.no_grad():
             logits = self._logits(self.module, row)
         loss, _ = self._backward(row, torch.tensor(window.counts[0], dtype=self.param_dtype))
-        gradients = {name: _numpy(p.grad) for name, p in self.parameters.items()}
+        # None is a parameter that the loss does not reach; the ladder shall name it.
+        gradients = {
+            name: _numpy(torch.zeros_like(p) if p.grad is None else p.grad)
+            for name, p in self.parameters.items()
+        }
         neutral = self._to_neutral(gradients)
         self.optimizer.zero_grad(set_to_none=True)
         return {

@@ -8,12 +8,13 @@ A trace is an ``.npz`` of arrays named ``PRECISION/RUNG/…``, for the precision
 `step/NAME`      the state after one optimizer step,
 `steps/loss`, `steps/checksum`   of every step,
 `final/NAME`     the state after the last step,
+`evaluation/NAME`   the loss and each metric of that state on the test split, and its examples,
 
 and `about`, the engine's facts and what was asked for, as JSON.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import numpy as np
 from lockstep import engines, files, workloads
 from lockstep.datasets.reader import Reader
 from lockstep.engines.contract import Engine, Job, Topology
-from lockstep.training.feed import SharedFeed
+from lockstep.training.feed import SharedFeed, evaluation_batches
 from lockstep.workloads import weights
 
 WINDOW = 25  # steps between two fences of a trace
@@ -56,7 +57,7 @@ def trace(
         output: file to write; None on ranks that write nothing.
         topology: of this process; a single one if None.
     """
-    reader = Reader(manifest, "train")
+    reader, test = Reader(manifest, "train"), Reader(manifest, "test")
     state = weights.load(initial)
     arrays: dict[str, np.ndarray] = {}
     about: dict[str, Any] = {
@@ -78,7 +79,7 @@ def trace(
         start = weights.perturbed(state, seed) if precision == "twin" else state
         total = steps if precision == "float64" else float32_steps
         feed = SharedFeed(job, reader, seed)
-        for name, array in climb(engine, feed, start, total):
+        for name, array in climb(engine, feed, evaluation_batches(job, test), start, total):
             arrays[f"{precision}/{name}"] = array
         about[precision] = engine.facts()
         if precision == PRECISIONS[-1]:
@@ -90,7 +91,11 @@ def trace(
 
 
 def climb(
-    engine: Engine, feed: SharedFeed, state: weights.State, steps: int
+    engine: Engine,
+    feed: SharedFeed,
+    evaluation: Iterable[Mapping[str, np.ndarray]],
+    state: weights.State,
+    steps: int,
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yield what an engine computes on each rung, by the names above."""
     engine.load(state)
@@ -116,6 +121,11 @@ def climb(
     yield "steps/loss", np.concatenate(all_losses)
     yield "steps/checksum", np.concatenate(all_checksums)
     yield from _named("final", engine.state())
+    sums = engine.evaluate(evaluation)
+    examples = sums.pop("examples")
+    yield "evaluation/examples", np.array(examples)
+    for name, value in sums.items():
+        yield f"evaluation/{name}", np.array(value / examples)
 
 
 def _named(rung: str, state: weights.State) -> Iterator[tuple[str, np.ndarray]]:
