@@ -4,7 +4,6 @@
 
 
 include: "workflow/rules/common.smk"
-include: "workflow/rules/study.smk"
 include: "workflow/rules/images.smk"
 include: "workflow/rules/datasets.smk"
 include: "workflow/rules/parity.smk"
@@ -21,13 +20,7 @@ rule all:
 
 
 onstart:
-    try:
-        lease.take(STUDY.root)
-    except UserError as error:
-        refuse(error)
-    forced = workflow.dag_settings.forcerun
-    if workflow.dag_settings.forceall or "train" in forced:
-        STUDY.repeat(["train"], mark=time.strftime("%Y-%m-%dT%H:%M:%S"))
+    begin()
 
 
 onsuccess:

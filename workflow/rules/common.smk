@@ -7,11 +7,12 @@ import time
 workflow_folder = os.path.join(workflow.basedir, "workflow")
 sys.path.insert(0, workflow_folder)
 
+from lockstep import files
+from lockstep.cluster import lease
 from lockstep.datasets import sources
 from lockstep.errors import UserError
 from lockstep.study import Study, stage_code, trace_code, trace_key
 from lockstep.study import config as study_config
-from lockstep.study import lease
 
 # With --configfile the default study must not shine through: Snakemake would merge the two.
 if not workflow.overwrite_configfiles:
@@ -32,10 +33,12 @@ try:
 except UserError as error:
     refuse(error)
 
-# `python -m lockstep` is this Python and this package, in every rule and in every job.
+# In every rule and in every job `python -m lockstep` is this Python and this package, and this
+# study's complete config is where `begin` writes it.
 os.environ.update(
     PATH=os.pathsep.join([os.path.dirname(sys.executable), *os.get_exec_path()]),
     PYTHONPATH=workflow_folder,
+    LOCKSTEP_STUDY=str(STUDY.path),
 )
 
 # Where the software of every rule is declared. Stages enter their images by themselves, each the
@@ -47,6 +50,21 @@ if workflow.deployment_settings.deployment_method:
 
 
 container: "containers/base.def"
+
+
+def begin():
+    """Before the first job: make the study ours, and write down what the stages read of it.
+
+    Its config is neither input nor parameter of a rule: what studies share would be made anew for
+    each. Stages are rerun for the part of it that concerns them, which is among their parameters.
+    """
+    try:
+        lease.take(STUDY.root)
+    except UserError as error:
+        refuse(error)
+    STUDY.write()
+    if workflow.dag_settings.forceall or "train" in workflow.dag_settings.forcerun:
+        STUDY.repeat(["train"], mark=time.strftime("%Y-%m-%dT%H:%M:%S"))
 
 
 # What the rules' messages say better, and what is meant for other workflows.
@@ -132,5 +150,4 @@ def block_inputs(wildcards):
         "parity": ancient(STUDY.passed(run.workload)),
         "dataset": STUDY.dataset_manifest(STUDY.workload(run.workload)["dataset"]),
         "weights": STUDY.weights(run.workload, run.seed),
-        "study": ancient(STUDY.path),
     }

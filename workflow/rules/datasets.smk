@@ -16,8 +16,6 @@ rule datasets:
 
 # On the node where Snakemake runs: compute nodes often have no way out.
 rule download:
-    input:
-        ancient(STUDY.path),
     output:
         directory(STUDY.data / "raw" / "{source}"),
     log:
@@ -33,14 +31,13 @@ rule download:
     message:
         "Download {wildcards.source}"
     shell:
-        "python -m lockstep download --study {input} --dataset {params.name} 2> {log}"
+        "python -m lockstep download --study $LOCKSTEP_STUDY --dataset {params.name} 2> {log}"
 
 
 rule preprocess:
     input:
         **image_files("base"),
         raw=raw_files,
-        study=ancient(STUDY.path),
     output:
         STUDY.data / "datasets" / "{folder}" / "manifest.json",
     log:
@@ -50,4 +47,4 @@ rule preprocess:
     message:
         "Preprocess {params.name}"
     shell:
-        "python -m lockstep preprocess --study {input.study} --dataset {params.name} 2> {log}"
+        "python -m lockstep preprocess --study $LOCKSTEP_STUDY --dataset {params.name} 2> {log}"

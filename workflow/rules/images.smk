@@ -9,7 +9,6 @@ localrules:
 
 rule images:
     input:
-        STUDY.path,
         [image.manifest for image in STUDY.images.values()],
     message:
         "The images are there"
@@ -18,7 +17,6 @@ rule images:
 rule image:
     input:
         parent=parent_image,
-        study=ancient(STUDY.path),
     output:
         manifest=STUDY.data / "images" / "{folder}" / "manifest.json",
         sif=STUDY.data / "images" / "{folder}" / "image.sif",
@@ -29,4 +27,4 @@ rule image:
     message:
         "Build the {params.name} image, or take it from the cache"
     shell:
-        "python -m lockstep image --study {input.study} --name {params.name} 2> {log}"
+        "python -m lockstep image --study $LOCKSTEP_STUDY --name {params.name} 2> {log}"

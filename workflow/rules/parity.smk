@@ -16,7 +16,6 @@ rule parity:
 rule weights:
     input:
         **image_files("base"),
-        study=ancient(STUDY.path),
     output:
         STUDY.weights("{workload}", "{seed}"),
     log:
@@ -30,7 +29,7 @@ rule weights:
     message:
         "Make the weights of {wildcards.workload}, seed {wildcards.seed}"
     shell:
-        "python -m lockstep weights --study {input.study}"
+        "python -m lockstep weights --study $LOCKSTEP_STUDY"
         " --workload {wildcards.workload} --seed {wildcards.seed} 2> {log}"
 
 
@@ -45,7 +44,6 @@ rule trace:
         weights=lambda wildcards: STUDY.weights(
             wildcards.workload, STUDY.config["seeds"][0]
         ),
-        study=ancient(STUDY.path),
     output:
         STUDY.trace("{workload}", "{variant}"),
     log:
@@ -56,7 +54,7 @@ rule trace:
     message:
         "Trace {wildcards.workload} as {wildcards.variant} for parity"
     shell:
-        "python -m lockstep trace --study {input.study}"
+        "python -m lockstep trace --study $LOCKSTEP_STUDY"
         " --workload {wildcards.workload} --variant {wildcards.variant} 2> {log}"
 
 
@@ -66,7 +64,6 @@ rule compare_traces:
         traces=lambda wildcards: [
             STUDY.trace(wildcards.workload, variant) for variant in STUDY.traces()
         ],
-        study=ancient(STUDY.path),
     output:
         STUDY.passed("{workload}"),
     log:
@@ -77,4 +74,4 @@ rule compare_traces:
         "Compare the traces of {wildcards.workload}"
     # The verdict itself is no output: Snakemake would delete it where parity fails.
     shell:
-        "python -m lockstep parity --study {input.study} --workload {wildcards.workload} 2> {log}"
+        "python -m lockstep parity --study $LOCKSTEP_STUDY --workload {wildcards.workload} 2> {log}"

@@ -8,9 +8,8 @@ rule report:
         **image_files("base"),
         blocks=[STUDY.manifest(block) for block in STUDY.blocks],
         parity=[STUDY.passed(workload) for workload in STUDY.config["workloads"]],
-        study=STUDY.path,
         page=[
-            os.path.join(workflow_folder, "lockstep", "report", name)
+            os.path.relpath(os.path.join(workflow_folder, "lockstep", "report", name))
             for name in ("page.html.j2", "page.css")
         ],
     output:
@@ -39,8 +38,9 @@ rule report:
     log:
         STUDY.root / "logs" / "report.log",
     params:
+        config=files.digest(STUDY.config),
         code=stage_code("lockstep.report.build"),
     message:
         "Make the report of study {STUDY.name}"
     shell:
-        "python -m lockstep report --study {input.study} 2> {log}"
+        "python -m lockstep report --study $LOCKSTEP_STUDY 2> {log}"

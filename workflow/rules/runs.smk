@@ -30,4 +30,4 @@ rule train:
     message:
         "Train {wildcards.block}"
     shell:
-        "python -m lockstep train --study {input.study} --block {wildcards.block} 2> {log}"
+        "python -m lockstep train --study $LOCKSTEP_STUDY --block {wildcards.block} 2> {log}"

@@ -33,8 +33,9 @@ class Study:
         return cls(files.read_json(path))
 
     def write(self) -> None:
-        """Write the complete config where `load` reads it."""
-        files.write_json(self.path, self.config)
+        """Write the complete config where `load` reads it, unless it is there."""
+        if not self.path.is_file() or files.read_json(self.path) != self.config:
+            files.write_json(self.path, self.config)
 
     # What is run -----------------------------------------------------------------------------
 

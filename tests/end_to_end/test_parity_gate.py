@@ -1,0 +1,67 @@
+"""A model that is not the same in both frameworks is named, and is not trained."""
+
+import json
+
+import pytest
+
+from tests.end_to_end.checkout import Checkout, small
+
+ENGINE = "workflow/lockstep/engines/jax_engine.py"
+MODEL = "workflow/lockstep/workloads/mnist_cnn/flax_model.py"
+STUDY = small(
+    workloads={
+        name: {
+            "workload": "mnist_cnn",
+            "dataset": "digits",
+            "epochs": 1,
+            "optimizer": {"learning_rate": 0.01, "momentum": momentum},
+        }
+        for name, momentum in (("heavy", 0.9), ("plain", 0.0))
+    }
+)
+
+
+@pytest.fixture
+def broken(clone: Checkout) -> Checkout:
+    """JAX's momentum is a little smaller, which only one of the two workloads has."""
+    clone.edit(ENGINE, 'optax.trace(settings["momentum"]', 'optax.trace(settings["momentum"] * 0.9')
+    clone.write(STUDY)
+    return clone
+
+
+def test_a_broken_optimizer_stops_its_workload_until_it_is_mended(broken: Checkout) -> None:
+    said = broken.snakemake(status=1)
+    finding = "heavy: jax-jit is not torch-eager: float64 steps: step 2 differs by"
+    assert f"lockstep: parity FAILS: {finding}" in said.text
+    assert "Traceback" not in said.text
+    runs = broken.results() / "runs"
+    assert {path.parts[-4] for path in runs.rglob("summary.json")} == {"plain"}
+    assert not (runs / "heavy").exists()
+
+    report = broken.results() / "report"
+    numbers = json.loads((report / "report.json").read_text())
+    assert numbers["partial"]
+    assert numbers["runs"] == {"missing": 2, "finished": 2}
+    page = (report / "index.html").read_text()
+    assert "This is a partial report" in page
+    assert "parity FAILS" in page and "step 2" in page
+    assert "heavy at 1x1: jax-jit and torch-eager are not comparable: parity FAILS" in said.text
+    assert "report: results/small/report/index.html" in said.text
+
+    # Nothing that is there passes for a result.
+    assert "Compare the traces of heavy" in broken.planned()
+
+    before = broken.files()
+    broken.edit(ENGINE, 'settings["momentum"] * 0.9', 'settings["momentum"]')
+    mended = broken.snakemake()
+    assert "study small: 4 runs finished" in mended.text
+    assert not json.loads((report / "report.json").read_text())["partial"]
+    assert not [name for name in broken.files() if before.get(name, 0) and "torch" in name
+                and broken.files()[name] != before[name]]  # fmt: skip
+    assert broken.planned() == set()
+
+    broken.edit(MODEL, "x = images_bhwc", "x = jnp.roll(images_bhwc, 1, axis=2)")
+    again = broken.snakemake("parity", status=1)
+    for workload in ("heavy", "plain"):
+        assert f"{workload}: jax-jit is not torch-eager: float64 forward: logits" in again.text
+        assert not (broken.results() / "parity" / workload / "passed.json").exists()
