@@ -124,7 +124,7 @@ def test_the_page_is_small(html: str) -> None:
 
 
 def test_what_a_machine_cannot_give_is_absent_with_its_reason(html: str) -> None:
-    assert "MFU: absent, the peak of this device is not known." in html
+    assert "MFU: absent, the config does not state report.device.peak_flops.float32." in html
     assert "Energy: absent, no energy counter was read." in html
 
 

@@ -130,7 +130,6 @@ def _results(record: Record) -> dict[str, Any]:
         ("reserved", device.get("reserved", device)),
         ("planned", planned if "absent" in planned else _sum(planned)),
         ("flops_per_second", flops.get("per_second")),
-        ("mfu", summary.get("mfu")),
         ("energy", summary.get("energy")),
     ):
         row[name], row[f"{name}_absent"] = measured(value)

@@ -183,23 +183,44 @@ def _break_even(c: Comparison, cache: str, a: pd.DataFrame, b: pd.DataFrame) -> 
 
 
 def resources(records: Records, workload: str, runs: pd.DataFrame) -> Table:
-    """Return memory, arithmetic, energy and device time."""
+    """Return memory, arithmetic, energy and cost."""
+    device: dict[str, Any] = {"peak_flops": {}, "price_per_hour": None, "currency": ""}
+    device |= records.study.config.get("report", {}).get("device", {})
     rows = []
     for scale, variant, group in groups(records, runs):
         if not len(group):
             continue
         row: dict[str, Any] = {"scale": scale, "variant": variant, "n": len(group)}
-        for key in ("rss", "allocated", "reserved", "planned", "flops_per_second", "mfu", "energy"):
+        for key in ("rss", "allocated", "reserved", "planned", "flops_per_second", "energy"):
             known = group[key].dropna()
             row[key] = (
                 float(known.median()) if len(known) else Absent(reason=frames.reason(group, key))
             )
-        busy = group["step_median"] * group["world_size"] / group["global_batch"]
-        row["cost"] = float(busy.median()) * 1e6
+        devices = group["world_size"]
+        busy = group["step_median"] * devices / group["global_batch"]
+        row["device_seconds"] = float(busy.median()) * 1e6
+        precision = records.study.variant(variant)["precision"]
+        peak = device["peak_flops"].get(precision)
+        stated = f"the config does not state report.device.peak_flops.{precision}"
+        row["mfu"] = Absent(reason=stated)
+        if peak:
+            row["mfu"] = float((group["flops_per_second"] / (peak * devices)).median())
+        price = device["price_per_hour"]
+        row["cost"] = row["target_cost"] = Absent(
+            reason="the config does not state report.device.price_per_hour"
+        )
+        if price:
+            row["cost"] = row["device_seconds"] * price / 3600
+            reached = group["target_reached"].astype(bool)
+            row["target_cost"] = Absent(reason="not every run met the target")
+            if reached.all():
+                to_target = float((group["target_seconds"] * devices).median())
+                row["target_cost"] = to_target * price / 3600
         rows.append(row)
+    currency = device["currency"]
     return Table(
         name=f"{workload}-resources",
-        title="Memory, arithmetic, energy",
+        title="Memory, arithmetic, energy, cost",
         columns=[
             *WHO,
             Column(key="rss", label="Peak resident memory", unit="MB", decimals=0, scale=1e-6),
@@ -213,11 +234,16 @@ def resources(records: Records, workload: str, runs: pd.DataFrame) -> Table:
             ),
             Column(key="mfu", label="MFU", unit="%", decimals=1, scale=100),
             Column(key="energy", label="Energy", unit="J", digits=3),
-            Column(key="cost", label="Device time", unit="s per million examples", digits=3),
+            Column(
+                key="device_seconds", label="Device time", unit="s per million examples", digits=3
+            ),
+            Column(key="cost", label="Cost", unit=f"{currency} per million examples", digits=3),
+            Column(key="target_cost", label="Cost to target", unit=currency, digits=3),
         ],
         rows=rows,
         note=f"Medians over runs. Arithmetic: {_formula(records, workload)}. "
-        "MFU is arithmetic over the peak of the devices at the precision used.",
+        "MFU is arithmetic over the peak of the devices at the precision used, which the config "
+        "states. Cost is device time in training at the config's price.",
     )
 
 

@@ -91,7 +91,7 @@ def summary(
         "cache": preparation.cache,
         "steady": _steady(progress, job),
         "flops": _flops(progress, job),
-        "mfu": absent("the peak of this device is not known"),
+        "mfu": absent("the report works it out, from the peak that the config states"),
         "energy": absent("no energy counter was read"),
         "memory": {
             "max_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
