@@ -12,6 +12,9 @@ from typing import Any
 
 from lockstep.errors import UserError
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Error numbers of a full disk and of a quota that is reached."""
+
 
 def canonical_json(value: Any) -> bytes:
     """Return `value` as JSON with sorted keys and no white space: equal values, equal bytes."""
@@ -70,7 +73,7 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL:
             raise UserError(
                 f"{path}: cannot be written, {os.strerror(error.errno).lower()}; "
                 "free some space and start again (nothing half-written was kept)"

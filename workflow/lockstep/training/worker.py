@@ -5,9 +5,11 @@ Exit status: 0 finished, 2 a mistake that a person can mend, `INTERRUPTED` stopp
 `FAILED_RUN` the run failed and its record says why.
 """
 
+import os
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -241,9 +243,18 @@ def _write(
     files.write_json(folder / "summary.json", summary)
 
 
+def _refuse(why: object) -> NoReturn:
+    """Leave with one line; what a full disk did not take is not tried again, with a traceback."""
+    print(f"lockstep: error: {why}", file=sys.stderr, flush=True)
+    os._exit(2)
+
+
 if __name__ == "__main__":
     try:
         sys.exit(main(Path(sys.argv[1])))
     except UserError as error:
-        print(f"lockstep: error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(error)
+    except OSError as error:
+        if error.errno not in files.FULL:
+            raise
+        _refuse(f"{Path(sys.argv[1]).parent}: {os.strerror(error.errno).lower()}; free some space")
