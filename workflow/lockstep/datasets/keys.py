@@ -39,6 +39,11 @@ def normal(count: int, *key: object) -> np.ndarray:
 def permutation(count: int, *key: object) -> np.ndarray:
     """Return a permutation of ``range(count)``, int64, by sorting random words.
 
-    Two equal words (probability below 1e-7 for a million) keep their order.
+    Two equal words (probability below 1e-7 for a million) keep their order. NumPy sorts 16-bit
+    integers by radix: four stable sorts of 16 bits take less than half the time of one of 64.
     """
-    return np.argsort(words(count, *key), kind="stable")
+    digits = np.ascontiguousarray(words(count, *key).astype("<u8").view("<u2").reshape(-1, 4).T)
+    order = np.argsort(digits[0], kind="stable")
+    for digit in digits[1:]:
+        order = order[np.argsort(digit[order], kind="stable")]
+    return order
