@@ -40,10 +40,9 @@ def permutation(count: int, *key: object) -> np.ndarray:
     """Return a permutation of ``range(count)``, int64, by sorting random words.
 
     Two equal words (probability below 1e-7 for a million) keep their order. NumPy sorts 16-bit
-    integers by radix: four stable sorts of 16 bits take less than half the time of one of 64.
+    integers by radix, and what is nearly sorted fast: sorting by the upper 16 bits before sorting
+    by all 64 gives the same order in a third of the time.
     """
-    digits = np.ascontiguousarray(words(count, *key).astype("<u8").view("<u2").reshape(-1, 4).T)
-    order = np.argsort(digits[0], kind="stable")
-    for digit in digits[1:]:
-        order = order[np.argsort(digit[order], kind="stable")]
-    return order
+    random = words(count, *key)
+    nearly = np.argsort((random >> np.uint64(48)).astype(np.uint16), kind="stable")
+    return nearly[np.argsort(random[nearly], kind="stable")]
