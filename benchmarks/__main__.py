@@ -84,7 +84,9 @@ def about() -> dict[str, Any]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     # The choices are checked by hand: argparse would check the empty list, too.
-    parser.add_argument("names", nargs="*", metavar="NAME", type=_name, help=", ".join(MEASUREMENTS))
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", type=_name, help=", ".join(MEASUREMENTS)
+    )
     parser.add_argument("--json", type=Path, help="also write everything to this file")
     parser.add_argument("--markdown", type=Path, help="also write the tables to this file")
     parser.add_argument(
@@ -95,7 +97,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _name(text: str) -> str:
     if text not in MEASUREMENTS:
-        raise argparse.ArgumentTypeError(f"{text!r} is unknown; there are {', '.join(MEASUREMENTS)}")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is unknown; there are {', '.join(MEASUREMENTS)}"
+        )
     return text
 
 

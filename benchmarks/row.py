@@ -42,8 +42,10 @@ class Row:
         return bool(LIMITS[sign](self.median, bound))
 
 
-def times(what: str, unit: str, values: Sequence[float]) -> Row:
-    """Return the median and the interquartile range of measurements, for information."""
+def times(
+    what: str, unit: str, values: Sequence[float], limit: tuple[str, float] | None = None
+) -> Row:
+    """Return the median and the interquartile range of measurements."""
     low, median, high = np.quantile(values, [0.25, 0.5, 0.75])
     return Row(
         what=what,
@@ -53,6 +55,7 @@ def times(what: str, unit: str, values: Sequence[float]) -> Row:
         high=float(high),
         spread="IQR" if len(values) > 1 else "n/a",
         samples=len(values),
+        limit=limit,
     )
 
 

@@ -27,9 +27,7 @@ def measure(quick: bool) -> list[Row]:
     """Return times to the first step, cold and warm, and their ratio."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        study = studies.make(
-            Path(folder), examples=640, window_steps=1, workloads={"max_steps": 2}
-        )
+        study = studies.make(Path(folder), examples=640, window_steps=1, workloads={"max_steps": 2})
         for variant, repeats in {"jax-jit": 1}.items() if quick else COMPILED.items():
             rows += _compiled(study, variant, repeats)
         eager = [_start(study, "torch-eager") for _ in range(1 if quick else 3)]

@@ -47,10 +47,10 @@ def measure(quick: bool) -> list[Row]:
             functions[name] = _asker(worker)
         turns = in_turns(functions, rounds, warm_up=warm_up)
     fastest = min(EAGER, key=lambda name: float(np.median(turns[name])))
+    others = [name for name in variants if name != fastest]
     rows = [
-        ratio(f"{name} : {fastest}", turns[name], turns[fastest], LIMIT if name == "jax-jit" else None)
-        for name in variants
-        if name != fastest
+        ratio(f"{n} : {fastest}", turns[n], turns[fastest], LIMIT if n == "jax-jit" else None)
+        for n in others
     ]
     rows.sort(key=lambda row: row.limit is None)
     return rows + [
