@@ -1,4 +1,4 @@
-"""How long and how much memory the report of many runs takes: python benchmarks/report.py [RUNS …].
+"""How long and how much memory the report of many runs takes.
 
 Writes studies of 4 workloads x 5 variants x 1 scale with known truth, then makes each report in a
 process of its own. Wanted: 10,000 runs within 60 s and 2 GB on two cores, growing linearly, and a
@@ -14,12 +14,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "workflow"), str(ROOT / "tests" / "report")]
+from benchmarks.row import Row, times
 
 if TYPE_CHECKING:
     from lockstep.study.run import Run
 
+STUDIES = Path(__file__).resolve().parents[1] / "tests" / "report"
 VARIANTS = {
     "torch-eager": {"framework": "torch", "mode": "eager"},
     "torch-compile": {"framework": "torch", "mode": "compile"},
@@ -30,8 +30,24 @@ VARIANTS = {
 WORKLOADS = ("alpha", "beta", "gamma", "delta")
 
 
+def measure(quick: bool) -> list[Row]:
+    """Return time, memory and size of reports of growing studies."""
+    rows = []
+    for runs in (100,) if quick else (1_000, 10_000):
+        with tempfile.TemporaryDirectory() as folder:
+            path = write(Path(folder), runs)
+            command = [sys.executable, "-m", "benchmarks.report", str(path)]
+            made = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+        for what, unit, bound in (("time", "s", 60.0), ("peak", "MB", 2000.0), ("page", "MB", 5.0)):
+            limit = ("<=", bound) if runs == 10_000 else None
+            row = times(f"report of {runs:,} runs: {what}", unit, [made[what]], limit)
+            rows.append(row)
+    return rows
+
+
 def write(root: Path, runs: int) -> Path:
     """Write a study of so many runs; returns its study.json."""
+    sys.path.insert(0, str(STUDIES))
     import report_studies
 
     study = report_studies.write(
@@ -51,36 +67,20 @@ def _precision(run: "Run", summary: dict[str, Any]) -> None:
         summary["contract"]["engine"]["compute_dtype"] = "bfloat16"
 
 
-def build(path: Path) -> None:
-    """Make a report and print seconds, memory and the size of the page."""
+def build(path: Path) -> dict[str, float]:
+    """Make a report; returns seconds, peak memory and size of the page in MB."""
     begin = time.perf_counter()
     from lockstep.report import build
     from lockstep.study import Study
 
     study = Study.load(path)
     build.build(study)
-    print(
-        json.dumps(
-            {
-                "runs": len(study.runs),
-                "seconds": round(time.perf_counter() - begin, 1),
-                "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000,
-                "page_mb": round(study.report().stat().st_size / 1e6, 2),
-            }
-        )
-    )
-
-
-def main() -> None:
-    """Measure each number of runs named, by default 100, 1,000 and 10,000."""
-    if sys.argv[1:2] == ["--build"]:
-        build(Path(sys.argv[2]))
-        return
-    for runs in [int(a) for a in sys.argv[1:]] or [100, 1_000, 10_000]:
-        with tempfile.TemporaryDirectory() as folder:
-            path = write(Path(folder), runs)
-            subprocess.run([sys.executable, __file__, "--build", str(path)], check=True)
+    return {
+        "time": time.perf_counter() - begin,
+        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
+        "page": study.report().stat().st_size / 1e6,
+    }
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps(build(Path(sys.argv[1]))))

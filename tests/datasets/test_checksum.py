@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lockstep.datasets.checksum import chain, checksum, word_coefficients
+from lockstep.datasets.checksum import byte_coefficients, chain, checksum, word_coefficients
 
 
 @pytest.fixture
@@ -63,3 +63,11 @@ def test_shares_of_ranks_add_up(batch) -> None:
 
 def test_the_chain_depends_on_order() -> None:
     assert chain(np.array([1, 2], np.uint32)) != chain(np.array([2, 1], np.uint32))
+
+
+@pytest.mark.parametrize("size", [1, 4, 7, 784])
+def test_bytes_by_themselves_give_the_same_sum_as_words(size) -> None:
+    example = np.random.default_rng(0).integers(0, 256, size, np.uint8)
+    words = np.pad(example, (0, -size % 4)).view("<u4")
+    by_words = (words * word_coefficients(size)).sum(dtype=np.uint32)
+    assert (example.astype(np.uint32) * byte_coefficients(size)).sum(dtype=np.uint32) == by_words

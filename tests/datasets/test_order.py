@@ -42,6 +42,12 @@ def test_the_order_is_what_it_was_when_this_was_written() -> None:
     assert keys.words(2, "a", 1).tolist() == [1276324099032739186, 12527165541128758455]
 
 
+@pytest.mark.parametrize("count", [0, 1, 2, 1437, 70_000])
+def test_a_permutation_is_the_order_of_its_random_words(count: int) -> None:
+    order = np.argsort(keys.words(count, "sorted", count), kind="stable")
+    assert keys.permutation(count, "sorted", count).tolist() == order.tolist()
+
+
 def test_a_permutation_is_uniform() -> None:
     """Chi-squared over the first place of 4,000 permutations of ten."""
     first = [keys.permutation(10, "uniform", k)[0] for k in range(4000)]

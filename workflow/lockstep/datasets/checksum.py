@@ -27,6 +27,15 @@ def word_coefficients(example_bytes: int) -> np.ndarray:
     return (2 * np.arange(count, dtype=np.uint32) + 1) * np.uint32(_WORD)
 
 
+def byte_coefficients(example_bytes: int) -> np.ndarray:
+    """Return the same for each byte by itself, uint32 ``(example_bytes,)``.
+
+    Modulo 2**32 a word times its coefficient is the sum of its bytes times these.
+    """
+    places = np.uint32(1) << np.array([0, 8, 16, 24], np.uint32)
+    return np.outer(word_coefficients(example_bytes), places).ravel()[:example_bytes]
+
+
 def padding(example_bytes: int) -> int:
     """Return how many zero bytes fill up an example's last word."""
     return -example_bytes % 4

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jax import Array, lax
+from jax import Array
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -81,8 +81,7 @@ class JaxEngine:
         self.buffer_names = [b.name for b in buffers]
         self.transformation = _optimizer(self.job, self.names)
         pixels = int(np.prod(self.job.workload.example_shape))
-        self.words = checksum.word_coefficients(pixels)
-        self.filling = checksum.padding(pixels)
+        self.bytes = checksum.byte_coefficients(pixels)
         self.slots = checksum.slot_coefficients(recipe["global_batch"])
         self.several = variant["steps_per_dispatch"]
         self.values: Tree = {}  # until `load`
@@ -110,10 +109,9 @@ class JaxEngine:
         return (losses * batch["mask"].astype(losses.dtype)).sum() / count, (buffers, logits)
 
     def _checksum(self, batch: Tree) -> Array:
-        flat = batch["images"].reshape(batch["images"].shape[0], -1)
-        flat = jnp.pad(flat, ((0, 0), (0, self.filling)))
-        words = lax.bitcast_convert_type(flat.reshape(flat.shape[0], -1, 4), jnp.uint32)
-        rows = (words * self.words).sum(axis=1, dtype=jnp.uint32)
+        # Byte by byte: XLA needs half the time that it takes over bytes brought into words.
+        flat = batch["images"].reshape(batch["images"].shape[0], -1).astype(jnp.uint32)
+        rows = (flat * self.bytes).sum(axis=1, dtype=jnp.uint32)
         rows = rows + batch["labels"].astype(jnp.uint32) * jnp.uint32(checksum.LABEL)
         rows = (rows + jnp.uint32(checksum.ONE)) * self.slots
         return (rows * batch["mask"].astype(jnp.uint32)).sum(dtype=jnp.uint32)

@@ -1,0 +1,8 @@
+"""What `make bench` measures: one file a measurement; docs/performance.md tells of the results.
+
+Each measurement runs in a process that is started as a run's processes are (same launcher, same
+threads, same pinning), and compares what it compares in turns, because a machine's speed drifts.
+"""
+
+MEASUREMENTS = ("reader", "loop", "step", "start", "memory", "report")
+"""Modules of this package with `measure(quick) -> list[Row]`, in the order in which they run."""

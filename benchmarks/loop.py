@@ -1,0 +1,96 @@
+"""What the one loop costs over a hand-written minimal loop of the same framework.
+
+The one loop (`lockstep.training.loop`) runs as in a run: shared reader, masks, learning rates,
+checksum of every batch inside the step, fence and clocks at each window, rows of records, log and
+TensorBoard. After each of its windows the minimal loop (`benchmarks.minimal`) makes as many steps
+on the same batches, so that both are timed in turns within one process. Left out are an epoch's
+evaluation, which the minimal loop does not make, and checkpoints, which fall due once a minute:
+their time is told apart.
+"""
+
+import tempfile
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import studies
+from benchmarks.row import Row, ratio, times
+from benchmarks.turns import Times, elsewhere
+
+VARIANTS = ("torch-eager", "jax-jit")
+LIMIT = ("<=", 1.02)
+WINDOW = 25  # steps, as in the default study
+EPOCH = 40  # windows: few of them end with an evaluation
+WARM_UP = 3  # windows
+
+
+def measure(quick: bool) -> list[Row]:
+    """Return the cost of the loop for each framework."""
+    rows = []
+    for variant in VARIANTS:
+        with tempfile.TemporaryDirectory() as folder:
+            job = {"folder": folder, "variant": variant, "windows": 6 if quick else 150}
+            with elsewhere(serve, job) as worker:
+                seconds: Times = worker.recv()
+        milliseconds = {name: 1e3 * np.array(values) for name, values in seconds.items()}
+        rows += [
+            ratio(f"{variant}: loop : minimal loop", seconds["loop"], seconds["minimal"], LIMIT),
+            times(f"{variant}: loop", "ms/step", milliseconds["loop"] / WINDOW),
+            times(f"{variant}: minimal loop", "ms/step", milliseconds["minimal"] / WINDOW),
+            times(f"{variant}: a checkpoint", "ms", milliseconds["checkpoint"]),
+        ]
+    return rows
+
+
+def serve(connection: Connection, job: dict[str, Any]) -> None:
+    """In a process of its own: send the seconds of each window of both loops."""
+    from benchmarks import minimal
+    from benchmarks.trainer import Trainer
+    from lockstep.training import loop
+    from lockstep.training.tracking import Tracking
+
+    study = studies.make(Path(job["folder"]), examples=EPOCH * WINDOW * 64, window_steps=WINDOW)
+    trainer = Trainer(study, job["variant"])
+    feed, spec = trainer.feed, trainer.spec
+    by_hand = getattr(minimal, f"{spec.settings['framework']}_loop")(spec.recipe, trainer.initial)
+    Path(spec.folder).mkdir(parents=True)
+    total = (WARM_UP + job["windows"]) * WINDOW
+    tracking = Tracking(spec, total, 0)
+    seconds: Times = {"loop": [], "minimal": [], "checkpoint": []}
+    progress = loop.Progress()
+    mark = 0.0
+
+    def report(row: dict[str, Any], epoch: dict[str, Any] | None) -> None:
+        nonlocal mark
+        tracking.report(row, epoch)
+        ours = time.perf_counter() - mark
+        steps = range(row["step"], row["step"] + row["steps"])
+        batches = [feed.reader.take(feed.order.batch(step)[0]) for step in steps]
+        begin = time.perf_counter()
+        by_hand(batches)
+        theirs = time.perf_counter() - begin
+        if len(progress.windows) > WARM_UP and epoch is None:
+            seconds["loop"].append(ours)
+            seconds["minimal"].append(theirs)
+        mark = time.perf_counter()
+
+    plan = loop.Plan(
+        total_steps=total,
+        window_steps=WINDOW,
+        attempt=0,
+        evaluation=trainer.evaluation,
+        wish=trainer.wish,
+        save=trainer.save,
+        report=report,
+    )
+    mark = time.perf_counter()
+    loop.train(trainer.engine, feed, plan, progress)
+    tracking.close()
+    for _ in range(5):
+        begin = time.perf_counter()
+        trainer.save(progress)
+        seconds["checkpoint"].append(time.perf_counter() - begin)
+    connection.send(seconds)

@@ -1,0 +1,86 @@
+"""The time of a training step of `mnist_cnn`, float32, batch 64, of every way to execute it.
+
+Each variant is an engine in a process of its own, as in a run, which trains windows of 20 steps on
+batches that are already in memory; the processes take turns, a window each, in random order.
+PyTorch eager is measured in both layouts of memory: what counts is its faster one.
+"""
+
+import contextlib
+import tempfile
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import studies
+from benchmarks.row import Row, ratio, times
+from benchmarks.turns import elsewhere, in_turns
+
+LIMIT = ("<=", 1.05)
+WINDOW = 20
+EAGER = ("torch-eager", "torch-eager, channels_last")
+VARIANTS: dict[str, dict[str, Any]] = {
+    "torch-eager": studies.VARIANTS["torch-eager"],
+    "torch-eager, channels_last": {
+        "framework": "torch",
+        "mode": "eager",
+        "memory_format": "channels_last",
+    },
+    "torch-compile": studies.VARIANTS["torch-compile"],
+    "jax-jit": studies.VARIANTS["jax-jit"],
+    "jax-jit, 10 steps a dispatch": {**studies.VARIANTS["jax-jit"], "steps_per_dispatch": 10},
+    "jax-jit, XLA's convolution": {"framework": "jax", "mode": "jit"},
+}
+QUICK = ("torch-eager", "torch-eager, channels_last", "jax-jit")
+
+
+def measure(quick: bool) -> list[Row]:
+    """Return each variant's step, and its ratio to PyTorch eager in its faster layout."""
+    rounds, warm_up = (3, 1) if quick else (60, 3)
+    variants = {name: VARIANTS[name] for name in (QUICK if quick else VARIANTS)}
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        functions = {}
+        for name, variant in variants.items():
+            worker = stack.enter_context(elsewhere(serve, (folder, name, variant)))
+            worker.recv()  # one after the other: compiling takes all cores
+            functions[name] = _asker(worker)
+        turns = in_turns(functions, rounds, warm_up=warm_up)
+    fastest = min(EAGER, key=lambda name: float(np.median(turns[name])))
+    others = [name for name in variants if name != fastest]
+    rows = [
+        ratio(f"{n} : {fastest}", turns[n], turns[fastest], LIMIT if n == "jax-jit" else None)
+        for n in others
+    ]
+    rows.sort(key=lambda row: row.limit is None)
+    return rows + [
+        times(name, "ms/step", 1e3 / WINDOW * np.array(turns[name])) for name in variants
+    ]
+
+
+def _asker(worker: Connection) -> Any:
+    def ask() -> None:
+        worker.send("a window")
+        worker.recv()
+
+    return ask
+
+
+def serve(connection: Connection, told: tuple[str, str, dict[str, Any]]) -> None:
+    """In a process of its own: make a variant ready, then a window whenever asked."""
+    from benchmarks.trainer import Trainer
+
+    folder, name, variant = told
+    place = Path(folder) / name
+    study = studies.make(
+        place, examples=64 * WINDOW * 4, variants={"it": variant}, window_steps=WINDOW
+    )
+    trainer = Trainer(study, "it")
+    windows = [trainer.feed.window(k * WINDOW, WINDOW) for k in range(4)]
+    connection.send("ready")
+    turn = 0
+    with contextlib.suppress(EOFError):
+        while connection.recv():
+            trainer.train(windows[turn % len(windows)])
+            connection.send("done")
+            turn += 1

@@ -1,0 +1,65 @@
+"""Small studies of `mnist_cnn` for the measurements, made and run by the real stages."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks import data
+from lockstep.cluster import machine
+from lockstep.study import Study, config
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "torch-eager": {"framework": "torch", "mode": "eager"},
+    "torch-compile": {"framework": "torch", "mode": "compile"},
+    "jax-jit": {"framework": "jax", "mode": "jit", "convolution": "im2col"},
+}
+"""The variants of the default study."""
+
+
+def make(folder: Path, *, examples: int, **changes: Any) -> Study:
+    """Make a study with its dataset and initial weights.
+
+    Args:
+        folder: that holds it all.
+        examples: for training: the digits, repeated.
+        changes: keys of the config.
+    """
+    recipe = {"dataset": "digits", "optimizer": {"learning_rate": 0.01}}
+    raw = {
+        "study": "benchmark",
+        "datasets": {"digits": {"source": "digits"}},
+        "variants": VARIANTS,
+        "threads": 2,
+        "paths": {"results": str(folder / "results"), "data": str(folder / "data")},
+        **changes,
+        "workloads": {"mnist_cnn": recipe | changes.get("workloads", {})},
+    }
+    study = Study(config.complete(raw))
+    study.write()
+    target = study.dataset_folder("digits")
+    if not target.exists():
+        data.write(target, data.many_digits(examples))
+    for seed in study.config["seeds"]:
+        lockstep("weights", "--study", study.path, "--workload", "mnist_cnn", "--seed", seed)
+    return study
+
+
+def block(variant: str) -> str:
+    """Return the name of a variant's block."""
+    return f"mnist_cnn/{variant}/1x1/seed-0"
+
+
+def lockstep(*arguments: object) -> None:
+    """Run `python -m lockstep …` to its end."""
+    subprocess.run(command(*arguments), check=True, stderr=subprocess.DEVNULL)
+
+
+def command(*arguments: object) -> list[str]:
+    """Return what runs `python -m lockstep …`."""
+    return [sys.executable, "-m", "lockstep", *map(str, arguments)]
+
+
+def caches(study: Study) -> Path:
+    """Return where the compiled programs of this machine are kept."""
+    return study.caches(machine.instruction_set())
