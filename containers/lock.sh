@@ -31,13 +31,22 @@ mirror() {
 }
 
 debian_lock() { # OUTPUT INPUT...
-    local output=$1 packages
+    local output=$1 packages folder
     shift
     packages=$(grep -hv '^#' "$@" | paste -sd,)
+    folder=$(mktemp -d)
+    # copy-out, since a hook runs as another user id, who may not write where we do.
     mmdebstrap --quiet --variant=apt --include="$packages" --format=null \
-        --customize-hook="chroot \"\$1\" dpkg-query -W -f '\${Package}=\${Version}\\n' | LC_ALL=C sort >'$PWD/$output.new'" \
+        --customize-hook='chroot "$1" dpkg-query -W -f "\${Package}=\${Version}\n" >"$1/lock"' \
+        --customize-hook="copy-out /lock $folder" \
         $SUITE - "${MIRROR:-$(mirror)}"
-    mv "$output.new" "$output"
+    LC_ALL=C sort "$folder/lock" >"$folder/sorted"
+    # The date is for who looks for these versions later, in an archive of Debian. It stays if they
+    # do: the file is part of the images' identity.
+    if ! grep -v '^#' "$output" 2>/dev/null | cmp -s - "$folder/sorted"; then
+        { echo "# $SUITE on $(date --utc +%Y-%m-%d)" && cat "$folder/sorted"; } >"$output"
+    fi
+    rm -r "$folder"
 }
 
 debian_locks() {

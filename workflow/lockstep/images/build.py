@@ -30,8 +30,11 @@ NEEDED = {"base": (2 * GIB, GIB), "torch": (17 * GIB, 4 * GIB), "jax": (17 * GIB
 CAUSES = {  # what a failed build's output holds: what it means
     "DO NOT MATCH THE HASHES": "a package is not the one that the lock pins; if the package index "
     "or its mirror is not to blame, renew the lock (containers/README.md)",
-    "lockstep: debian lock": "the Debian mirror has moved on since the lock was made; renew it "
-    "(containers/README.md), or set images.debian_mirror to a snapshot of that time",
+    "does not have the versions of the lock": "the Debian mirror has moved on since the lock was "
+    "made; renew the lock (containers/lock.sh debian, a minute; the images get another identity), "
+    "or set images.debian_mirror to an archive of Debian of the lock's date",
+    "lists of packages could not be fetched": "the Debian mirror does not answer as one; build on "
+    "a node with a network, or set images.debian_mirror",
     "No space left on device": "the disk is full; free some, or set images.build_folder",
     "Disk quota exceeded": "a quota is reached; set images.build_folder to another folder",
     "CERTIFICATE_VERIFY_FAILED": "a proxy inspects TLS here: set images.ca_bundle to the "
@@ -126,7 +129,8 @@ def _sif_facts(image: Path, root_sha256: str) -> dict[str, Any]:
 
 
 def _debian_versions(lock: Path) -> dict[str, str]:
-    return dict(line.split("=", 1) for line in lock.read_text().split())
+    lines = lock.read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if not line.startswith("#"))
 
 
 def _check_host(recipe: Recipe, settings: Settings) -> None:
