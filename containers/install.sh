@@ -4,6 +4,7 @@
 # shellcheck shell=sh
 set -eu +x
 export DEBIAN_FRONTEND=noninteractive PYTHONHASHSEED=0 LC_ALL=C
+export PYTHONDONTWRITEBYTECODE=1
 umask 022
 
 # Debian's packages in the versions of the lock, which names all of them.
@@ -54,10 +55,14 @@ wheels() {
     cp /mnt/requirements.txt /opt/lockstep/requirements.txt
 }
 
+# Debian's own byte code notes the times of its source files.
+forget_bytecode() {
+    find / -xdev -name __pycache__ -prune -exec rm -rf {} +
+}
+
 # Byte code once and for all, valid whatever the files' times are; then nothing that a second
 # build would leave differently.
 finish() {
-    find / -xdev -name __pycache__ -prune -exec rm -rf {} +
     python3 /mnt/bytecode.py /usr/lib/python3 /usr/lib/python3.[0-9]* /opt/lockstep/lib
     apt-get clean
     [ ! -s /mnt/sources.list ] || : >/etc/apt/sources.list
