@@ -9,14 +9,14 @@ SHELL := /bin/bash
 .PHONY: help setup demo demo-containers test bench lint format lock clean
 
 help: ## list the commands
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 16
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 24
 
 setup: $(VENV)/workflow.installed ## what a login node needs: Snakemake and its SLURM plugin
 
 demo: $(VENV)/cpu.installed ## a small study on this machine, in minutes
 	@$(SNAKEMAKE) --profile profiles/local --configfile demo/config.yaml
 
-demo-containers: $(VENV)/workflow.installed ## the same in images that it builds, where Apptainer is
+demo-containers: $(VENV)/workflow.installed ## the same in images that are built first (needs Apptainer)
 	@$(RUN) -m lockstep doctor
 	@$(SNAKEMAKE) --profile profiles/local --configfile demo/config.yaml demo/containers.yaml
 
