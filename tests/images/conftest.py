@@ -204,11 +204,11 @@ class Tiny:
         containers = self.folder / "containers"
         shutil.copytree(self.machine.repository / "containers", containers)
         definition = f"""\
-            # Instead of {{{{ bootstrap }}}} and {{{{ from }}}}:
             Bootstrap: localimage
             From: {self.base}/image.sif
 
             %post
+                : instead of {{{{ bootstrap }}}} and {{{{ from }}}}, which must be used
                 . /mnt/install.sh
                 {steps}
             """

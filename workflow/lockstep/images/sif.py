@@ -109,21 +109,21 @@ def normalise(source: Path, target: Path, *, epoch: int) -> tuple[str, str]:
         SLOTS - len(kept), SLOTS, TABLE, SLOTS * DESCRIPTOR.size, data_start, offset - data_start,
     )  # fmt: skip
     whole, root = hashlib.sha256(), hashlib.sha256()
-    with open(target, "wb") as stream:
+    with open(target, "wb") as out:
 
         def write(chunk: bytes) -> None:
-            stream.write(chunk)
+            out.write(chunk)
             whole.update(chunk)
 
         write(header.ljust(TABLE, b"\0") + table)
         for part, aligned, _ in placed:
-            write(bytes(aligned - stream.tell()))
+            write(bytes(aligned - out.tell()))
             for chunk in content(source, part):
                 write(chunk)
                 if part.kind == PARTITION:
                     root.update(chunk)
-        stream.flush()
-        os.fsync(stream.fileno())
+        out.flush()
+        os.fsync(out.fileno())
     return whole.hexdigest(), root.hexdigest()
 
 

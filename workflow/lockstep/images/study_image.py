@@ -65,6 +65,7 @@ class StudyImage:
             writable=tuple(str(path.absolute()) for path in writable),
             readable=tuple(str(path.absolute()) for path in (*readable, CONTAINERS)),
             caches=str(caches.absolute()),
+            minimum_driver=files.read_json(self.manifest)["cuda"].get("minimum_driver"),
         )
 
 
