@@ -36,10 +36,12 @@ def snakemake(machine: Machine, cache: Path):
 @pytest.fixture(scope="module")
 def study(machine: Machine, base: Path, cache: Path) -> Path:
     """The study's results."""
-    machine.run(
+    told = machine.run(
         *("env", f"LOCKSTEP_IMAGE_CACHE={cache}"),
         *("make", f"VENV={machine.venv}", "demo-containers"),
-    )
+    ).stdout
+    assert "FAIL" not in told
+    assert re.search(r"^mnist_cnn at 1x1: ", told, re.MULTILINE)  # the verdict
     return machine.repository / "results" / "demo-containers"
 
 
