@@ -35,16 +35,17 @@ debian_lock() { # OUTPUT INPUT...
     shift
     packages=$(grep -hv '^#' "$@" | paste -sd,)
     folder=$(mktemp -d)
-    # copy-out, since a hook runs as another user id, who may not write where we do.
+    # copy-out, since a hook runs as another user id, who may not write where we do. The state of
+    # the archive is for who looks for these versions later.
     mmdebstrap --quiet --variant=apt --include="$packages" --format=null \
         --customize-hook='chroot "$1" dpkg-query -W -f "\${Package}=\${Version}\n" >"$1/lock"' \
-        --customize-hook="copy-out /lock $folder" \
+        --customize-hook='sed -n "s/^Date: //p" "$1"/var/lib/apt/lists/*_InRelease >"$1/state"' \
+        --customize-hook="copy-out /lock /state $folder" \
         $SUITE - "${MIRROR:-$(mirror)}"
     LC_ALL=C sort "$folder/lock" >"$folder/sorted"
-    # The date is for who looks for these versions later, in an archive of Debian. It stays if they
-    # do: the file is part of the images' identity.
+    # If these are the same, so is the file: it is part of the images' identity.
     if ! grep -v '^#' "$output" 2>/dev/null | cmp -s - "$folder/sorted"; then
-        { echo "# $SUITE on $(date --utc +%Y-%m-%d)" && cat "$folder/sorted"; } >"$output"
+        { echo "# $SUITE of $(date --utc --date "$(cat "$folder/state")" +%FT%TZ)" && cat "$folder/sorted"; } >"$output"
     fi
     rm -r "$folder"
 }

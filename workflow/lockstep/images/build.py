@@ -32,7 +32,7 @@ CAUSES = {  # what a failed build's output holds: what it means
     "or its mirror is not to blame, renew the lock (containers/README.md)",
     "does not have the versions of the lock": "the Debian mirror has moved on since the lock was "
     "made; renew the lock (containers/lock.sh debian, a minute; the images get another identity), "
-    "or set images.debian_mirror to an archive of Debian of the lock's date",
+    "or set images.debian_mirror to an archive of Debian's states, at the time of the lock",
     "lists of packages could not be fetched": "the Debian mirror does not answer as one; build on "
     "a node with a network, or set images.debian_mirror",
     "No space left on device": "the disk is full; free some, or set images.build_folder",
