@@ -136,6 +136,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     yield made
     shutil.rmtree(folder, ignore_errors=True)
     if not kept:
+        shutil.rmtree(box / "cache")
         subprocess.run([ROOT, "remove", box], check=True)
 
 
