@@ -81,6 +81,20 @@ def test_nothing_is_done_twice(study: Path, snakemake) -> None:
     assert jobs(snakemake("--dry-run", "--quiet", "host")) == set()
 
 
+def test_to_look_at_all_images_takes_less_than_a_second(study: Path, machine: Machine) -> None:
+    look = """if True:
+        import sys, time
+        from pathlib import Path
+        start = time.monotonic()
+        from lockstep.study import Study
+        images = Study.load(Path(sys.argv[1])).images
+        assert {image.facts()["identity"] for image in images.values()}
+        print(time.monotonic() - start)
+    """
+    answer = machine.run(machine.python, "-c", look, str(study / "study.json"))
+    assert float(answer.stdout) < 1
+
+
 def test_touched_files_change_nothing(study: Path, machine: Machine, snakemake) -> None:
     for path in (
         *(machine.repository / "containers").rglob("*"),
