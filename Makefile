@@ -6,15 +6,19 @@ RUN := $(VENV)/bin/python
 SNAKEMAKE := $(VENV)/bin/snakemake
 SHELL := /bin/bash
 
-.PHONY: help setup demo test bench lint format lock clean
+.PHONY: help setup demo demo-containers test bench lint format lock clean
 
 help: ## list the commands
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 16
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 24
 
 setup: $(VENV)/workflow.installed ## what a login node needs: Snakemake and its SLURM plugin
 
 demo: $(VENV)/cpu.installed ## a small study on this machine, in minutes
 	@$(SNAKEMAKE) --profile profiles/local --configfile demo/config.yaml
+
+demo-containers: $(VENV)/workflow.installed ## the same in images that are built first (needs Apptainer)
+	@$(RUN) -m lockstep doctor
+	@$(SNAKEMAKE) --profile profiles/local --configfile demo/config.yaml demo/containers.yaml
 
 test: $(VENV)/dev.installed lint ## every test that this machine can run
 	$(RUN) -m pytest

@@ -3,29 +3,44 @@
 # /tmp and /var/tmp are not the image's: leave them alone.
 # shellcheck shell=sh
 set -eu +x
-export DEBIAN_FRONTEND=noninteractive PYTHONHASHSEED=0
+export DEBIAN_FRONTEND=noninteractive PYTHONHASHSEED=0 LC_ALL=C
+export PYTHONDONTWRITEBYTECODE=1
 umask 022
 
 # Debian's packages in the versions of the lock, which names all of them.
 debian_packages() {
-    dpkg-query -W -f '${Package}=${Version}\n' | sort >/tmp/present
-    if ! cmp -s /mnt/debian.txt /tmp/present; then
+    grep -v '^#' /mnt/debian.txt >/tmp/locked
+    present >/tmp/present
+    if ! cmp -s /tmp/locked /tmp/present; then
         if [ -s /mnt/sources.list ]; then
             rm -f /etc/apt/sources.list.d/*
             cp /mnt/sources.list /etc/apt/sources.list
         fi
         [ ! -s /mnt/ca.crt ] || echo 'Acquire::https::CAInfo "/mnt/ca.crt";' >/etc/apt/apt.conf.d/00ca
         # One user is mapped where a site has no subordinate ids: apt must not change to another.
-        set -- -qq -o APT::Sandbox::User=root -o Dpkg::Use-Pty=0 -o Acquire::Retries=3
-        apt-get "$@" update
+        set -- -qq -o APT::Sandbox::User=root -o Dpkg::Use-Pty=0 -o Acquire::Retries=3 \
+            -o Acquire::Languages=none -o APT::Update::Error-Mode=any
+        apt-get "$@" update || fail "the mirror's lists of packages could not be fetched"
+        set -- "$@" install --yes --no-install-recommends --allow-downgrades
+        # Tried first without a download: then what fails is not the network.
         # shellcheck disable=SC2046
-        apt-get "$@" install --yes --no-install-recommends --allow-downgrades $(cat /mnt/debian.txt) ||
-            { echo "lockstep: debian lock: the mirror does not have these versions" >&2; exit 1; }
-        dpkg-query -W -f '${Package}=${Version}\n' | sort >/tmp/present
-        diff /mnt/debian.txt /tmp/present >&2 ||
-            { echo "lockstep: debian lock: other packages were installed" >&2; exit 1; }
+        apt-get --simulate "$@" $(cat /tmp/locked) >/dev/null ||
+            fail "the mirror does not have the versions of the lock ($(head -n 1 /mnt/debian.txt))"
+        # shellcheck disable=SC2046
+        apt-get "$@" $(cat /tmp/locked) || fail "apt-get could not install them"
+        present | diff /tmp/locked - >&2 || fail "other packages are here than in the lock"
     fi
     cp /mnt/debian.txt /opt/debian.txt
+}
+
+present() {
+    dpkg-query -W -f '${Package}=${Version}\n' | sort
+}
+
+# The first words are what workflow/lockstep/images/build.py finds the cause by.
+fail() {
+    echo "lockstep: Debian packages: $1" >&2
+    exit 1
 }
 
 # Wheels only, each checked against the lock; nothing is compiled on installation.
@@ -40,10 +55,14 @@ wheels() {
     cp /mnt/requirements.txt /opt/lockstep/requirements.txt
 }
 
+# Debian's own byte code notes the times of its source files.
+forget_bytecode() {
+    find / -xdev -name __pycache__ -prune -exec rm -rf {} +
+}
+
 # Byte code once and for all, valid whatever the files' times are; then nothing that a second
 # build would leave differently.
 finish() {
-    find / -xdev -name __pycache__ -prune -exec rm -rf {} +
     python3 /mnt/bytecode.py /usr/lib/python3 /usr/lib/python3.[0-9]* /opt/lockstep/lib
     apt-get clean
     [ ! -s /mnt/sources.list ] || : >/etc/apt/sources.list

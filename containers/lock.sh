@@ -31,13 +31,23 @@ mirror() {
 }
 
 debian_lock() { # OUTPUT INPUT...
-    local output=$1 packages
+    local output=$1 packages folder
     shift
     packages=$(grep -hv '^#' "$@" | paste -sd,)
+    folder=$(mktemp -d)
+    # copy-out, since a hook runs as another user id, who may not write where we do. The state of
+    # the archive is for who looks for these versions later.
     mmdebstrap --quiet --variant=apt --include="$packages" --format=null \
-        --customize-hook="chroot \"\$1\" dpkg-query -W -f '\${Package}=\${Version}\\n' | LC_ALL=C sort >'$PWD/$output.new'" \
+        --customize-hook='chroot "$1" dpkg-query -W -f "\${Package}=\${Version}\n" >"$1/lock"' \
+        --customize-hook='sed -n "s/^Date: //p" "$1"/var/lib/apt/lists/*_InRelease >"$1/state"' \
+        --customize-hook="copy-out /lock /state $folder" \
         $SUITE - "${MIRROR:-$(mirror)}"
-    mv "$output.new" "$output"
+    LC_ALL=C sort "$folder/lock" >"$folder/sorted"
+    # If these are the same, so is the file: it is part of the images' identity.
+    if ! grep -v '^#' "$output" 2>/dev/null | cmp -s - "$folder/sorted"; then
+        { echo "# $SUITE of $(date --utc --date "$(cat "$folder/state")" +%FT%TZ)" && cat "$folder/sorted"; } >"$output"
+    fi
+    rm -r "$folder"
 }
 
 debian_locks() {

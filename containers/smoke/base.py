@@ -1,4 +1,4 @@
-"""Smoke test of the base image: everything imports, HDF5 writes and reads, a figure is drawn."""
+"""Smoke test of the base image: all imports, HDF5, a figure, tracking without a network."""
 
 import importlib.metadata
 import json
@@ -20,6 +20,7 @@ import sklearn.datasets
 import statsmodels.api
 import tensorboardX
 import tqdm
+import wandb
 import yaml
 
 USED = (
@@ -53,6 +54,9 @@ def main() -> None:
             assert file["x"][...].sum() == 15
         table = pandas.DataFrame({"x": [1, 2], "y": [3, 4]})
         seaborn.lineplot(table, x="x", y="y").figure.savefig(Path(folder) / "x.svg")
+        run = wandb.init(mode="offline", dir=folder, settings=wandb.Settings(silent=True))
+        run.log({"x": 1})
+        run.finish()
     assert len(sklearn.datasets.load_digits().target) == 1797
 
 

@@ -1,6 +1,7 @@
 """Builds an image as the workflow does: `ensure.py NAME OPTIONS`; prints its folder in the cache.
 
-OPTIONS is JSON: `cache`, and if they matter `build_folder`, `containers`, `cuda` and `start`.
+OPTIONS is JSON: `cache`, and if they matter `build_folder`, `debian_mirror`, `containers`, `cuda`
+and `start`.
 """
 
 import json
@@ -18,7 +19,7 @@ def main(name: str, options: dict[str, str]) -> Path:
         "build_folder": options.get("build_folder"),
         "ca_bundle": None,
         "package_index": None,
-        "debian_mirror": None,
+        "debian_mirror": options.get("debian_mirror"),
         "place": "hardlink",
     }
     recipe = identity.recipe(

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.images.conftest import Machine, Tiny
+from lockstep.images import root
+from tests.images.conftest import MOVED_ON, Machine, Tiny
 
 NO_PACKAGES = "# no Python packages\n"
 
@@ -64,6 +65,21 @@ class TestFailure:
         answer = tiny.machine.run(*tiny.ensure("wheels", lock=wrong), status=1)
         assert "a package is not the one that the lock pins" in answer.stderr
         assert "containers/README.md" in answer.stderr
+        assert tiny.images == tiny.leftovers == []
+
+    def test_a_mirror_that_has_moved_on_is_told_from_one_that_does_not_answer(
+        self, tiny: Tiny
+    ) -> None:
+        lock = "# of long ago\npython3=0.1\n"
+        command = tiny.ensure("debian_packages", debian=lock, debian_mirror=root.host_mirror())
+        answer = tiny.machine.run(*command, status=1)
+        assert MOVED_ON in answer.stderr
+        assert "containers/lock.sh debian" in answer.stderr
+        assert "# of long ago" in answer.stderr
+        silent = [part.replace(root.host_mirror(), "http://127.0.0.1:9/debian") for part in command]
+        answer = tiny.machine.run(*silent, status=1)
+        assert MOVED_ON not in answer.stderr
+        assert "the Debian mirror does not answer" in answer.stderr
         assert tiny.images == tiny.leftovers == []
 
     def test_an_image_that_fails_its_smoke_test_is_not_kept(self, tiny: Tiny) -> None:

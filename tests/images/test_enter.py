@@ -104,3 +104,15 @@ def test_a_node_without_apptainer_says_so(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_missing_image_says_so() -> None:
     with pytest.raises(UserError, match=r"/i\.sif: no such image"):
         enter.become(LEAVE, [])
+
+
+def test_a_driver_too_old_for_the_cuda_of_the_image_is_refused(tmp_path: Path) -> None:
+    version = tmp_path / "version"
+    version.write_text("515.65.01\n")
+    enter.check_driver(LEAVE, version)  # which says nothing of CUDA
+    with_cuda = enter.Pass(**{**LEAVE.__dict__, "minimum_driver": "525.60.13"})
+    enter.check_driver(with_cuda, tmp_path / "none")
+    with pytest.raises(UserError, match=r"driver of .* is 515\.65\.01.*needs 525\.60\.13 or later"):
+        enter.check_driver(with_cuda, version)
+    version.write_text("580.65.06\n")
+    enter.check_driver(with_cuda, version)

@@ -1,5 +1,6 @@
 """A SIF depends on its content, not on when and where it was made."""
 
+import hashlib
 import struct
 from pathlib import Path
 
@@ -44,7 +45,8 @@ def test_two_builds_of_one_content_become_the_same_file(one: Path, tmp_path: Pat
 
 def test_what_is_kept_is_kept_whole(one: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.sif"
-    root_hash = sif.normalise(one, out, epoch=5)
+    whole_hash, root_hash = sif.normalise(one, out, epoch=5)
+    assert whole_hash == hashlib.sha256(out.read_bytes()).hexdigest()
     found = {part.kind: b"".join(sif.content(out, part)) for part in sif.parts(out)}
     assert found == {sif.DEFINITION: DEFINITION, sif.PARTITION: ROOT}
     assert sif.root_sha256(out) == sif.root_sha256(one) == root_hash

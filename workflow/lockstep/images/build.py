@@ -30,8 +30,11 @@ NEEDED = {"base": (2 * GIB, GIB), "torch": (17 * GIB, 4 * GIB), "jax": (17 * GIB
 CAUSES = {  # what a failed build's output holds: what it means
     "DO NOT MATCH THE HASHES": "a package is not the one that the lock pins; if the package index "
     "or its mirror is not to blame, renew the lock (containers/README.md)",
-    "lockstep: debian lock": "the Debian mirror has moved on since the lock was made; renew it "
-    "(containers/README.md), or set images.debian_mirror to a snapshot of that time",
+    "does not have the versions of the lock": "the Debian mirror has moved on since the lock was "
+    "made; renew the lock (containers/lock.sh debian, a minute; the images get another identity), "
+    "or set images.debian_mirror to an archive of Debian's states, at the time of the lock",
+    "lists of packages could not be fetched": "the Debian mirror does not answer as one; build on "
+    "a node with a network, or set images.debian_mirror",
     "No space left on device": "the disk is full; free some, or set images.build_folder",
     "Disk quota exceeded": "a quota is reached; set images.build_folder to another folder",
     "CERTIFICATE_VERIFY_FAILED": "a proxy inspects TLS here: set images.ca_bundle to the "
@@ -65,29 +68,33 @@ def ensure(recipe: Recipe, settings: Settings) -> Path:
             made = work / "made"
             made.mkdir()
             print(f"lockstep: hashing {recipe.folder}", file=sys.stderr)
-            root_sha256 = sif.normalise(work / "raw.sif", made / cache.SIF, epoch=EPOCH)
+            hashes = sif.normalise(work / "raw.sif", made / cache.SIF, epoch=EPOCH)
             (work / "raw.sif").unlink()
             tested = smoke.test(recipe.name, made / cache.SIF, work, lock=recipe.python_lock)
             files.write_json(
                 made / cache.MANIFEST,
-                manifest(recipe, made / cache.SIF, tested, root_sha256=root_sha256),
+                manifest(recipe, _sif_facts(made / cache.SIF, *hashes), tested),
             )
             with files.atomic(folder) as temporary:
                 shutil.move(made, temporary)
     return folder
 
 
-def manifest(
-    recipe: Recipe, image: Path, tested: dict[str, Any], *, root_sha256: str
-) -> dict[str, Any]:
-    """Return what there is to know of an image; equal for every build of one identity."""
+def manifest(recipe: Recipe, file: dict[str, Any], tested: dict[str, Any]) -> dict[str, Any]:
+    """Return what there is to know of an image; equal for every build of one identity.
+
+    Args:
+        recipe: what it was built from.
+        file: what there is to know of the SIF.
+        tested: what its smoke test found in it.
+    """
     return {
         "schema": SCHEMA,
         "name": recipe.name,
         "cuda_generation": recipe.cuda,
         "identity": recipe.identity,
         "determined_by": recipe.determined_by(),
-        "sif": _sif_facts(image, root_sha256),
+        "sif": file,
         "cuda": cuda_facts(recipe.cuda, locked_versions(recipe.python_lock)),
         "python": tested["python"],
         "packages": tested["packages"],
@@ -108,7 +115,7 @@ def finished_manifest(
         "cuda_generation": generation,
         "identity": identity,
         "determined_by": {"ready": str(image)},
-        "sif": _sif_facts(image, sif.root_sha256(image)),
+        "sif": _sif_facts(image, files.sha256_file(image), sif.root_sha256(image)),
         "cuda": cuda_facts(generation, tested["packages"]),
         "python": tested["python"],
         "packages": tested["packages"],
@@ -116,9 +123,9 @@ def finished_manifest(
     }
 
 
-def _sif_facts(image: Path, root_sha256: str) -> dict[str, Any]:
+def _sif_facts(image: Path, sha256: str, root_sha256: str) -> dict[str, Any]:
     return {
-        "sha256": files.sha256_file(image),
+        "sha256": sha256,
         "size": image.stat().st_size,
         "fingerprint": sif.fingerprint(image),
         "root_sha256": root_sha256,
@@ -126,7 +133,8 @@ def _sif_facts(image: Path, root_sha256: str) -> dict[str, Any]:
 
 
 def _debian_versions(lock: Path) -> dict[str, str]:
-    return dict(line.split("=", 1) for line in lock.read_text().split())
+    lines = lock.read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if not line.startswith("#"))
 
 
 def _check_host(recipe: Recipe, settings: Settings) -> None:

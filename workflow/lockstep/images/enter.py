@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lockstep.errors import UserError
+from lockstep.images import host
 from lockstep.images.watch import end_with_parent
 
 PYTHON = "/opt/lockstep/bin/python"
@@ -29,6 +30,7 @@ FORWARDED = (  # what of the host's environment goes in, by name or by prefix
     "TERM",
 )
 INSIDE = "LOCKSTEP_INSIDE"
+DRIVER = Path("/sys/module/nvidia/version")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,7 @@ class Pass:
         writable: folders mounted with write access, at the paths they have on the host.
         readable: folders and files mounted read-only.
         caches: folder for what programs keep between starts; below a writable one.
+        minimum_driver: NVIDIA driver that the image's CUDA needs; None if it holds none.
     """
 
     image: str
@@ -50,6 +53,7 @@ class Pass:
     writable: tuple[str, ...]
     readable: tuple[str, ...]
     caches: str
+    minimum_driver: str | None = None
 
     def text(self) -> str:
         """Return the pass as one argument of a command line."""
@@ -73,6 +77,23 @@ def command(leave: Pass, arguments: Sequence[str]) -> list[str]:
 def gpus_here() -> bool:
     """Whether this node has an NVIDIA GPU that its driver runs."""
     return Path("/dev/nvidiactl").exists()
+
+
+def check_driver(leave: Pass, version: Path = DRIVER) -> None:
+    """Refuse an NVIDIA driver that is too old, with which the GPU would just seem to be absent.
+
+    Raises:
+        UserError: says which driver the image needs.
+    """
+    if leave.minimum_driver is None or not version.is_file():
+        return
+    found = version.read_text().strip()
+    if host.numbers(found) < host.numbers(leave.minimum_driver):
+        raise UserError(
+            f"the NVIDIA driver of {os.uname().nodename} is {found}, but the CUDA of image "
+            f"{leave.name} needs {leave.minimum_driver} or later: have it updated, set images.cuda "
+            "to a generation that it runs, or leave this node out"
+        )
 
 
 def environment(leave: Pass, host: Mapping[str, str], *, gpu: bool) -> dict[str, str]:
@@ -171,6 +192,8 @@ def become(leave: Pass, arguments: Sequence[str]) -> None:
     if not Path(leave.image).is_file():
         raise UserError(f"{leave.image}: no such image; snakemake … images makes it")
     gpu = gpus_here()
+    if gpu:
+        check_driver(leave)
     # The launcher's folder goes when the launcher does. Without one, nobody would remove a folder:
     # then /tmp is Apptainer's own, small and in memory.
     scratch = os.environ.get("LOCKSTEP_RENDEZVOUS")

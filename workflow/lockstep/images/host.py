@@ -73,6 +73,13 @@ def apptainer() -> Finding:
 
 def user_namespaces() -> Finding:
     """Can this user make a user namespace? Apptainer without setuid runs in one."""
+    if shutil.which("unshare") is None:
+        return Finding(
+            subject="user namespaces",
+            found="not known, since unshare is not on PATH",
+            remedy="have util-linux installed",
+            fatal=False,
+        )
     answer = subprocess.run(
         ["unshare", "--user", "--map-root-user", "true"], capture_output=True, text=True
     )

@@ -81,11 +81,11 @@ def partition(path: Path) -> Part:
     raise UserError(f"{path}: a SIF image without a file system")
 
 
-def normalise(source: Path, target: Path, *, epoch: int) -> str:
+def normalise(source: Path, target: Path, *, epoch: int) -> tuple[str, str]:
     """Write the definition and the root file system of a SIF as a SIF that holds nothing else.
 
     Returns:
-        sha256 (hex) of the root file system.
+        sha256 (hex) of the new SIF, and of its root file system.
     """
     with open(source, "rb") as stream:
         head = HEADER.unpack(stream.read(HEADER.size))
@@ -108,20 +108,23 @@ def normalise(source: Path, target: Path, *, epoch: int) -> str:
         head[0], MAGIC, head[2], head[3], bytes(16), epoch, epoch,
         SLOTS - len(kept), SLOTS, TABLE, SLOTS * DESCRIPTOR.size, data_start, offset - data_start,
     )  # fmt: skip
-    root = hashlib.sha256()
-    with open(target, "wb") as stream:
-        stream.write(header)
-        stream.seek(TABLE)
-        stream.write(table)
+    whole, root = hashlib.sha256(), hashlib.sha256()
+    with open(target, "wb") as out:
+
+        def write(chunk: bytes) -> None:
+            out.write(chunk)
+            whole.update(chunk)
+
+        write(header.ljust(TABLE, b"\0") + table)
         for part, aligned, _ in placed:
-            stream.seek(aligned)
+            write(bytes(aligned - out.tell()))
             for chunk in content(source, part):
-                stream.write(chunk)
+                write(chunk)
                 if part.kind == PARTITION:
                     root.update(chunk)
-        stream.flush()
-        os.fsync(stream.fileno())
-    return root.hexdigest()
+        out.flush()
+        os.fsync(out.fileno())
+    return whole.hexdigest(), root.hexdigest()
 
 
 def content(path: Path, part: Part) -> Iterator[bytes]:

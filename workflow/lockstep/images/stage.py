@@ -47,7 +47,7 @@ def image_of(study: Study, command: str, options: Mapping[str, Any]) -> StudyIma
     """
     if os.environ.get(enter.INSIDE) or not study.images:
         return None
-    if command in ("preprocess", "weights", "parity", "report"):
+    if command in ("preprocess", "weights", "parity", "report", "tell"):
         return study.images["base"]
     if command == "trace":
         return study.images[study.variant(options["variant"])["framework"]]

@@ -45,8 +45,7 @@ class StudyImage:
         Raises:
             UserError: the image is missing or is not the one of its manifest.
         """
-        manifest = files.read_json(self.manifest)
-        cache.check(self.sif, manifest)
+        manifest = self._checked_manifest()
         kept = ("name", "identity", "cuda_generation", "cuda", "python", "packages")
         return {
             **{key: manifest[key] for key in kept},
@@ -57,7 +56,11 @@ class StudyImage:
     def entry(
         self, *, writable: Iterable[Path], readable: Iterable[Path], caches: Path
     ) -> enter.Pass:
-        """Return the pass with which a command gets into the image."""
+        """Return the pass with which a command gets into the image.
+
+        Raises:
+            UserError: the image is missing or is not the one of its manifest.
+        """
         return enter.Pass(
             image=str(self.sif.absolute()),
             identity=self.identity,
@@ -65,7 +68,13 @@ class StudyImage:
             writable=tuple(str(path.absolute()) for path in writable),
             readable=tuple(str(path.absolute()) for path in (*readable, CONTAINERS)),
             caches=str(caches.absolute()),
+            minimum_driver=self._checked_manifest()["cuda"].get("minimum_driver"),
         )
+
+    def _checked_manifest(self) -> dict[str, Any]:
+        manifest: dict[str, Any] = files.read_json(self.manifest)
+        cache.check(self.sif, manifest)
+        return manifest
 
 
 def of_study(
