@@ -24,6 +24,7 @@ ROOT = REPOSITORY / "tests" / "cluster" / "root.sh"
 sys.path.insert(0, str(REPOSITORY / "workflow"))
 
 USER = 1000  # of the machine in a folder
+KEPT = os.environ.get("LOCKSTEP_BOX")  # now, since a test starts without Lockstep's variables
 MOVED_ON = "the Debian mirror has moved on"
 
 
@@ -111,8 +112,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         return
     if shutil.which("mmdebstrap") is None:
         cannot("there is neither an ordinary user with Apptainer nor mmdebstrap")
-    kept = os.environ.get("LOCKSTEP_BOX")
-    box = Path(kept) if kept else tmp_path_factory.mktemp("box") / "box"
+    box = Path(KEPT) if KEPT else tmp_path_factory.mktemp("box") / "box"
     subprocess.run([ROOT, "make", box], check=True, stdin=subprocess.DEVNULL)
     # Beside the root, at a path that every user may come through; images are kept between sessions.
     folder = box.absolute() / "work"
@@ -135,7 +135,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     made.run("make", f"VENV={made.venv}", "setup")
     yield made
     shutil.rmtree(folder, ignore_errors=True)
-    if not kept:
+    if not KEPT:
         shutil.rmtree(box / "cache")
         subprocess.run([ROOT, "remove", box], check=True)
 
