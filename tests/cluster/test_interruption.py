@@ -142,7 +142,9 @@ def test_a_node_fails_and_slurm_starts_the_job_again(prepared: Cluster) -> None:
     wait_for_progress(cluster, "disturbed", variant, job)
     cluster.box.stop("node2")
     wait_for(lambda: state(cluster, job) == "PENDING", timeout=120)
+    cluster.box.wait_for_nodes("node1", "node3")  # what is left of the job there has gone
     cluster.box.start_node("node2")
+    cluster.box.wait_for_nodes()
     # SLURM holds a requeued job back for two minutes; nobody needs to wait for that here.
     cluster.box.slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
     wait_for_end(cluster, job)

@@ -107,8 +107,7 @@ def test_a_second_workflow_on_the_same_study_is_refused(
     try:
         wait_for(lambda: "submitted with SLURM jobid" in (tmp_path / "first.log").read_text())
         said = cluster.snakemake(config, status=2)
-        assert "another workflow is at work here (process" in said
-        assert "on login since" in said
+        assert "is in use by a workflow on login (process" in said
     finally:
         cluster.kill(first)
         cluster.box.slurm("scancel", "--me")

@@ -84,7 +84,7 @@ def prepare_submissions():
     threads = STUDY.config["threads"]
     for problem in preflight.problems(SITE, scales, threads=threads, alone=alone):
         refuse(problem)
-    os.environ.update(submit.environment(STUDY, os.environ["PATH"]))
+    os.environ.update(submit.environment(STUDY))
 
 
 # What the rules' messages say better, and what is meant for other workflows.

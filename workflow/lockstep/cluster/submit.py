@@ -29,17 +29,13 @@ SHIM = Path(__file__).resolve().parents[2] / "slurm"
 ENDING = 120.0  # seconds that a cancelled job gets to end
 
 
-def environment(study: Study, path: str) -> dict[str, str]:
-    """Return what the workflow's own environment needs so that its submissions come through here.
-
-    Args:
-        path: its PATH.
-    """
+def environment(study: Study) -> dict[str, str]:
+    """Return what the workflow's own environment needs for its submissions to come through here."""
     package = Path(__file__).resolve().parents[1]
     sources = sorted(package.rglob("*.py")) + sorted(package.parent.glob("rules/*.smk"))
     state = [study.config, [files.sha256_file(source) for source in sources]]
     return {
-        "PATH": os.pathsep.join([str(SHIM), path]),
+        "PATH": os.pathsep.join([str(SHIM), *os.get_exec_path()]),
         FOLDER: str((study.root / "jobs").absolute()),
         STATE: files.digest(state),
     }
