@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 SNAKEMAKE := $(VENV)/bin/snakemake
 SHELL := /bin/bash
 
-.PHONY: help setup demo demo-containers test bench lint format lock clean
+.PHONY: help setup demo demo-containers test cluster bench lint format lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 24
@@ -22,6 +22,9 @@ demo-containers: $(VENV)/workflow.installed ## the same in images that are built
 
 test: $(VENV)/dev.installed lint ## every test that this machine can run
 	$(RUN) -m pytest
+
+cluster: $(VENV)/dev.installed ## a shell on the login node of a SLURM cluster in a box (root)
+	@$(RUN) -m tests.cluster.box try "$${LOCKSTEP_BOX:-/var/tmp/lockstep-box}"
 
 bench: $(VENV)/dev.installed ## measure what docs/performance.md reports
 	$(RUN) -m benchmarks

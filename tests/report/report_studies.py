@@ -255,7 +255,7 @@ def contract(study: Study, run: Run, framework: str) -> dict[str, Any]:
             "instruction_set": "6a93",
             "cores": 16,
             "gpus": [{"name": "H100", "uuid": f"GPU-{run.seed}", "driver": "580.1"}],
-            "job": {"SLURM_JOB_ID": str(run.seed)},
+            "job": {"id": str(run.seed)},
         },
     }
 

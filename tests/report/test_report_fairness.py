@@ -194,7 +194,7 @@ def test_runs_that_did_not_share_a_job_are_a_threat(tmp_path: Path) -> None:
     paired = write(
         tmp_path / "paired",
         variants=TWO,
-        edit=on_jax(set_at("contract.host.job", {"SLURM_JOB_ID": "other"})),
+        edit=on_jax(set_at("contract.host.job", {"id": "other"})),
     )
     (threat,) = [t for t in analysis.analyse(paired).threats if t.name == "Unpaired"]
     assert "5 of 5 pairs" in threat.what

@@ -67,8 +67,8 @@ def _parser() -> argparse.ArgumentParser:
     add("image", image, "build a container image, or take it from the cache").add_argument(
         "--name", required=True, choices=["base", "torch", "jax"]
     )
-    sub = add("doctor", doctor, "say whether containers will work here", study=False)
-    sub.add_argument("config", type=Path, nargs="?", help="whose images section counts")
+    sub = add("doctor", doctor, "say whether SLURM and containers will work here", study=False)
+    sub.add_argument("config", type=Path, nargs="?", help="whose scales and images count")
     for name, command, summary in (
         ("download", download, "download a dataset's raw files"),
         ("preprocess", preprocess, "bring a dataset into shards"),
@@ -86,6 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--block", required=True)
     sub.add_argument("--resume-from", type=Path, help="checkpoint to go on from")
     sub.add_argument("--time-budget", type=float, help="seconds after which to stop and save")
+    sub.add_argument(
+        "--gpus-per-node", type=int, default=0, help="stop unless each node shows so many GPUs"
+    )
     sub = add("report", report, "make the report from the records that are there")
     sub.add_argument("--partial", action="store_true", help="runs may be missing")
     add("tell", tell, "print the verdicts of a finished report")
@@ -199,6 +202,7 @@ def train(options: argparse.Namespace) -> int:
         options.block,
         resume_from=options.resume_from,
         time_budget=options.time_budget,
+        gpus=options.gpus_per_node,
     )
 
 

@@ -8,7 +8,7 @@ workflow_folder = os.path.join(workflow.basedir, "workflow")
 sys.path.insert(0, workflow_folder)
 
 from lockstep import files
-from lockstep.cluster import lease
+from lockstep.cluster import lease, preflight, request, submit
 from lockstep.datasets import sources
 from lockstep.errors import UserError
 from lockstep.study import Study, stage_code, trace_code, trace_key
@@ -30,6 +30,14 @@ try:
     STUDY = Study(study_config.complete(config))
     study_config.check_raw_folders(STUDY)
     STUDY.images  # a mistake in their part of the config shows here
+    SITE = request.Site.of(
+        dict(
+            entry.split("=", 1)
+            for entry in getattr(
+                workflow.resource_settings.default_resources, "args", []
+            )
+        )
+    )
 except UserError as error:
     refuse(error)
 
@@ -62,9 +70,21 @@ def begin():
         lease.take(STUDY.root)
     except UserError as error:
         refuse(error)
+    if workflow.executor_plugin.name == "slurm":
+        prepare_submissions()
     STUDY.write()
     if workflow.dag_settings.forceall or "train" in workflow.dag_settings.forcerun:
         STUDY.repeat(["train"], mark=time.strftime("%Y-%m-%dT%H:%M:%S"))
+
+
+def prepare_submissions():
+    """See to it that what is submitted can run, and that jobs which still live are adopted."""
+    scales = sorted({block.scale for block in STUDY.blocks.values()})
+    alone = not STUDY.config["blocks"]["share_nodes"]
+    threads = STUDY.config["threads"]
+    for problem in preflight.problems(SITE, scales, threads=threads, alone=alone):
+        refuse(problem)
+    os.environ.update(submit.environment(STUDY))
 
 
 # What the rules' messages say better, and what is meant for other workflows.
@@ -138,6 +158,14 @@ def trace_parameters(wildcards):
 
 
 # Runs
+
+
+def asked(name):
+    """One of the resources that a block is submitted with."""
+    alone = not STUDY.config["blocks"]["share_nodes"]
+    return lambda wildcards: request.resources(
+        SITE, STUDY.block(wildcards.block).scale, alone=alone
+    )[name]
 
 
 def block_inputs(wildcards):

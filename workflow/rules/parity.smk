@@ -49,6 +49,9 @@ rule trace:
     log:
         STUDY.root / "logs" / "trace" / "{workload}" / "{variant}.log",
     threads: STUDY.config["threads"]
+    resources:
+        gres=lambda wildcards: request.one_gpu(SITE)["gres"],
+        slurm_extra=lambda wildcards: request.one_gpu(SITE)["slurm_extra"],
     params:
         determined_by=trace_parameters,
     message:

@@ -25,9 +25,18 @@ rule train:
     resources:
         # Timed runs never overlap: the local profile has 100 of these, every other job takes one.
         machine=100,
+        # What SLURM is asked for; on one machine nobody reads it.
+        nodes=asked("nodes"),
+        tasks=asked("tasks"),
+        tasks_per_gpu=asked("tasks_per_gpu"),
+        mpi=asked("mpi"),
+        gres=asked("gres"),
+        slurm_extra=asked("slurm_extra"),
+        gpus_per_node=asked("gpus_per_node"),
     params:
         determined_by=lambda wildcards: STUDY.block_parameters(wildcards.block),
     message:
         "Train {wildcards.block}"
     shell:
-        "python -m lockstep train --study $LOCKSTEP_STUDY --block {wildcards.block} 2> {log}"
+        "python -m lockstep train --study $LOCKSTEP_STUDY --block {wildcards.block}"
+        " --gpus-per-node {resources.gpus_per_node} 2> {log}"

@@ -1,26 +1,29 @@
-"""`python -m lockstep doctor`: will containers work here? One line a finding, one line a fix."""
+"""`python -m lockstep doctor`: will SLURM and containers work here? A line a finding, and a fix."""
 
+import itertools
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lockstep.cluster import examine
 from lockstep.errors import UserError
 from lockstep.images import build, host, root
 from lockstep.images.identity import DEBIAN, MINIMUM_DRIVER
 from lockstep.images.settings import cache_folder
+from lockstep.study.run import Scale
 
 MEMORY_KINDS = {"tmpfs", "ramfs"}
 
 
 def main(config: Path | None) -> int:
-    """Print what was found; 0 if images can be built and used here, 1 if something must be done.
+    """Print what was found; 0 if studies can run here, 1 if something must be done.
 
     Args:
-        config: a study's config, for its images section; None for the defaults.
+        config: a study's config, for what it asks for; None for the defaults.
     """
     status = 0
-    for finding in findings(_section(config)):
+    for finding in itertools.chain(_cluster(config), findings(_section(config))):
         if finding.remedy is None:
             print(f"ok    {finding.subject}: {finding.found}")
             continue
@@ -28,6 +31,21 @@ def main(config: Path | None) -> int:
         print(f"      fix: {finding.remedy}")
         status = 1 if finding.fails else status
     return status
+
+
+def _cluster(config: Path | None) -> Iterator[host.Finding]:
+    """Look at SLURM, for the scales of a study."""
+    if config is None:
+        return examine.findings([Scale(1, 1)], threads=1, alone=False, images=False)
+    from lockstep.study import config as study_config
+
+    asked = study_config.load(config)
+    return examine.findings(
+        [Scale.parse(scale) for scale in asked["scales"]],
+        threads=asked["threads"],
+        alone=not asked["blocks"]["share_nodes"],
+        images=asked["images"]["enabled"],
+    )
 
 
 def _section(config: Path | None) -> dict[str, Any]:

@@ -1,33 +1,63 @@
-"""Starts the processes of a run on this machine, passes signals on, and leaves none behind."""
+"""Starts the processes of a run on one machine, passes signals on, and leaves none behind."""
 
 import os
+import re
 import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
+
+from lockstep.training.interruption import FAILED_RUN, INTERRUPTED
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 GRACE = 20.0  # seconds that the others get to stop by themselves when one process has ended badly
+AGREED = (INTERRUPTED, FAILED_RUN)  # all ranks end so, some later than others: one writes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One machine's part of a run over several.
+
+    Attributes:
+        first_rank: of this machine's processes.
+        world_size: processes on all machines.
+        rendezvous: folder that all machines see, and no other start of a run.
+        host: address under which the others reach this machine.
+    """
+
+    first_rank: int
+    world_size: int
+    rendezvous: Path
+    host: str
 
 
 def launch(
-    command: Sequence[str], *, processes: int, threads: int, deadline: float | None = None
+    command: Sequence[str],
+    *,
+    processes: int,
+    threads: int,
+    deadline: float | None = None,
+    part: Part | None = None,
 ) -> int:
     """Run `command` once a rank and wait for all.
 
     Args:
         command: what each rank runs.
-        processes: how many.
+        processes: how many on this machine.
         threads: CPU threads for all of them together; each is pinned to its share.
         deadline: time (of `time.time`) at which they should have stopped, or None.
+        part: their part of a run over several machines; None if this machine runs all of it.
 
     Returns:
         0 if all ended with 0, else the first other exit status (128 + N for a signal N).
     """
     shares = cpu_shares(processes, threads)
-    with tempfile.TemporaryDirectory(prefix="lockstep-") as rendezvous:
+    gpus = visible_gpus()
+    with tempfile.TemporaryDirectory(prefix="lockstep-") as scratch:
         children: list[subprocess.Popen] = []
 
         def forward(number: int, frame: FrameType | None) -> None:
@@ -40,15 +70,21 @@ def launch(
             for rank in range(processes):
                 environment = {
                     **os.environ,
-                    "LOCKSTEP_RANK": str(rank),
-                    "LOCKSTEP_WORLD_SIZE": str(processes),
+                    "LOCKSTEP_RANK": str(rank + (part.first_rank if part else 0)),
+                    "LOCKSTEP_WORLD_SIZE": str(part.world_size if part else processes),
                     "LOCKSTEP_LOCAL_RANK": str(rank),
-                    "LOCKSTEP_RENDEZVOUS": rendezvous,
+                    "LOCKSTEP_RENDEZVOUS": str(part.rendezvous) if part else scratch,
+                    "LOCKSTEP_SCRATCH": scratch,
                     "LOCKSTEP_STARTED": repr(time.time()),
                     "LOCKSTEP_CPUS": ",".join(map(str, shares[rank])),
                     "OMP_NUM_THREADS": str(len(shares[rank])),
                     "MKL_NUM_THREADS": str(len(shares[rank])),
                 }
+                if part is not None:
+                    environment["LOCKSTEP_HOST"] = part.host
+                if len(gpus) >= processes:
+                    # One GPU each, so that no framework takes those of another process.
+                    environment["CUDA_VISIBLE_DEVICES"] = gpus[rank]
                 if deadline is not None:
                     environment["LOCKSTEP_DEADLINE"] = repr(deadline)
                 children.append(subprocess.Popen(command, env=environment))
@@ -69,16 +105,27 @@ def cpu_shares(processes: int, threads: int) -> list[list[int]]:
     ]
 
 
+def visible_gpus() -> list[str]:
+    """Return the GPUs that processes started here may use, as CUDA_VISIBLE_DEVICES names them."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [name for name in chosen.split(",") if name and name != "NoDevFiles"]
+    devices = [p.name for p in Path("/dev").glob("nvidia*") if re.fullmatch(r"nvidia\d+", p.name)]
+    return [str(index) for index in range(len(devices))]
+
+
 def _wait(children: list[subprocess.Popen]) -> int:
     """Wait for all; once one has ended badly, the others get a moment to follow."""
     first_bad, since = 0, 0.0
     while True:
         statuses = [child.poll() for child in children]
         if not first_bad:
-            bad = [status for status in statuses if status]
+            bad = [status for status in statuses if status and status not in AGREED]
             if bad:
                 first_bad, since = bad[0] if bad[0] > 0 else 128 - bad[0], time.monotonic()
-        if None not in statuses or (first_bad and time.monotonic() - since > GRACE):
+        if None not in statuses:
+            return first_bad or max(status or 0 for status in statuses)
+        if first_bad and time.monotonic() - since > GRACE:
             return first_bad
         time.sleep(0.02)
 

@@ -1,4 +1,4 @@
-"""What a job ran on, for the contract of its record. Standard library only."""
+"""What a node is, for the contract of a record. Standard library only."""
 
 import hashlib
 import os
@@ -8,11 +8,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-JOB_VARIABLES = ("SLURM_JOB_ID", "SLURM_RESTART_COUNT", "SLURM_JOB_NODELIST", "SLURM_CLUSTER_NAME")
-
 
 def facts() -> dict[str, Any]:
-    """Return facts about this node and this job; what is not there is left out."""
+    """Return facts about this node; what is not there is left out."""
     model, flags = _cpu()
     return {
         "node": platform.node(),
@@ -22,7 +20,6 @@ def facts() -> dict[str, Any]:
         "instruction_set": instruction_set(flags),
         "cores": len(os.sched_getaffinity(0)),
         "gpus": _gpus(),
-        "job": {name: os.environ[name] for name in JOB_VARIABLES if name in os.environ},
     }
 
 

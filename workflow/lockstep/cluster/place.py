@@ -1,11 +1,16 @@
 """A process's place among those of its run, as its launcher put it into the environment."""
 
 import os
+import platform
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from lockstep import files
 from lockstep.engines.contract import Topology
+
+PROCESS = "process-{:05d}.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +47,27 @@ class Place:
             cpus=tuple(int(cpu) for cpu in get("LOCKSTEP_CPUS", "").split(",") if cpu),
         )
 
+    def announce(self) -> None:
+        """Tell the other processes of the run where this one is."""
+        if self.topology.rendezvous is not None:
+            seen = {
+                "rank": self.topology.rank,
+                "node": platform.node(),
+                "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
+                "cpus": list(self.cpus),
+            }
+            name = PROCESS.format(self.topology.rank)
+            files.write_json(self.topology.rendezvous / name, seen)
+
     def pin(self) -> None:
         """Keep to the CPUs given. XLA and PyTorch take their thread counts from this set."""
         if self.cpus and hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, self.cpus)
+
+
+def processes(topology: Topology) -> list[dict[str, Any]]:
+    """Return where each process of the run is, by what it announced, in the order of ranks."""
+    folder = topology.rendezvous
+    if folder is None:
+        return []
+    return [files.read_json(folder / PROCESS.format(rank)) for rank in range(topology.world_size)]

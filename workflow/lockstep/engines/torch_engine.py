@@ -58,7 +58,9 @@ class TorchEngine:
         self.job = job
         self.topology = job.topology
         cuda = torch.cuda.is_available()
-        self.device = torch.device("cuda", job.topology.local_rank) if cuda else torch.device("cpu")
+        # The launcher shows each process its own GPU alone, unless there are fewer.
+        index = job.topology.local_rank % max(1, torch.cuda.device_count())
+        self.device = torch.device("cuda", index) if cuda else torch.device("cpu")
         self.param_dtype = getattr(torch, PARAMETER_DTYPE[job.variant["precision"]])
         self.compute_dtype = getattr(torch, COMPUTE_DTYPE[job.variant["precision"]])
         self.format = FORMATS[job.variant["memory_format"]]

@@ -23,6 +23,7 @@ FORWARDED = (  # what of the host's environment goes in, by name or by prefix
     "LOCKSTEP_",
     "SLURM_",
     "NCCL_",
+    "GLOO_",
     "CUDA_VISIBLE_DEVICES",
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -96,6 +97,11 @@ def check_driver(leave: Pass, version: Path = DRIVER) -> None:
         )
 
 
+def scratch_of(host: Mapping[str, str]) -> str | None:
+    """Return the launcher's folder on this node."""
+    return host.get("LOCKSTEP_SCRATCH") or host.get("LOCKSTEP_RENDEZVOUS")
+
+
 def environment(leave: Pass, host: Mapping[str, str], *, gpu: bool) -> dict[str, str]:
     """Return the environment inside: what is forwarded, and where things are kept."""
     forwarded = {name: value for name, value in host.items() if name.startswith(FORWARDED)}
@@ -114,8 +120,8 @@ def environment(leave: Pass, host: Mapping[str, str], *, gpu: bool) -> dict[str,
         "TRITON_HOME": str(caches / "triton"),
         "CUDA_CACHE_PATH": str(caches / "cuda"),
     }
-    if "LOCKSTEP_RENDEZVOUS" in forwarded:
-        inside["LOCKSTEP_RENDEZVOUS"] = SCRATCH
+    if forwarded.get("LOCKSTEP_RENDEZVOUS") == scratch_of(host):
+        inside["LOCKSTEP_RENDEZVOUS"] = SCRATCH  # processes of several nodes meet elsewhere
     if leave.name == "jax" and not gpu:
         inside["JAX_PLATFORMS"] = "cpu"  # or it looks for the CUDA it has, and says what it misses
     return inside
@@ -196,7 +202,7 @@ def become(leave: Pass, arguments: Sequence[str]) -> None:
         check_driver(leave)
     # The launcher's folder goes when the launcher does. Without one, nobody would remove a folder:
     # then /tmp is Apptainer's own, small and in memory.
-    scratch = os.environ.get("LOCKSTEP_RENDEZVOUS")
+    scratch = scratch_of(os.environ)
     for folder in leave.writable:
         Path(folder).mkdir(parents=True, exist_ok=True)
     inside = environment(leave, os.environ, gpu=gpu)

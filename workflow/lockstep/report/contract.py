@@ -109,8 +109,12 @@ def facts(record: Record) -> dict[str, Any]:
     summary, contract = record.summary, record.summary["contract"]
     engine, host = dict(contract["engine"]), dict(contract["host"])
     determined = contract["determined_by"]
-    gpus = host.pop("gpus", None) or []
+    nodes = host.pop("nodes", None) or [host]
+    gpus = [gpu for node in nodes for gpu in node.get("gpus") or []]
+    host["node"] = ", ".join(str(node.get("node")) for node in nodes)
+    host.pop("gpus", None)
     host.pop("job", None)
+    topology = {k: v for k, v in contract["topology"].items() if k != "processes"}
     result: dict[str, Any] = {
         "dataset.content": summary["dataset"].get("content"),
         "weights.initial": summary["weights"].get("initial"),
@@ -130,7 +134,7 @@ def facts(record: Record) -> dict[str, Any]:
         **_cuda(engine),
         **_flat("variant", contract["variant"]),
         **_flat("recipe", contract["recipe"]),
-        **_flat("topology", contract["topology"]),
+        **_flat("topology", topology),
         **_flat("host", host),
         **_flat("environment", determined.get("environment", {})),
     }

@@ -124,7 +124,7 @@ def _split_pairs(records: Records, comparisons: Sequence[Comparison]) -> tuple[i
 
 def _job(summary: Any) -> tuple[Any, Any]:
     host = summary["contract"]["host"]
-    return host.get("job", {}).get("SLURM_JOB_ID"), host.get("node")
+    return host.get("job", {}).get("id"), host.get("node")
 
 
 def _sample(comparisons: Sequence[Comparison]) -> Iterator[Threat]:

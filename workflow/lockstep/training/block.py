@@ -10,18 +10,18 @@ import os
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from lockstep import code, files
-from lockstep.cluster import machine
-from lockstep.cluster.launch import launch
+from lockstep.cluster import machine, slurm
+from lockstep.cluster.start import roll_call, start
 from lockstep.errors import UserError
 from lockstep.images import stage
 from lockstep.study import Study, framework_modules
-from lockstep.study.run import Run
+from lockstep.study.run import Block, Run
 from lockstep.training.interruption import FAILED_RUN, INTERRUPTED
 from lockstep.training.spec import RunSpec
 
@@ -31,13 +31,20 @@ PACKAGES = ("torch", "torchvision", "jax", "jaxlib", "flax", "optax", "grain", "
 
 
 def run_block(
-    study: Study, name: str, *, resume_from: Path | None = None, time_budget: float | None = None
+    study: Study,
+    name: str,
+    *,
+    resume_from: Path | None = None,
+    time_budget: float | None = None,
+    gpus: int = 0,
 ) -> int:
     """Train the runs of a block.
 
     Args:
         resume_from: a checkpoint to start from, for runs that have none of their own.
-        time_budget: seconds after which to stop at a checkpoint; None for no limit.
+        time_budget: seconds after which to stop at a checkpoint; None for those that the SLURM
+            job around this has left, or for no limit.
+        gpus: GPUs that each node must show; 0 if none were asked for.
 
     Returns:
         Exit status: 0 if all runs have their records (a failed run's record is one too).
@@ -46,13 +53,19 @@ def run_block(
         UserError: a run could not be started as configured.
     """
     block = study.block(name)
-    deadline = time.time() + time_budget if time_budget else None
+    deadline = (
+        time.time() + time_budget
+        if time_budget
+        else slurm.end_of_this_job(study.config["checkpoints"]["margin"])
+    )
+    host = _host(study, block, gpus)
     runs = list(block.runs)
     random.Random(f"{study.name} {name}").shuffle(runs)  # no variant is always first
     finished = {}
     for run in runs:
         with _alone(study.run_folder(run)):
-            status, spec = _run(study, run, resume_from, deadline)
+            spec = specify(study, run, resume_from, host)
+            status = _run(study, run, spec, deadline, gpus)
         if status not in (0, FAILED_RUN):
             if status == INTERRUPTED:
                 print(
@@ -65,24 +78,41 @@ def run_block(
     return 0
 
 
-def _run(
-    study: Study, run: Run, resume_from: Path | None, deadline: float | None
-) -> tuple[int, RunSpec]:
-    spec = specify(study, run, resume_from)
+def _host(study: Study, block: Block, gpus: int) -> dict[str, Any]:
+    """Return facts about the job and its nodes, the first node's in front.
+
+    Raises:
+        UserError: the nodes are not those that the block asks for.
+    """
+    facts = roll_call(
+        block.scale,
+        threads=study.config["threads"],
+        gpus=gpus,
+        folder=study.root / "rendezvous",
+    )
+    return facts[0] | {"nodes": facts, "job": slurm.this_job()}
+
+
+def _run(study: Study, run: Run, spec: RunSpec, deadline: float | None, gpus: int) -> int:
     folder = Path(spec.folder)
     if _is_finished(spec):
         _say(f"{run.name} has finished before, nothing to do")
-        return 0, spec
+        return 0
+    if deadline is not None and time.time() > deadline:
+        return INTERRUPTED
     for name in ("summary.json", "failure.json"):  # of another identity, or of an earlier attempt
         (folder / name).unlink(missing_ok=True)
     if not Path(spec.checkpoints).exists():
         _clear(folder)
     spec.save(folder / "run.json")
-    status = launch(
-        stage.worker(study, study.framework(run)[0], [str(folder / "run.json")], reads=resume_from),
-        processes=run.scale.world_size,
+    reads = Path(spec.resume_from) if spec.resume_from else None
+    status = start(
+        stage.worker(study, study.framework(run)[0], [str(folder / "run.json")], reads=reads),
+        run.scale,
         threads=spec.threads,
+        gpus=gpus,
         deadline=deadline,
+        folder=study.root / "rendezvous",
     )
     if status in (0, FAILED_RUN):
         files.remove(Path(spec.checkpoints).parent)
@@ -91,7 +121,7 @@ def _run(
             status, f"signal {status - 128}" if status > 128 else f"exit status {status}"
         )
         files.write_json(folder / "failure.json", {"identity": spec.identity, "reason": reason})
-    return status, spec
+    return status
 
 
 def _clear(folder: Path) -> None:
@@ -102,8 +132,11 @@ def _clear(folder: Path) -> None:
                 files.remove(path)
 
 
-def specify(study: Study, run: Run, resume_from: Path | None = None) -> RunSpec:
+def specify(study: Study, run: Run, resume_from: Path | None, host: Mapping[str, Any]) -> RunSpec:
     """Return all that a run's processes are told, with the run's identity.
+
+    Args:
+        host: facts about the nodes and the job, for the record.
 
     Raises:
         UserError: the dataset or the weights are not there.
@@ -156,7 +189,7 @@ def specify(study: Study, run: Run, resume_from: Path | None = None) -> RunSpec:
         checkpoint_steps=config["checkpoints"]["steps"],
         tensorboard=config["tracking"]["tensorboard"],
         wandb=config["tracking"]["wandb"],
-        host=machine.facts() | ({"image": image.facts()} if image else {}),
+        host=dict(host) | ({"image": image.facts()} if image else {}),
     )
 
 

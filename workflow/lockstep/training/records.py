@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from lockstep import files
+from lockstep.cluster import place
 from lockstep.datasets import checksum
 from lockstep.engines.contract import Engine, Job, Preparation
 from lockstep.training.loop import Progress
@@ -112,6 +113,7 @@ def summary(
                 "local_batch": job.local_batch,
                 "threads": spec.threads,
                 "window_steps": spec.window_steps,
+                "processes": place.processes(job.topology),
             },
             "host": dict(spec.host),
         },

@@ -36,6 +36,7 @@ def main(spec_path: Path) -> int:
     """Train a run from its newest checkpoint to its end; returns the exit status."""
     here = place.Place.from_environment()
     here.pin()
+    here.announce()
     die_with_parent()
     interruption = Interruption(here.deadline)
     spec = RunSpec.load(spec_path)

@@ -1,0 +1,182 @@
+"""What clusters do to jobs: every run ends as if nothing had happened, to the bit."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lockstep.workloads import weights
+from tests.cluster.conftest import Cluster
+from tests.conftest import wait_for
+
+CONFIG: dict[str, Any] = {
+    "study": "undisturbed",
+    "datasets": {"digits": {"source": "digits"}},
+    "workloads": {
+        "mnist_cnn": {"dataset": "digits", "epochs": 12, "optimizer": {"learning_rate": 0.01}}
+    },
+    "variants": {
+        "torch-eager": {"framework": "torch", "mode": "eager"},
+        "jax-jit": {"framework": "jax", "mode": "jit", "convolution": "im2col"},
+    },
+    "scales": ["2x1"],
+    "window_steps": 5,
+    "checkpoints": {"steps": 5},
+    "tracking": {"tensorboard": False},
+}
+STEPS = 12 * 23
+
+
+def block(variant: str) -> str:
+    return f"mnist_cnn/{variant}/2x1/seed-0"
+
+
+@pytest.fixture(scope="module")
+def prepared(cluster: Cluster) -> Cluster:
+    """A study whose runs can be started, and a second one like it."""
+    for study in ("undisturbed", "disturbed"):
+        cluster.prepare(CONFIG | {"study": study})
+    return cluster
+
+
+def training(cluster: Cluster, study: str, variant: str) -> list[str]:
+    path = str(cluster.results(study) / "study.json")
+    return ["python", "-m", "lockstep", "train", "--study", path, "--block", block(variant)]
+
+
+def submit(cluster: Cluster, study: str, variant: str) -> str:
+    """Submit the training of a block; returns the job."""
+    command = " ".join(training(cluster, study, variant))
+    said = cluster.run(
+        *("sbatch", "--parsable", "--requeue", "--nodes=2", "--ntasks=2", "--cpus-per-task=2"),
+        *("--exclusive", "--output", f"{cluster.clone}/job-%j.log", "--wrap", command),
+    )
+    return said.strip()
+
+
+def state(cluster: Cluster, job: str) -> str:
+    return cluster.jobs().get(job, "")
+
+
+def ended(cluster: Cluster, job: str) -> bool:
+    return state(cluster, job) in {"COMPLETED", "FAILED", "CANCELLED", "NODE_FAIL", "TIMEOUT"}
+
+
+def steps_saved(cluster: Cluster, study: str, variant: str) -> int:
+    """Return how many steps the newest checkpoint holds."""
+    folder = cluster.results(study) / "checkpoints" / block(variant)
+    found = sorted(folder.glob("*/step-*/manifest.json"))
+    return int(found[-1].parent.name.removeprefix("step-")) if found else 0
+
+
+def wait_for_progress(cluster: Cluster, study: str, variant: str, job: str) -> int:
+    """Wait until a job has saved more than there was."""
+    before = steps_saved(cluster, study, variant)
+    wait_for(
+        lambda: steps_saved(cluster, study, variant) > before or ended(cluster, job), timeout=180
+    )
+    saved = steps_saved(cluster, study, variant)
+    assert before < saved < STEPS, (cluster.clone / f"job-{job}.log").read_text()
+    return saved
+
+
+def wait_for_end(cluster: Cluster, job: str) -> None:
+    wait_for(lambda: ended(cluster, job), timeout=180)
+
+
+def signalled(cluster: Cluster, job: str, node: str) -> None:
+    cluster.box.slurm("scancel", "--signal=USR1", job)
+
+
+def killed(cluster: Cluster, job: str, node: str) -> None:
+    steps = cluster.box.slurm("squeue", "--steps", "--noheader", "--format=%i", "--jobs", job)
+    (step,) = re.findall(rf"^{job}\.\d+", steps, re.MULTILINE)
+    cluster.box.slurm("scancel", "--signal=KILL", step)
+
+
+def cancelled(cluster: Cluster, job: str, node: str) -> None:
+    cluster.box.slurm("scancel", job)
+
+
+def assert_same(cluster: Cluster, variant: str) -> dict[str, Any]:
+    """Assert that the disturbed run is the undisturbed one; returns its summary."""
+    one, other = (
+        cluster.results(study) / "runs" / block(variant) for study in ("undisturbed", "disturbed")
+    )
+    with np.load(one / "steps.npz") as ours, np.load(other / "steps.npz") as theirs:
+        for name in ours.files:
+            np.testing.assert_array_equal(ours[name], theirs[name])
+    ends = [weights.digest(weights.load(run / "final.safetensors")) for run in (one, other)]
+    assert ends[0] == ends[1]
+    return json.loads((other / "summary.json").read_text())
+
+
+@pytest.mark.parametrize("variant", ["torch-eager", "jax-jit"])
+def test_kills_on_two_nodes(prepared: Cluster, variant: str) -> None:
+    prepared.run(
+        *("salloc", "--quiet", "--nodes=2", "--ntasks=2", "--exclusive"),
+        *training(prepared, "undisturbed", variant),
+    )
+    saved = 0
+    for fault in (signalled, killed, cancelled):
+        job = submit(prepared, "disturbed", variant)
+        saved = wait_for_progress(prepared, "disturbed", variant, job)
+        fault(prepared, job, "node2")
+        wait_for_end(prepared, job)
+        assert state(prepared, job) != "COMPLETED", "it was too late for a fault"
+        assert steps_saved(prepared, "disturbed", variant) >= saved
+    job = submit(prepared, "disturbed", variant)
+    wait_for_end(prepared, job)
+    assert state(prepared, job) == "COMPLETED", (prepared.clone / f"job-{job}.log").read_text()
+    assert assert_same(prepared, variant)["attempts"] == 4
+
+
+def test_a_node_fails_and_slurm_starts_the_job_again(prepared: Cluster) -> None:
+    cluster, variant = prepared, "torch-eager"
+    folder = cluster.results("disturbed")
+    (folder / "runs" / block(variant) / "summary.json").unlink()
+    job = submit(cluster, "disturbed", variant)
+    wait_for_progress(cluster, "disturbed", variant, job)
+    cluster.box.stop("node2")
+    wait_for(lambda: state(cluster, job) == "PENDING", timeout=120)
+    cluster.box.wait_for_nodes("node1", "node3")  # what is left of the job there has gone
+    cluster.box.start_node("node2")
+    cluster.box.wait_for_nodes()
+    # SLURM holds a requeued job back for two minutes; nobody needs to wait for that here.
+    cluster.box.slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
+    wait_for_end(cluster, job)
+    assert state(cluster, job) == "COMPLETED", (cluster.clone / f"job-{job}.log").read_text()
+    record = assert_same(cluster, variant)
+    assert record["contract"]["host"]["job"]["restarts"] == 1
+    assert record["attempts"] == 2
+
+
+def test_a_killed_workflow_adopts_its_jobs_and_a_cancelled_job_is_tried_again(
+    prepared: Cluster, tmp_path: Path
+) -> None:
+    cluster, variant = prepared, "jax-jit"
+    config = CONFIG | {"study": "adopted", "variants": {variant: CONFIG["variants"][variant]}}
+    config["workloads"] = {"mnist_cnn": CONFIG["workloads"]["mnist_cnn"] | {"epochs": 60}}
+    command = cluster.command(config)
+    first = cluster.start(*command, log=tmp_path / "first.log")
+    wait_for(lambda: steps_saved(cluster, "adopted", variant) > 0, timeout=300)
+    cluster.kill(first)
+    jobs = cluster.jobs()
+    (job,) = [job for job, state in jobs.items() if state == "RUNNING"]
+    second = cluster.start(*command, log=tmp_path / "second.log")
+    said = f"submitted with SLURM jobid {job} "
+    wait_for(lambda: said in (tmp_path / "second.log").read_text(), timeout=120)
+    assert cluster.jobs().keys() == jobs.keys(), "a twin was submitted"
+    assert state(cluster, job) == "RUNNING"
+    saved = steps_saved(cluster, "adopted", variant)
+    assert saved
+    cluster.box.slurm("scancel", job)
+    assert second.wait(timeout=300) == 0, (tmp_path / "second.log").read_text()
+    (run,) = cluster.results("adopted").glob("runs/mnist_cnn/*/2x1/seed-0")
+    record = json.loads((run / "summary.json").read_text())
+    assert record["attempts"] == 2
+    assert record["contract"]["host"]["job"]["id"] != job
+    assert (cluster.results("adopted") / "report" / "index.html").is_file()

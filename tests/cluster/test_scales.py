@@ -1,0 +1,93 @@
+"""`snakemake --profile slurm`, from one process to four on two nodes, in both frameworks."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from tests.cluster.conftest import Cluster
+
+SCALES = {"1x1": 1, "1x2": 2, "2x1": 2, "2x2": 4}
+VARIANTS = ("torch-eager", "jax-jit")
+TOLERANCE = 1e-11  # relative, of float64
+
+
+@pytest.fixture(scope="module")
+def config() -> dict[str, Any]:
+    return yaml.safe_load((Path(__file__).parent / "study.yaml").read_text())
+
+
+@pytest.fixture(scope="module")
+def study(cluster: Cluster, config: dict[str, Any]) -> Path:
+    """The study's results, by the literal command."""
+    cluster.snakemake(config)
+    return cluster.results(config["study"])
+
+
+def runs(study: Path) -> dict[tuple[str, str], Path]:
+    return {
+        (variant, scale): study / "runs" / "mnist_cnn" / variant / scale / "seed-0"
+        for variant in VARIANTS
+        for scale in SCALES
+    }
+
+
+def summary(run: Path) -> dict[str, Any]:
+    return json.loads((run / "summary.json").read_text())
+
+
+def test_losses_and_batches_are_the_same_at_every_scale(study: Path) -> None:
+    losses, batches = {}, set()
+    for (variant, scale), run in runs(study).items():
+        with np.load(run / "steps.npz") as steps:
+            losses[variant, scale] = steps["loss"]
+        batches.add(summary(run)["batches"])
+    assert len(batches) == 1
+    reference = losses["torch-eager", "1x1"]
+    for name, values in losses.items():
+        np.testing.assert_allclose(values, reference, rtol=TOLERANCE, err_msg=str(name))
+
+
+def test_as_many_processes_ran_as_the_scale_says(study: Path) -> None:
+    for (_, scale), run in runs(study).items():
+        contract = summary(run)["contract"]
+        nodes, processes = map(int, scale.split("x"))
+        assert contract["topology"]["world_size"] == SCALES[scale]
+        assert contract["topology"]["local_batch"] == 64 // SCALES[scale]
+        hosts = [node["node"] for node in contract["host"]["nodes"]]
+        assert len(set(hosts)) == len(hosts) == nodes
+        placed = contract["topology"]["processes"]
+        assert [place["rank"] for place in placed] == list(range(SCALES[scale]))
+        assert [place["node"] for place in placed] == [
+            host for host in hosts for _ in range(processes)
+        ]
+        # One GPU each, no two on a node the same.
+        gpus = [(place["node"], place["gpus"]) for place in placed]
+        assert len(set(gpus)) == len(gpus)
+        assert all(len(gpu.split(",")) == 1 for _, gpu in gpus)
+
+
+def test_variants_of_a_seed_share_an_allocation_of_their_own(study: Path) -> None:
+    for scale in SCALES:
+        jobs = [
+            summary(run)["contract"]["host"]["job"]
+            for (_, at), run in runs(study).items()
+            if at == scale
+        ]
+        assert len({job["id"] for job in jobs}) == 1
+        assert jobs[0]["queue_seconds"] >= 0
+        # All CPUs of its nodes, although it uses two: timed runs have no neighbours.
+        assert f"cpu={4 * int(scale[0])}" in jobs[0]["allocated"]
+
+
+def test_nothing_is_left_to_do_and_nothing_lies_about(
+    study: Path, cluster: Cluster, config: dict[str, Any]
+) -> None:
+    said = cluster.snakemake(config, "--dry-run")
+    assert not re.findall(r"^(?:local)?rule (\w+):", said, re.MULTILINE)
+    assert not list((study / "rendezvous").iterdir())
+    assert (study / "report" / "index.html").is_file()

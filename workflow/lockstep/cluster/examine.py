@@ -1,0 +1,150 @@
+"""What `python -m lockstep doctor` looks at on a login node of a SLURM cluster."""
+
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from lockstep.cluster import preflight, slurm, submit
+from lockstep.cluster.request import Site
+from lockstep.errors import UserError
+from lockstep.images.host import Finding
+from lockstep.study.run import Scale
+
+PROFILE = Path(__file__).resolve().parents[3] / "profiles" / "slurm" / "profile.yaml"
+REMEMBERED = 200  # seconds: Snakemake asks at least every 180 s and must still find a job then
+PROBE_SECONDS = 60
+
+
+def findings(
+    scales: Sequence[Scale], *, threads: int, alone: bool, images: bool
+) -> Iterator[Finding]:
+    """Yield one finding after the other; a single one where there is no SLURM.
+
+    Args:
+        scales: those that a study asks for.
+        threads, alone: as the study has them.
+        images: whether it runs in containers.
+    """
+    if submit.sbatch() is None:
+        yield Finding(subject="SLURM", found="none here; --profile local runs on this machine")
+        return
+    status, said = slurm.ask("scontrol", "ping")
+    if status:
+        yield Finding(
+            subject="SLURM",
+            found=said.splitlines()[0] if said else "scontrol ping fails",
+            remedy="the controller does not answer; wait for it, or ask an administrator",
+        )
+        return
+    yield Finding(subject="SLURM", found=slurm.ask("sinfo", "--version")[1])
+    yield _inside_a_job()
+    _, config = slurm.ask("scontrol", "show", "config")
+    yield from _status_of_jobs(config)
+    try:
+        site = Site.of(profile())
+    except UserError as error:
+        yield Finding(subject="profile", found=str(error), remedy=f"edit {PROFILE}")
+        return
+    wrong = list(preflight.problems(site, scales, threads=threads, alone=alone))
+    for problem in wrong:
+        found, _, remedy = problem.rpartition("; ")
+        yield Finding(subject="request", found=found, remedy=remedy)
+    if not wrong:
+        names = ", ".join(map(str, scales))
+        where = site.partition or "the default partition"
+        yield Finding(subject="request", found=f"{where} can run {names}")
+        yield _nodes(site, images=images)
+
+
+def profile() -> dict[str, Any]:
+    """Return the default resources of the SLURM profile; a host without YAML knows none."""
+    try:
+        import yaml
+    except ImportError:
+        return {}
+    entries = yaml.safe_load(PROFILE.read_text()).get("default-resources") or []
+    return dict(entry.split("=", 1) for entry in entries)
+
+
+def _inside_a_job() -> Finding:
+    number = os.environ.get("SLURM_JOB_ID")
+    if number is None:
+        return Finding(subject="where this runs", found="on a login node, not inside a job")
+    return Finding(
+        subject="where this runs",
+        found=f"inside job {number}: the workflow would end with it, and inherits its settings",
+        remedy="start Snakemake on a login node, in tmux or screen",
+        fatal=False,
+    )
+
+
+def _status_of_jobs(config: str) -> Iterator[Finding]:
+    """Can Snakemake learn how a job ended?"""
+    age = re.search(r"^MinJobAge\s*=\s*(\d+)", config, re.MULTILINE)
+    kept = int(age.group(1)) if age else 0
+    yield Finding(
+        subject="state of ended jobs",
+        found=f"squeue shows them for {kept} s (MinJobAge)",
+        remedy=None
+        if kept >= REMEMBERED
+        else f"an administrator sets MinJobAge to {REMEMBERED} or more; or, if accounting works, "
+        "set slurm-status-command: sacct in the profile",
+    )
+    accounting = re.search(r"^AccountingStorageType\s*=\s*(\S+)", config, re.MULTILINE)
+    works = accounting is not None and accounting.group(1) not in (
+        "(null)",
+        "accounting_storage/none",
+    )
+    yield Finding(
+        subject="accounting",
+        found="a database" if works else "none; records of jobs come from the controller alone",
+    )
+
+
+def _nodes(site: Site, *, images: bool) -> Finding:
+    """Does a node see this folder, this Python and Apptainer? Asked by a job of one minute."""
+    asked = [
+        f"{option}={value}"
+        for option, value in (
+            ("--partition", site.partition),
+            ("--account", site.account),
+            ("--constraint", site.constraint),
+            ("--qos", site.qos),
+        )
+        if value
+    ]
+    here = shlex.quote(str(Path.cwd()))
+    python = shlex.quote(sys.executable)
+    tests = [f"test -d {here} || echo folder", f"{python} -c '' 2>/dev/null || echo python"]
+    if images:
+        tests.append("command -v apptainer >/dev/null || echo apptainer")
+    step = ["srun", "--quiet", "--time=1", "--ntasks=1", f"--immediate={PROBE_SECONDS // 2}"]
+    status, said = slurm.ask(
+        *step, "--chdir=/", *asked, "bash", "-c", f"{'; '.join(tests)}; echo on $(uname -n)"
+    )
+    node = re.search(r"^on (\S+)$", said, re.MULTILINE)
+    if status or node is None:
+        return Finding(
+            subject="a node",
+            found="none was free for a look at it",
+            remedy="try again later; jobs wait for nodes in any case",
+            fatal=False,
+        )
+    missing = [line for line in said.splitlines() if line in ("folder", "python", "apptainer")]
+    subject = f"node {node.group(1)}"
+    if not missing:
+        return Finding(subject=subject, found="sees this folder and this Python")
+    remedies = {
+        "folder": f"clone the repository to a file system that nodes share ({here} is not on one)",
+        "python": f"make setup, with a Python that nodes share ({python} is not there)",
+        "apptainer": "have Apptainer installed on the nodes, or set images.enabled to false",
+    }
+    return Finding(
+        subject=subject,
+        found=f"lacks {' and '.join(missing)}",
+        remedy="; ".join(remedies[name] for name in missing),
+    )
