@@ -168,7 +168,7 @@ def test_a_killed_workflow_adopts_its_jobs_and_a_cancelled_job_is_tried_again(
 ) -> None:
     cluster, variant = prepared, "jax-jit"
     config = CONFIG | {"study": "adopted", "variants": {variant: CONFIG["variants"][variant]}}
-    config["workloads"] = {"mnist_cnn": CONFIG["workloads"]["mnist_cnn"] | {"epochs": 50}}
+    config["workloads"] = {"mnist_cnn": CONFIG["workloads"]["mnist_cnn"] | {"epochs": 30}}
     command = cluster.command(config)
     first = cluster.start(*command, log=tmp_path / "first.log")
     wait_for(lambda: steps_saved(cluster, "adopted", variant) > 0, timeout=300)
