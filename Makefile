@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 SNAKEMAKE := $(VENV)/bin/snakemake
 SHELL := /bin/bash
 
-.PHONY: help setup demo demo-containers test cluster bench lint format lock clean
+.PHONY: help setup demo demo-containers test cluster drill bench lint format lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 24
@@ -25,6 +25,9 @@ test: $(VENV)/dev.installed lint ## every test that this machine can run
 
 cluster: $(VENV)/dev.installed ## a shell on the login node of a SLURM cluster in a box (root)
 	@$(RUN) -m tests.cluster.box try "$${LOCKSTEP_BOX:-/var/tmp/lockstep-box}"
+
+drill: $(VENV)/dev.installed ## kill runs in a cluster in a box, more than fifty times (root, half an hour)
+	LOCKSTEP_REQUIRE=slurm $(RUN) -m pytest -s tests/cluster/drill.py
 
 bench: $(VENV)/dev.installed ## measure what docs/performance.md reports
 	$(RUN) -m benchmarks

@@ -147,7 +147,7 @@ class Box:
         # One munged serves all hosts: its socket lies in the file system that they share.
         munged = "mkdir -p /run/munge && chown munge: /run/munge && exec runuser -u munge -- "
         self.start("munge", "head", f"{munged} munged --foreground --force")
-        self.start("head", "head", "exec slurmctld -D")
+        self.start_controller()
         for node in NODES:
             self.start_node(node)
         self.wait_for_nodes()
@@ -177,6 +177,10 @@ class Box:
         self.state.write_text(
             json.dumps(self._processes() | {name: [process.pid, _born(process.pid)]})
         )
+
+    def start_controller(self) -> None:
+        """Start the controller, the first time or after it was stopped."""
+        self.start("head", "head", "exec slurmctld -D")
 
     def start_node(self, node: str) -> None:
         """Start a node, the first time or after it was stopped."""

@@ -118,7 +118,8 @@ inside() {
     umount --lazy /.before
     [[ $user != root ]] && home=/home/$user
     cd "$home"
-    exec setpriv --reuid "$user" --regid "$user" --init-groups env -i \
+    # A change of user takes away the signal that ends this with whoever started it.
+    exec setpriv --reuid "$user" --regid "$user" --init-groups --pdeathsig KILL env -i \
         HOME="$home" USER="$user" LANG=C.UTF-8 TERM="${TERM:-dumb}" \
         PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin "$@"
 }

@@ -16,7 +16,7 @@ CONFIG: dict[str, Any] = {
     "study": "undisturbed",
     "datasets": {"digits": {"source": "digits"}},
     "workloads": {
-        "mnist_cnn": {"dataset": "digits", "epochs": 12, "optimizer": {"learning_rate": 0.01}}
+        "mnist_cnn": {"dataset": "digits", "epochs": 8, "optimizer": {"learning_rate": 0.01}}
     },
     "variants": {
         "torch-eager": {"framework": "torch", "mode": "eager"},
@@ -27,11 +27,11 @@ CONFIG: dict[str, Any] = {
     "checkpoints": {"steps": 5},
     "tracking": {"tensorboard": False},
 }
-STEPS = 12 * 23
+STEPS = 8 * 23
 
 
-def block(variant: str) -> str:
-    return f"mnist_cnn/{variant}/2x1/seed-0"
+def block(variant: str, scale: str = "2x1") -> str:
+    return f"mnist_cnn/{variant}/{scale}/seed-0"
 
 
 @pytest.fixture(scope="module")
@@ -42,17 +42,25 @@ def prepared(cluster: Cluster) -> Cluster:
     return cluster
 
 
-def training(cluster: Cluster, study: str, variant: str) -> list[str]:
+def training(cluster: Cluster, study: str, variant: str, scale: str = "2x1") -> list[str]:
     path = str(cluster.results(study) / "study.json")
-    return ["python", "-m", "lockstep", "train", "--study", path, "--block", block(variant)]
+    return ["python", "-m", "lockstep", "train", "--study", path, "--block", block(variant, scale)]
 
 
-def submit(cluster: Cluster, study: str, variant: str) -> str:
+def submit(cluster: Cluster, study: str, variant: str, scale: str = "2x1") -> str:
     """Submit the training of a block; returns the job."""
-    command = " ".join(training(cluster, study, variant))
+    command = " ".join(training(cluster, study, variant, scale))
+    nodes = scale[0]
     said = cluster.run(
-        *("sbatch", "--parsable", "--requeue", "--nodes=2", "--ntasks=2", "--cpus-per-task=2"),
-        *("--exclusive", "--output", f"{cluster.clone}/job-%j.log", "--wrap", command),
+        *("sbatch", "--parsable", "--requeue", f"--nodes={nodes}", f"--ntasks={nodes}"),
+        *(
+            "--cpus-per-task=2",
+            "--exclusive",
+            "--output",
+            f"{cluster.clone}/job-%j.log",
+            "--wrap",
+            command,
+        ),
     )
     return said.strip()
 
@@ -65,9 +73,9 @@ def ended(cluster: Cluster, job: str) -> bool:
     return state(cluster, job) in {"COMPLETED", "FAILED", "CANCELLED", "NODE_FAIL", "TIMEOUT"}
 
 
-def steps_saved(cluster: Cluster, study: str, variant: str) -> int:
+def steps_saved(cluster: Cluster, study: str, variant: str, scale: str = "2x1") -> int:
     """Return how many steps the newest checkpoint holds."""
-    folder = cluster.results(study) / "checkpoints" / block(variant)
+    folder = cluster.results(study) / "checkpoints" / block(variant, scale)
     found = sorted(folder.glob("*/step-*/manifest.json"))
     return int(found[-1].parent.name.removeprefix("step-")) if found else 0
 
@@ -101,10 +109,11 @@ def cancelled(cluster: Cluster, job: str, node: str) -> None:
     cluster.box.slurm("scancel", job)
 
 
-def assert_same(cluster: Cluster, variant: str) -> dict[str, Any]:
+def assert_same(cluster: Cluster, variant: str, scale: str = "2x1") -> dict[str, Any]:
     """Assert that the disturbed run is the undisturbed one; returns its summary."""
     one, other = (
-        cluster.results(study) / "runs" / block(variant) for study in ("undisturbed", "disturbed")
+        cluster.results(study) / "runs" / block(variant, scale)
+        for study in ("undisturbed", "disturbed")
     )
     with np.load(one / "steps.npz") as ours, np.load(other / "steps.npz") as theirs:
         for name in ours.files:
@@ -159,7 +168,7 @@ def test_a_killed_workflow_adopts_its_jobs_and_a_cancelled_job_is_tried_again(
 ) -> None:
     cluster, variant = prepared, "jax-jit"
     config = CONFIG | {"study": "adopted", "variants": {variant: CONFIG["variants"][variant]}}
-    config["workloads"] = {"mnist_cnn": CONFIG["workloads"]["mnist_cnn"] | {"epochs": 60}}
+    config["workloads"] = {"mnist_cnn": CONFIG["workloads"]["mnist_cnn"] | {"epochs": 30}}
     command = cluster.command(config)
     first = cluster.start(*command, log=tmp_path / "first.log")
     wait_for(lambda: steps_saved(cluster, "adopted", variant) > 0, timeout=300)

@@ -1,0 +1,89 @@
+"""From a scale and a site to what SLURM is asked for."""
+
+import pytest
+
+from lockstep.cluster import preflight, request, slurm
+from lockstep.cluster.launch import visible_gpus
+from lockstep.cluster.request import Site
+from lockstep.errors import UserError
+from lockstep.study.run import Scale
+
+
+def test_a_site_is_what_the_profile_says() -> None:
+    site = Site.of({"gpus_as": '"gres=gpu:a100"', "runtime": "90", "slurm_partition": "big"})
+    assert site.gpus_as == "gres=gpu:a100"
+    assert (site.minutes, site.partition, site.account) == (90, "big", None)
+
+
+def test_gpus_in_a_way_that_slurm_does_not_know() -> None:
+    with pytest.raises(UserError, match="gpus_as is 'cards' in the profile"):
+        Site.of({"gpus_as": "cards"})
+
+
+@pytest.mark.parametrize(
+    ("gpus_as", "gres", "extra"),
+    [
+        ("gres=gpu", "gpu:4", "--exclusive"),
+        ("gres=gpu:a100", "gpu:a100:4", "--exclusive"),
+        ("gpus-per-node", None, "--exclusive --gpus-per-node=4"),
+        ("gpus-per-node=a100", None, "--exclusive --gpus-per-node=a100:4"),
+        ("none", None, "--exclusive"),
+    ],
+)
+def test_gpus_are_asked_for_by_node(gpus_as: str, gres: str | None, extra: str) -> None:
+    asked = request.resources(Site.of({"gpus_as": gpus_as}), Scale(2, 4))
+    assert (asked["gres"], asked["slurm_extra"]) == (gres, extra)
+    assert asked["gpus_per_node"] == (0 if gpus_as == "none" else 4)
+
+
+def test_one_task_a_node_and_steps_from_the_batch_script() -> None:
+    for scale, mpi in ((Scale(1, 1), ""), (Scale(1, 8), ""), (Scale(3, 2), "srun")):
+        asked = request.resources(Site(), scale, alone=False)
+        assert asked["nodes"] == asked["tasks"] == scale.nodes
+        assert asked["mpi"] == mpi
+        assert asked["slurm_extra"] is None
+
+
+def test_the_request_beforehand_is_the_request() -> None:
+    site = Site(gpus_as="gres=gpu", partition="big", minutes=60, extra="--mail-type=FAIL")
+    assert request.options(site, Scale(2, 4), threads=8, alone=True) == [
+        *("--nodes=2", "--ntasks=2", "--cpus-per-task=8", "--partition=big", "--time=60"),
+        *("--gres=gpu:4", "--mail-type=FAIL", "--exclusive"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "minutes"), [("1-02:30:00", 1590), ("00:30:00", 30), ("UNLIMITED", 0), ("", 0)]
+)
+def test_times_as_slurm_writes_them(text: str, minutes: float) -> None:
+    assert preflight.minutes(text) == minutes
+
+
+def test_fields_as_scontrol_writes_them() -> None:
+    line = "JobId=7 NodeList=node[1-2] Features=(null) StartTime=2026-01-02T03:04:05"
+    assert slurm.fields(line)["NodeList"] == "node[1-2]"
+    assert slurm.seconds("Unknown") is slurm.seconds(None) is None
+    assert slurm.seconds("1970-01-02T00:00:00") is not None
+
+
+@pytest.mark.parametrize(
+    ("variable", "names"),
+    [("0,1", ["0", "1"]), ("GPU-aa,MIG-bb", ["GPU-aa", "MIG-bb"]), ("", []), ("NoDevFiles", [])],
+)
+def test_gpus_as_the_environment_names_them(
+    variable: str, names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
+    assert visible_gpus() == names
+
+
+def test_a_job_ends_before_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.time", lambda: 1000.0)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_JOB_END_TIME", "4600")
+    assert slurm.end_of_this_job(margin=120) == 4600 - 120
+    monkeypatch.setenv("SLURM_JOB_END_TIME", "1100")  # a short job keeps most of its time
+    assert slurm.end_of_this_job(margin=120) == 1100 - 20
+    monkeypatch.delenv("SLURM_JOB_END_TIME")
+    monkeypatch.delenv("SLURM_JOB_ID")
+    assert slurm.end_of_this_job(margin=120) is None
