@@ -56,6 +56,7 @@ GresTypes=gpu
 {nodes}
 PartitionName=gpu Nodes=node[1-2] Default=YES MaxTime=01:00:00
 PartitionName=cpu Nodes=node3 MaxTime=01:00:00
+PartitionName=all Nodes=node[1-3] MaxTime=01:00:00
 """
 
 

@@ -30,7 +30,11 @@ def config(request: pytest.FixtureRequest) -> dict[str, Any]:
         ("1x1", {"gres=gpu": "gres=gpu:a100"}, "--gres=gpu:a100:1"),
         ("1x1", {"gres=gpu": "gpus"}, "gpus_as is 'gpus' in the profile"),
         ("1x1", {"runtime=60": "runtime=90"}, "the default partition allows 60"),
-        ("1x1", {"# - slurm_partition=gpu": "- slurm_partition=big"}, "must be one of cpu, gpu"),
+        (
+            "1x1",
+            {"# - slurm_partition=gpu": "- slurm_partition=big"},
+            "must be one of all, cpu, gpu",
+        ),
         ("1x1", {"# - slurm_partition=gpu": "- slurm_partition=cpu"}, "scale 1x1 cannot run"),
         ("1x1", {"# - constraint=nvlink": "- constraint=nvlink"}, "Invalid feature"),
         ("1x1", {"mem_mb=7000": "mem_mb=9000"}, "--mem=9000"),

@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from lockstep.study.run import Scale
 
 PROFILE = Path(__file__).resolve().parents[3] / "profiles" / "slurm" / "profile.yaml"
 REMEMBERED = 200  # seconds: Snakemake asks at least every 180 s and must still find a job then
-PROBE_SECONDS = 60
+PATIENCE = 30  # seconds until a node is free for a look at it
 
 
 def findings(
@@ -117,15 +118,17 @@ def _nodes(site: Site, *, images: bool) -> Finding:
         )
         if value
     ]
-    here = shlex.quote(str(Path.cwd()))
+    here = Path.cwd()
     python = shlex.quote(sys.executable)
-    tests = [f"test -d {here} || echo folder", f"{python} -c '' 2>/dev/null || echo python"]
+    tests = [f"{python} -c '' 2>/dev/null || echo python"]
     if images:
         tests.append("command -v apptainer >/dev/null || echo apptainer")
-    step = ["srun", "--quiet", "--time=1", "--ntasks=1", f"--immediate={PROBE_SECONDS // 2}"]
-    status, said = slurm.ask(
-        *step, "--chdir=/", *asked, "bash", "-c", f"{'; '.join(tests)}; echo on $(uname -n)"
-    )
+    step = ["srun", "--quiet", "--time=1", "--ntasks=1", f"--immediate={PATIENCE}", "--chdir=/"]
+    # A file and not the folder: one of that name may be on the node, too.
+    with tempfile.NamedTemporaryFile(dir=here, prefix=".lockstep-doctor-") as probe:
+        tests.append(f"test -e {shlex.quote(probe.name)} || echo folder")
+        look = f"{'; '.join(tests)}; echo on $(uname -n)"
+        status, said = slurm.ask(*step, *asked, "bash", "-c", look)
     node = re.search(r"^on (\S+)$", said, re.MULTILINE)
     if status or node is None:
         return Finding(
