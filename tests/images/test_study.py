@@ -36,6 +36,8 @@ def snakemake(machine: Machine, cache: Path):
 @pytest.fixture(scope="module")
 def study(machine: Machine, base: Path, cache: Path) -> Path:
     """The study's results."""
+    if "images" not in os.environ.get("LOCKSTEP_REQUIRE", "").split(","):
+        pytest.skip("builds both CUDA images: a quarter of an hour, 24 GB; LOCKSTEP_REQUIRE=images")
     told = machine.run(
         *("env", f"LOCKSTEP_IMAGE_CACHE={cache}"),
         *("make", f"VENV={machine.venv}", "demo-containers"),
