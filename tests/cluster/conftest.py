@@ -20,6 +20,7 @@ import pytest
 import yaml
 
 from tests.cluster.box import USER, Box
+from tests.conftest import lacks
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PATIENCE = 420  # seconds for a whole study
@@ -99,23 +100,19 @@ class Cluster:
         return self.clone / "results" / study
 
 
-def cannot(reason: str) -> None:
-    """Skip, or fail where a cluster is required."""
-    if "slurm" in os.environ.get("LOCKSTEP_REQUIRE", ""):
-        pytest.fail(f"LOCKSTEP_REQUIRE=slurm, but {reason}")
-    pytest.skip(reason)
-
-
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """The cluster, up."""
     if os.getuid() != 0:
-        cannot("a cluster in a box takes root")
+        lacks("slurm", "a cluster in a box takes root")
     if Path(sys.base_prefix) == Path("/usr"):
-        cannot("this Python is the system's own, which cannot be mounted into the cluster's hosts")
+        lacks(
+            "slurm",
+            "this Python is the system's own, which cannot be mounted into the cluster's hosts",
+        )
     for program in ("mmdebstrap", "ip", "unshare"):
         if shutil.which(program) is None:
-            cannot(f"{program} is missing")
+            lacks("slurm", f"{program} is missing")
     kept = os.environ.get("LOCKSTEP_BOX")
     box = Box(folder=Path(kept or tmp_path_factory.mktemp("slurm") / "box").absolute())
     shutil.rmtree(box.shared, ignore_errors=True)

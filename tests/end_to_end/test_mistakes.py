@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import staged
+from tests.conftest import small_disk, staged
 from tests.end_to_end.checkout import Checkout, small
 
 
@@ -101,15 +101,8 @@ def test_a_damaged_raw_file_is_named_and_leaves_nothing(clone: Checkout) -> None
 @pytest.fixture
 def little(tmp_path: Path) -> Iterator[Path]:
     """A disk of its own with little room."""
-    folder = tmp_path / "little"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("mounting a small disk needs root")
-    try:
+    with small_disk(tmp_path / "little", "1m") as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def test_a_full_disk_while_preprocessing(clone: Checkout, little: Path) -> None:

@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import lacks
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 ROOT = REPOSITORY / "tests" / "cluster" / "root.sh"
 sys.path.insert(0, str(REPOSITORY / "workflow"))
@@ -93,25 +95,20 @@ class Machine:
         return [self.python, str(script), name, json.dumps(options, default=str)]
 
 
-def cannot(reason: str) -> None:
-    """Skip, or fail where containers are required."""
-    if "containers" in os.environ.get("LOCKSTEP_REQUIRE", ""):
-        pytest.fail(f"LOCKSTEP_REQUIRE=containers, but {reason}")
-    pytest.skip(reason)
-
-
 @pytest.fixture(scope="session")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """A machine with Apptainer, a clone of this repository, and an ordinary user."""
     if os.getuid() != 0:
         if shutil.which("apptainer") is None:
-            cannot("there is no Apptainer here, and to make a machine with it takes root")
+            lacks(
+                "containers", "there is no Apptainer here, and to make a machine with it takes root"
+            )
         folder = tmp_path_factory.mktemp("machine")
         _clone(folder)
         yield Machine(inside=(), folder=folder, venv=Path(sys.prefix))
         return
     if shutil.which("mmdebstrap") is None:
-        cannot("there is neither an ordinary user with Apptainer nor mmdebstrap")
+        lacks("containers", "there is neither an ordinary user with Apptainer nor mmdebstrap")
     box = Path(KEPT) if KEPT else tmp_path_factory.mktemp("box") / "box"
     subprocess.run([ROOT, "make", box], check=True, stdin=subprocess.DEVNULL)
     # Beside the root, at a path that every user may come through; images are kept between sessions.

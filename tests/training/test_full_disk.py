@@ -1,14 +1,12 @@
 """A disk that is full while a run writes: one line, status 2, and the run goes on afterwards."""
 
 import os
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import summary, train
+from tests.conftest import small_disk, summary, train
 
 BLOCK = "mnist_cnn/torch-eager/1x1/seed-0"
 
@@ -16,15 +14,8 @@ BLOCK = "mnist_cnn/torch-eager/1x1/seed-0"
 @pytest.fixture
 def little(tmp_path: Path) -> Iterator[Path]:
     """The results' folder on a disk of its own."""
-    folder = tmp_path / "results"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=800k", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("mounting a small disk needs root")
-    try:
+    with small_disk(tmp_path / "results", "800k") as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def leave(folder: Path, room: int) -> None:
