@@ -183,6 +183,15 @@ class Box:
         """Start the controller, the first time or after it was stopped."""
         self.start("head", "head", "exec slurmctld -D")
 
+    def restart_controller(self) -> None:
+        """Restart the controller as an administrator does: it saves what it knows before."""
+        pid, _ = self._processes()["head"]
+        (controller,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        os.kill(int(controller), signal.SIGTERM)
+        while Path(f"/proc/{controller}").exists():
+            time.sleep(0.02)
+        self.start_controller()
+
     def start_node(self, node: str) -> None:
         """Start a node, the first time or after it was stopped."""
         gpus = "".join(f"mknod -m 0666 /dev/gpu{k} c 1 3; " for k in range(NODES[node]))

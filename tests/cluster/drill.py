@@ -32,7 +32,7 @@ from tests.conftest import wait_for
 
 KILLS = int(os.environ.get("LOCKSTEP_DRILL", "14"))
 INTERVAL = 5  # steps between two checkpoints, as CONFIG has it
-EPOCHS = 50
+EPOCHS = 30
 FATES = ("SIGKILL", "SIGTERM", "SIGUSR1", "batch killed", "controller restarted", "node down")
 
 
@@ -96,8 +96,7 @@ def befall(cluster: Cluster, job: str, fate: str) -> None:
     elif fate == "batch killed":
         box.slurm("scancel", "--full", "--signal=KILL", job)
     elif fate == "controller restarted":
-        box.stop("head")
-        box.start_controller()
+        box.restart_controller()
         wait_for(lambda: state(cluster, job), timeout=60)
         box.slurm("scancel", job)  # the job lives on; only now it is ended
     elif fate == "node down":
