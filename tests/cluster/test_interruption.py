@@ -54,15 +54,9 @@ def submit(
     command = " ".join(training(cluster, study, variant, scale))
     nodes = scale[0]
     said = cluster.run(
-        *("sbatch", "--parsable", "--requeue", f"--nodes={nodes}", f"--ntasks={nodes}"),
-        *(
-            "--cpus-per-task=2",
-            "--exclusive",
-            "--output",
-            f"{cluster.clone}/job-%j.log",
-            "--wrap",
-            command,
-        ),
+        *("sbatch", "--parsable", "--requeue", f"--partition={partition}", f"--nodes={nodes}"),
+        *(f"--ntasks={nodes}", "--cpus-per-task=2", "--exclusive"),
+        *("--output", f"{cluster.clone}/job-%j.log", "--wrap", command),
     )
     return said.strip()
 
