@@ -16,7 +16,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lockstep.datasets import checksum
-from lockstep.engines import rendezvous
+from lockstep.engines import rendezvous, wheels
 from lockstep.engines.contract import (
     COMPUTE_DTYPE,
     PARAMETER_DTYPE,
@@ -283,6 +283,8 @@ class JaxEngine:
             "flax": flax.__version__,
             "optax": optax.__version__,
             "platform_version": device.client.platform_version if cuda else None,
+            "cudnn": wheels.version("cudnn") if cuda else None,
+            "nccl": wheels.version("nccl") if cuda else None,
             "device": device.device_kind,
             "devices": jax.device_count(),
             "parameter_dtype": str(self.param_dtype),
