@@ -69,7 +69,7 @@ def run(name: str, quick: bool) -> list[Row] | None:
 
 
 def _limit(row: dict[str, Any]) -> tuple[str, float] | None:
-    return tuple(row["limit"]) if row["limit"] else None  # type: ignore[return-value]
+    return tuple(row["limit"]) if row["limit"] else None
 
 
 def about() -> dict[str, Any]:

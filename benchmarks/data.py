@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ def write(folder: Path, splits: Mapping[str, Split]) -> Path:
         Its manifest.
     """
     folder.mkdir(parents=True)
-    entries = {}
+    entries: dict[str, dict[str, Any]] = {}
     for split, (images, labels) in splits.items():
         path = folder / f"{split}-00000.h5"
         content = shards.write(path, images, labels, {"split": split})

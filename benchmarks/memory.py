@@ -29,7 +29,8 @@ def measure(quick: bool) -> list[Row]:
     counts = (1, 3) if quick else (1, 9, 81)
     rows = []
     for variant in VARIANTS[-1:] if quick else VARIANTS:
-        peaks, during = {}, {}
+        peaks: dict[int, int] = {}
+        during: dict[int, list[int]] = {}
         for epochs in counts:
             peaks[epochs], during = _run(variant, SMALL, epochs)
         last = max(counts)

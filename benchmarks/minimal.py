@@ -74,13 +74,13 @@ def jax_loop(recipe: Mapping[str, Any], state: Mapping[str, np.ndarray]) -> Loop
         updates, moments = optimizer.update(gradients, moments, params)
         return optax.apply_updates(params, updates), moments, loss
 
-    step = jax.jit(step, donate_argnums=(0, 1))
+    compiled = jax.jit(step, donate_argnums=(0, 1))
     values = [params, optimizer.init(params)]
 
     def loop(batches: Batches) -> np.ndarray:
         losses = []
         for images, labels in batches:
-            values[0], values[1], loss = step(*values, images, labels)
+            values[0], values[1], loss = compiled(*values, images, labels)
             losses.append(loss)
         return np.array(jax.device_get(losses))
 

@@ -11,6 +11,7 @@ DataLoader   PyTorch's, `shuffle=True`, over a dataset that opens the same conti
 
 import itertools
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def _measure(
     alone, helped = Loader(dataset, 0, loaded), Loader(dataset, 2, loaded)
     # Apart, as memory is compared more finely: first without a loader's workers beside it.
     ram = in_turns({"reader": shared, "ram": from_ram}, 4 * rounds, warm_up=2)
-    others = {"reader": shared, "alone": alone, "helped": helped}
+    others: dict[str, Callable[[], object]] = {"reader": shared, "alone": alone, "helped": helped}
     turns = in_turns(others, rounds, warm_up=2, settle=SETTLE)
     reader_speed = BATCH * steps / np.array(turns["reader"])
     speed = {name: BATCH * loaded / np.array(turns[name]) for name in ("alone", "helped")}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+Values = Sequence[float] | np.ndarray
 LIMITS = {"<=": operator.le, ">=": operator.ge}
 SIGNS = {"<=": "≤", ">=": "≥"}
 
@@ -42,9 +43,7 @@ class Row:
         return bool(LIMITS[sign](self.median, bound))
 
 
-def times(
-    what: str, unit: str, values: Sequence[float], limit: tuple[str, float] | None = None
-) -> Row:
+def times(what: str, unit: str, values: Values, limit: tuple[str, float] | None = None) -> Row:
     """Return the median and the interquartile range of measurements."""
     low, median, high = np.quantile(values, [0.25, 0.5, 0.75])
     return Row(
@@ -61,8 +60,8 @@ def times(
 
 def ratio(
     what: str,
-    above: Sequence[float],
-    below: Sequence[float],
+    above: Values,
+    below: Values,
     limit: tuple[str, float] | None = None,
 ) -> Row:
     """Return the median of the ratios of measurements taken in turns, with its 95% interval.

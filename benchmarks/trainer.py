@@ -27,7 +27,8 @@ class Trainer:
     """
 
     def __init__(self, study: Study, variant: str) -> None:
-        self.spec = block.specify(study, study.block(studies.block(variant)).runs[0])
+        run = study.block(studies.block(variant)).runs[0]
+        self.spec = block.specify(study, run, resume_from=None, host={})
         self.job = Job(
             workload=workloads.spec(self.spec.recipe["workload"]),
             recipe=self.spec.recipe,

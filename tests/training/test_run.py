@@ -175,11 +175,11 @@ def test_native_input_trains_and_resumes(study_of, variant: str) -> None:
     native = {name: {**value, "input": "native"} for name, value in settings.items()}
     study = study_of(
         variants=native,
-        workloads={"mnist_cnn": {"epochs": 2}},
+        workloads={"mnist_cnn": {"epochs": 12}},
         checkpoints={"steps": 5},
     )
     block = f"mnist_cnn/{variant}/1x1/seed-0"
-    stopped = train(study, block, "--time-budget", 0.001, check=False)
+    stopped = train(study, block, "--time-budget", 1, check=False)
     assert stopped.returncode == 75
     train(study, block)
     resumed = steps(study, block)
