@@ -242,8 +242,9 @@ def contract(study: Study, run: Run, framework: str) -> dict[str, Any]:
         "determined_by": {"code": framework * 8, "environment": {"numpy": "2.4.6"}},
         "engine": engine | common,
         "topology": {
-            "world_size": run.scale.world_size,
-            "local_batch": 64 // run.scale.world_size,
+            "devices": run.scale.size,
+            "world_size": run.scale.size,
+            "local_batch": 64 // run.scale.size,
             "threads": 2,
             "window_steps": STEPS,
         },

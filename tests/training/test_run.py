@@ -14,9 +14,11 @@ from lockstep.datasets.order import Order
 from lockstep.datasets.reader import Reader
 from tests.conftest import environment, summary, train
 
+JAX64 = {"framework": "jax", "mode": "jit", "convolution": "im2col", "precision": "float64"}
 FLOAT64 = {
     "torch-eager": {"framework": "torch", "mode": "eager", "precision": "float64"},
-    "jax-jit": {"framework": "jax", "mode": "jit", "convolution": "im2col", "precision": "float64"},
+    "jax-jit": JAX64,
+    "jax-per-node": {**JAX64, "process": "node"},
 }
 
 
@@ -40,6 +42,9 @@ def test_scales_and_frameworks_see_the_same_batches_and_losses(study_of) -> None
         np.testing.assert_allclose(run["loss"], first["loss"], rtol=1e-11, err_msg=block)
     accuracies = {summary(study, block)["metrics"]["test_accuracy"] for block in study.blocks}
     assert len(accuracies) == 1
+    per_node = summary(study, "mnist_cnn/jax-per-node/1x4/seed-0")["contract"]["topology"]
+    assert (per_node["devices"], per_node["world_size"], per_node["local_batch"]) == (4, 1, 64)
+    assert [process["rank"] for process in per_node["processes"]] == [0]
 
 
 def test_a_rank_that_reads_anothers_slice_is_found(study_of, tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ def launch(
     *,
     processes: int,
     threads: int,
+    devices: int = 1,
     deadline: float | None = None,
     part: Part | None = None,
 ) -> int:
@@ -49,6 +50,7 @@ def launch(
         command: what each rank runs.
         processes: how many on this machine.
         threads: CPU threads for all of them together; each is pinned to its share.
+        devices: that each of them drives.
         deadline: time (of `time.time`) at which they should have stopped, or None.
         part: their part of a run over several machines; None if this machine runs all of it.
 
@@ -73,6 +75,7 @@ def launch(
                     "LOCKSTEP_RANK": str(rank + (part.first_rank if part else 0)),
                     "LOCKSTEP_WORLD_SIZE": str(part.world_size if part else processes),
                     "LOCKSTEP_LOCAL_RANK": str(rank),
+                    "LOCKSTEP_LOCAL_DEVICES": str(devices),
                     "LOCKSTEP_RENDEZVOUS": str(part.rendezvous) if part else scratch,
                     "LOCKSTEP_SCRATCH": scratch,
                     "LOCKSTEP_STARTED": repr(time.time()),
@@ -82,9 +85,10 @@ def launch(
                 }
                 if part is not None:
                     environment["LOCKSTEP_HOST"] = part.host
-                if len(gpus) >= processes:
-                    # One GPU each, so that no framework takes those of another process.
-                    environment["CUDA_VISIBLE_DEVICES"] = gpus[rank]
+                if len(gpus) >= processes * devices:
+                    # Its own GPUs alone, so that no framework takes those of another process.
+                    own = gpus[rank * devices : (rank + 1) * devices]
+                    environment["CUDA_VISIBLE_DEVICES"] = ",".join(own)
                 if deadline is not None:
                     environment["LOCKSTEP_DEADLINE"] = repr(deadline)
                 children.append(subprocess.Popen(command, env=environment))

@@ -32,6 +32,7 @@ def main(rendezvous: Path) -> int:
             start.command,
             processes=start.processes,
             threads=start.threads,
+            devices=start.devices,
             deadline=start.deadline,
             part=Part(
                 first_rank=number * start.processes,

@@ -39,6 +39,7 @@ class Place:
                 rank=int(get("LOCKSTEP_RANK", "0")),
                 world_size=int(get("LOCKSTEP_WORLD_SIZE", "1")),
                 local_rank=int(get("LOCKSTEP_LOCAL_RANK", "0")),
+                local_devices=int(get("LOCKSTEP_LOCAL_DEVICES", "1")),
                 rendezvous=Path(rendezvous) if rendezvous else None,
                 host=get("LOCKSTEP_HOST", "127.0.0.1"),
             ),

@@ -66,8 +66,8 @@ def _number(text: str | None) -> int | None:
 
 
 def gpus(site: Site, scale: Scale) -> int:
-    """Return how many GPUs each node is to have: one a process, on a site that has any."""
-    return scale.processes if site.gpus_as else 0
+    """Return how many GPUs each node is to have: the scale's devices, on a site that has any."""
+    return scale.devices if site.gpus_as else 0
 
 
 def resources(site: Site, scale: Scale, *, alone: bool = True) -> dict[str, Any]:

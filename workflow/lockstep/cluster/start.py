@@ -30,7 +30,8 @@ class Start:
 
     Attributes:
         command: what each rank runs; empty for a roll call, which starts nothing.
-        nodes, processes: the scale: nodes, and processes on each.
+        nodes, processes: how many, and how many on each node.
+        devices: that each process drives.
         threads: CPU threads of each node.
         gpus: GPUs that each node is to show; 0 if none were asked for.
         deadline: time (of `time.time`) at which all should have stopped, or None.
@@ -39,6 +40,7 @@ class Start:
     command: tuple[str, ...]
     nodes: int
     processes: int
+    devices: int
     threads: int
     gpus: int
     deadline: float | None
@@ -73,7 +75,8 @@ def roll_call(scale: Scale, *, threads: int, gpus: int, folder: Path) -> list[di
         call = Start(
             command=(),
             nodes=scale.nodes,
-            processes=scale.processes,
+            processes=scale.devices,
+            devices=1,
             threads=threads,
             gpus=gpus,
             deadline=None,
@@ -90,6 +93,7 @@ def start(
     command: Sequence[str],
     scale: Scale,
     *,
+    process: str,
     threads: int,
     gpus: int,
     deadline: float | None,
@@ -98,18 +102,27 @@ def start(
     """Run `command` once a rank and wait for all.
 
     Args:
+        process: drives one `device`, or all those of a `node`.
         folder: on a file system that all nodes share; the nodes meet in a folder below it.
 
     Returns:
         0 if all ended with 0, else the first other exit status.
     """
+    processes, devices = (1, scale.devices) if process == "node" else (scale.devices, 1)
     if not in_job():
-        return launch(command, processes=scale.world_size, threads=threads, deadline=deadline)
+        return launch(
+            command,
+            processes=scale.nodes * processes,
+            devices=devices,
+            threads=threads,
+            deadline=deadline,
+        )
     with _meeting(folder) as rendezvous:
         told = Start(
             command=tuple(command),
             nodes=scale.nodes,
-            processes=scale.processes,
+            processes=processes,
+            devices=devices,
             threads=threads,
             gpus=gpus,
             deadline=deadline,
@@ -171,9 +184,9 @@ def _on_all_nodes(start: Start, rendezvous: Path) -> int:
 
 def _check_here(scale: Scale) -> None:
     gpus = visible_gpus()
-    if gpus and len(gpus) < scale.world_size:
+    if gpus and len(gpus) < scale.size:
         raise UserError(
-            f"scale {scale} asks for {scale.world_size} GPUs, this machine has {len(gpus)}; choose "
+            f"scale {scale} asks for {scale.size} GPUs, this machine has {len(gpus)}; choose "
             "another scale, or set CUDA_VISIBLE_DEVICES= (empty) to count CPU processes"
         )
 

@@ -30,6 +30,7 @@ class Topology:
         rank: of this process over all nodes.
         world_size: processes over all nodes.
         local_rank: of this process on its node.
+        local_devices: devices that this process drives, as many as every other.
         rendezvous: folder that all processes of this start see, and no other start.
         host: address under which rank 0 can be reached.
     """
@@ -37,8 +38,14 @@ class Topology:
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
+    local_devices: int = 1
     rendezvous: Path | None = None
     host: str = "127.0.0.1"
+
+    @property
+    def devices(self) -> int:
+        """Devices over all processes."""
+        return self.world_size * self.local_devices
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,7 @@ from lockstep.engines.contract import (
     Topology,
     Window,
 )
+from lockstep.errors import UserError
 from lockstep.workloads import naming
 from lockstep.workloads.weights import State
 
@@ -42,8 +43,17 @@ def start(job: Job) -> "JaxEngine":
         jax.config.update("jax_compilation_cache_dir", str(job.caches / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    if job.topology.local_devices > 1:
+        jax.config.update("jax_num_cpu_devices", job.topology.local_devices)
     if job.topology.world_size > 1:
         _join(job.topology)
+    # A single process takes its share; several must not see each other's.
+    spare = jax.device_count() - job.topology.devices
+    if spare < 0 or (spare and job.topology.world_size > 1):
+        raise UserError(
+            f"the run asks for {job.topology.devices} devices over {job.topology.world_size} "
+            f"processes, JAX sees {jax.device_count()}"
+        )
     return JaxEngine(job)
 
 
@@ -57,7 +67,7 @@ class JaxEngine:
         self.compute_dtype = jnp.dtype(COMPUTE_DTYPE[job.variant["precision"]])
         name = f"lockstep.workloads.{job.workload.name}.flax_model"
         self.functions = importlib.import_module(name)
-        self.mesh = Mesh(np.array(jax.devices()), ("data",))
+        self.mesh = Mesh(np.array(jax.devices()[: job.topology.devices]), ("data",))
         self.replicated = NamedSharding(self.mesh, PartitionSpec())
         self._build()
 
@@ -286,7 +296,7 @@ class JaxEngine:
             "cudnn": wheels.version("cudnn") if cuda else None,
             "nccl": wheels.version("nccl") if cuda else None,
             "device": device.device_kind,
-            "devices": jax.device_count(),
+            "devices": self.mesh.size,
             "parameter_dtype": str(self.param_dtype),
             "compute_dtype": str(self.compute_dtype),
             "matmul_precision": jax.config.jax_default_matmul_precision,  # type: ignore[attr-defined]
@@ -311,7 +321,12 @@ class JaxEngine:
 
 def _local(array: Array) -> np.ndarray:
     """Return this process's part of an array; all of it where it is replicated."""
-    return np.array(array.addressable_data(0) if isinstance(array, Array) else array)
+    if not isinstance(array, Array):
+        return np.array(array)
+    if array.is_fully_replicated:
+        return np.array(array.addressable_data(0))
+    parts = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+    return np.concatenate([np.array(part.data) for part in parts])
 
 
 def _optimizer(job: Job, names: naming.Names) -> optax.GradientTransformation:

@@ -73,7 +73,7 @@ RULES = (
     _rule(r"batches", "batches consumed", BLOCKS, BOTH, "other examples, labels or order"),
     _rule(r"steps", "number of steps", BLOCKS, BOTH, "they did not train equally long"),
     _rule(r"precision\.", "precision", BLOCKS, BOTH, "they computed at different precision"),
-    _rule(r"topology\.(world_size|local_batch)", "topology", BLOCKS, BOTH, "not the same scale"),
+    _rule(r"topology\.(devices|examples)", "topology", BLOCKS, BOTH, "not the same scale"),
     _rule(r"topology\.threads", "CPU threads", BLOCKS, TIMING, "not the same means"),
     _rule(r"topology\.window_steps", "steps of a window", FLAGGED, TIMING, "fenced less often"),
     _rule(r"device\.kind", "kind of device", BLOCKS, TIMING, "not the same means"),
@@ -115,6 +115,10 @@ def facts(record: Record) -> dict[str, Any]:
     host.pop("gpus", None)
     host.pop("job", None)
     topology = {k: v for k, v in contract["topology"].items() if k != "processes"}
+    # Whether a process drives one device or several is declared; what a device does must be equal.
+    processes = topology.pop("world_size")
+    devices = topology.setdefault("devices", processes)
+    topology["examples"] = topology.pop("local_batch") * processes / devices
     result: dict[str, Any] = {
         "dataset.content": summary["dataset"].get("content"),
         "weights.initial": summary["weights"].get("initial"),

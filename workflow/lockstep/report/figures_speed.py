@@ -183,18 +183,18 @@ def split_bars(workload: str, rows: Sequence[Mapping[str, Any]]) -> Picture | No
 def scaling_lines(
     workload: str, rows: Sequence[Mapping[str, Any]], styles: Mapping[str, Look]
 ) -> Picture | None:
-    """Draw throughput against processes, with perfect scaling as a thin line."""
+    """Draw throughput against devices, with perfect scaling as a thin line."""
     frame = pd.DataFrame(rows)
-    if frame.empty or frame["world_size"].nunique() < 2:
+    if frame.empty or frame["devices"].nunique() < 2:
         return None
     figure, axes = new()
     for variant, group in frame.groupby("variant", sort=False):
-        look, group = styles[variant], group.sort_values("world_size")
-        x, y = group["world_size"].to_numpy(float), group["examples_per_second"].to_numpy(float)
+        look, group = styles[variant], group.sort_values("devices")
+        x, y = group["devices"].to_numpy(float), group["examples_per_second"].to_numpy(float)
         axes.plot(x, y, color=look.colour, linestyle=look.line, marker=look.marker, label=variant)
         axes.plot(x, y[0] * x / x[0], color=look.colour, linewidth=0.6, alpha=0.6)
-    axes.set(xlabel="Processes", ylabel="Throughput (examples/s)", xscale="log", yscale="log")
-    worlds = sorted(frame["world_size"].unique())
+    axes.set(xlabel="Devices", ylabel="Throughput (examples/s)", xscale="log", yscale="log")
+    worlds = sorted(frame["devices"].unique())
     axes.set_xticks(worlds, [str(w) for w in worlds])
     axes.xaxis.set_minor_locator(mpl.ticker.NullLocator())
     plain_log(axes.yaxis)

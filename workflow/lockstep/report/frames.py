@@ -71,7 +71,7 @@ def _row(records: Records, record: Record) -> dict[str, Any]:
     row: dict[str, Any] = {
         **dict(zip(KEY, record.key, strict=True)),
         "framework": study.variant(record.variant)["framework"],
-        "world_size": scale.world_size,
+        "devices": scale.size,
         "global_batch": recipe["global_batch"],
         "status": record.status,
         "reason": record.reason,

@@ -1,4 +1,4 @@
-"""Scaling over processes and performance over problems."""
+"""Scaling over devices and performance over problems."""
 
 from collections.abc import Sequence
 
@@ -15,13 +15,13 @@ from lockstep.report.verdicts import NOT_COMPARABLE, Comparison
 def scaling(records: Records, workload: str, runs: pd.DataFrame) -> Table | None:
     """Return strong-scaling efficiency: the global batch is the same at every scale.
 
-    efficiency = (throughput / throughput at the smallest scale) / (processes / processes there).
+    efficiency = (throughput / throughput at the smallest scale) / (devices / devices there).
     """
     if len(records.study.config["scales"]) < 2:
         return None
     medians = frames.finished(runs).groupby(["variant", "scale"], sort=False)
     found = {
-        key: (int(g["world_size"].iloc[0]), float(g["examples_per_second"].median()))
+        key: (int(g["devices"].iloc[0]), float(g["examples_per_second"].median()))
         for key, g in medians
     }
     rows = []
@@ -37,7 +37,7 @@ def scaling(records: Records, workload: str, runs: pd.DataFrame) -> Table | None
                 {
                     "scale": scale,
                     "variant": variant,
-                    "world_size": world,
+                    "devices": world,
                     "examples_per_second": speed,
                     "speedup": speed / base[2],
                     "efficiency": (speed / base[2]) / (world / base[1]),
@@ -46,10 +46,10 @@ def scaling(records: Records, workload: str, runs: pd.DataFrame) -> Table | None
             )
     return Table(
         name=f"{workload}-scaling",
-        title="Strong scaling: the same global batch over more processes",
+        title="Strong scaling: the same global batch over more devices",
         columns=[
             *WHO,
-            Column(key="world_size", label="Processes", unit="count"),
+            Column(key="devices", label="Devices", unit="count"),
             Column(key="examples_per_second", label="Throughput", unit="examples/s", decimals=0),
             Column(key="speedup", label="Speed-up", unit="×", decimals=2),
             Column(key="efficiency", label="Efficiency", unit="%", decimals=0, scale=100),
@@ -73,9 +73,9 @@ def weak_scaling(records: Records, runs: pd.DataFrame) -> Table | None:
     rows = []
     for names in (names for names in families.values() if len(names) > 1):
         mine = done[done["workload"].isin(names)]
-        local = mine["global_batch"] / mine["world_size"]
+        local = mine["global_batch"] / mine["devices"]
         for (variant, batch), part in mine.groupby([mine["variant"], local], sort=False):
-            times = part.groupby(["workload", "scale", "world_size"])["step_median"].median()
+            times = part.groupby(["workload", "scale", "devices"])["step_median"].median()
             ordered = sorted(times.items(), key=lambda item: item[0][2])
             if len({key[2] for key, _ in ordered}) < 2:
                 continue
@@ -85,7 +85,7 @@ def weak_scaling(records: Records, runs: pd.DataFrame) -> Table | None:
                         "workload": workload,
                         "scale": scale,
                         "variant": variant,
-                        "world_size": int(world),
+                        "devices": int(world),
                         "local_batch": float(batch),
                         "step_median": float(seconds),
                         "efficiency": float(ordered[0][1] / seconds),
@@ -99,7 +99,7 @@ def weak_scaling(records: Records, runs: pd.DataFrame) -> Table | None:
         columns=[
             Column(key="workload", label="Workload"),
             *WHO,
-            Column(key="world_size", label="Processes", unit="count"),
+            Column(key="devices", label="Devices", unit="count"),
             Column(key="local_batch", label="Examples a process", decimals=0),
             Column(key="step_median", label="Step", unit="ms", digits=4, scale=1e3),
             Column(key="efficiency", label="Efficiency", unit="%", decimals=0, scale=100),

@@ -196,7 +196,7 @@ def resources(records: Records, workload: str, runs: pd.DataFrame) -> Table:
             row[key] = (
                 float(known.median()) if len(known) else Absent(reason=frames.reason(group, key))
             )
-        devices = group["world_size"]
+        devices = group["devices"]
         busy = group["step_median"] * devices / group["global_batch"]
         row["device_seconds"] = float(busy.median()) * 1e6
         precision = records.study.variant(variant)["precision"]

@@ -22,6 +22,7 @@ ONLY = {  # option of a variant: (framework that knows it, value that means "not
     "convolution": ("jax", "native"),
     "memory_format": ("torch", "contiguous"),
     "steps_per_dispatch": ("jax", 1),
+    "process": ("jax", "device"),
 }
 
 

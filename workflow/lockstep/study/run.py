@@ -5,24 +5,24 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, order=True)
 class Scale:
-    """Nodes x processes per node."""
+    """Nodes x devices per node."""
 
     nodes: int
-    processes: int
+    devices: int
 
     @classmethod
     def parse(cls, text: str) -> "Scale":
         """Read a scale such as ``2x4``."""
-        nodes, processes = text.split("x")
-        return cls(int(nodes), int(processes))
+        nodes, devices = text.split("x")
+        return cls(int(nodes), int(devices))
 
     @property
-    def world_size(self) -> int:
-        """Processes over all nodes."""
-        return self.nodes * self.processes
+    def size(self) -> int:
+        """Devices over all nodes."""
+        return self.nodes * self.devices
 
     def __str__(self) -> str:
-        return f"{self.nodes}x{self.processes}"
+        return f"{self.nodes}x{self.devices}"
 
 
 @dataclass(frozen=True, kw_only=True)

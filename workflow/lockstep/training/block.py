@@ -109,6 +109,7 @@ def _run(study: Study, run: Run, spec: RunSpec, deadline: float | None, gpus: in
     status = start(
         stage.worker(study, study.framework(run)[0], [str(folder / "run.json")], reads=reads),
         run.scale,
+        process=spec.settings["process"],
         threads=spec.threads,
         gpus=gpus,
         deadline=deadline,

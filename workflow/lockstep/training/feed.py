@@ -70,7 +70,8 @@ class SharedFeed:
 def evaluation_batches(job: Job, reader: Reader) -> Iterator[dict[str, np.ndarray]]:
     """Yield this rank's part of every batch of an evaluation, padded and masked."""
     world = job.topology.world_size
-    batch = -(-job.recipe["evaluation_batch"] // world) * world
+    devices = job.topology.devices
+    batch = -(-job.recipe["evaluation_batch"] // devices) * devices
     local = batch // world
     start = job.topology.rank * local
     for indices, count in in_turn(reader.examples, batch):

@@ -109,6 +109,7 @@ def summary(
             "determined_by": dict(spec.determined_by),
             "engine": engine.facts(),
             "topology": {
+                "devices": job.topology.devices,
                 "world_size": job.topology.world_size,
                 "local_batch": job.local_batch,
                 "threads": spec.threads,
