@@ -12,7 +12,7 @@ import yaml
 from tests.cluster.conftest import Cluster
 
 SCALES = {"1x1": 1, "1x2": 2, "2x1": 2, "2x2": 4}
-VARIANTS = ("torch-eager", "jax-jit")
+VARIANTS = ("torch-eager", "jax-jit", "jax-per-node")
 TOLERANCE = 1e-11  # relative, of float64
 
 
@@ -53,22 +53,23 @@ def test_losses_and_batches_are_the_same_at_every_scale(study: Path) -> None:
 
 
 def test_as_many_processes_ran_as_the_scale_says(study: Path) -> None:
-    for (_, scale), run in runs(study).items():
+    for (variant, scale), run in runs(study).items():
         contract = summary(run)["contract"]
-        nodes, processes = map(int, scale.split("x"))
-        assert contract["topology"]["world_size"] == SCALES[scale]
-        assert contract["topology"]["local_batch"] == 64 // SCALES[scale]
+        nodes, devices = map(int, scale.split("x"))
+        processes = 1 if variant == "jax-per-node" else devices
+        assert contract["topology"]["devices"] == SCALES[scale]
+        assert contract["topology"]["world_size"] == nodes * processes
+        assert contract["topology"]["local_batch"] == 64 // (nodes * processes)
         hosts = [node["node"] for node in contract["host"]["nodes"]]
         assert len(set(hosts)) == len(hosts) == nodes
         placed = contract["topology"]["processes"]
-        assert [place["rank"] for place in placed] == list(range(SCALES[scale]))
+        assert [place["rank"] for place in placed] == list(range(nodes * processes))
         assert [place["node"] for place in placed] == [
             host for host in hosts for _ in range(processes)
         ]
-        # One GPU each, no two on a node the same.
-        gpus = [(place["node"], place["gpus"]) for place in placed]
-        assert len(set(gpus)) == len(gpus)
-        assert all(len(gpu.split(",")) == 1 for _, gpu in gpus)
+        # Their own GPUs each, no two on a node the same.
+        gpus = [(place["node"], gpu) for place in placed for gpu in place["gpus"].split(",")]
+        assert len(set(gpus)) == len(gpus) == SCALES[scale]
 
 
 def test_variants_of_a_seed_share_an_allocation_of_their_own(study: Path) -> None:
