@@ -20,7 +20,8 @@ NAME = ".workflow"
 HEARTBEAT = 30.0  # seconds between two signs of life
 SILENT = 120.0  # seconds without one after which a holder on another host counts as dead
 
-_held: list[int] = []  # descriptors, open as long as this process lives
+# Descriptors, open as long as this process lives, each with what ends its signs of life.
+_held: list[tuple[int, threading.Event, threading.Thread]] = []
 
 
 def take(folder: Path) -> None:
@@ -47,20 +48,23 @@ def take(folder: Path) -> None:
     me = {"host": socket.gethostname(), "process": os.getpid(), "since": time.time()}
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, json.dumps(me).encode(), 0)
-    _held.append(descriptor)
-    threading.Thread(target=_beat, args=(descriptor,), daemon=True).start()
+    released = threading.Event()
+    life = threading.Thread(target=_beat, args=(descriptor, released), daemon=True)
+    life.start()
+    _held.append((descriptor, released, life))
 
 
-def _beat(descriptor: int) -> None:
-    while True:
+def _beat(descriptor: int, released: threading.Event) -> None:
+    while not released.wait(HEARTBEAT):
         os.utime(descriptor)
-        time.sleep(HEARTBEAT)
 
 
 def release() -> None:
     """Let go of what this process holds."""
     while _held:
-        descriptor = _held.pop()
+        descriptor, released, life = _held.pop()
+        released.set()
+        life.join()  # or it would touch whatever file has the number next
         os.ftruncate(descriptor, 0)
         os.close(descriptor)
 
