@@ -5,6 +5,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 SNAKEMAKE := $(VENV)/bin/snakemake
 SHELL := /bin/bash
+AT_ONCE ?= 2
 
 .PHONY: help setup demo demo-containers test cluster drill bench lint format lock clean
 
@@ -21,7 +22,7 @@ demo-containers: $(VENV)/workflow.installed ## the same in images that are built
 	@$(SNAKEMAKE) --profile profiles/local --configfile demo/config.yaml demo/containers.yaml
 
 test: $(VENV)/dev.installed lint ## every test that this machine can run
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses $(AT_ONCE) --dist loadgroup
 
 cluster: $(VENV)/dev.installed ## a shell on the login node of a SLURM cluster in a box (root)
 	@$(RUN) -m tests.cluster.box try "$${LOCKSTEP_BOX:-/var/tmp/lockstep-box}"

@@ -39,6 +39,21 @@ DIGITS = {
 """One epoch of the digits: 23 steps, the last of 29 examples."""
 
 
+SETTINGS = ("LOCKSTEP_BOX", "LOCKSTEP_DATASETS", "LOCKSTEP_REQUIRE")
+"""What a person tells the tests, by the environment; they remove all else of ours from it."""
+
+# Two workers share the cores (Makefile): threads that wait by spinning would take them both.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep tests together that share what is dear to make: a file's, or a whole machine's."""
+    for item in items:
+        folder = item.path.parent.name
+        machine = folder in ("cluster", "images")
+        item.add_marker(pytest.mark.xdist_group("machines" if machine else str(item.path)))
+
+
 def lacks(what: str, reason: str) -> None:
     """Skip a test that this machine cannot run; fail it where LOCKSTEP_REQUIRE names `what`."""
     if what in os.environ.get("LOCKSTEP_REQUIRE", "").split(","):
@@ -175,5 +190,5 @@ def staged(name: str) -> Path:
 def _no_leftovers() -> Iterator[None]:
     yield
     for name in list(os.environ):
-        if name.startswith("LOCKSTEP_") and name not in ("LOCKSTEP_DATASETS", "LOCKSTEP_REQUIRE"):
+        if name.startswith("LOCKSTEP_") and name not in SETTINGS:
             del os.environ[name]

@@ -8,7 +8,8 @@
 Needs root and mmdebstrap on Debian or Ubuntu. A host of the cluster is a network namespace and a
 set of processes in the file system that tests/cluster/root.sh makes; `node1` and `node2` have two
 simulated GPUs each, `node3` has none. The login node has this machine's own network. The Python
-environment that runs this script is mounted into all of them, and FOLDER/shared is what they share.
+environment that runs this script is mounted into all of them; FOLDER/shared and the cache of images
+in FOLDER/cache are what they share.
 """
 
 import argparse
@@ -77,6 +78,11 @@ class Box:
         return self.folder / "shared"
 
     @property
+    def images(self) -> Path:
+        """The cache of built images, which all hosts share too; it stays for next time."""
+        return self.folder / "cache" / "images"
+
+    @property
     def logs(self) -> Path:
         """What the daemons say."""
         return self.folder / "logs"
@@ -117,8 +123,8 @@ class Box:
         return done.stdout + done.stderr
 
     def _binds(self) -> list[Path]:
-        """Return the folders that every host has: the shared one, and this Python's."""
-        return [self.shared, *python_folders()]
+        """Return the folders that every host has: the shared ones, and this Python's."""
+        return [self.shared, self.images, *python_folders()]
 
     def clone(self, repository: Path) -> Path:
         """Copy what git tracks or would track of a repository, as its user would clone it."""
@@ -140,9 +146,10 @@ class Box:
         """Start it, with its root file system if that is not there yet."""
         subprocess.run([ROOT, "make", self.folder], check=True, stdin=subprocess.DEVNULL)
         self.down()
-        for path in (self.shared, self.logs):
-            path.mkdir(exist_ok=True)
-        os.chown(self.shared, USER, USER)
+        for path in (self.shared, self.images, self.logs):
+            path.mkdir(parents=True, exist_ok=True)
+        for path in (self.shared, self.images):
+            os.chown(path, USER, USER)
         self._configure()
         self._connect()
         # One munged serves all hosts: its socket lies in the file system that they share.

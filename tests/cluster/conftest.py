@@ -23,7 +23,7 @@ from tests.cluster.box import USER, Box
 from tests.conftest import lacks
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PATIENCE = 420  # seconds for a whole study
+PATIENCE = 1200  # seconds for a whole study, with its images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,8 @@ class Cluster:
     def line(self, *command: str) -> list[str]:
         """Return the command line that runs a command on the login node, in the clone."""
         package = f"PYTHONPATH={self.clone}/workflow"
-        return self.box.login("env", package, *command, folder=self.clone)
+        images = f"LOCKSTEP_IMAGE_CACHE={self.box.images}"
+        return self.box.login("env", package, images, *command, folder=self.clone)
 
     def run(self, *command: str, status: int | None = 0) -> str:
         """Run a command on the login node; returns what it said."""
@@ -123,5 +124,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         box.down()
         shutil.rmtree(box.shared, ignore_errors=True)
         if not kept:
+            shutil.rmtree(box.images.parent, ignore_errors=True)
             subprocess.run([REPOSITORY / "tests/cluster/root.sh", "remove", box.folder], check=True)
     assert not [path for path in Path("/run/netns").iterdir() if path.name.startswith(box.tag)]

@@ -1,6 +1,7 @@
 """`snakemake --profile slurm`, from one process to four on two nodes, in both frameworks."""
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,14 @@ VARIANTS = ("torch-eager", "jax-jit", "jax-per-node")
 TOLERANCE = 1e-11  # relative, of float64
 
 
-@pytest.fixture(scope="module")
-def config() -> dict[str, Any]:
-    return yaml.safe_load((Path(__file__).parent / "study.yaml").read_text())
+@pytest.fixture(scope="module", params=["without images", "in images"])
+def config(request: pytest.FixtureRequest) -> dict[str, Any]:
+    study = yaml.safe_load((Path(__file__).parent / "study.yaml").read_text())
+    if request.param == "in images":
+        if "images" not in os.environ.get("LOCKSTEP_REQUIRE", "").split(","):
+            pytest.skip("builds both CUDA images: ten minutes, 24 GB; LOCKSTEP_REQUIRE=images")
+        study |= {"study": "scales-in-images", "images": {"enabled": True}}
+    return study
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +76,18 @@ def test_as_many_processes_ran_as_the_scale_says(study: Path) -> None:
         # Their own GPUs each, no two on a node the same.
         gpus = [(place["node"], gpu) for place in placed for gpu in place["gpus"].split(",")]
         assert len(set(gpus)) == len(gpus) == SCALES[scale]
+
+
+def test_each_framework_ran_in_its_own_image(study: Path, config: dict[str, Any]) -> None:
+    images = set()
+    for (variant, _), run in runs(study).items():
+        contract = summary(run)["contract"]
+        inside = contract["determined_by"]["environment"].get("image")
+        assert bool(inside) == bool(config.get("images"))
+        if inside:
+            assert contract["host"]["image"]["identity"] == inside
+            images.add((variant.partition("-")[0], inside))
+    assert len(images) == (2 if config.get("images") else 0)
 
 
 def test_variants_of_a_seed_share_an_allocation_of_their_own(study: Path) -> None:

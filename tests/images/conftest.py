@@ -26,7 +26,6 @@ ROOT = REPOSITORY / "tests" / "cluster" / "root.sh"
 sys.path.insert(0, str(REPOSITORY / "workflow"))
 
 USER = 1000  # of the machine in a folder
-KEPT = os.environ.get("LOCKSTEP_BOX")  # now, since a test starts without Lockstep's variables
 MOVED_ON = "the Debian mirror has moved on"
 
 
@@ -109,7 +108,8 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         return
     if shutil.which("mmdebstrap") is None:
         lacks("containers", "there is neither an ordinary user with Apptainer nor mmdebstrap")
-    box = Path(KEPT) if KEPT else tmp_path_factory.mktemp("box") / "box"
+    kept = os.environ.get("LOCKSTEP_BOX")
+    box = Path(kept) if kept else tmp_path_factory.mktemp("box") / "box"
     subprocess.run([ROOT, "make", box], check=True, stdin=subprocess.DEVNULL)
     # Beside the root, at a path that every user may come through; images are kept between sessions.
     folder = box.absolute() / "work"
@@ -132,7 +132,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     made.run("make", f"VENV={made.venv}", "setup")
     yield made
     shutil.rmtree(folder, ignore_errors=True)
-    if not KEPT:
+    if not kept:
         shutil.rmtree(box / "cache")
         subprocess.run([ROOT, "remove", box], check=True)
 
