@@ -156,6 +156,21 @@ def test_drill(cluster: Cluster, variant: str, scale: str) -> None:
     _note(cluster.box.folder / "drill.json", f"{variant} {scale}", hits)
 
 
+@pytest.mark.parametrize("variant", ["torch-eager", "jax-jit"])
+def test_walltime(cluster: Cluster, variant: str) -> None:
+    """A run that is longer than its job stops by itself before SLURM ends the job."""
+    workload = CONFIG["workloads"]["mnist_cnn"] | {"epochs": 1000}
+    config = CONFIG | {"study": "long", "workloads": {"mnist_cnn": workload}}
+    cluster.prepare(config | {"scales": ["1x1"], "checkpoints": {"seconds": 1000}})
+    job = submit(cluster, "long", variant, "1x1", "--time=1")
+    wait_for_end(cluster, job)
+    assert state(cluster, job) == "FAILED"  # by its own exit status: not TIMEOUT
+    log = (cluster.clone / f"job-{job}.log").read_text()
+    (stopped,) = re.findall(r"stopped at step (\d+)", log)
+    assert steps_saved(cluster, "long", variant, "1x1") == int(stopped) > 0
+    print(f"{variant} walltime: stopped by itself at step {stopped}, all of them saved")
+
+
 def _reached(condition: Callable[[], bool], over: Callable[[], bool]) -> bool:
     """Wait for a moment that may be short; False if the job ended before it came."""
     asked = time.monotonic()

@@ -47,14 +47,12 @@ def training(cluster: Cluster, study: str, variant: str, scale: str = "2x1") -> 
     return ["python", "-m", "lockstep", "train", "--study", path, "--block", block(variant, scale)]
 
 
-def submit(
-    cluster: Cluster, study: str, variant: str, scale: str = "2x1", *, partition: str = "gpu"
-) -> str:
-    """Submit the training of a block; returns the job."""
+def submit(cluster: Cluster, study: str, variant: str, scale: str = "2x1", *more: str) -> str:
+    """Submit the training of a block, with `more` options of sbatch; returns the job."""
     command = " ".join(training(cluster, study, variant, scale))
     nodes = scale[0]
     said = cluster.run(
-        *("sbatch", "--parsable", "--requeue", f"--partition={partition}", f"--nodes={nodes}"),
+        *("sbatch", "--parsable", "--requeue", f"--nodes={nodes}", *more),
         *(f"--ntasks={nodes}", "--cpus-per-task=2", "--exclusive"),
         *("--output", f"{cluster.clone}/job-%j.log", "--wrap", command),
     )
@@ -151,7 +149,7 @@ def test_a_node_fails_and_slurm_starts_the_job_again(prepared: Cluster) -> None:
     # Not finished, if a test before this one has trained it.
     run = cluster.results("disturbed") / "runs" / block(variant)
     (run / "summary.json").unlink(missing_ok=True)
-    job = submit(cluster, "disturbed", variant, partition="all")
+    job = submit(cluster, "disturbed", variant, "2x1", "--partition=all")
     wait_for_progress(cluster, "disturbed", variant, job)
     cluster.box.stop("node2")
     wait_for(lambda: state(cluster, job) == "PENDING", timeout=120)
