@@ -58,7 +58,9 @@ def jax_loop(recipe: Mapping[str, Any], state: Mapping[str, np.ndarray]) -> Loop
     from lockstep.workloads import naming
     from lockstep.workloads.mnist_cnn import flax_model
 
-    model = flax_model.build({}, dtype=jnp.float32, param_dtype=jnp.float32, convolution="im2col")
+    model = flax_model.build(
+        {}, dtype=jnp.float32, param_dtype=jnp.float32, convolution="im2col", devices=1
+    )
     names = flax_model.names({})
     arrays = naming.to_native({name: state[f"param/{name}"] for name in names}, names)
     params = unflatten_dict({n: jnp.array(a, jnp.float32) for n, a in arrays.items()}, sep="/")

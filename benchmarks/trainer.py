@@ -29,11 +29,13 @@ class Trainer:
     def __init__(self, study: Study, variant: str) -> None:
         run = study.block(studies.block(variant)).runs[0]
         self.spec = block.specify(study, run, resume_from=None, host={})
+        reader = Reader(Path(self.spec.dataset), "train")
         self.job = Job(
             workload=workloads.spec(self.spec.recipe["workload"]),
             recipe=self.spec.recipe,
             variant=self.spec.settings,
             window_steps=self.spec.window_steps,
+            stored=reader.example_shape,
             caches=Path(self.spec.caches),
         )
         self.engine = engines.start(self.job)
@@ -41,7 +43,7 @@ class Trainer:
         self.engine.load(self.initial)
         self.engine.prepare()
         self.engine.load(self.initial)
-        self.feed = SharedFeed(self.job, Reader(Path(self.spec.dataset), "train"), self.spec.seed)
+        self.feed = SharedFeed(self.job, reader, self.spec.seed)
         self.test = Reader(Path(self.spec.dataset), "test")
         self.saved_at = time.monotonic()
 

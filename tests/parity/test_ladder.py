@@ -13,7 +13,7 @@ from torch.nn import functional
 from lockstep import engines, workloads
 from lockstep.datasets.order import Order
 from lockstep.datasets.reader import Reader
-from lockstep.engines import jax_engine, torch_engine
+from lockstep.engines import jax_optimizer, torch_engine, torch_optimizer
 from lockstep.engines.contract import Job
 from lockstep.parity import compare, trace
 from lockstep.study import Study
@@ -138,7 +138,7 @@ def test_label_smoothing(study, caches, reference, monkeypatch) -> None:
 
 def optimizer(**changes: object) -> Callable:
     def make(job, parameters):
-        sound = torch_optimizer(job, parameters)
+        sound = sound_optimizer(job, parameters)
         for group in sound.param_groups:
             group.update(changes)
         return sound
@@ -146,7 +146,7 @@ def optimizer(**changes: object) -> Callable:
     return make
 
 
-torch_optimizer = torch_engine._optimizer
+sound_optimizer = torch_optimizer.make
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ torch_optimizer = torch_engine._optimizer
     ],
 )
 def test_another_optimizer(study, caches, reference, monkeypatch, changes, rung) -> None:
-    monkeypatch.setattr(torch_engine, "_optimizer", optimizer(**changes))
+    monkeypatch.setattr(torch_optimizer, "make", optimizer(**changes))
     found, first = broken(study, caches, reference)
     assert found == rung
     assert first is not None
@@ -215,10 +215,10 @@ def test_two_examples_swapped(study, caches, reference, monkeypatch) -> None:
 def test_optax_with_its_own_default_decay(study, caches, monkeypatch) -> None:
     """The other side broken, against PyTorch as the reference."""
     reference = climbed(study, "torch-eager", caches)
-    sound = jax_engine._optimizer
+    sound = jax_optimizer.transformation
     monkeypatch.setattr(
-        jax_engine,
-        "_optimizer",
+        jax_optimizer,
+        "transformation",
         lambda job, names: optax.chain(optax.add_decayed_weights(1e-4), sound(job, names)),
     )
     found = climbed(study, "jax-jit", caches)

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from lockstep.workloads import augmentation
 from lockstep.workloads.contract import Workload
 from lockstep.workloads.weights import State
 
@@ -20,6 +21,21 @@ PARAMETER_DTYPE = {
 
 COMPUTE_DTYPE = {**PARAMETER_DTYPE, "bfloat16": "bfloat16"}
 """Type of activations and of the operands of convolutions and matrix products."""
+
+
+def types(precision: str) -> dict[str, str]:
+    """Return the types that a precision stands for, for a run's contract.
+
+    Sums within convolutions and matrix products are the libraries' own: float32 for bfloat16
+    operands in cuDNN, cuBLAS, oneDNN and XLA. Batch normalisation works in the parameters' type.
+    """
+    return {
+        "parameter_dtype": PARAMETER_DTYPE[precision],
+        "compute_dtype": COMPUTE_DTYPE[precision],
+        "accumulation_dtype": PARAMETER_DTYPE[precision],
+        "normalisation_dtype": PARAMETER_DTYPE[precision],
+        "gradient_communication_dtype": PARAMETER_DTYPE[precision],
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +72,7 @@ class Job:
         variant: complete config of the variant.
         recipe: complete recipe of the workload.
         window_steps: steps that every window's arrays have room for.
+        stored: shape of an example as the dataset stores it; None if it is the model's.
         caches: folder for compiled programs.
     """
 
@@ -63,6 +80,7 @@ class Job:
     recipe: Mapping[str, Any]
     variant: Mapping[str, Any]
     window_steps: int
+    stored: tuple[int, ...] | None = None
     topology: Topology = field(default_factory=Topology)
     caches: Path | None = None
 
@@ -71,6 +89,16 @@ class Job:
         """Examples of a step on each rank."""
         return self.recipe["global_batch"] // self.topology.world_size
 
+    @property
+    def example_shape(self) -> tuple[int, ...]:
+        """Shape of an example as the model takes it."""
+        return self.workload.example_shape(self.recipe["model"])
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """Shape of an example as it comes from the dataset."""
+        return self.stored or self.example_shape
+
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
@@ -78,8 +106,9 @@ class Window:
 
     Attributes:
         steps: how many of the `window_steps` rows are to be trained.
-        batch: arrays ``(window_steps, local_batch, …)``: `images` uint8, `labels` int32 and `mask`
-            float32, 1 for real examples and 0 for padding.
+        batch: arrays ``(window_steps, local_batch, …)``: `images` uint8 as stored, `labels` int32,
+            `mask` float32, 1 for real examples and 0 for padding, and where the recipe augments
+            `crops` int32 (`lockstep.workloads.augmentation`).
         counts: real examples of each step over all ranks, int64 ``(window_steps,)``.
         learning_rates: float64 ``(window_steps,)``.
     """
@@ -93,13 +122,16 @@ class Window:
     def blank(cls, job: Job) -> "Window":
         """Return a window of one step over black images, to prepare an engine with."""
         shape = (job.window_steps, job.local_batch)
+        batch: dict[str, np.ndarray] = {
+            "images": np.zeros((*shape, *job.stored_shape), np.uint8),
+            "labels": np.zeros(shape, np.int32),
+            "mask": np.ones(shape, np.float32),
+        }
+        if job.recipe["augment"]["name"] != "none":
+            batch["crops"] = np.tile(augmentation.whole(job.stored_shape), (*shape, 1))
         return cls(
             steps=1,
-            batch={
-                "images": np.zeros((*shape, *job.workload.example_shape), np.uint8),
-                "labels": np.zeros(shape, np.int32),
-                "mask": np.ones(shape, np.float32),
-            },
+            batch=batch,
             counts=np.full(job.window_steps, job.recipe["global_batch"]),
             learning_rates=np.zeros(job.window_steps),
         )
@@ -175,7 +207,8 @@ class Engine(Protocol):
         """Return sums over this rank's real examples and over all ranks.
 
         Args:
-            batches: `images`, `labels` and `mask` as in a window, without its first axis.
+            batches: `images`, `labels` and `mask` as in a window, without its first axis; the
+                centre of an image is taken where the model takes smaller ones.
 
         Returns:
             `examples`, `loss` and each metric.

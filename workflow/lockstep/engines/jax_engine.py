@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,44 +15,26 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lockstep.datasets import checksum
-from lockstep.engines import rendezvous, wheels
+from lockstep.engines import jax_optimizer, jax_runtime
 from lockstep.engines.contract import (
     COMPUTE_DTYPE,
     PARAMETER_DTYPE,
     Job,
     Preparation,
-    Topology,
     Window,
+    types,
 )
-from lockstep.errors import UserError
-from lockstep.workloads import naming
+from lockstep.workloads import augmentation_flax, naming
+from lockstep.workloads.augmentation import Kind
 from lockstep.workloads.weights import State
 
 Pending = list[tuple[Array, Array]]
 Tree = dict[str, Any]
 
-MATMUL = {"float64": "highest", "float32": "highest", "tf32": "tensorfloat32", "bfloat16": None}
-
 
 def start(job: Job) -> "JaxEngine":
     """Configure JAX for a job, before anything is computed, and return its engine."""
-    jax.config.update("jax_enable_x64", job.variant["precision"] == "float64")
-    jax.config.update("jax_default_matmul_precision", MATMUL[job.variant["precision"]])
-    if job.caches is not None:
-        jax.config.update("jax_compilation_cache_dir", str(job.caches / "xla"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
-    if job.topology.local_devices > 1:
-        jax.config.update("jax_num_cpu_devices", job.topology.local_devices)
-    if job.topology.world_size > 1:
-        _join(job.topology)
-    # A single process takes its share; several must not see each other's.
-    spare = jax.device_count() - job.topology.devices
-    if spare < 0 or (spare and job.topology.world_size > 1):
-        raise UserError(
-            f"the run asks for {job.topology.devices} devices over {job.topology.world_size} "
-            f"processes, JAX sees {jax.device_count()}"
-        )
+    jax_runtime.configure(job)
     return JaxEngine(job)
 
 
@@ -78,19 +59,21 @@ class JaxEngine:
             dtype=self.compute_dtype,
             param_dtype=self.param_dtype,
             convolution=variant["convolution"],
+            devices=self.mesh.size,
         )
         self.names = self.functions.names(recipe["model"])
         parameters = self.job.workload.parameters(recipe["model"])
         buffers = self.job.workload.buffers(recipe["model"])
-        image = jnp.zeros((1, *self.job.workload.example_shape), self.compute_dtype)
+        image = jnp.zeros((1, *self.job.example_shape), self.compute_dtype)
         variables = jax.eval_shape(self.model.init, jax.random.key(0), image)
         shapes = {p.name: p.shape for p in parameters} | {b.name: b.shape for b in buffers}
         native = {name: leaf.shape for name, leaf in flatten_dict(variables, sep="/").items()}
         naming.check(self.names, shapes, native)
         self.parameter_names = [p.name for p in parameters]
         self.buffer_names = [b.name for b in buffers]
-        self.transformation = _optimizer(self.job, self.names)
-        pixels = int(np.prod(self.job.workload.example_shape))
+        self.transformation = jax_optimizer.transformation(self.job, self.names)
+        self.kind = Kind.of(recipe["augment"], self.job.stored_shape, self.job.example_shape)
+        pixels = int(np.prod(self.job.example_shape))
         self.bytes = checksum.byte_coefficients(pixels)
         self.slots = checksum.slot_coefficients(recipe["global_batch"])
         self.several = variant["steps_per_dispatch"]
@@ -102,6 +85,11 @@ class JaxEngine:
             self._evaluation = jax.jit(self._evaluation_sums)
 
     # One step --------------------------------------------------------------------------------
+
+    def _seen(self, batch: Tree) -> Tree:
+        """Return a batch with its images as the model is shown them."""
+        images = augmentation_flax.apply(batch["images"], batch.get("crops"), self.kind)
+        return {**batch, "images": images}
 
     def _apply(self, params: Tree, buffers: Tree, batch: Tree, train: bool) -> tuple[Array, Tree]:
         images = self.functions.inputs(batch, self.param_dtype)
@@ -127,6 +115,7 @@ class JaxEngine:
         return (rows * batch["mask"].astype(jnp.uint32)).sum(dtype=jnp.uint32)
 
     def _step(self, state: Tree, batch: Tree, count: Array, rate: Array) -> tuple[Tree, Any]:
+        batch = self._seen(batch)
         gradient = jax.value_and_grad(self._loss, has_aux=True)
         (loss, (buffers, _)), grads = gradient(state["params"], state["buffers"], batch, count)
         updates, optimizer = self.transformation.update(grads, state["optimizer"], state["params"])
@@ -146,7 +135,10 @@ class JaxEngine:
             losses, checksums = zip(*results)
             return state, (jnp.stack(losses), jnp.stack(checksums))
 
-        return jax.jit(steps, donate_argnums=0) if self.job.variant["mode"] == "jit" else steps
+        if self.job.variant["mode"] != "jit":
+            return steps
+        # Results are spread over the mesh as the state came, so that they can go in again.
+        return jax.jit(steps, donate_argnums=0, out_shardings=self.replicated)
 
     def train(self, window: Window) -> Pending:
         arrays = self._window(window)
@@ -165,6 +157,7 @@ class JaxEngine:
         return losses, np.concatenate([check for _, check in results])
 
     def _evaluation_sums(self, params: Tree, buffers: Tree, batch: Tree) -> dict[str, Array]:
+        batch = self._seen(batch)
         logits, _ = self._apply(params, buffers, batch, train=False)
         values = self.functions.metrics(logits, batch)
         values["loss"] = self.functions.losses(logits, batch, self.job.recipe)
@@ -179,7 +172,12 @@ class JaxEngine:
 
     def probe(self, window: Window) -> dict[str, np.ndarray]:
         row = jax.tree.map(lambda a: a[0], self._window(window))
-        gradient = jax.value_and_grad(self._loss, has_aux=True)
+        gradient = jax.value_and_grad(
+            lambda params, buffers, batch, count: self._loss(
+                params, buffers, self._seen(batch), count
+            ),
+            has_aux=True,
+        )
         if self.job.variant["mode"] == "jit":
             gradient = jax.jit(gradient)
         (loss, (_, logits)), grads = gradient(
@@ -200,7 +198,7 @@ class JaxEngine:
             self.fetch(self.train(Window.blank(self.job)))
             seconds = time.perf_counter() - begin
             return Preparation(trace_seconds=0.0, compile_seconds=seconds, cache="none")
-        hits = _count_cache_hits()
+        hits = jax_runtime.count_cache_hits()
         arrays = self._window(Window.blank(self.job))
         trace = compilation = 0.0
         memory = {}
@@ -211,7 +209,7 @@ class JaxEngine:
             self.programs[count] = lowered.compile()
             trace += middle - begin
             compilation += time.perf_counter() - middle
-            memory = _planned_memory(self.programs[count])
+            memory = jax_runtime.planned_memory(self.programs[count])
         cache = "warm" if hits() >= len(self.programs) else "cold"
         return Preparation(
             trace_seconds=trace, compile_seconds=compilation, cache=cache, memory=memory
@@ -285,34 +283,16 @@ class JaxEngine:
         return int(np.max(multihost_utils.process_allgather(np.int32(value))))
 
     def facts(self) -> dict[str, Any]:
-        device = jax.devices()[0]
-        cuda = device.platform == "gpu"
         return {
-            "jax": jax.__version__,
-            "jaxlib": jax.lib.__version__,
-            "flax": flax.__version__,
-            "optax": optax.__version__,
-            "platform_version": device.client.platform_version if cuda else None,
-            "cudnn": wheels.version("cudnn") if cuda else None,
-            "nccl": wheels.version("nccl") if cuda else None,
-            "device": device.device_kind,
+            **jax_runtime.facts(),
             "devices": self.mesh.size,
-            "parameter_dtype": str(self.param_dtype),
-            "compute_dtype": str(self.compute_dtype),
-            "matmul_precision": jax.config.jax_default_matmul_precision,  # type: ignore[attr-defined]
-            "x64": jax.config.jax_enable_x64,  # type: ignore[attr-defined]
+            **types(self.job.variant["precision"]),
             "compiled": "step" if self.job.variant["mode"] == "jit" else "nothing",
             "evaluation": self.job.variant["mode"],
         }
 
     def memory(self) -> dict[str, int]:
-        statistics = jax.local_devices()[0].memory_stats()
-        if not statistics:
-            return {}
-        return {
-            "allocated": statistics["peak_bytes_in_use"],
-            "reserved": statistics.get("peak_pool_bytes", statistics["peak_bytes_in_use"]),
-        }
+        return jax_runtime.memory()
 
     def close(self) -> None:
         if self.topology.world_size > 1:
@@ -327,49 +307,3 @@ def _local(array: Array) -> np.ndarray:
         return np.array(array.addressable_data(0))
     parts = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
     return np.concatenate([np.array(part.data) for part in parts])
-
-
-def _optimizer(job: Job, names: naming.Names) -> optax.GradientTransformation:
-    """Return what turns gradients into updates, before they are scaled by the learning rate."""
-    settings = job.recipe["optimizer"]
-    parts = []
-    if settings["weight_decay"]:
-        parameters = job.workload.parameters(job.recipe["model"])
-        mask = unflatten_dict({names[p.name][0]: p.decay for p in parameters}, sep="/")["params"]
-        parts.append(optax.add_decayed_weights(settings["weight_decay"], mask))
-    if settings["momentum"]:
-        parts.append(optax.trace(settings["momentum"], nesterov=settings["nesterov"]))
-    return optax.chain(*parts) if parts else optax.identity()
-
-
-def _planned_memory(program: Any) -> dict[str, int]:
-    analysis = program.memory_analysis()
-    if analysis is None:
-        return {}
-    return {
-        "arguments": analysis.argument_size_in_bytes,
-        "outputs": analysis.output_size_in_bytes,
-        "temporaries": analysis.temp_size_in_bytes,
-    }
-
-
-def _count_cache_hits() -> Callable[[], int]:
-    """Return a function that says how many programs came from the persistent cache since now."""
-    hits = 0
-
-    def listen(event: str, **_: Any) -> None:
-        nonlocal hits
-        hits += event == "/jax/compilation_cache/cache_hits"
-
-    jax.monitoring.register_event_listener(listen)
-    return lambda: hits
-
-
-def _join(topology: Topology) -> None:
-    """Start the distributed runtime: NCCL between GPUs, gloo between CPUs."""
-    if topology.rank == 0:
-        host, port = topology.host, rendezvous.free_port(topology.host)
-        rendezvous.publish(topology, port)
-    else:
-        host, port = rendezvous.find(topology)
-    jax.distributed.initialize(f"{host}:{port}", topology.world_size, topology.rank)

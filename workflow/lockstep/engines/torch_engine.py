@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from lockstep.datasets import checksum
-from lockstep.engines import rendezvous
+from lockstep.engines import rendezvous, torch_optimizer
 from lockstep.engines.contract import (
     COMPUTE_DTYPE,
     PARAMETER_DTYPE,
@@ -24,8 +24,10 @@ from lockstep.engines.contract import (
     Preparation,
     Topology,
     Window,
+    types,
 )
-from lockstep.workloads import naming
+from lockstep.workloads import augmentation_torch, naming
+from lockstep.workloads.augmentation import Kind
 from lockstep.workloads.weights import State
 
 Pending = list[tuple[Tensor, Tensor]]
@@ -66,7 +68,7 @@ class TorchEngine:
         self.format = FORMATS[job.variant["memory_format"]]
         name = f"lockstep.workloads.{job.workload.name}.torch_model"
         self.functions = importlib.import_module(name)
-        if self.topology.world_size > 1:
+        if self.topology.world_size > 1 and not torch.distributed.is_initialized():
             _join(self.topology, self.device)
         self._build()
 
@@ -82,14 +84,17 @@ class TorchEngine:
         naming.check(self.names, shapes, {n: tuple(t.shape) for n, t in self.tensors.items()})
         self.parameters = {p.name: self.tensors[self.names[p.name][0]] for p in parameters}
         self.buffers = {b.name: self.tensors[self.names[b.name][0]] for b in buffers}
-        self.optimizer = _optimizer(self.job, self.parameters)
+        self.optimizer = torch_optimizer.make(self.job, self.parameters)
         self.model = module
         if self.topology.world_size > 1:
             self.model = DistributedDataParallel(module, broadcast_buffers=False)
         self._step_loss = self._loss
         if self.job.variant["mode"] == "compile":
             self._step_loss = torch.compile(self._loss, dynamic=False)
-        pixels = int(np.prod(self.job.workload.example_shape))
+        self.kind = Kind.of(
+            self.job.recipe["augment"], self.job.stored_shape, self.job.example_shape
+        )
+        pixels = int(np.prod(self.job.example_shape))
         first = self.topology.rank * self.job.local_batch
         slots = checksum.slot_coefficients(self.job.recipe["global_batch"])
         self.slots = self._put(slots[first : first + self.job.local_batch].astype(np.int64))
@@ -97,6 +102,11 @@ class TorchEngine:
         self.filling = checksum.padding(pixels)
 
     # One step --------------------------------------------------------------------------------
+
+    def _seen(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return a batch with its images as the model is shown them."""
+        images = augmentation_torch.apply(batch["images"], batch.get("crops"), self.kind)
+        return {**batch, "images": images}
 
     def _logits(self, model: torch.nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         images = self.functions.inputs(batch, self.param_dtype).contiguous(
@@ -112,6 +122,7 @@ class TorchEngine:
 
     def _loss(self, batch: Mapping[str, Tensor], count: Tensor) -> tuple[Tensor, Tensor]:
         """Return this rank's share of the global mean loss, and of the batch's checksum."""
+        batch = self._seen(batch)
         logits = self._logits(self.model, batch)
         losses = self.functions.losses(logits, batch, self.job.recipe)
         return (losses * batch["mask"]).sum() / count, self._checksum(batch)
@@ -152,10 +163,11 @@ class TorchEngine:
 
     def evaluate(self, batches: Iterable[Mapping[str, np.ndarray]]) -> dict[str, float]:
         totals: dict[str, Tensor] = {}
+        self._share_buffers()
         self.module.eval()
         with torch.no_grad():
             for arrays in batches:
-                batch = {name: self._put(array) for name, array in arrays.items()}
+                batch = self._seen({name: self._put(array) for name, array in arrays.items()})
                 logits = self._logits(self.module, batch)
                 values = self.functions.metrics(logits, batch)
                 values["loss"] = self.functions.losses(logits, batch, self.job.recipe)
@@ -171,7 +183,8 @@ class TorchEngine:
     def probe(self, window: Window) -> dict[str, np.ndarray]:
         row = {name: self._put(array[0]) for name, array in window.batch.items()}
         with torch.no_grad():
-            logits = self._logits(self.module, row)
+            buffers = [buffer.clone() for buffer in self.buffers.values()]
+            logits = self._logits(self.module, self._seen(row))
         loss, _ = self._backward(row, torch.tensor(window.counts[0], dtype=self.param_dtype))
         # None is a parameter that the loss does not reach; the ladder shall name it.
         gradients = {
@@ -179,6 +192,9 @@ class TorchEngine:
             for name, p in self.parameters.items()
         }
         neutral = self._to_neutral(gradients)
+        with torch.no_grad():
+            for buffer, before in zip(self.buffers.values(), buffers):
+                buffer.copy_(before)
         self.optimizer.zero_grad(set_to_none=True)
         return {
             "logits": _numpy(logits.float() if logits.dtype is torch.bfloat16 else logits),
@@ -213,7 +229,14 @@ class TorchEngine:
             for name, buffer in self.buffers.items():
                 buffer.copy_(buffers[name])
 
+    def _share_buffers(self) -> None:
+        """Give every rank rank 0's buffers: there is one set of running statistics."""
+        if self.topology.world_size > 1:
+            for buffer in self.buffers.values():
+                torch.distributed.broadcast(buffer, 0)
+
     def state(self) -> dict[str, np.ndarray]:
+        self._share_buffers()
         parameters = {n: _numpy(p) for n, p in self.parameters.items()}
         momenta = {}
         for name, parameter in self.parameters.items():
@@ -262,8 +285,7 @@ class TorchEngine:
             "nccl": ".".join(map(str, torch.cuda.nccl.version())) if cuda else None,
             "device": torch.cuda.get_device_name(self.device) if cuda else "cpu",
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-            "parameter_dtype": str(self.param_dtype).removeprefix("torch."),
-            "compute_dtype": str(self.compute_dtype).removeprefix("torch."),
+            **types(self.job.variant["precision"]),
             "matmul_float32": torch.backends.cuda.matmul.fp32_precision,
             "convolution_float32": torch.backends.cudnn.conv.fp32_precision,  # type: ignore[attr-defined]
             "deterministic": torch.are_deterministic_algorithms_enabled(),
@@ -288,25 +310,6 @@ class TorchEngine:
 
 def _numpy(tensor: Tensor) -> np.ndarray:
     return np.array(tensor.detach().cpu().contiguous().numpy())
-
-
-def _optimizer(job: Job, parameters: Mapping[str, Tensor]) -> torch.optim.Optimizer:
-    settings = job.recipe["optimizer"]
-    decays = {p.name: p.decay for p in job.workload.parameters(job.recipe["model"])}
-    groups = [
-        {
-            "params": [tensor for name, tensor in parameters.items() if decays[name] == decayed],
-            "weight_decay": settings["weight_decay"] if decayed else 0.0,
-        }
-        for decayed in (True, False)
-    ]
-    return torch.optim.SGD(
-        [group for group in groups if group["params"]],
-        lr=settings["learning_rate"],
-        momentum=settings["momentum"],
-        nesterov=settings["nesterov"],
-        dampening=0.0,
-    )
 
 
 def _join(topology: Topology, device: torch.device) -> None:

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from lockstep import engines, files, workloads
-from lockstep.datasets.reader import Reader
+from lockstep.datasets.reader import Reader, read_manifest
 from lockstep.engines.contract import Engine, Job, Topology
-from lockstep.training.feed import SharedFeed, evaluation_batches
+from lockstep.training.feed import SharedFeed, check, evaluation_batches
 from lockstep.workloads import weights
 
 WINDOW = 25  # steps between two fences of a trace
@@ -57,6 +57,7 @@ def trace(
         output: file to write; None on ranks that write nothing.
         topology: of this process; a single one if None.
     """
+    described = read_manifest(manifest)
     reader, test = Reader(manifest, "train"), Reader(manifest, "test")
     state = weights.load(initial)
     arrays: dict[str, np.ndarray] = {}
@@ -72,9 +73,11 @@ def trace(
             recipe=recipe,
             variant={**variant, "precision": real, "steps_per_dispatch": 1},
             window_steps=WINDOW,
+            stored=reader.example_shape,
             topology=topology or Topology(),
             caches=caches.resolve(),
         )
+        check(job, described)
         engine = engines.start(job)
         start = weights.perturbed(state, seed) if precision == "twin" else state
         total = steps if precision == "float64" else float32_steps

@@ -136,6 +136,9 @@ def _resolve_workload(where: str, name: str, entry: dict[str, Any]) -> dict[str,
     spec = workloads.spec(kind, where=f"{where}.workload" if "workload" in entry else where)
     overrides = {k: v for k, v in entry.items() if k not in ("workload", "dataset")}
     resolved = recipe.override(spec.recipe, overrides, where=where)
+    problem = spec.check(resolved)
+    if problem:
+        raise UserError(f"{where}: {problem}")
     return {"workload": kind, "dataset": entry["dataset"], **resolved}
 
 

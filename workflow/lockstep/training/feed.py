@@ -8,7 +8,9 @@ import numpy as np
 from lockstep.datasets.order import Order, in_turn
 from lockstep.datasets.reader import Reader
 from lockstep.engines.contract import Job, Window
+from lockstep.errors import UserError
 from lockstep.training.schedule import learning_rates
+from lockstep.workloads import augmentation
 
 
 class Feed(Protocol):
@@ -27,6 +29,25 @@ def total_steps(recipe: Mapping[str, Any], steps_per_epoch: int) -> int:
     """Return how many steps a run makes: all its epochs, or `max_steps` if that is fewer."""
     steps = recipe["epochs"] * steps_per_epoch
     return min(steps, recipe["max_steps"]) if recipe["max_steps"] else steps
+
+
+def check(job: Job, manifest: Mapping[str, Any]) -> None:
+    """Check that a dataset is one that the job's model can learn from.
+
+    Raises:
+        UserError: its images are too small or of other channels, or it has too many classes.
+    """
+    dataset, name = manifest["name"], job.workload.name
+    augmentation.check(
+        f"{name} on dataset {dataset}", job.recipe["augment"], job.stored_shape, job.example_shape
+    )
+    classes, outputs = manifest.get("classes"), job.workload.classes(job.recipe["model"])
+    # JAX clamps a label that is out of range, PyTorch raises: neither may ever see one.
+    if classes is not None and outputs is not None and len(classes) > outputs:
+        raise UserError(
+            f"{name} on dataset {dataset}: {len(classes)} classes, but the model tells {outputs} "
+            "apart; set its model.classes or choose another dataset"
+        )
 
 
 class SharedFeed:
@@ -49,15 +70,31 @@ class SharedFeed:
         indices = np.stack([indices[start : start + local] for indices, _ in planned])
         images, labels = self.reader.take(indices)
         mask = (start + np.arange(local) < counts[:, None]).astype(np.float32)
+        batch = {"images": images, "labels": labels, "mask": mask}
+        if self.job.recipe["augment"]["name"] != "none":
+            batch["crops"] = self._crops(first, steps, indices)
         rates = learning_rates(
             self.job.recipe, self.steps_per_epoch, self.total_steps, first, self._room
         )
         return Window(
             steps=steps,
-            batch={"images": images, "labels": labels, "mask": mask},
+            batch=batch,
             counts=counts,
             learning_rates=rates,
         )
+
+    def _crops(self, first: int, steps: int, indices: np.ndarray) -> np.ndarray:
+        job, rows = self.job, []
+        for k, examples in enumerate(indices):
+            epoch = (first + min(k, steps - 1)) // self.steps_per_epoch
+            crops = augmentation.crops(
+                augmentation.Kind.of(job.recipe["augment"], job.stored_shape, job.example_shape),
+                self.reader.examples,
+                self.order.seed,
+                epoch,
+            )
+            rows.append(crops[examples])
+        return np.stack(rows)
 
     def close(self) -> None:
         """Nothing to let go of: the map goes with its process."""

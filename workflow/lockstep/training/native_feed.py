@@ -14,6 +14,7 @@ import numpy as np
 from lockstep.datasets import keys
 from lockstep.datasets.reader import Examples
 from lockstep.engines.contract import Job, Part, Window
+from lockstep.errors import UserError
 from lockstep.training.feed import total_steps
 from lockstep.training.schedule import learning_rates
 
@@ -22,6 +23,11 @@ class NativeFeed:
     """Windows of a framework's own loader; see `lockstep.training.feed.Feed`."""
 
     def __init__(self, job: Job, manifest: Path, seed: int) -> None:
+        if job.recipe["augment"]["name"] != "none":
+            raise UserError(
+                f"input: native cannot give augmentation {job.recipe['augment']['name']!r}, whose "
+                "parameters belong to the shared order; set augment: {name: none} or input: shared"
+            )
         self.job = job
         self.seed = seed
         self.source = Examples(manifest)
@@ -38,7 +44,7 @@ class NativeFeed:
         """Return a window; rows beyond its steps are empty and never trained."""
         room, local = self.job.window_steps, self.job.local_batch
         batch: dict[str, np.ndarray] = {
-            "images": np.zeros((room, local, *self.job.workload.example_shape), np.uint8),
+            "images": np.zeros((room, local, *self.job.stored_shape), np.uint8),
             "labels": np.zeros((room, local), np.int32),
             "mask": np.zeros((room, local), np.float32),
         }

@@ -20,7 +20,7 @@ from lockstep.engines.contract import Engine, Job, Preparation
 from lockstep.errors import UserError
 from lockstep.training import checkpoint, loop, records
 from lockstep.training.clock import Clock
-from lockstep.training.feed import Feed, SharedFeed, evaluation_batches, total_steps
+from lockstep.training.feed import Feed, SharedFeed, check, evaluation_batches, total_steps
 from lockstep.training.interruption import (
     FAILED_RUN,
     INTERRUPTED,
@@ -41,6 +41,8 @@ def main(spec_path: Path) -> int:
     interruption = Interruption(here.deadline)
     spec = RunSpec.load(spec_path)
 
+    manifest = read_manifest(Path(spec.dataset))
+
     from lockstep import engines  # here, so that its import is timed
 
     job = Job(
@@ -48,9 +50,11 @@ def main(spec_path: Path) -> int:
         recipe=spec.recipe,
         variant=spec.settings,
         window_steps=spec.window_steps,
+        stored=tuple(manifest["example_shape"]),
         topology=here.topology,
         caches=Path(spec.caches).resolve(),
     )
+    check(job, manifest)
     engine = engines.start(job)
     imported = time.time()
     try:

@@ -9,7 +9,7 @@ A workload is a folder with three files:
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -49,20 +49,28 @@ class Workload:
 
     Attributes:
         recipe: its hyperparameters (`lockstep.workloads.recipe`).
-        example_shape: of one stored example, uint8, such as ``(28, 28, 1)`` (height, width,
-            channels).
+        example_shape: from the recipe's `model` to the shape of an example as the model takes it,
+            such as ``(28, 28, 1)`` (height, width, channels), uint8. A stored example may be
+            higher and wider: augmentation, or a crop of its centre, brings it to this shape.
         parameters: from the recipe's `model` to all parameters, in a fixed order.
         buffers: likewise, to all buffers.
         forward_flops: from the recipe's `model` to floating-point operations of one example's
             forward pass, a multiplication and an addition counted as two.
         metric: the metric that evaluation reports beside the loss.
+        classes: from the recipe's `model` to how many classes it tells apart, if it does.
+        small: changes of the recipe that make a preset for a test on a CPU: few layers, few
+            channels, small images.
+        check: says what is wrong with a complete recipe, or None.
     """
 
     name: str
     summary: str
     recipe: dict[str, Any]
-    example_shape: tuple[int, ...]
+    example_shape: Callable[[Mapping[str, Any]], tuple[int, ...]]
     parameters: Callable[[Mapping[str, Any]], tuple[Parameter, ...]]
     forward_flops: Callable[[Mapping[str, Any]], int]
     buffers: Callable[[Mapping[str, Any]], tuple[Buffer, ...]] = lambda model: ()
     metric: str = "accuracy"
+    classes: Callable[[Mapping[str, Any]], int | None] = lambda model: None
+    small: Mapping[str, Any] = field(default_factory=dict)
+    check: Callable[[Mapping[str, Any]], str | None] = lambda recipe: None

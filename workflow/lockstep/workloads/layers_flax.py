@@ -70,6 +70,24 @@ def max_pool_2x2(x: Array, lowering: str) -> Array:
     return _max_pool(x).transpose(_TO_BATCH_MAJOR)
 
 
+def max_pool(x: Array, *, size: int, stride: int, padding: int, lowering: str) -> Array:
+    """Return the maximum of each square of NHWC images, padded alike on all sides.
+
+    Where several are largest the gradient goes to the first in row-major order, as in PyTorch.
+    """
+    around = ((padding, padding), (padding, padding))
+    if lowering == "native":
+        return nn.max_pool(x, (size, size), (stride, stride), around)
+    lowest = jnp.asarray(-jnp.inf, x.dtype)
+    x = x.transpose(_TO_BATCH_MINOR)
+    x = jnp.pad(x, ((0, 0), *around, (0, 0)), constant_values=lowest)
+    taps = _patches(x, (size, size), stride)
+    taps = taps.reshape(size * size, *taps.shape[2:])
+    winner = lax.stop_gradient(taps).argmax(0)
+    chosen = [jnp.where(winner == k, tap, jnp.zeros_like(tap)) for k, tap in enumerate(taps)]
+    return functools.reduce(jnp.add, chosen).transpose(_TO_BATCH_MAJOR)
+
+
 def _native(x: Array, kernel: Array, bias: Array | None, stride: int, padding: int) -> Array:
     y = lax.conv_general_dilated(
         x,

@@ -17,16 +17,27 @@ RECIPE: dict[str, Any] = {
         "learning_rate": 0.1,  # at the peak of the schedule
         "momentum": 0.0,
         "nesterov": False,
-        "weight_decay": 0.0,  # L2, added to the gradient; only where a parameter's `decay` says so
+        "weight_decay": 0.0,  # only where a parameter's `decay` says so
+        "decay": "coupled",  # to the gradient, before momentum (L2); or decoupled: to the update
     },
     "schedule": {"name": "constant", "warmup_epochs": 0.0},
     "label_smoothing": 0.0,
+    "augment": {  # of training examples (lockstep.workloads.augmentation)
+        "name": "none",
+        "padding": 4,  # crop_flip: black pixels around the image before it is cropped
+        "smallest_area": 0.08,  # resized_crop: share of the image that a crop has at least
+    },
     "target": {"metric": "accuracy", "value": 0.9},  # for time to target
     "model": {},  # what the model itself understands
 }
 """Every key of a recipe, with the value it has unless a workload or a study says otherwise."""
 
-CHOICES = {"optimizer.name": ("sgd",), "schedule.name": ("constant", "cosine")}
+CHOICES = {
+    "optimizer.name": ("sgd",),
+    "optimizer.decay": ("coupled", "decoupled"),
+    "schedule.name": ("constant", "cosine"),
+    "augment.name": ("none", "crop_flip", "resized_crop"),
+}
 POSITIVE = ("epochs", "global_batch", "evaluation_batch", "optimizer.learning_rate")
 
 

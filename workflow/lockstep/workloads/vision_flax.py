@@ -36,3 +36,14 @@ def cross_entropy(logits: Array, labels: Array, label_smoothing: float) -> Array
 def accuracy(logits: Array, labels: Array) -> Array:
     """Return whether each example's largest logit is its label's, as 0 or 1, ``(B,)``."""
     return (logits.argmax(axis=-1) == labels).astype(jnp.float32)
+
+
+def top_k(logits: Array, labels: Array, k: int) -> Array:
+    """Return whether each example's label is among its `k` largest logits, ``(B,)``.
+
+    Of equal logits the first counts as the larger one, as for `argmax`.
+    """
+    own = jnp.take_along_axis(logits, labels[:, None], axis=1)
+    earlier = jnp.arange(logits.shape[1]) < labels[:, None]
+    ahead = (logits > own) | ((logits == own) & earlier)
+    return (ahead.sum(axis=1) < k).astype(jnp.float32)

@@ -35,3 +35,14 @@ def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float) -> Ten
 def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
     """Return whether each example's largest logit is its label's, as 0 or 1, ``(B,)``."""
     return (logits.argmax(dim=1) == labels).to(torch.float32)
+
+
+def top_k(logits: Tensor, labels: Tensor, k: int) -> Tensor:
+    """Return whether each example's label is among its `k` largest logits, ``(B,)``.
+
+    Of equal logits the first counts as the larger one, as for `argmax`.
+    """
+    own = logits.gather(1, labels.long()[:, None])
+    earlier = torch.arange(logits.shape[1], device=logits.device) < labels[:, None]
+    ahead = (logits > own) | ((logits == own) & earlier)
+    return (ahead.sum(dim=1) < k).to(torch.float32)

@@ -56,7 +56,8 @@ WORKLOAD = Workload(
         optimizer={"learning_rate": 0.001, "momentum": 0.9},
         target={"metric": "accuracy", "value": 0.97},
     ),
-    example_shape=(28, 28, 1),
+    example_shape=lambda model: (28, 28, 1),
     parameters=parameters,
     forward_flops=forward_flops,
+    classes=lambda model: CLASSES,
 )

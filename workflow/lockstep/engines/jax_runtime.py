@@ -1,0 +1,102 @@
+"""JAX itself: how it is set up for a job, how processes join, what it tells of its programs."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax
+import jax
+import optax
+
+from lockstep.engines import rendezvous, wheels
+from lockstep.engines.contract import Job, Topology
+from lockstep.errors import UserError
+
+MATMUL = {"float64": "highest", "float32": "highest", "tf32": "tensorfloat32", "bfloat16": None}
+
+
+def configure(job: Job) -> None:
+    """Set up JAX for a job, before anything is computed.
+
+    Raises:
+        UserError: there are not the devices that the job asks for.
+    """
+    jax.config.update("jax_enable_x64", job.variant["precision"] == "float64")
+    jax.config.update("jax_default_matmul_precision", MATMUL[job.variant["precision"]])
+    if job.caches is not None:
+        jax.config.update("jax_compilation_cache_dir", str(job.caches / "xla"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    if job.topology.local_devices > 1:
+        jax.config.update("jax_num_cpu_devices", job.topology.local_devices)
+    if job.topology.world_size > 1 and not jax.distributed.is_initialized():
+        _join(job.topology)
+    # A single process takes its share; several must not see each other's.
+    spare = jax.device_count() - job.topology.devices
+    if spare < 0 or (spare and job.topology.world_size > 1):
+        raise UserError(
+            f"the run asks for {job.topology.devices} devices over {job.topology.world_size} "
+            f"processes, JAX sees {jax.device_count()}"
+        )
+
+
+def _join(topology: Topology) -> None:
+    """Start the distributed runtime: NCCL between GPUs, gloo between CPUs."""
+    if topology.rank == 0:
+        host, port = topology.host, rendezvous.free_port(topology.host)
+        rendezvous.publish(topology, port)
+    else:
+        host, port = rendezvous.find(topology)
+    jax.distributed.initialize(f"{host}:{port}", topology.world_size, topology.rank)
+
+
+def facts() -> dict[str, Any]:
+    """Return versions, devices and settings as JAX has resolved them."""
+    device = jax.devices()[0]
+    cuda = device.platform == "gpu"
+    return {
+        "jax": jax.__version__,
+        "jaxlib": jax.lib.__version__,
+        "flax": flax.__version__,
+        "optax": optax.__version__,
+        "platform_version": device.client.platform_version if cuda else None,
+        "cudnn": wheels.version("cudnn") if cuda else None,
+        "nccl": wheels.version("nccl") if cuda else None,
+        "device": device.device_kind,
+        "matmul_precision": jax.config.jax_default_matmul_precision,  # type: ignore[attr-defined]
+        "x64": jax.config.jax_enable_x64,  # type: ignore[attr-defined]
+    }
+
+
+def memory() -> dict[str, int]:
+    """Return peak device memory in bytes, where the device counts it."""
+    statistics = jax.local_devices()[0].memory_stats()
+    if not statistics:
+        return {}
+    return {
+        "allocated": statistics["peak_bytes_in_use"],
+        "reserved": statistics.get("peak_pool_bytes", statistics["peak_bytes_in_use"]),
+    }
+
+
+def planned_memory(program: Any) -> dict[str, int]:
+    """Return what a compiled program will need, in bytes, where XLA tells."""
+    analysis = program.memory_analysis()
+    if analysis is None:
+        return {}
+    return {
+        "arguments": analysis.argument_size_in_bytes,
+        "outputs": analysis.output_size_in_bytes,
+        "temporaries": analysis.temp_size_in_bytes,
+    }
+
+
+def count_cache_hits() -> Callable[[], int]:
+    """Return a function that says how many programs came from the persistent cache since now."""
+    hits = 0
+
+    def listen(event: str, **_: Any) -> None:
+        nonlocal hits
+        hits += event == "/jax/compilation_cache/cache_hits"
+
+    jax.monitoring.register_event_listener(listen)
+    return lambda: hits

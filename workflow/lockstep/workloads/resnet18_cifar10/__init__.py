@@ -1,0 +1,1 @@
+"""The residual network that CIFAR-10 is most often trained with."""

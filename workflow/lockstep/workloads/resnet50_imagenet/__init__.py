@@ -1,0 +1,1 @@
+"""The residual network that accelerators are most often compared by."""
