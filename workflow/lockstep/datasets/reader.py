@@ -12,7 +12,8 @@ import h5py
 import numpy as np
 
 from lockstep import files
-from lockstep.datasets import prepare, shards
+from lockstep.datasets import shards
+from lockstep.datasets.manifest import read as read_manifest
 from lockstep.errors import UserError
 
 VERIFY_AT_START = 1 << 30  # bytes; a second or so
@@ -166,15 +167,3 @@ def _mapped(path: Path, dataset: h5py.Dataset) -> np.ndarray:
         raise ValueError(f"{dataset.name} is not contiguous")
     mapped = np.memmap(path, dataset.dtype, "r", offset, dataset.shape)
     return mapped.view(np.ndarray)  # np.take on a plain array skips the subclass's overhead
-
-
-def read_manifest(path: Path) -> dict:
-    """Read a dataset's manifest.
-
-    Raises:
-        UserError: it is missing, not JSON or of another schema.
-    """
-    manifest = files.read_json(path)
-    if not isinstance(manifest, dict) or manifest.get("schema") != prepare.SCHEMA:
-        raise UserError(f"{path}: not a {prepare.SCHEMA} manifest; remove its folder")
-    return manifest

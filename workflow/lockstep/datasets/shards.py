@@ -5,6 +5,8 @@ The file is plain HDF5 (`h5dump` and h5py read it). Datasets:
 `images`      uint8 ``(N, height, width, channels)``
 `labels`      int32 ``(N,)``
 `checksums/images`, `checksums/labels`   uint32 ``(blocks,)``: CRC-32 of each block of rows
+`originals/name`, `originals/sha256`     of the file that each example was made of, where the
+                                         source has one file an example
 
 Root attributes: `schema`, `split`, `source`, `origin`, `licence`, `classes` and `options` (JSON),
 `content` (sha256 of the arrays' bytes, images then labels) and `block_rows`. Everything that the
@@ -27,7 +29,13 @@ PAGE = 4096
 BLOCK_BYTES = 1 << 20
 
 
-def write(path: Path, images: np.ndarray, labels: np.ndarray, about: Mapping[str, Any]) -> str:
+def write(
+    path: Path,
+    images: np.ndarray,
+    labels: np.ndarray,
+    about: Mapping[str, Any],
+    extra: Mapping[str, np.ndarray] | None = None,
+) -> str:
     """Write a shard.
 
     Args:
@@ -35,6 +43,7 @@ def write(path: Path, images: np.ndarray, labels: np.ndarray, about: Mapping[str
         images: uint8 ``(N, height, width, channels)``.
         labels: integers ``(N,)``.
         about: root attributes besides those this function makes; lists and maps become JSON.
+        extra: further datasets by name, not part of the content.
 
     Returns:
         The sha256 (hex) of the content.
@@ -60,6 +69,8 @@ def write(path: Path, images: np.ndarray, labels: np.ndarray, about: Mapping[str
             shard.create_dataset(
                 f"checksums/{name}", data=block_checksums(array, block_rows), track_times=False
             )
+        for name, array in (extra or {}).items():
+            shard.create_dataset(name, data=array, track_times=False)
         attributes = {**about, "schema": SCHEMA, "content": content.hexdigest()}
         for key in sorted(attributes):
             value = attributes[key]
