@@ -44,6 +44,8 @@ rule preprocess:
         STUDY.root / "logs" / "preprocess" / "{folder}.log",
     params:
         name=lambda wildcards: DATASETS[wildcards.folder],
+    # What SLURM gives it; a process a core is started wherever it runs.
+    threads: STUDY.config["threads"]
     message:
         "Preprocess {params.name}"
     shell:

@@ -85,14 +85,13 @@ def make(piece: Piece) -> Result:
     Raises:
         UserError: the disk is full.
     """
-    stamp = _stamp(piece)
-    kept = _kept(piece, stamp)
+    kept = _kept(piece)
     if kept:
         return kept
     files.remove(piece.note)
     for left_behind in piece.shard.parent.glob(f".{piece.shard.name}.*.tmp"):
         files.remove(left_behind)
-    result, images, labels, extra = _decoded(piece)
+    result, images, labels, extra, stamp = _decoded(piece)
     if result.lost or (result.bad and not piece.skip) or not len(images):
         return result
     with files.atomic(piece.shard) as temporary:
@@ -110,36 +109,40 @@ def make(piece: Piece) -> Result:
     return result
 
 
-def _decoded(piece: Piece) -> tuple[Result, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """Decode all; the arrays hold those that could be, in order."""
+def _decoded(piece: Piece) -> tuple[Result, np.ndarray, np.ndarray, dict[str, np.ndarray], str]:
+    """Decode all; the arrays hold those that could be, in order, and the last is the stamp."""
     decode = sources.load(piece.source).decode
-    result, done = Result(), 0
+    result, done, stamp = Result(), 0, _stamp(piece)
     images = np.empty((len(piece.originals), *piece.example_shape), np.uint8)
-    hashes = np.empty((len(piece.originals), 32), np.uint8)
-    labels, names = [], []
+    labels, names, hashes = [], [], []
     for original in piece.originals:
         try:
-            content = (piece.raw / original.name).read_bytes()
+            with open(f"{piece.raw}/{original.name}", "rb", buffering=0) as stream:
+                stamp.update(_state(original, os.fstat(stream.fileno())))
+                content = stream.read()
         except OSError as error:
             result.lost += 1
             result.told.append(f"{original.name} {_why(error)}")
             continue
         try:
-            image, notes = decode(content, piece.options)
+            images[done], notes = decode(content, piece.options)
         except Undecodable as error:
             result.bad += 1
             result.told.append(f"{original.name} {error}")
             continue
-        images[done] = image
-        hashes[done] = np.frombuffer(hashlib.sha256(content).digest(), np.uint8)
+        hashes.append(hashlib.sha256(content).digest())
         names.append(os.fsencode(original.name))
         labels.append(original.label)
-        result.counts.update(notes)
+        if notes:
+            result.counts.update(notes)
         done += 1
     result.labels.update(labels)
     result.told = result.told[:TOLD]
-    extra = {"originals/name": np.array(names, "S"), "originals/sha256": hashes[:done]}
-    return result, images[:done], np.array(labels, "<i4"), extra
+    extra = {
+        "originals/name": np.array(names, "S"),
+        "originals/sha256": np.frombuffer(b"".join(hashes), np.uint8).reshape(done, 32),
+    }
+    return result, images[:done], np.array(labels, "<i4"), extra, stamp.hexdigest()
 
 
 def _why(error: OSError) -> str:
@@ -148,24 +151,29 @@ def _why(error: OSError) -> str:
     return f"cannot be read ({error.strerror})"
 
 
-def _stamp(piece: Piece) -> str:
-    """Return a hash of what the shard is made of, without reading it: names, sizes and times."""
-    total = hashlib.sha256(files.canonical_json([piece.about, piece.example_shape, piece.skip]))
-    for original in piece.originals:
-        try:
-            status = (piece.raw / original.name).stat()
-            state = [status.st_size, status.st_mtime_ns]
-        except OSError:
-            state = []
-        total.update(files.canonical_json([*original, *state]))
-    return total.hexdigest()
+def _stamp(piece: Piece) -> Any:
+    """Begin the hash of what a shard is made of; the state of each original follows."""
+    about = [piece.about, piece.example_shape, piece.skip]
+    return hashlib.sha256(files.canonical_json(about))
 
 
-def _kept(piece: Piece, stamp: str) -> Result | None:
+def _state(original: Original, status: os.stat_result) -> bytes:
+    state = f"{original.name}\0{original.label}\0{status.st_size}\0{status.st_mtime_ns}\0"
+    return os.fsencode(state)
+
+
+def _kept(piece: Piece) -> Result | None:
+    """Return what is known of a finished shard, if nothing that it was made of has changed."""
     if not piece.note.is_file() or not piece.shard.is_file():
         return None
     known = files.read_json(piece.note)
-    if known["stamp"] != stamp or piece.shard.stat().st_size != known["entry"]["bytes"]:
+    stamp = _stamp(piece)
+    try:
+        for original in piece.originals:
+            stamp.update(_state(original, (piece.raw / original.name).stat()))
+    except OSError:
+        return None  # decoding says which
+    if known["stamp"] != stamp.hexdigest() or piece.shard.stat().st_size != known["entry"]["bytes"]:
         return None
     return Result(
         entry=known["entry"],

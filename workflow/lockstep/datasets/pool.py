@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -44,6 +45,7 @@ def _end_with_parent() -> None:
 
     Workers wait on a queue whose other end they hold themselves: they would wait forever.
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C goes to all processes
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -27,6 +27,8 @@ SCHEMA = "lockstep-shard/1"
 ARRAYS = ("images", "labels")
 PAGE = 4096
 BLOCK_BYTES = 1 << 20
+OWN_BLOCK = 1 << 16
+"""Bytes from which a row is a block by itself: reading one must not mean to read its neighbours."""
 
 
 def write(
@@ -52,7 +54,8 @@ def write(
         "images": np.ascontiguousarray(images, np.uint8),
         "labels": np.ascontiguousarray(labels, "<i4"),
     }
-    block_rows = max(1, BLOCK_BYTES // max(1, arrays["images"][:1].nbytes))
+    row = max(1, arrays["images"][:1].nbytes)
+    block_rows = 1 if row >= OWN_BLOCK else BLOCK_BYTES // row
     content = hashlib.sha256()
     with h5py.File(
         path,
