@@ -66,8 +66,8 @@ def _split(folder: Path, seen: dict[Inode, Path]) -> Split:
     empty = [name for name, found in classes.items() if not found]
     if empty:
         raise UserError(
-            f"{folder}: {_some(empty, 'class is', 'classes are')} empty; remove the folder from "
-            "all splits or put its images there"
+            f"{folder}: {_some(empty, 'class is empty', 'classes are empty')}; remove the folder "
+            "from all splits or put its images there"
         )
     return Split(classes=classes, passed_over=passed_over)
 

@@ -24,9 +24,9 @@ warnings.filterwarnings("ignore", module="PIL")
 def square(content: bytes, size: int) -> tuple[np.ndarray, list[str]]:
     """Decode an image, bring its shorter side to `size` and cut out the centre.
 
-    Both at once: the largest centred square is resampled with Pillow's antialiased bilinear
-    filter. Grey becomes three equal channels, CMYK is converted by Pillow's formula, transparency
-    is dropped. Embedded colour profiles and EXIF orientation are not applied.
+    Both at once, with Pillow's antialiased bilinear filter: only the centred square is computed, at
+    its exact scale. Grey becomes three equal channels, CMYK is converted by Pillow's formula,
+    transparency is dropped. Embedded colour profiles and EXIF orientation are not applied.
 
     Returns:
         uint8 ``(size, size, 3)``, and what was done that is worth counting.

@@ -15,6 +15,8 @@ HDF5 library would choose by time or version is fixed, so equal input gives equa
 
 import hashlib
 import json
+import os
+import re
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,7 +51,27 @@ def write(
 
     Returns:
         The sha256 (hex) of the content.
+
+    Raises:
+        OSError: with its number, such as that of a full disk.
     """
+    try:
+        return _write(path, images, labels, about, extra or {})
+    except RuntimeError as error:
+        # So h5py says what goes wrong while a file is closed.
+        number = re.search(r"errno = (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+
+
+def _write(
+    path: Path,
+    images: np.ndarray,
+    labels: np.ndarray,
+    about: Mapping[str, Any],
+    extra: Mapping[str, np.ndarray],
+) -> str:
     arrays = {
         "images": np.ascontiguousarray(images, np.uint8),
         "labels": np.ascontiguousarray(labels, "<i4"),
@@ -72,7 +94,7 @@ def write(
             shard.create_dataset(
                 f"checksums/{name}", data=block_checksums(array, block_rows), track_times=False
             )
-        for name, array in (extra or {}).items():
+        for name, array in extra.items():
             shard.create_dataset(name, data=array, track_times=False)
         attributes = {**about, "schema": SCHEMA, "content": content.hexdigest()}
         for key in sorted(attributes):

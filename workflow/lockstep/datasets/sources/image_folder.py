@@ -115,6 +115,9 @@ def _chosen(there: list[str], wanted: int | list[str] | None) -> list[str]:
 
 
 def _limit(limit: Any, split: str) -> int | None:
+    if isinstance(limit, Mapping) and not limit.keys() <= {"train", "test"}:
+        unknown = sorted(limit.keys() - {"train", "test"})[0]
+        raise UserError(f"option limit names {unknown!r}; {nearest(unknown, ('train', 'test'))}")
     value = limit.get(split) if isinstance(limit, Mapping) else limit
     if value is not None:
         _whole("limit", value)
