@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from lockstep import files
-from lockstep.datasets import prepare, shards
+from lockstep.datasets import manifest, shards
 from lockstep.datasets.sources import digits
 
 Split = tuple[np.ndarray, np.ndarray]
@@ -23,29 +22,14 @@ def write(folder: Path, splits: Mapping[str, Split]) -> Path:
         Its manifest.
     """
     folder.mkdir(parents=True)
-    entries: dict[str, dict[str, Any]] = {}
+    entries: dict[str, list[manifest.Entry]] = {}
     for split, (images, labels) in splits.items():
         path = folder / f"{split}-00000.h5"
         content = shards.write(path, images, labels, {"split": split})
-        shard = {
-            "file": path.name,
-            "examples": len(images),
-            "bytes": path.stat().st_size,
-            "content": content,
-            "sha256": files.sha256_file(path),
-        }
-        entries[split] = {"examples": len(images), "shards": [shard]}
+        entries[split] = [manifest.entry(path, len(images), content)]
     about = {"name": "benchmark", "source": "benchmark", "origin": "made up", "licence": "none"}
-    identity = files.digest([entry["shards"][0]["content"] for entry in entries.values()])
-    manifest = {
-        **about,
-        "schema": prepare.SCHEMA,
-        "identity": identity,
-        "content": identity,
-        "example_shape": list(images.shape[1:]),
-        "splits": entries,
-    }
-    files.write_json(folder / "manifest.json", manifest)
+    made = manifest.make({**about, "example_shape": list(images.shape[1:])}, entries)
+    files.write_json(folder / "manifest.json", {**made, "identity": made["content"]})
     return folder / "manifest.json"
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lockstep import files
-from lockstep.datasets import prepare, reader, shards
+from lockstep.datasets import manifest, reader, shards
 from lockstep.datasets.reader import Reader
 from lockstep.errors import UserError
 
@@ -119,15 +119,9 @@ def test_several_shards_read_as_one(tmp_path: Path) -> None:
     for number, part in enumerate(np.split(np.arange(25), [10, 11])):
         path = tmp_path / f"train-{number:05d}.h5"
         content = shards.write(path, images[part], labels[part], {})
-        size = path.stat().st_size
-        entry = {"file": path.name, "examples": len(part), "bytes": size, "content": content}
-        entries.append(entry | {"sha256": files.sha256_file(path)})
-    manifest = {
-        "schema": prepare.SCHEMA,
-        "example_shape": [4, 4, 3],
-        "splits": {"train": {"examples": 25, "shards": entries}},
-    }
-    files.write_json(tmp_path / "manifest.json", manifest)
+        entries.append(manifest.entry(path, len(part), content))
+    made = manifest.make({"example_shape": [4, 4, 3]}, {"train": entries})
+    files.write_json(tmp_path / "manifest.json", made)
     indices = random.permutation(25).reshape(5, 5)
     taken = Reader(tmp_path / "manifest.json", "train").take(indices)
     np.testing.assert_array_equal(taken[0], images[indices])

@@ -73,7 +73,12 @@ def _parser() -> argparse.ArgumentParser:
         ("download", download, "download a dataset's raw files"),
         ("preprocess", preprocess, "bring a dataset into shards"),
     ):
-        add(name, command, summary).add_argument("--dataset", required=True)
+        sub = add(name, command, summary)
+        sub.add_argument("--dataset", required=True)
+    sub.add_argument("--workers", type=_count, help="processes; as many as there are cores")
+    sub.add_argument(
+        "--part", type=_part, default=(1, 1), metavar="I/N", help="make one N-th of the shards"
+    )
     sub = add("weights", weights, "make initial weights")
     sub.add_argument("--workload", required=True)
     sub.add_argument("--seed", type=int, required=True)
@@ -140,8 +145,25 @@ def preprocess(options: argparse.Namespace) -> int:
         study.dataset_identity(name),
         study.raw_folder(name),
         study.dataset_folder(name),
+        workers=options.workers,
+        part=options.part,
     )
     return 0
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def _part(text: str) -> tuple[int, int]:
+    """Read ``2/4``: the second of four parts."""
+    number, _, count = text.partition("/")
+    part = (_count(number), _count(count))
+    if part[0] > part[1]:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {part[1]} parts")
+    return part
 
 
 def weights(options: argparse.Namespace) -> int:

@@ -42,6 +42,8 @@ rule preprocess:
         STUDY.data / "datasets" / "{folder}" / "manifest.json",
     log:
         STUDY.root / "logs" / "preprocess" / "{folder}.log",
+    # What SLURM gives it; a process a core is started wherever it runs.
+    threads: STUDY.config["threads"]
     params:
         name=lambda wildcards: DATASETS[wildcards.folder],
     message:

@@ -6,8 +6,6 @@ as a big-endian 32-bit integer, then the values. http://yann.lecun.com/exdb/mnis
 
 import gzip
 import hashlib
-import shutil
-import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lockstep import files
+from lockstep.datasets import download
 from lockstep.errors import UserError
 
 SPLITS = {"train": "train", "test": "t10k"}
@@ -31,18 +29,7 @@ def fetch(dataset: Any, raw: Path) -> None:
     Raises:
         UserError: no mirror gave a file with the right checksum.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            dataset(folder, download=True)
-        except (RuntimeError, OSError) as error:
-            raise UserError(
-                f"{dataset.__name__} could not be downloaded ({error}); put its four IDX files "
-                f"into a folder and name it as `raw` in the config's datasets"
-            ) from error
-        with files.atomic(raw) as temporary:
-            temporary.mkdir()
-            for path in sorted(Path(folder).rglob("*.gz")):
-                shutil.copy(path, temporary / path.name)
+    download.fetch(dataset, raw, "*.gz", "its four IDX files")
 
 
 def read(raw: Path, checksums: Mapping[str, str]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:

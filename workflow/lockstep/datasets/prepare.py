@@ -1,19 +1,28 @@
 """From a source's raw files to a dataset's folder: shards and a manifest, all or nothing."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from lockstep import files
-from lockstep.datasets import shards, sources
+from lockstep.datasets import manifest, sharded, shards, sources
 from lockstep.errors import UserError
 
-SCHEMA = "lockstep-dataset/1"
 
-
-def prepare(name: str, entry: Mapping[str, Any], identity: str, raw: Path, folder: Path) -> None:
+def prepare(
+    name: str,
+    entry: Mapping[str, Any],
+    identity: str,
+    raw: Path,
+    folder: Path,
+    *,
+    workers: int | None = None,
+    part: tuple[int, int] = (1, 1),
+) -> None:
     """Preprocess a dataset.
 
     Args:
@@ -22,50 +31,57 @@ def prepare(name: str, entry: Mapping[str, Any], identity: str, raw: Path, folde
         identity: hash of what determines the dataset, for the manifest.
         raw: folder with the source's raw files.
         folder: folder to make; it appears when it is complete.
+        workers: processes for a source of many files; what this process may use if None.
+        part: ``(i, n)`` makes the i-th n-th of the shards of a source of many files alone.
 
     Raises:
         UserError: raw files are missing, damaged or contradictory.
     """
     source = sources.load(entry["source"])
-    splits: dict[str, Any] = {}
+    named = {"name": name, "identity": identity, "source": entry["source"]}
+    options = dict(entry["options"])
+    if not hasattr(source, "survey"):
+        if part == (1, 1):
+            _whole(source, named, options, raw, folder)
+        return
+    survey = source.survey(raw, options)
+    about = {
+        **named,
+        "origin": survey.origin,
+        "licence": survey.licence,
+        "classes": list(survey.classes),
+        "options": options,
+        "tools": dict(survey.tools),
+    }
+    workers = workers or len(os.sched_getaffinity(0))
+    sharded.prepare(about, survey, raw, folder, workers=workers, part=part)
+
+
+def _whole(
+    source: ModuleType,
+    named: Mapping[str, Any],
+    options: Mapping[str, Any],
+    raw: Path,
+    folder: Path,
+) -> None:
+    """Preprocess a source that yields whole splits: a shard each."""
+    splits: dict[str, list[manifest.Entry]] = {}
+    said = {
+        "origin": source.ORIGIN,
+        "licence": source.LICENCE,
+        "classes": list(source.CLASSES),
+        "options": options,
+    }
     with files.atomic(folder) as temporary:
         temporary.mkdir()
-        for split, images, labels in source.read(raw, entry["options"]):
-            _check(f"{name}: {split}", images, labels, source.CLASSES)
-            about = {
-                "split": split,
-                "source": entry["source"],
-                "origin": source.ORIGIN,
-                "licence": source.LICENCE,
-                "classes": list(source.CLASSES),
-                "options": dict(entry["options"]),
-            }
+        for split, images, labels in source.read(raw, options):
+            _check(f"{named['name']}: {split}", images, labels, source.CLASSES)
             path = temporary / f"{split}-00000.h5"
+            about = {"split": split, "source": named["source"], **said}
             content = shards.write(path, images, labels, about)
-            shard = {
-                "file": path.name,
-                "examples": len(images),
-                "bytes": path.stat().st_size,
-                "content": content,
-                "sha256": files.sha256_file(path),
-            }
-            splits[split] = {"examples": len(images), "shards": [shard]}
-        manifest = {
-            "schema": SCHEMA,
-            "name": name,
-            "identity": identity,
-            "content": files.digest(
-                {split: [s["content"] for s in value["shards"]] for split, value in splits.items()}
-            ),
-            "source": entry["source"],
-            "origin": source.ORIGIN,
-            "licence": source.LICENCE,
-            "classes": list(source.CLASSES),
-            "options": dict(entry["options"]),
-            "example_shape": list(images.shape[1:]),
-            "splits": splits,
-        }
-        files.write_json(temporary / "manifest.json", manifest)
+            splits[split] = [manifest.entry(path, len(images), content)]
+        about = {**named, **said, "example_shape": list(images.shape[1:])}
+        files.write_json(temporary / "manifest.json", manifest.make(about, splits))
 
 
 def _check(where: str, images: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> None:

@@ -1,10 +1,13 @@
 """Reads a preprocessed split by index, as fast as memory: no HDF5 call in the hot path.
 
 A contiguous HDF5 dataset is an array at an offset of a file. The file is mapped, rows are gathered
-with `np.take`, and the page cache holds the data once for all processes of a machine. Small splits
-are verified whole at the start, by their sha256; of others each block of rows before its first use.
+with `np.take`, and the page cache holds the data once for all processes of a machine. Of a split of
+many shards a batch has rows in most of them: they are copied one by one. Small splits are verified
+whole at the start, by their sha256; of others each block of rows before its first use.
 """
 
+import mmap
+import resource
 import zlib
 from pathlib import Path
 
@@ -12,7 +15,8 @@ import h5py
 import numpy as np
 
 from lockstep import files
-from lockstep.datasets import prepare, shards
+from lockstep.datasets import shards
+from lockstep.datasets.manifest import read as read_manifest
 from lockstep.errors import UserError
 
 VERIFY_AT_START = 1 << 30  # bytes; a second or so
@@ -36,13 +40,19 @@ class Reader:
         if split not in manifest["splits"]:
             raise UserError(f"{manifest_path}: has no split {split!r}")
         entries = manifest["splits"][split]["shards"]
+        _allow_files(len(entries))
         self.shards = [_Shard(manifest_path.parent / entry["file"], entry) for entry in entries]
         self.examples: int = manifest["splits"][split]["examples"]
         self.example_shape = tuple(manifest["example_shape"])
         self._starts = np.cumsum([0] + [entry["examples"] for entry in entries])
+        self._block_rows = np.array([shard.block_rows for shard in self.shards])
+        self._first_blocks = np.cumsum([0] + [shard.blocks for shard in self.shards])
+        self._verified = np.zeros(self._first_blocks[-1], bool)
+        self._sound = False  # whether all blocks are verified
         if sum(entry["bytes"] for entry in entries) <= VERIFY_AT_START:
             for shard in self.shards:
                 shard.verify_whole()
+            self._sound = True
 
     def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Gather examples.
@@ -58,16 +68,43 @@ class Reader:
             UserError: a block that holds one of the examples is damaged.
         """
         if len(self.shards) == 1:
+            if not self._sound:
+                self._verify(np.zeros(indices.size, np.int64), indices.reshape(-1))
             return self.shards[0].take(indices)
-        images = np.empty((*indices.shape, *self.example_shape), np.uint8)
-        labels = np.empty(indices.shape, np.int32)
-        owner = np.searchsorted(self._starts, indices, side="right") - 1
-        for number in np.unique(owner):
-            mine = owner == number
-            images[mine], labels[mine] = self.shards[number].take(
-                indices[mine] - self._starts[number]
-            )
-        return images, labels
+        flat = indices.reshape(-1)
+        owners = np.searchsorted(self._starts, flat, side="right") - 1
+        rows = flat - self._starts[owners]
+        if not self._sound:
+            self._verify(owners, rows)
+        images = np.empty((len(flat), *self.example_shape), np.uint8)
+        labels = np.empty(len(flat), np.int32)
+        arrays = [shard.arrays for shard in self.shards]
+        for slot, (owner, row) in enumerate(zip(owners.tolist(), rows.tolist())):
+            shard = arrays[owner]
+            images[slot] = shard["images"][row]
+            labels[slot] = shard["labels"][row]
+        shape = indices.shape
+        return images.reshape(*shape, *self.example_shape), labels.reshape(shape)
+
+    def _verify(self, owners: np.ndarray, rows: np.ndarray) -> None:
+        """Verify the blocks of these rows of shards, each once."""
+        blocks = rows // self._block_rows[owners]
+        known = self._first_blocks[owners] + blocks
+        for new in np.flatnonzero(~self._verified[known]):
+            if not self._verified[known[new]]:
+                self.shards[owners[new]].verify(int(blocks[new]))
+                self._verified[known[new]] = True
+        self._sound = bool(self._verified.all())
+
+
+def _allow_files(count: int) -> None:
+    """Allow this process to map so many files: each keeps one open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = soft + count
+    if hard != resource.RLIM_INFINITY:
+        needed = min(needed, hard)
+    if count > soft // 2 and needed > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 class Examples:
@@ -109,7 +146,8 @@ class _Shard:
         try:
             with h5py.File(path, "r") as shard:
                 self.block_rows = int(shard.attrs["block_rows"])
-                self.arrays = {name: _mapped(path, shard[name]) for name in shards.ARRAYS}
+                content = _mapped(path)
+                self.arrays = {name: _array(content, shard[name]) for name in shards.ARRAYS}
                 self.checksums = {name: shard[f"checksums/{name}"][()] for name in shards.ARRAYS}
                 sound = (shard.attrs["schema"], shard.attrs["content"]) == (
                     shards.SCHEMA,
@@ -122,14 +160,9 @@ class _Shard:
         if not sound:
             raise UserError(f"{path}: is not the shard that its manifest describes")
         self.sha256 = entry["sha256"]
-        self.verified = np.zeros(len(self.checksums["images"]), bool)
-        self.sound = False  # whether all blocks are verified
+        self.blocks = len(self.checksums["images"])
 
     def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        if not self.sound:
-            blocks = np.unique(indices // self.block_rows)
-            for block in blocks[~self.verified[blocks]]:
-                self.verify(int(block))
         # mode="clip" skips a bounds check and a second buffer; indices are made by Order.
         return (
             self.arrays["images"].take(indices, axis=0, mode="clip"),
@@ -138,14 +171,12 @@ class _Shard:
 
     def verify_whole(self) -> None:
         if files.sha256_file(self.path) != self.sha256:
-            for block in range(len(self.verified)):
+            for block in range(self.blocks):
                 self.verify(block)  # names the block
             raise UserError(
                 f"{self.path}: damaged outside its examples, its sha256 is not the manifest's; "
                 "remove its folder to have it made again"
             )
-        self.verified[:] = True
-        self.sound = True
 
     def verify(self, block: int) -> None:
         rows = slice(block * self.block_rows, (block + 1) * self.block_rows)
@@ -156,25 +187,15 @@ class _Shard:
                     f"{min(rows.stop, len(array)) - 1}) is damaged; remove the shard's folder to "
                     "have it made again"
                 )
-        self.verified[block] = True
-        self.sound = bool(self.verified.all())
 
 
-def _mapped(path: Path, dataset: h5py.Dataset) -> np.ndarray:
+def _mapped(path: Path) -> mmap.mmap:
+    with open(path, "rb") as stream:
+        return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _array(content: mmap.mmap, dataset: h5py.Dataset) -> np.ndarray:
     offset = dataset.id.get_offset()
     if offset is None:
         raise ValueError(f"{dataset.name} is not contiguous")
-    mapped = np.memmap(path, dataset.dtype, "r", offset, dataset.shape)
-    return mapped.view(np.ndarray)  # np.take on a plain array skips the subclass's overhead
-
-
-def read_manifest(path: Path) -> dict:
-    """Read a dataset's manifest.
-
-    Raises:
-        UserError: it is missing, not JSON or of another schema.
-    """
-    manifest = files.read_json(path)
-    if not isinstance(manifest, dict) or manifest.get("schema") != prepare.SCHEMA:
-        raise UserError(f"{path}: not a {prepare.SCHEMA} manifest; remove its folder")
-    return manifest
+    return np.frombuffer(content, dataset.dtype, dataset.size, offset).reshape(dataset.shape)

@@ -5,6 +5,8 @@ The file is plain HDF5 (`h5dump` and h5py read it). Datasets:
 `images`      uint8 ``(N, height, width, channels)``
 `labels`      int32 ``(N,)``
 `checksums/images`, `checksums/labels`   uint32 ``(blocks,)``: CRC-32 of each block of rows
+`originals/name`, `originals/sha256`     of the file that each example was made of, where the
+                                         source has one file an example
 
 Root attributes: `schema`, `split`, `source`, `origin`, `licence`, `classes` and `options` (JSON),
 `content` (sha256 of the arrays' bytes, images then labels) and `block_rows`. Everything that the
@@ -13,6 +15,8 @@ HDF5 library would choose by time or version is fixed, so equal input gives equa
 
 import hashlib
 import json
+import os
+import re
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,9 +29,17 @@ SCHEMA = "lockstep-shard/1"
 ARRAYS = ("images", "labels")
 PAGE = 4096
 BLOCK_BYTES = 1 << 20
+OWN_BLOCK = 1 << 16
+"""Bytes from which a row is a block by itself: reading one must not mean to read its neighbours."""
 
 
-def write(path: Path, images: np.ndarray, labels: np.ndarray, about: Mapping[str, Any]) -> str:
+def write(
+    path: Path,
+    images: np.ndarray,
+    labels: np.ndarray,
+    about: Mapping[str, Any],
+    extra: Mapping[str, np.ndarray] | None = None,
+) -> str:
     """Write a shard.
 
     Args:
@@ -35,15 +47,37 @@ def write(path: Path, images: np.ndarray, labels: np.ndarray, about: Mapping[str
         images: uint8 ``(N, height, width, channels)``.
         labels: integers ``(N,)``.
         about: root attributes besides those this function makes; lists and maps become JSON.
+        extra: further datasets by name, not part of the content.
 
     Returns:
         The sha256 (hex) of the content.
+
+    Raises:
+        OSError: with its number, such as that of a full disk.
     """
+    try:
+        return _write(path, images, labels, about, extra or {})
+    except RuntimeError as error:
+        # So h5py says what goes wrong while a file is closed.
+        number = re.search(r"errno = (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+
+
+def _write(
+    path: Path,
+    images: np.ndarray,
+    labels: np.ndarray,
+    about: Mapping[str, Any],
+    extra: Mapping[str, np.ndarray],
+) -> str:
     arrays = {
         "images": np.ascontiguousarray(images, np.uint8),
         "labels": np.ascontiguousarray(labels, "<i4"),
     }
-    block_rows = max(1, BLOCK_BYTES // max(1, arrays["images"][:1].nbytes))
+    row = max(1, arrays["images"][:1].nbytes)
+    block_rows = 1 if row >= OWN_BLOCK else BLOCK_BYTES // row
     content = hashlib.sha256()
     with h5py.File(
         path,
@@ -60,6 +94,8 @@ def write(path: Path, images: np.ndarray, labels: np.ndarray, about: Mapping[str
             shard.create_dataset(
                 f"checksums/{name}", data=block_checksums(array, block_rows), track_times=False
             )
+        for name, array in extra.items():
+            shard.create_dataset(name, data=array, track_times=False)
         attributes = {**about, "schema": SCHEMA, "content": content.hexdigest()}
         for key in sorted(attributes):
             value = attributes[key]

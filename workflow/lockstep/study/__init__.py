@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lockstep import code, files
+from lockstep.datasets import sources
 from lockstep.errors import UserError, nearest
 from lockstep.images import study_image
 from lockstep.study.run import Block, Run, Scale
@@ -194,10 +195,12 @@ class Study:
         """Hash of what determines a preprocessed dataset: source, options and code.
 
         The raw files are not part of it: a source knows their checksums, or hashes them into
-        the manifest.
+        the shards. Where it knows none, their folder is: two such datasets may have one name.
         """
         entry = self.config["datasets"][name]
-        return files.digest([entry["source"], entry["options"], dataset_code(entry["source"])])
+        staged = [] if sources.downloads(entry["source"]) else [entry["raw"]]
+        determined_by = [entry["source"], entry["options"], dataset_code(entry["source"])]
+        return files.digest([*determined_by, *filter(None, staged)])
 
     def block_parameters(self, block: str) -> dict[str, Any]:
         """What a block's runs depend on besides files: Snakemake reruns it when this changes."""

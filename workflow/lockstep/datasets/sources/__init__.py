@@ -1,13 +1,24 @@
 """Where examples come from: one module a source, found by its name.
 
-A source module has
+A source module may have
+
+`fetch(raw)`          download the raw files into the folder `raw` (absent if nothing is needed),
+
+and has, if a split fits into memory,
 
 `LICENCE`, `ORIGIN`   strings that go into every shard,
 `CLASSES`             names of the classes, in the order of the labels,
-`fetch(raw)`          download the raw files into the folder `raw` (absent if nothing is needed),
 `read(raw, options)`  yield `(split, images, labels)`, images uint8
                       ``(N, height, width, channels)``, labels integers ``(N,)``; checks the raw
-                      files and raises UserError.
+                      files and raises UserError;
+
+or, if it has one file an example,
+
+`survey(raw, options)`      return a `Survey`: which files there are, with their labels; raises
+                            UserError,
+`decode(content, options)`  return the image, uint8 ``(height, width, channels)``, that a file's
+                            bytes hold, and a list of what was done to it that is worth counting;
+                            raises `Undecodable`. Processes do it in parallel, shard by shard.
 """
 
 import importlib

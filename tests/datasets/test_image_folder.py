@@ -1,0 +1,302 @@
+"""Images in folders: what becomes an example, what is counted, and what is refused by name."""
+
+import tarfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from lockstep import files
+from lockstep.datasets import prepare, sharded
+from lockstep.datasets.reader import Reader
+from lockstep.datasets.sources import image_folder
+from lockstep.errors import UserError
+from tests.conftest import staged
+from tests.datasets import pictures
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    return pictures.folder(tmp_path / "raw")
+
+
+def make(raw: Path, **options: object) -> Path:
+    """Preprocess; returns the manifest."""
+    entry = {"source": "image_folder", "options": {"size": 16, **options}}
+    prepare.prepare("animals", entry, "id", raw, raw.parent / "made", workers=1)
+    return raw.parent / "made" / "manifest.json"
+
+
+def test_examples_are_in_the_order_of_classes_and_names(raw: Path) -> None:
+    manifest = files.read_json(make(raw))
+    assert manifest["classes"] == ["ant", "bee", "cat"]
+    assert manifest["example_shape"] == [16, 16, 3]
+    assert manifest["tools"]["Pillow"] == Image.__version__
+    _, labels = Reader(raw.parent / "made" / "manifest.json", "train").take(np.arange(12))
+    assert labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+
+
+def test_an_image_is_brought_to_size_and_cut_out_at_the_centre(tmp_path: Path) -> None:
+    raw = pictures.folder(tmp_path / "raw", size=(64, 32))
+    images, _ = Reader(make(raw), "train").take(np.array([5]))
+    small = Image.open(raw / "train/bee/0001.jpg").resize((32, 16), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(images[0], np.asarray(small)[:, 8:24])
+
+
+def test_an_image_of_the_stored_size_is_kept_as_it_decodes(tmp_path: Path) -> None:
+    raw = pictures.folder(tmp_path / "raw", size=(16, 16))
+    images, _ = Reader(make(raw), "test").take(np.array([3]))
+    np.testing.assert_array_equal(images[0], np.asarray(Image.open(raw / "test/bee/0001.jpg")))
+
+
+def test_the_names_and_hashes_of_the_originals_are_kept(raw: Path) -> None:
+    with h5py.File(make(raw).parent / "train-00000.h5") as shard:
+        names = [name.decode() for name in shard["originals/name"][()]]
+        assert names[4] == "train/bee/0000.jpg"
+        for name, digest in zip(names, shard["originals/sha256"][()]):
+            assert files.sha256_file(raw / name) == bytes(digest).hex()
+
+
+@pytest.mark.parametrize("name", ["val", "validation"])
+def test_the_test_split_may_have_another_name(raw: Path, name: str) -> None:
+    (raw / "test").rename(raw / name)
+    assert files.read_json(make(raw))["splits"]["test"]["examples"] == 6
+
+
+def test_splits_may_be_named(raw: Path) -> None:
+    (raw / "train").rename(raw / "learn")
+    (raw / "test").rename(raw / "deep")
+    manifest = files.read_json(make(raw, splits={"train": "learn", "test": "deep"}))
+    assert manifest["splits"]["train"]["examples"] == 12
+
+
+def test_limits_take_the_first_and_count_the_rest(raw: Path) -> None:
+    manifest = files.read_json(make(raw, classes=2, limit={"train": 3}))
+    assert manifest["classes"] == ["ant", "bee"]
+    assert manifest["splits"]["train"]["examples"] == 6
+    assert manifest["splits"]["test"]["examples"] == 4
+    assert manifest["passed_over"] == {"beyond the limits": 8}
+
+
+def test_classes_may_be_named(raw: Path) -> None:
+    assert files.read_json(make(raw, classes=["cat", "ant"]))["classes"] == ["ant", "cat"]
+
+
+def test_every_conversion_is_counted(raw: Path, capsys: pytest.CaptureFixture) -> None:
+    image = pictures.pixels(99, 40, 30)
+    ant = raw / "train/ant"
+    (ant / "0000.jpg").write_bytes(pictures.jpeg(image, "L"))
+    (ant / "0001.jpg").write_bytes(pictures.jpeg(image, "CMYK"))
+    (ant / "0002.jpg").write_bytes(pictures.jpeg(image, "RGBA", "PNG"))  # as in ImageNet
+    (ant / "0003.jpg").write_bytes(pictures.jpeg(image[:12, :14]))
+    manifest = make(raw)
+    counts = files.read_json(manifest)["splits"]["train"]["counts"]
+    assert counts == {"CMYK": 1, "PNG": 1, "enlarged": 1, "grayscale": 1, "transparent": 1}
+    images, _ = Reader(manifest, "train").take(np.arange(4))
+    assert (images[0] == images[0, :, :, :1]).all(), "three equal channels"
+    expected = Image.fromarray(image).resize((16, 16), box=(5, 0, 35, 30))
+    assert abs(images[1].astype(int) - np.asarray(expected)).mean() < 12, "CMYK is not inverted"
+    np.testing.assert_array_equal(
+        images[2],
+        Image.fromarray(image).resize((16, 16), Image.Resampling.BILINEAR, (5, 0, 35, 30)),
+    )
+    assert "animals: train: 1 CMYK" in capsys.readouterr().err
+
+
+DAMAGE = {
+    "cut": (lambda content: content[:-100], "image file is truncated"),
+    "cut in its header": (lambda content: content[:300], "Truncated File Read"),
+    "empty": (lambda content: b"", "is neither JPEG nor PNG"),
+    "text": (lambda content: b"not an image", "is neither JPEG nor PNG"),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_file_that_cannot_be_decoded_is_refused_by_name(raw: Path, how: str) -> None:
+    path = raw / "train/bee/0001.jpg"
+    change, why = DAMAGE[how]
+    path.write_bytes(change(path.read_bytes()))
+    message = rf"1 files cannot be decoded \(train/bee/0001.jpg .*{why}"
+    with pytest.raises(UserError, match=message):
+        make(raw)
+    assert not (raw.parent / "made").exists()
+
+
+def test_of_many_bad_files_some_are_named_and_all_are_counted(raw: Path) -> None:
+    for path in (raw / "train").rglob("*.jpg"):
+        path.write_bytes(b"bad")
+    with pytest.raises(UserError, match=r"12 files cannot be decoded \(train/ant/0000.jpg .*; …\)"):
+        make(raw, shard=3)
+
+
+def test_bad_files_are_left_out_and_counted_if_one_says_so(
+    raw: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (raw / "train/bee/0001.jpg").write_bytes(b"bad")
+    manifest = make(raw, corrupt="skip", shard=6)
+    content = files.read_json(manifest)
+    assert content["splits"]["train"]["counts"] == {"skipped": 1}
+    assert content["splits"]["train"]["examples"] == 11
+    assert content["skipped"] == ["train/bee/0001.jpg is neither JPEG nor PNG"]
+    _, labels = Reader(manifest, "train").take(np.arange(11))
+    assert np.bincount(labels).tolist() == [4, 3, 4]
+    assert "train: 1 skipped" in capsys.readouterr().err
+
+
+def test_a_class_of_which_nothing_is_left_is_refused(raw: Path) -> None:
+    for path in (raw / "test/cat").iterdir():
+        path.write_bytes(b"bad")
+    with pytest.raises(UserError, match=r"test: 1 classes have no image that .* \(cat\)"):
+        make(raw, corrupt="skip")
+
+
+def test_a_file_that_vanishes_midway_is_named(raw: Path) -> None:
+    options = {"size": 16, "corrupt": "skip"}
+    survey = image_folder.survey(raw, options)
+    (raw / "train/ant/0001.jpg").unlink()
+    said = {"name": "animals", "identity": "id", "source": "image_folder", "options": options}
+    about = {**said, "origin": "", "licence": "", "classes": list(survey.classes), "tools": {}}
+    with pytest.raises(UserError, match="1 files could not be read .train/ant/0001.jpg was listed"):
+        sharded.prepare(about, survey, raw, raw.parent / "made", workers=1)
+    assert not (raw.parent / "made").exists()
+
+
+def test_a_link_to_nowhere_is_named(raw: Path) -> None:
+    (raw / "train/ant/0009.jpg").symlink_to("gone.jpg")
+    with pytest.raises(
+        UserError, match="1 files could not be read .*0009.jpg was listed and is not"
+    ):
+        make(raw, corrupt="skip")
+
+
+def test_what_is_no_class_and_hidden_files_are_counted(raw: Path) -> None:
+    (raw / "train/.DS_Store").touch()
+    (raw / "train/ant/._0000.jpg").touch()
+    (raw / "train/readme.txt").touch()
+    passed_over = files.read_json(make(raw))["passed_over"]
+    assert passed_over == {"hidden": 2, "beside the classes": 1}
+
+
+def test_files_are_found_behind_links(raw: Path) -> None:
+    """ImageNet is often a farm of links."""
+    (raw / "train/bee").rename(raw.parent / "elsewhere")
+    (raw / "train/bee").symlink_to(raw.parent / "elsewhere")
+    assert files.read_json(make(raw))["splits"]["train"]["examples"] == 12
+
+
+def duplicate_by_case(raw: Path) -> None:
+    for split in ("train", "test"):
+        (raw / split / "ANT").mkdir()
+        (raw / split / "ANT/1.jpg").write_bytes(b"")
+
+
+MISTAKES = {
+    "empty class": (
+        lambda raw: [path.unlink() for path in (raw / "train/bee").iterdir()],
+        r"train: 1 class is empty \(bee\); remove",
+    ),
+    "class missing from test": (
+        lambda raw: (
+            [path.unlink() for path in (raw / "test/cat").iterdir()] and (raw / "test/cat").rmdir()
+        ),
+        r"test: lacks 1 class \(cat\) of .*train",
+    ),
+    "class missing from train": (
+        lambda raw: (raw / "test/dog").mkdir() or (raw / "test/dog/1.jpg").touch(),
+        r"train: lacks 1 class \(dog\) of .*test",
+    ),
+    "duplicate by case": (duplicate_by_case, "'ANT' and 'ant' differ in case"),
+    "duplicate by link": (
+        lambda raw: (raw / "train/dog").symlink_to("cat"),
+        "train/dog: is the same folder as .*train/cat",
+    ),
+    "test is train": (
+        lambda raw: (raw / "test").rename(raw / "old") and (raw / "test").symlink_to("train"),
+        "test: is the same folder as .*train",
+    ),
+    "a test class is a training class": (
+        lambda raw: (
+            (raw / "test/ant").rename(raw / "old") and (raw / "test/ant").symlink_to("../train/ant")
+        ),
+        "test/ant: is the same folder as .*train/ant",
+    ),
+    "link to itself": (
+        lambda raw: (raw / "train/dog").symlink_to("dog"),
+        "train/dog: is a link that loops",
+    ),
+    "link upwards": (
+        lambda raw: (raw / "train/dog").symlink_to(".."),
+        "train/dog: is a link that loops, it leads back to .*raw",
+    ),
+    "folder in a class": (
+        lambda raw: (raw / "train/ant/more").mkdir(),
+        "ant/more: is a folder; a class's folder holds images alone",
+    ),
+    "no test split": (
+        lambda raw: (raw / "test").rename(raw / "testing"),
+        "test: no such folder for the split test; .* has testing, train",
+    ),
+    "no classes": (
+        lambda raw: (
+            [(raw / "test" / n).rename(raw / n) for n in pictures.CLASSES]
+            and (raw / "test/1.jpg").touch()
+        ),
+        "test: holds no class folders",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_folders_that_are_not_as_they_should_be_are_named(raw: Path, mistake: str) -> None:
+    spoil, message = MISTAKES[mistake]
+    spoil(raw)
+    with pytest.raises(UserError, match=message):
+        make(raw)
+    assert not (raw.parent / "made").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sise": 8}, "no option 'sise'; did you mean 'size'"),
+        ({"size": 0}, "option size is 0; it must be a whole number from 1"),
+        ({"shard": "many"}, "option shard is 'many'"),
+        ({"limit": {"train": -1}}, "option limit is -1"),
+        ({"limit": {"trian": 1}}, "option limit names 'trian'"),
+        ({"classes": 9}, "option classes is 9, but there are 3"),
+        ({"classes": ["bea"]}, "names 'bea'; did you mean 'bee'"),
+        ({"classes": []}, r"option classes is \[\]"),
+        ({"corrupt": "ignore"}, "must be refuse or skip"),
+        ({"splits": {"train": "a"}}, "must name the folders of train and test"),
+    ],
+)
+def test_options_are_checked(raw: Path, options: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make(raw, **options)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="raw: no such folder; name the one that holds the images"):
+        make(tmp_path / "raw")
+
+
+def test_the_real_cifar10_files(tmp_path: Path) -> None:
+    with tarfile.open(staged("cifar10") / "cifar10-jpeg.tar.gz") as archive:
+        some = [m for m in archive if m.isfile() and int(Path(m.name).stem) <= 100]
+        archive.extractall(tmp_path / "raw", some, filter="data")
+    manifest = make(tmp_path / "raw", size=32, limit={"train": 100, "test": 50})
+    content = files.read_json(manifest)
+    assert (content["splits"]["train"]["examples"], content["splits"]["test"]["examples"]) == (
+        1000,
+        500,
+    )
+    assert content["content"].startswith(CIFAR10_CONTENT)
+    images, labels = Reader(manifest, "train").take(np.array([300]))
+    assert labels == [3] and content["classes"][3] == "cat"
+    first = Image.open(tmp_path / "raw/train/cat/0000.jpg")
+    np.testing.assert_array_equal(images[0], np.asarray(first))
+
+
+CIFAR10_CONTENT = "9872b13f7882"

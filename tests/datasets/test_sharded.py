@@ -1,0 +1,206 @@
+"""Shards made by several processes, interrupted and gone on with, are the same bytes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lockstep.datasets import prepare, sharded
+from lockstep.datasets.reader import Reader
+from lockstep.errors import UserError
+from lockstep.study import Study, config
+from tests.conftest import DIGITS, environment, kill, lockstep, small_disk, wait_for
+from tests.datasets import pictures
+
+OPTIONS = {"size": 64, "shard": 7}
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """120 and 30 images: 18 and 5 shards."""
+    return pictures.folder(tmp_path_factory.mktemp("data") / "raw", 40, 10, size=(500, 375))
+
+
+def make(raw: Path, folder: Path, workers: int = 1, part: tuple[int, int] = (1, 1)) -> Path:
+    entry = {"source": "image_folder", "options": OPTIONS}
+    prepare.prepare("animals", entry, "id", raw, folder, workers=workers, part=part)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What one process makes at one go."""
+    return content(make(raw, tmp_path_factory.mktemp("alone") / "made"))
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def study_on(raw: Path, tmp_path: Path) -> Study:
+    """A study whose dataset is that folder, as the workflow writes it for the stages."""
+    animals = {"source": "image_folder", "raw": str(raw), "options": OPTIONS}
+    paths = {"results": str(tmp_path / "results"), "data": str(tmp_path / "data")}
+    study = Study(config.complete(DIGITS | {"datasets": {"digits": animals}, "paths": paths}))
+    study.write()
+    return study
+
+
+def started(study: Study) -> subprocess.Popen:
+    command = [sys.executable, "-m", "lockstep", "preprocess", "--study", str(study.path)]
+    return subprocess.Popen(
+        [*command, "--dataset", "digits", "--workers", "2"],
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def workers(process: subprocess.Popen) -> list[int]:
+    """The processes that it started to make shards."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(c) for c in children if b"spawn_main" in Path(f"/proc/{c}/cmdline").read_bytes()]
+
+
+def runs(number: int) -> bool:
+    """Whether a process is there and is more than its parent's memory of it."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_shards_have_a_fixed_number_of_examples(made: dict[str, bytes], raw: Path) -> None:
+    assert len([name for name in made if name.startswith("train-")]) == 18
+    assert len([name for name in made if name.startswith("test-")]) == 5
+    assert sharded.shard_examples((256, 256, 3)) == 1365
+    assert sharded.shard_examples((32, 32, 3)) == 8192
+
+
+def test_several_processes_make_the_same_bytes(
+    raw: Path, made: dict[str, bytes], tmp_path: Path
+) -> None:
+    assert content(make(raw, tmp_path / "made", workers=3)) == made
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+
+
+def test_what_is_killed_goes_on_and_makes_the_same_bytes(
+    raw: Path, made: dict[str, bytes], tmp_path: Path
+) -> None:
+    study = study_on(raw, tmp_path)
+    folder = study.dataset_folder("digits")
+    partial = folder.with_name(f".{folder.name}.partial")
+    finished: dict[str, int] = {}
+    for wanted in (4, 9):
+        process = started(study)
+        wait_for(lambda count=wanted: len(list(partial.glob("notes/*.json"))) >= count)
+        helpers = workers(process)
+        os.kill(process.pid, 9)  # it alone: they must notice
+        process.communicate(timeout=60)
+        wait_for(lambda those=helpers: not any(map(runs, those)), timeout=30)
+        assert not folder.exists()
+        for note in partial.glob("notes/*.json"):
+            path = partial / "shards" / f"{note.stem}.h5"
+            assert finished.setdefault(path.name, path.stat().st_ino) == path.stat().st_ino
+    done = lockstep("preprocess", "--study", study.path, "--dataset", "digits")
+    assert " were there" in done.stderr
+    # The study's identity stands in the manifest; all else is the same.
+    assert {name: text for name, text in content(folder).items() if name != "manifest.json"} == {
+        name: text for name, text in made.items() if name != "manifest.json"
+    }
+    assert all((folder / name).stat().st_ino == inode for name, inode in finished.items())
+    assert not partial.exists()
+
+
+def test_a_killed_group_of_processes_goes_on(
+    raw: Path, made: dict[str, bytes], tmp_path: Path
+) -> None:
+    study = study_on(raw, tmp_path)
+    folder = study.dataset_folder("digits")
+    process = started(study)
+    wait_for(lambda: list(folder.parent.glob(".*.partial/notes/*.json")))
+    assert kill(process) == -9
+    lockstep("preprocess", "--study", study.path, "--dataset", "digits", "--workers", "1")
+    assert sorted(content(folder)) == sorted(made)
+    assert Reader(study.dataset_manifest("digits"), "train").examples == 120
+
+
+def test_parts_made_apart_are_completed_together(
+    raw: Path, made: dict[str, bytes], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for part in ((3, 3), (1, 3), (2, 3)):
+        make(raw, tmp_path / "made", part=part)
+        assert not (tmp_path / "made").exists()
+    capsys.readouterr()
+    assert content(make(raw, tmp_path / "made")) == made
+    assert "150 of 150 images, 0 images/s, 150 were there" in capsys.readouterr().err
+
+
+def test_a_changed_original_changes_its_shard_alone(tmp_path: Path) -> None:
+    raw = pictures.folder(tmp_path / "raw", 14, 2)
+    make(raw, tmp_path / "made", part=(1, 2))  # train-00000, 2, 4 and test-00000
+    before = {p.name: p.stat().st_ino for p in tmp_path.glob(".made.partial/shards/*.h5")}
+    path = raw / "train/ant/0001.jpg"
+    path.write_bytes(pictures.jpeg(pictures.pixels(77, 90, 70)))
+    after = content(make(raw, tmp_path / "made"))
+    assert after == content(make(raw, tmp_path / "anew"))
+    same = {
+        name for name, inode in before.items() if (tmp_path / "made" / name).stat().st_ino == inode
+    }
+    assert set(before) - same == {"train-00000.h5"}
+
+
+def test_bad_files_do_not_undo_the_good_shards(tmp_path: Path) -> None:
+    raw = pictures.folder(tmp_path / "raw", 14, 2)
+    good = (raw / "train/cat/0000.jpg").read_bytes()
+    (raw / "train/cat/0000.jpg").write_bytes(good[:-100])
+    with pytest.raises(UserError, match="1 files cannot be decoded .*finished shards are kept"):
+        make(raw, tmp_path / "made", workers=2)
+    kept = {p.name: p.stat().st_ino for p in tmp_path.glob(".made.partial/shards/*.h5")}
+    assert len(kept) == 6, "all but the one of it"
+    (raw / "train/cat/0000.jpg").write_bytes(good)
+    make(raw, tmp_path / "made", workers=2)
+    assert all((tmp_path / "made" / name).stat().st_ino == inode for name, inode in kept.items())
+
+
+def test_a_full_disk_is_told_and_gone_on_from(
+    raw: Path, made: dict[str, bytes], tmp_path: Path
+) -> None:
+    with small_disk(tmp_path / "small", "1m") as small:
+        with pytest.raises(UserError, match="no space left on device; free some space"):
+            make(raw, small / "made", workers=2)
+        assert not list(small.glob(".made.partial/shards/*.tmp"))
+        assert list(small.glob(".made.partial/notes/*.json")), "what was finished is kept"
+        subprocess.run(["mount", "-o", "remount,size=20m", small], check=True)
+        assert content(make(raw, small / "made")) == made
+
+
+def test_a_worker_that_is_killed_is_told(raw: Path, tmp_path: Path) -> None:
+    study = study_on(raw, tmp_path)
+    process = started(study)
+    folder = study.dataset_folder("digits")
+    wait_for(lambda: list(folder.parent.glob(".*.partial/notes/*.json")))
+    os.kill(workers(process)[0], 9)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "lockstep: error: a process that preprocessed was killed" in said
+    assert "Traceback" not in said
+
+
+def test_a_batch_is_gathered_from_many_shards(raw: Path, made: dict, tmp_path: Path) -> None:
+    folder = make(raw, tmp_path / "made", workers=2)
+    reader = Reader(folder / "manifest.json", "train")
+    everything = [shard.arrays["images"] for shard in reader.shards]
+    indices = np.random.default_rng(0).permutation(120).reshape(10, 12)
+    images, labels = reader.take(indices)
+    np.testing.assert_array_equal(images, np.concatenate(everything)[indices])
+    assert (labels == indices // 40).all()
+
+
+def test_two_folders_of_one_name_are_two_datasets(raw: Path, tmp_path: Path) -> None:
+    one, two = study_on(raw, tmp_path), study_on(tmp_path / "other", tmp_path)
+    assert one.dataset_folder("digits") != two.dataset_folder("digits")

@@ -1,0 +1,185 @@
+"""One shard of a source of many files, made from its slice of the sorted list and nothing else.
+
+So any process on any node can make any shard, in any order. What a finished shard was made of is
+noted beside it (`stamp`); a shard whose note is as it would be now is kept.
+"""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lockstep import files
+from lockstep.datasets import manifest, shards, sources
+from lockstep.datasets.survey import Original, Undecodable
+
+TOLD = 5  # files that are named; the others are counted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """What one shard is made of.
+
+    Attributes:
+        name: of the shard, such as ``train-00003``.
+        originals: its examples in their order.
+        example_shape: of each image.
+        skip: whether files that cannot be decoded are left out.
+        about: the shard's root attributes.
+        raw: folder that the originals' names are relative to.
+        partial: folder with `shards` and `notes`.
+    """
+
+    name: str
+    source: str
+    options: Mapping[str, Any]
+    originals: tuple[Original, ...]
+    example_shape: tuple[int, ...]
+    skip: bool
+    about: Mapping[str, Any]
+    raw: Path
+    partial: Path
+
+    @property
+    def shard(self) -> Path:
+        """The file to make."""
+        return self.partial / "shards" / f"{self.name}.h5"
+
+    @property
+    def note(self) -> Path:
+        """What is known of it when it is finished."""
+        return self.partial / "notes" / f"{self.name}.json"
+
+
+@dataclass(kw_only=True)
+class Result:
+    """What became of a piece.
+
+    Attributes:
+        entry: the manifest's, None if originals were refused.
+        kept: whether the shard was there from an earlier start.
+        counts: conversions and the like, by kind.
+        labels: how many examples have each label.
+        bad: files that could not be decoded: how many.
+        lost: files that could not be read: how many.
+        told: the first few of both, with the reason.
+    """
+
+    entry: manifest.Entry | None = None
+    kept: bool = False
+    counts: Counter[str] = field(default_factory=Counter)
+    labels: Counter[int] = field(default_factory=Counter)
+    bad: int = 0
+    lost: int = 0
+    told: list[str] = field(default_factory=list)
+
+
+def make(piece: Piece) -> Result:
+    """Make a shard, or find that it is there.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    kept = _kept(piece)
+    if kept:
+        return kept
+    files.remove(piece.note)
+    for left_behind in piece.shard.parent.glob(f".{piece.shard.name}.*.tmp"):
+        files.remove(left_behind)
+    result, images, labels, extra, stamp = _decoded(piece)
+    if result.lost or (result.bad and not piece.skip) or not len(images):
+        return result
+    with files.atomic(piece.shard) as temporary:
+        content = shards.write(temporary, images, labels, piece.about, extra)
+    result.entry = manifest.entry(piece.shard, len(images), content)
+    known = {
+        "stamp": stamp,
+        "entry": result.entry,
+        "counts": result.counts,
+        "labels": sorted(result.labels.items()),
+        "bad": result.bad,
+        "told": result.told,
+    }
+    files.write_json(piece.note, known)
+    return result
+
+
+def _decoded(piece: Piece) -> tuple[Result, np.ndarray, np.ndarray, dict[str, np.ndarray], str]:
+    """Decode all; the arrays hold those that could be, in order, and the last is the stamp."""
+    decode = sources.load(piece.source).decode
+    result, done, stamp = Result(), 0, _stamp(piece)
+    images = np.empty((len(piece.originals), *piece.example_shape), np.uint8)
+    labels, names, hashes = [], [], []
+    for original in piece.originals:
+        try:
+            with open(f"{piece.raw}/{original.name}", "rb", buffering=0) as stream:
+                stamp.update(_state(original, os.fstat(stream.fileno())))
+                content = stream.read()
+        except OSError as error:
+            result.lost += 1
+            result.told.append(f"{original.name} {_why(error)}")
+            continue
+        try:
+            images[done], notes = decode(content, piece.options)
+        except Undecodable as error:
+            result.bad += 1
+            result.told.append(f"{original.name} {error}")
+            continue
+        hashes.append(hashlib.sha256(content).digest())
+        names.append(os.fsencode(original.name))
+        labels.append(original.label)
+        if notes:
+            result.counts.update(notes)
+        done += 1
+    result.labels.update(labels)
+    result.told = result.told[:TOLD]
+    extra = {
+        "originals/name": np.array(names, "S"),
+        "originals/sha256": np.frombuffer(b"".join(hashes), np.uint8).reshape(done, 32),
+    }
+    return result, images[:done], np.array(labels, "<i4"), extra, stamp.hexdigest()
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "was listed and is not there any more"
+    return f"cannot be read ({error.strerror})"
+
+
+def _stamp(piece: Piece) -> Any:
+    """Begin the hash of what a shard is made of; the state of each original follows."""
+    about = [piece.about, piece.example_shape, piece.skip]
+    return hashlib.sha256(files.canonical_json(about))
+
+
+def _state(original: Original, status: os.stat_result) -> bytes:
+    state = f"{original.name}\0{original.label}\0{status.st_size}\0{status.st_mtime_ns}\0"
+    return os.fsencode(state)
+
+
+def _kept(piece: Piece) -> Result | None:
+    """Return what is known of a finished shard, if nothing that it was made of has changed."""
+    if not piece.note.is_file() or not piece.shard.is_file():
+        return None
+    known = files.read_json(piece.note)
+    stamp = _stamp(piece)
+    try:
+        for original in piece.originals:
+            stamp.update(_state(original, (piece.raw / original.name).stat()))
+    except OSError:
+        return None  # decoding says which
+    if known["stamp"] != stamp.hexdigest() or piece.shard.stat().st_size != known["entry"]["bytes"]:
+        return None
+    return Result(
+        entry=known["entry"],
+        kept=True,
+        counts=Counter(known["counts"]),
+        labels=Counter(dict(known["labels"])),
+        bad=known["bad"],
+        told=known["told"],
+    )
