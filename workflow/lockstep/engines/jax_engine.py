@@ -256,16 +256,25 @@ class JaxEngine:
     # The rest --------------------------------------------------------------------------------
 
     def _window(self, window: Window) -> Tree:
+        counts = window.counts.astype(self.param_dtype)
+        rates = window.learning_rates.astype(self.param_dtype)
+        if self.topology.world_size == 1:
+            # All at once: each call into JAX takes as long as a small copy.
+            places = {"batch": self._sharding(1), "count": self.replicated, "rate": self.replicated}
+            arrays = {"batch": dict(window.batch), "count": counts, "rate": rates}
+            return jax.device_put(arrays, places)
         return {
             "batch": self._shard(dict(window.batch), 1),
-            "count": self._replicate(window.counts.astype(self.param_dtype)),
-            "rate": self._replicate(window.learning_rates.astype(self.param_dtype)),
+            "count": self._replicate(counts),
+            "rate": self._replicate(rates),
         }
+
+    def _sharding(self, axis: int) -> NamedSharding:
+        return NamedSharding(self.mesh, PartitionSpec(*[None] * axis, "data"))
 
     def _shard(self, arrays: Tree, axis: int) -> Tree:
         """Put arrays onto the devices, this process's part of the examples on its own."""
-        spec = PartitionSpec(*[None] * axis, "data")
-        sharding = NamedSharding(self.mesh, spec)
+        sharding = self._sharding(axis)
         if self.topology.world_size == 1:
             return jax.device_put(arrays, sharding)
         return {n: jax.make_array_from_process_local_data(sharding, a) for n, a in arrays.items()}
