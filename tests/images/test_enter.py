@@ -116,3 +116,13 @@ def test_a_driver_too_old_for_the_cuda_of_the_image_is_refused(tmp_path: Path) -
         enter.check_driver(with_cuda, version)
     version.write_text("580.65.06\n")
     enter.check_driver(with_cuda, version)
+
+
+def test_a_node_inside_has_the_address_at_which_others_reach_it() -> None:
+    known = "127.0.0.1 localhost\n127.0.1.1 node1.site node1 # by the installer\n\n10.0.0.2 node2\n"
+    assert enter.hosts("node1", "10.0.0.1", known).splitlines() == [
+        "127.0.0.1 localhost",
+        "10.0.0.1 node1",
+        "127.0.1.1 node1.site",
+        "10.0.0.2 node2",
+    ]

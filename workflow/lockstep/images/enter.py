@@ -8,6 +8,7 @@ status are the command's own. PASS is the JSON that `Pass.text` writes.
 import json
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -31,6 +32,7 @@ FORWARDED = (  # what of the host's environment goes in, by name or by prefix
     "TERM",
 )
 INSIDE = "LOCKSTEP_INSIDE"
+HOSTS = "/etc/hosts"
 DRIVER = Path("/sys/module/nvidia/version")
 
 
@@ -127,10 +129,50 @@ def environment(leave: Pass, host: Mapping[str, str], *, gpu: bool) -> dict[str,
     return inside
 
 
+def hosts(node: str, address: str, known: str) -> str:
+    """Return `/etc/hosts` for inside: gloo joins processes by what this node's own name means.
+
+    Args:
+        node: this node's name.
+        address: at which the other processes of a run reach it.
+        known: the host's own file, of which other names are kept.
+    """
+    lines = [f"127.0.0.1 localhost\n{address} {node}"]
+    for line in known.splitlines():
+        where, *names = line.partition("#")[0].split() or [""]
+        others = [name for name in names if name not in (node, "localhost")]
+        if others:
+            lines.append(" ".join([where, *others]))
+    return "\n".join(lines) + "\n"
+
+
+def _own_hosts(scratch: str) -> str:
+    """Write that file into the launcher's folder; returns its path."""
+    try:
+        known = Path(HOSTS).read_text()
+    except OSError:
+        known = ""
+    path = Path(scratch) / f"hosts-{os.getpid()}"
+    reached_at = os.environ.get("LOCKSTEP_HOST", "127.0.0.1")
+    address = str(socket.getaddrinfo(reached_at, None)[0][4][0])
+    path.write_text(hosts(os.uname().nodename, address, known))
+    return str(path)
+
+
 def apptainer_command(
-    leave: Pass, arguments: Sequence[str], *, scratch: str | None, gpu: bool
+    leave: Pass,
+    arguments: Sequence[str],
+    *,
+    scratch: str | None,
+    gpu: bool,
+    names: str | None = None,
 ) -> list[str]:
     """Return Apptainer's command line.
+
+    Args:
+        scratch: folder on the host that is `SCRATCH` inside.
+        gpu: whether to bring in the driver.
+        names: file on the host that is `HOSTS` inside.
 
     `--contain` leaves out home and the host's /tmp; /dev/shm is the host's, since the processes
     of a run meet there (NCCL, DataLoader workers) and each has a container of its own.
@@ -138,6 +180,8 @@ def apptainer_command(
     binds = [("/dev/shm", "/dev/shm", "rw")]
     if scratch:
         binds.insert(0, (scratch, SCRATCH, "rw"))
+    if names:
+        binds.append((names, HOSTS, "ro"))
     # A folder comes before those it holds, or it would hide them.
     folders = {str(Path(path).absolute()): "ro" for path in leave.readable}
     folders |= {str(Path(path).absolute()): "rw" for path in leave.writable}
@@ -215,7 +259,8 @@ def become(leave: Pass, arguments: Sequence[str]) -> None:
         n: v for n, v in os.environ.items() if n.startswith("APPTAINER_") and "BIND" not in n
     }
     outside |= {f"APPTAINERENV_{name}": value for name, value in inside.items() if name != "HOME"}
-    line = apptainer_command(leave, arguments, scratch=scratch, gpu=gpu)
+    names = _own_hosts(scratch) if scratch else None
+    line = apptainer_command(leave, arguments, scratch=scratch, gpu=gpu, names=names)
     end_with_parent()
     os.execve(line[0], line, outside)
 
