@@ -1,5 +1,6 @@
 """What gets into an image with a command, and what does not."""
 
+import dataclasses
 import itertools
 import json
 from pathlib import Path
@@ -125,4 +126,20 @@ def test_a_node_inside_has_the_address_at_which_others_reach_it() -> None:
         "10.0.0.1 node1",
         "127.0.1.1 node1.site",
         "10.0.0.2 node2",
+    ]
+
+
+def test_mount_points_below_the_shared_scratch_are_made_beforehand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enter, "SCRATCH", str(tmp_path / "tmp"))
+    study, scratch = tmp_path / "tmp" / "site" / "study", tmp_path / "scratch"
+    study.mkdir(parents=True)
+    scratch.mkdir()
+    leave = dataclasses.replace(LEAVE, writable=(str(study),), readable=(str(tmp_path / "data"),))
+    for _ in range(2):  # another process of the node did the same
+        enter.make_mount_points(leave, scratch)
+    assert [path.relative_to(scratch) for path in scratch.rglob("*")] == [
+        Path("site"),
+        Path("site/study"),
     ]

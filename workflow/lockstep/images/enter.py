@@ -159,6 +159,16 @@ def _own_hosts(scratch: str) -> str:
     return str(path)
 
 
+def make_mount_points(leave: Pass, scratch: Path) -> None:
+    """Make the mount points below `SCRATCH`, in the folder that the processes of a node share:
+    Apptainer fails if another of them makes one at the same moment.
+    """
+    for path in (*leave.readable, *leave.writable, str(package_folder())):
+        folder = Path(path).absolute()
+        if folder.is_relative_to(SCRATCH) and folder.is_dir():
+            (scratch / folder.relative_to(SCRATCH)).mkdir(parents=True, exist_ok=True)
+
+
 def apptainer_command(
     leave: Pass,
     arguments: Sequence[str],
@@ -259,6 +269,8 @@ def become(leave: Pass, arguments: Sequence[str]) -> None:
         n: v for n, v in os.environ.items() if n.startswith("APPTAINER_") and "BIND" not in n
     }
     outside |= {f"APPTAINERENV_{name}": value for name, value in inside.items() if name != "HOME"}
+    if scratch:
+        make_mount_points(leave, Path(scratch))
     names = _own_hosts(scratch) if scratch else None
     line = apptainer_command(leave, arguments, scratch=scratch, gpu=gpu, names=names)
     end_with_parent()
