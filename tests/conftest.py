@@ -46,12 +46,13 @@ SETTINGS = ("LOCKSTEP_BOX", "LOCKSTEP_DATASETS", "LOCKSTEP_REQUIRE")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks at the same moment
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep tests together that share what is dear to make: a file's, or a whole machine's."""
     for item in items:
-        folder = item.path.parent.name
-        machine = folder in ("cluster", "images")
-        item.add_marker(pytest.mark.xdist_group("machines" if machine else str(item.path)))
+        folder, file = item.path.parent.name, item.path.relative_to(ROOT).as_posix()
+        group = "machines" if folder in ("cluster", "images") else file
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def lacks(what: str, reason: str) -> None:
