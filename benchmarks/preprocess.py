@@ -50,7 +50,7 @@ def decode(names: list[str], size: int | None) -> None:
 
 def measure(quick: bool) -> list[Row]:
     """Return the ratios to decoding, the speed, and the memory of a process."""
-    photographs_, small, rounds = (8, 40, 1) if quick else (1_000, 8_000, 11)
+    photographs_, small, rounds = (8, 40, 1) if quick else (600, 6_000, 9)
     with tempfile.TemporaryDirectory() as folder:
         raw = photographs.folder(Path(folder) / "photographs", photographs_, PHOTOGRAPH)
         tiny = photographs.folder(Path(folder) / "small", small, SMALL)
@@ -71,7 +71,7 @@ def _one_process(what: str, raw: Path, size: int, rounds: int) -> list[Row]:
             "only": lambda: decode(names, None),
         },
         rounds,
-        warm_up=rounds // 10,
+        warm_up=min(1, rounds - 1),
     )
     ours = np.array(turns["preprocess"])
     resampled = f"preprocess : decode and resample, {what}"
@@ -95,7 +95,7 @@ def _two_processes(raw: Path, rounds: int) -> list[Row]:
             list(pool.map(decode, parts, [STORED] * len(parts)))
 
     both = {"preprocess": lambda: _preprocess(raw, STORED, workers=2), "decode": decoding}
-    turns = in_turns(both, rounds, warm_up=rounds // 5)
+    turns = in_turns(both, rounds, warm_up=min(1, rounds - 1))
     # The largest of all children; those that only decode stay far below.
     memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     speed = len(names) / np.array(turns["preprocess"])
