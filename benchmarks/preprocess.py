@@ -12,7 +12,6 @@ as they are. With two processes each side starts its own, anew every time.
 import contextlib
 import io
 import multiprocessing
-import resource
 import shutil
 import tempfile
 import time
@@ -49,7 +48,7 @@ def decode(names: list[str], size: int | None) -> None:
 
 
 def measure(quick: bool) -> list[Row]:
-    """Return the ratios to decoding, the speed, and the memory of a process."""
+    """Return the ratios to decoding, the speed, and what listing takes."""
     photographs_, small, rounds = (8, 40, 1) if quick else (600, 6_000, 9)
     with tempfile.TemporaryDirectory() as folder:
         raw = photographs.folder(Path(folder) / "photographs", photographs_, PHOTOGRAPH)
@@ -96,13 +95,10 @@ def _two_processes(raw: Path, rounds: int) -> list[Row]:
 
     both = {"preprocess": lambda: _preprocess(raw, STORED, workers=2), "decode": decoding}
     turns = in_turns(both, rounds, warm_up=min(1, rounds - 1))
-    # The largest of all children; those that only decode stay far below.
-    memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     speed = len(names) / np.array(turns["preprocess"])
     return [
         ratio("the same, 2 processes", turns["preprocess"], turns["decode"], LIMIT),
         times("preprocess, 500 x 375, 2 processes", "images/s", speed),
-        times("memory of a process", "MB", [memory]),
     ]
 
 
