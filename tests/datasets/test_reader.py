@@ -1,6 +1,7 @@
 """The reader gives what is stored, and never a damaged byte."""
 
 import json
+import resource
 import shutil
 from pathlib import Path
 
@@ -126,3 +127,55 @@ def test_several_shards_read_as_one(tmp_path: Path) -> None:
     taken = Reader(tmp_path / "manifest.json", "train").take(indices)
     np.testing.assert_array_equal(taken[0], images[indices])
     np.testing.assert_array_equal(taken[1], labels[indices])
+
+
+def test_there_may_be_more_shards_than_files_a_process_may_open(tmp_path: Path) -> None:
+    """ImageNet has 940; the usual limit is 1,024, of which a run needs others."""
+    entries = []
+    for number in range(300):
+        path = tmp_path / f"train-{number:05d}.h5"
+        images = np.full((2, 2, 2, 3), number % 256, np.uint8)
+        content = shards.write(path, images, np.array([0, 1]), {})
+        entries.append(manifest.entry(path, 2, content))
+    made = manifest.make({"example_shape": [2, 2, 3]}, {"train": entries})
+    files.write_json(tmp_path / "manifest.json", made)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (250, hard))
+    try:
+        images, labels = Reader(tmp_path / "manifest.json", "train").take(np.array([599, 2]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert images[:, 0, 0, 0].tolist() == [299 % 256, 1]
+    assert labels.tolist() == [1, 0]
+
+
+def test_a_large_record_is_a_block_by_itself(tmp_path: Path) -> None:
+    """Reading one must not mean to read its neighbours."""
+    for size, rows in ((128, 21), (256, 1), (28, 445)):
+        images = np.zeros((3, size, size, 3), np.uint8)
+        shards.write(tmp_path / "a.h5", images, np.zeros(3), {})
+        with h5py.File(tmp_path / "a.h5") as shard:
+            assert shard.attrs["block_rows"] == rows
+
+
+def test_a_damaged_record_of_many_shards_stops_before_its_first_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "VERIFY_AT_START", 0)
+    entries = []
+    for number in range(3):
+        path = tmp_path / f"train-{number:05d}.h5"
+        images = np.full((4, 160, 160, 3), number, np.uint8)
+        content = shards.write(path, images, np.arange(4), {})
+        entries.append(manifest.entry(path, 4, content))
+        with h5py.File(path) as shard:
+            start = shard["images"].id.get_offset()
+        if number == 1:
+            flip(path, start + images[0].nbytes * 2 + 5)
+    made = manifest.make({"example_shape": [160, 160, 3]}, {"train": entries})
+    files.write_json(tmp_path / "manifest.json", made)
+    split = Reader(tmp_path / "manifest.json", "train")
+    split.take(np.array([0, 5, 11, 4]))
+    split.take(np.array([0, 5, 11, 4]))
+    with pytest.raises(UserError, match=r"train-00001.h5: block 2 of images \(rows 2 to 2\)"):
+        split.take(np.array([0, 6]))

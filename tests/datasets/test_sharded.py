@@ -140,6 +140,20 @@ def test_parts_made_apart_are_completed_together(
     assert "150 of 150 images, 0 images/s, 150 were there" in capsys.readouterr().err
 
 
+def test_two_at_once_make_it_once(raw: Path, made: dict[str, bytes], tmp_path: Path) -> None:
+    """Two studies may share their data; the second waits for the first, and finds its work."""
+    study = study_on(raw, tmp_path)
+    folder = study.dataset_folder("digits")
+    first = started(study)
+    wait_for(lambda: list(folder.parent.glob(".*.partial/notes/*.json")))
+    second = started(study)
+    said = [process.communicate(timeout=120)[1] for process in (first, second)]
+    assert (first.returncode, second.returncode) == (0, 0), said
+    assert "150 of 150 images" in said[0]
+    assert said[1] == ""
+    assert sorted(content(folder)) == sorted(made)
+
+
 def test_a_changed_original_changes_its_shard_alone(tmp_path: Path) -> None:
     raw = pictures.folder(tmp_path / "raw", 14, 2)
     make(raw, tmp_path / "made", part=(1, 2))  # train-00000, 2, 4 and test-00000

@@ -13,6 +13,7 @@ from typing import Any
 
 from lockstep import files
 from lockstep.datasets import manifest, pool, progress
+from lockstep.datasets.alone import alone
 from lockstep.datasets.piece import TOLD, Piece, Result
 from lockstep.datasets.survey import Survey
 from lockstep.errors import UserError
@@ -44,6 +45,21 @@ def prepare(
     every = pieces(about, survey, raw, partial)
     if not every:
         raise UserError(f"{raw}: holds no examples")
+    with alone(partial, shared=part[1] > 1) as waited:
+        if not (waited and (folder / "manifest.json").is_file()):
+            _make(about, survey, every, raw, folder, partial, workers, part)
+
+
+def _make(
+    about: Mapping[str, Any],
+    survey: Survey,
+    every: Sequence[Piece],
+    raw: Path,
+    folder: Path,
+    partial: Path,
+    workers: int,
+    part: tuple[int, int],
+) -> None:
     for inner in ("shards", "notes"):
         (partial / inner).mkdir(parents=True, exist_ok=True)
     mine = every[part[0] - 1 :: part[1]]
