@@ -1,8 +1,10 @@
-"""The digits as small coloured pictures: real images in three channels, always at hand."""
+"""Small real images in three channels: the digits, always at hand, and CIFAR-10 where staged."""
 
+import tarfile
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from lockstep import files
 from lockstep.datasets import prepare, shards
@@ -45,3 +47,26 @@ def write(folder: Path, splits: dict[str, tuple[np.ndarray, np.ndarray]]) -> Pat
     }
     files.write_json(folder / "manifest.json", manifest)
     return folder / "manifest.json"
+
+
+def cifar10(archive: Path, train: int, test: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return so many of CIFAR-10's JPEG files of each class and split, decoded by Pillow."""
+    found: dict[tuple[str, str], list[np.ndarray]] = {}
+    with tarfile.open(archive) as members:
+        for member in members:
+            if not member.isfile():
+                continue
+            split, name, _ = member.name.split("/")
+            images = found.setdefault((split, name), [])
+            if len(images) < {"train": train, "test": test}[split]:
+                stored = members.extractfile(member)
+                assert stored is not None
+                images.append(np.asarray(Image.open(stored).convert("RGB")))
+    classes = sorted({name for _, name in found})
+    return {
+        split: (
+            np.concatenate([np.stack(found[split, name]) for name in classes]),
+            np.concatenate([[k] * len(found[split, name]) for k, name in enumerate(classes)]),
+        )
+        for split in ("train", "test")
+    }
