@@ -37,10 +37,15 @@ def bottleneck(climb: Climb) -> dict[str, np.ndarray]:
     return climb("resnet50_imagenet", "jax-native")
 
 
-SOUND = [(n, v) for n in ("basic", "bottleneck") for v in ("torch-eager", "jax-im2col")]
-
-
-@pytest.mark.parametrize(("name", "variant"), [*SOUND, ("basic", "torch-compile")])
+@pytest.mark.parametrize(
+    ("name", "variant"),
+    [
+        ("basic", "torch-eager"),
+        ("basic", "torch-compile"),
+        ("basic", "jax-im2col"),
+        ("bottleneck", "torch-eager"),
+    ],
+)
 def test_the_sound_models_agree(climb, request, name: str, variant: str) -> None:
     reference = request.getfixturevalue(name)
     workload = {"basic": "resnet18_cifar10", "bottleneck": "resnet50_imagenet"}[name]
@@ -96,9 +101,8 @@ def test_a_biased_running_variance(climb, basic, monkeypatch) -> None:
         before, n = var.clone(), x.numel() // x.shape[1]
         y = sound(x, mean, var, weight, bias, training, momentum, eps)
         if training:
-            with torch.no_grad():
-                fresh = (var - (1 - momentum) * before) * ((n - 1) / n)
-                var.copy_((1 - momentum) * before + fresh)
+            fresh = (var - (1 - momentum) * before) * ((n - 1) / n)
+            var.data.copy_((1 - momentum) * before + fresh)  # behind autograd's back
         return y
 
     sound = functional.batch_norm
@@ -133,12 +137,12 @@ def test_decay_on_norms_and_biases(climb, basic, monkeypatch) -> None:
 
     sound = torch_optimizer.make
     monkeypatch.setattr(torch_optimizer, "make", make)
-    assert broken(climb, basic) == ("step", "momentum/stem_norm.scale")
+    assert broken(climb, basic) == ("step", "param/stem_norm.scale")
 
 
 def test_decoupled_decay_for_coupled(climb, basic) -> None:
     rung, first = broken(climb, basic, optimizer={"learning_rate": 0.05, "decay": "decoupled"})
-    assert (rung, first) == ("step", "momentum/stem.kernel")
+    assert (rung, first) == ("step", "param/stem.kernel")
 
 
 def test_no_nesterov(climb, basic) -> None:
