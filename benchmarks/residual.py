@@ -35,7 +35,7 @@ def measure(quick: bool) -> list[Row]:
     if quick:
         recipe = {"model": {"blocks": [1], "width": 4, "size": 12}, "global_batch": 8}
     variants = {name: VARIANTS[name] for name in (QUICK if quick else VARIANTS)}
-    turns = take_turns(variants, WORKLOAD, recipe, WINDOW, *((3, 1) if quick else (30, 2)))
+    turns = take_turns(variants, WORKLOAD, recipe, WINDOW, *((3, 1) if quick else (20, 2)))
     jax = [name for name in variants if name.startswith("jax")]
     best = min(jax, key=lambda name: float(np.median(turns[name])))
     rows = [
