@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from lockstep import files
-from lockstep.datasets import prepare, shards
+from lockstep.datasets import manifest, shards
 from lockstep.datasets.sources import digits
 
 
@@ -21,31 +21,22 @@ def coloured(side: int = 14) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def write(folder: Path, splits: dict[str, tuple[np.ndarray, np.ndarray]]) -> Path:
-    """Write a dataset as preprocessing does; returns its manifest."""
+    """Write a dataset of ten classes as preprocessing does; returns its manifest."""
     folder.mkdir(parents=True)
     entries = {}
     for split, (images, labels) in splits.items():
         path = folder / f"{split}-00000.h5"
-        shard = {
-            "file": path.name,
-            "examples": len(images),
-            "content": shards.write(path, images, labels, {"split": split}),
-            "bytes": path.stat().st_size,
-            "sha256": files.sha256_file(path),
-        }
-        entries[split] = {"examples": len(images), "shards": [shard]}
-    manifest = {
-        "schema": prepare.SCHEMA,
+        content = shards.write(path, images, labels, {"split": split})
+        entries[split] = [manifest.entry(path, len(images), content)]
+    about = {
         "name": folder.name,
-        "source": "digits",
         "identity": "0" * 64,
-        "content": files.digest(entries),
+        "source": "digits",
         "licence": digits.LICENCE,
         "classes": list(digits.CLASSES),
         "example_shape": list(images.shape[1:]),
-        "splits": entries,
     }
-    files.write_json(folder / "manifest.json", manifest)
+    files.write_json(folder / "manifest.json", manifest.make(about, entries))
     return folder / "manifest.json"
 
 
