@@ -25,21 +25,20 @@ def climb(tmp_path_factory: pytest.TempPathFactory, caches: Path) -> Iterator[Cl
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("processes", "scope"), [(1, "global"), (2, "global"), (2, "device")])
-def test_an_epoch_agrees_to_its_last_step(climb, processes: int, scope: str) -> None:
+def test_an_epoch_agrees_to_its_last_step(climb) -> None:
     changes = {
-        "model": {"batch_norm": scope, "size": 24},
+        "model": {"size": 24},
         "augment": {"padding": 0},  # crops of 24x24 out of 32x32
         "global_batch": BATCH,
         "schedule": {"warmup_epochs": 0.1},
     }
     ours, theirs = (
-        climb("resnet18_cifar10", variant, steps=STEPS, processes=processes, **changes)
+        climb("resnet18_cifar10", variant, steps=STEPS, **changes)
         for variant in ("torch-eager", "jax-native")
     )
     assert verdict(ours, theirs) == ("none", None)
-    rungs = {rung.name: rung.value for rung in compare.compare(ours, theirs, ["float64"])}
-    print(f"{processes} processes, {scope}: {rungs}")
+    rungs = compare.compare(ours, theirs, ["float64"])
+    assert max(rung.value for rung in rungs) < 1e-12
     losses = ours["float64/steps/loss"]
     assert len(losses) == STEPS
     assert np.mean(losses[-50:]) < np.mean(losses[:50]) - 0.1  # it learns
