@@ -4,5 +4,15 @@ Each measurement runs in a process that is started as a run's processes are (sam
 threads, same pinning), and compares what it compares in turns, because a machine's speed drifts.
 """
 
-MEASUREMENTS = ("reader", "records", "preprocess", "loop", "step", "start", "memory", "report")
+MEASUREMENTS = (
+    "reader",
+    "records",
+    "preprocess",
+    "loop",
+    "step",
+    "residual",
+    "start",
+    "memory",
+    "report",
+)
 """Modules of this package with `measure(quick) -> list[Row]`, in the order in which they run."""

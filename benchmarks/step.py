@@ -7,6 +7,7 @@ PyTorch eager is measured in both layouts of memory: what counts is its faster o
 
 import contextlib
 import tempfile
+from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -37,15 +38,8 @@ QUICK = ("torch-eager", "torch-eager, channels_last", "jax-jit")
 
 def measure(quick: bool) -> list[Row]:
     """Return each variant's step, and its ratio to PyTorch eager in its faster layout."""
-    rounds, warm_up = (3, 1) if quick else (60, 3)
     variants = {name: VARIANTS[name] for name in (QUICK if quick else VARIANTS)}
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        functions = {}
-        for name, variant in variants.items():
-            worker = stack.enter_context(elsewhere(serve, (folder, name, variant)))
-            worker.recv()  # one after the other: compiling takes all cores
-            functions[name] = _asker(worker)
-        turns = in_turns(functions, rounds, warm_up=warm_up)
+    turns = take_turns(variants, "mnist_cnn", {}, WINDOW, *((3, 1) if quick else (60, 3)))
     fastest = min(EAGER, key=lambda name: float(np.median(turns[name])))
     others = [name for name in variants if name != fastest]
     rows = [
@@ -58,6 +52,35 @@ def measure(quick: bool) -> list[Row]:
     ]
 
 
+def take_turns(
+    variants: Mapping[str, dict[str, Any]],
+    workload: str,
+    recipe: dict[str, Any],
+    window: int,
+    rounds: int,
+    warm_up: int,
+) -> dict[str, list[float]]:
+    """Return the seconds of each variant's windows.
+
+    Args:
+        variants: by name.
+        workload: its folder.
+        recipe: changes of its recipe.
+        window: steps of a window.
+        rounds: windows of each variant that count.
+        warm_up: windows before them.
+    """
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        functions = {}
+        for name, variant in variants.items():
+            place = str(Path(folder) / name)
+            told = (place, variant, workload, recipe, window)
+            worker = stack.enter_context(elsewhere(serve, told))
+            worker.recv()  # one after the other: compiling takes all cores
+            functions[name] = _asker(worker)
+        return in_turns(functions, rounds, warm_up=warm_up)
+
+
 def _asker(worker: Connection) -> Any:
     def ask() -> None:
         worker.send("a window")
@@ -66,17 +89,21 @@ def _asker(worker: Connection) -> Any:
     return ask
 
 
-def serve(connection: Connection, told: tuple[str, str, dict[str, Any]]) -> None:
+def serve(connection: Connection, told: tuple[str, dict, str, dict, int]) -> None:
     """In a process of its own: make a variant ready, then a window whenever asked."""
     from benchmarks.trainer import Trainer
 
-    folder, name, variant = told
-    place = Path(folder) / name
+    place, variant, workload, recipe, window = told
     study = studies.make(
-        place, examples=64 * WINDOW * 4, variants={"it": variant}, window_steps=WINDOW
+        Path(place),
+        examples=recipe.get("global_batch", 64) * window * 4,
+        workload=workload,
+        workloads=recipe,
+        variants={"it": variant},
+        window_steps=window,
     )
     trainer = Trainer(study, "it")
-    windows = [trainer.feed.window(k * WINDOW, WINDOW) for k in range(4)]
+    windows = [trainer.feed.window(k * window, window) for k in range(4)]
     connection.send("ready")
     turn = 0
     with contextlib.suppress(EOFError):

@@ -1,4 +1,4 @@
-"""Small studies of `mnist_cnn` for the measurements, made and run by the real stages."""
+"""Small studies for the measurements, made and run by the real stages."""
 
 import subprocess
 import sys
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import data
+from lockstep import workloads
 from lockstep.cluster import machine
 from lockstep.study import Study, config
 
@@ -17,13 +18,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
 """The variants of the default study."""
 
 
-def make(folder: Path, *, examples: int, **changes: Any) -> Study:
+def make(folder: Path, *, examples: int, workload: str = "mnist_cnn", **changes: Any) -> Study:
     """Make a study with its dataset and initial weights.
 
     Args:
         folder: that holds it all.
-        examples: for training: the digits, repeated.
-        changes: keys of the config.
+        examples: for training: the digits, repeated; noise where they do not fit the workload.
+        workload: its folder.
+        changes: keys of the config; `workloads` are changes of the workload's recipe.
     """
     recipe = {"dataset": "digits", "optimizer": {"learning_rate": 0.01}}
     raw = {
@@ -33,15 +35,19 @@ def make(folder: Path, *, examples: int, **changes: Any) -> Study:
         "threads": 2,
         "paths": {"results": str(folder / "results"), "data": str(folder / "data")},
         **changes,
-        "workloads": {"mnist_cnn": recipe | changes.get("workloads", {})},
+        "workloads": {workload: recipe | changes.get("workloads", {})},
     }
     study = Study(config.complete(raw))
     study.write()
     target = study.dataset_folder("digits")
     if not target.exists():
-        data.write(target, data.many_digits(examples))
+        shape = workloads.spec(workload).example_shape(study.workload(workload)["model"])
+        splits = data.many_digits(examples)
+        if splits["test"][0].shape[1:] != shape:
+            splits = {name: data.noise(examples, shape) for name in splits}
+        data.write(target, splits)
     for seed in study.config["seeds"]:
-        lockstep("weights", "--study", study.path, "--workload", "mnist_cnn", "--seed", seed)
+        lockstep("weights", "--study", study.path, "--workload", workload, "--seed", seed)
     return study
 
 

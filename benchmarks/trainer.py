@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import studies
 from lockstep import engines, workloads
 from lockstep.datasets.reader import Reader
 from lockstep.engines.contract import Job, Window
@@ -27,7 +26,7 @@ class Trainer:
     """
 
     def __init__(self, study: Study, variant: str) -> None:
-        run = study.block(studies.block(variant)).runs[0]
+        run = next(run for run in study.runs if run.variant == variant)
         self.spec = block.specify(study, run, resume_from=None, host={})
         reader = Reader(Path(self.spec.dataset), "train")
         self.job = Job(

@@ -263,3 +263,40 @@ def test_distance_is_relative_and_has_a_floor() -> None:
     assert compare.distance(np.full(4, 1e-18), np.zeros(4)) < 1e-11
     assert compare.distance(one, np.ones(5)) == float("inf")
     assert compare.distance(one * np.nan, one) == float("inf")
+
+
+def traces_with(gradient: float, twin: float) -> list[dict[str, np.ndarray]]:
+    """Two float32 traces whose gradients are so far apart, from each other and from their twins."""
+    one, loss = np.ones(4, np.float32), np.ones(3)
+    traces = []
+    for moved in (gradient, 0.0):
+        trace = {}
+        for precision, apart in (("float32", 0.0), ("twin", twin)):
+            here = {
+                "weights/a": one,
+                "forward/logits": one,
+                "loss/loss": one,
+                "gradient/a": one * np.float32(1 + moved + apart),
+                "gradient/b": one,
+                "step/a": one,
+                "steps/checksum": np.zeros(3, np.uint32),
+                "steps/loss": loss,
+                "final/a": one,
+            }
+            trace |= {f"{precision}/{name}": array for name, array in here.items()}
+        traces.append(trace)
+    return traces
+
+
+@pytest.mark.parametrize(
+    ("gradient", "twin", "found"),
+    [
+        (5e-6, 0.0, "none"),
+        (1e-4, 0.0, "gradient"),
+        (1e-3, 2e-4, "none"),  # ten times as far as a twin, and no further
+        (1e-2, 2e-4, "gradient"),
+    ],
+)
+def test_a_float32_gradient_may_be_as_far_as_ten_twins(gradient, twin, found: str) -> None:
+    rungs = compare.compare(*traces_with(gradient, twin), ["float32"])
+    assert first_failure(rungs)[0] == found

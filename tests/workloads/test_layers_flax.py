@@ -80,6 +80,25 @@ def test_pooling_gives_ties_to_the_first_as_torch_does(lowering, shape) -> None:
 
 
 @pytest.mark.parametrize("lowering", ["native", "im2col"])
+@pytest.mark.parametrize("shape", [(2, 8, 8, 3), (2, 7, 9, 3)])
+def test_padded_pooling_that_overlaps_is_torchs(lowering, shape) -> None:
+    random = np.random.default_rng(1)
+    x = random.integers(-3, 3, shape).astype(float)  # full of ties, and below the zeros of padding
+    weight = random.normal(size=(2, 4, -(-shape[2] // 2), 3))
+
+    def loss(x):
+        y = layers_flax.max_pool(x, size=3, stride=2, padding=1, lowering=lowering)
+        return (y * weight).sum(), y
+
+    gradient, y = jax.grad(loss, has_aux=True)(x)
+    tx = torch.tensor(x.transpose(0, 3, 1, 2), requires_grad=True)
+    ty = functional.max_pool2d(tx, 3, 2, 1).permute(0, 2, 3, 1)
+    (ty * torch.tensor(weight)).sum().backward()
+    np.testing.assert_array_equal(y, ty.detach().numpy())
+    np.testing.assert_allclose(gradient, tx.grad.permute(0, 2, 3, 1).numpy(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("lowering", ["native", "im2col"])
 def test_nan_is_passed_on(lowering) -> None:
     x = np.zeros((1, 2, 2, 1))
     for place in np.ndindex(2, 2):

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import inspect
 import logging
 import os
 import time
@@ -87,7 +88,7 @@ class TorchEngine:
         self.optimizer = torch_optimizer.make(self.job, self.parameters)
         self.model = module
         if self.topology.world_size > 1:
-            self.model = DistributedDataParallel(module, broadcast_buffers=False)
+            self.model = _distributed(module)
         self._step_loss = self._loss
         if self.job.variant["mode"] == "compile":
             self._step_loss = torch.compile(self._loss, dynamic=False)
@@ -306,6 +307,14 @@ class TorchEngine:
     def close(self) -> None:
         if self.topology.world_size > 1:
             torch.distributed.destroy_process_group()
+
+
+def _distributed(module: torch.nn.Module) -> DistributedDataParallel:
+    """Return a module whose gradients are averaged; buffers are shared when they are asked for."""
+    known = inspect.signature(DistributedDataParallel).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    settings: dict[str, Any] = {name: False}
+    return DistributedDataParallel(module, **settings)
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:

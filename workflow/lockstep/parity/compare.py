@@ -3,6 +3,10 @@
 Tensors are compared by the relative L2 norm of their difference, with a floor below which a
 reference tensor counts as zero: element-wise differences of gradients are orders of magnitude
 larger than norm-wise ones and say nothing.
+
+Float64 is the sharp gate. In float32 a unit whose input is within rounding of zero opens in one
+framework and stays shut in the other, and in a residual network that moves a gradient by a
+thousandth: as much as it moves a framework's own twin, which is what the tolerance is made from.
 """
 
 import json
@@ -19,7 +23,7 @@ from lockstep.errors import UserError
 SCHEMA = "lockstep-parity/1"
 TOLERANCE = {"float64": 1e-11, "float32": 1e-5}
 ENVELOPE = 10.0  # how many times its own twin's distance the other framework may be away
-FIRM_STEPS = 10  # float32 steps that are held to the fixed tolerance
+FIRM_STEPS = 1  # float32 steps that are held to the fixed tolerance alone
 FLOOR = 1e-6  # root mean square of a tensor that counts as zero
 
 Arrays = Mapping[str, np.ndarray]
@@ -74,8 +78,11 @@ def _rungs(trace: Arrays, reference: Arrays, precisions: Sequence[str]) -> Itera
     for precision in precisions:
         firm = TOLERANCE[precision]
         yield _tensors(precision, "weights", trace, reference, 0.0)
-        for rung in ("forward", "loss", "gradient", "step"):
+        for rung in ("forward", "loss"):
             yield _tensors(precision, rung, trace, reference, firm)
+        for rung in ("gradient", "step"):
+            allowed = firm if precision == "float64" else _largest_twin(trace, reference, rung)
+            yield _tensors(precision, rung, trace, reference, allowed)
         yield _checksums(precision, trace, reference)
         if precision == "float64":
             yield _losses(precision, trace, reference, np.full(len(_loss(trace, precision)), firm))
@@ -90,7 +97,7 @@ def _rungs(trace: Arrays, reference: Arrays, precisions: Sequence[str]) -> Itera
 def loss_envelope(trace: Arrays, reference: Arrays) -> np.ndarray:
     """Return the float32 tolerance of every step's loss, ``(steps,)``.
 
-    The fixed tolerance for the first steps; then also ten times the largest distance so far of
+    The fixed tolerance for the first step; then also ten times the largest distance so far of
     either framework from its own twin.
     """
     distances = [
@@ -102,11 +109,18 @@ def loss_envelope(trace: Arrays, reference: Arrays) -> np.ndarray:
     return np.maximum(envelope, TOLERANCE["float32"])
 
 
-def _twins(trace: Arrays, reference: Arrays, name: str) -> float:
-    distances = (
-        distance(t[f"twin/final/{name}"], t[f"float32/final/{name}"]) for t in (trace, reference)
-    )
+def _twins(trace: Arrays, reference: Arrays, tensor: str) -> float:
+    """Return the float32 tolerance of a tensor, by either framework's distance from its twin."""
+    distances = (distance(t[f"twin/{tensor}"], t[f"float32/{tensor}"]) for t in (trace, reference))
     return max(TOLERANCE["float32"], ENVELOPE * max(distances))
+
+
+def _largest_twin(trace: Arrays, reference: Arrays, rung: str) -> float:
+    """Return the same for a whole rung: chance decides in which layer a twin's unit turns."""
+    prefix = f"float32/{rung}/"
+    names = [key.removeprefix("float32/") for key in reference if key.startswith(prefix)]
+    found = (_twins(trace, reference, name) for name in names if f"float32/{name}" in trace)
+    return max(found, default=TOLERANCE["float32"])
 
 
 def _loss(trace: Arrays, precision: str) -> np.ndarray:
@@ -123,7 +137,7 @@ def _tensors(
     for name in names:
         mine = trace.get(prefix + name)
         value = distance(mine, reference[prefix + name]) if mine is not None else float("inf")
-        allowed = _twins(trace, reference, name) if tolerance is None else tolerance
+        allowed = _twins(trace, reference, f"{rung}/{name}") if tolerance is None else tolerance
         found.append((name, value, allowed))
     return _judge(precision, rung, found)
 

@@ -70,6 +70,7 @@ def complete(raw: dict[str, Any], *, where: str = "config") -> dict[str, Any]:
                 f"{where}: workloads.{name}.dataset is {entry['dataset']!r}, which datasets does "
                 f"not define; {nearest(entry['dataset'], config['datasets'])}"
             )
+    _check_inputs(where, config)
     _check_scales(where, config)
     return config
 
@@ -140,6 +141,17 @@ def _resolve_workload(where: str, name: str, entry: dict[str, Any]) -> dict[str,
     if problem:
         raise UserError(f"{where}: {problem}")
     return {"workload": kind, "dataset": entry["dataset"], **resolved}
+
+
+def _check_inputs(where: str, config: dict[str, Any]) -> None:
+    native = [n for n, variant in config["variants"].items() if variant["input"] == "native"]
+    for name, entry in config["workloads"].items():
+        if native and entry["augment"]["name"] != "none":
+            raise UserError(
+                f"{where}: variants.{native[0]}.input is native, which cannot augment as "
+                f"workloads.{name}.augment asks ({entry['augment']['name']}: its parameters belong "
+                "to the shared order); use input: shared, or augment: {name: none}"
+            )
 
 
 def check_raw_folders(study: "Study") -> None:
