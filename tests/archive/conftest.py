@@ -67,6 +67,8 @@ class Archived:
 def archived(tmp_path_factory: pytest.TempPathFactory) -> Archived:
     """The study, run and archived as a person does."""
     home = tmp_path_factory.mktemp("home")
+        return Archived(
+            checkout=checkout, file=checkout.results("small.crate.zip"), said=said
     checkout = Checkout.make(tmp_path_factory.mktemp("archived") / "lockstep", home)
     shutil.copy2(ROOT / ".gitignore", checkout.root)
     (checkout.root / "slurm").symlink_to("profiles/slurm")

@@ -122,6 +122,16 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("verify", verify, "check an archive and compute its numbers again", study=False)
     sub.add_argument("archive", type=Path, metavar="FILE")
     sub.add_argument("--digest", help="that the archive must have, as it was published")
+    sub = add("reproduce", reproduce, "run an archived study again and compare", study=False)
+    sub.add_argument("archive", type=Path, metavar="FILE")
+    sub.add_argument("--into", type=Path, required=True, help="an empty folder")
+    sub.add_argument("--profile", default="profiles/local", help="Snakemake's; default: local")
+    only = "WORKLOAD[/VARIANT[/SCALE[/seed-S]]]"
+    sub.add_argument("--only", action="append", default=[], metavar=only, help="these runs alone")
+    raw = "a dataset's raw files, instead of downloading them"
+    sub.add_argument("--raw", action="append", default=[], metavar="NAME=FOLDER", help=raw)
+    sub.add_argument("--dry-run", action="store_true", help="say what would be run, and end")
+    sub.add_argument("--yes", action="store_true", help="run the archive's code without asking")
     add("tell", tell, "print the verdicts of a finished report")
     sub = add("compare", compare, "compare two finished studies", study=False)
     sub.add_argument("a", type=Path, metavar="A", help="folder of a finished study: results/STUDY")
@@ -281,6 +291,20 @@ def verify(options: argparse.Namespace) -> int:
     from lockstep.archive import verify as check_of_all
 
     return check_of_all.main(options.archive, digest=options.digest)
+
+
+def reproduce(options: argparse.Namespace) -> int:
+    from lockstep.archive import reproduce as repetition
+
+    return repetition.main(
+        options.archive,
+        options.into,
+        profile=options.profile,
+        only=options.only,
+        raw=options.raw,
+        dry_run=options.dry_run,
+        yes=options.yes,
+    )
 
 
 def compare(options: argparse.Namespace) -> int:

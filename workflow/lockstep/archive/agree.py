@@ -64,9 +64,15 @@ def _expected_traces(study: Study) -> Iterator[str]:
             yield study.trace(workload, variant).relative_to(study.root).as_posix()
 
 
+def unreadable(study: Study) -> list[str]:
+    """Return the JSON files of a study's folder that are none."""
+    paths = sorted(study.root.rglob("*.json"))
+    return [p.relative_to(study.root).as_posix() for p in paths if read(p) is None]
+
+
 def records(study: Study, listed: Listed, data: Path) -> Check:
     """Do blocks, runs, datasets, weights and images say the same of each other?"""
-    wrong: list[str] = []
+    wrong = [f"{name}: is not JSON, or is cut short" for name in unreadable(study)]
     finished = 0
     blocks = {name: read(study.manifest(name)) for name in study.blocks}
     datasets = {m["identity"]: m for m in _manifests(data / "datasets") if "identity" in m}

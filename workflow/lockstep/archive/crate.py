@@ -150,6 +150,7 @@ def _data(making: Making) -> None:
     if making.has(f"{layout.SOURCE}containers/"):
         making.folder(f"{layout.SOURCE}containers/", name="Definitions and locks of images")
     for part, says in (
+        ("weights", "Initial weights"),
         ("runs", "Records of all runs"),
         ("blocks", "Which runs were made together, with their records' hashes"),
         ("report", "Report, tables and figures"),

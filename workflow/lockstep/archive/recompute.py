@@ -20,20 +20,21 @@ RELATIVE = 1e-9
 is not a number must be equal.
 """
 ABSOLUTE = 1e-15
+"""Between numbers of the report, some of which are differences of nearly equal ones."""
 
 
 def report(study: Study) -> Check:
     """Do report.json and the tables follow from the records?"""
     folder = study.root / "report"
     said = agree.read(folder / "report.json")
-    if said is None:
+    if not (folder / "report.json").is_file():
         return Check(name="report", says="there is none", open=True)
     try:
         found = analysis.analyse(study)
         computed = json.loads(json.dumps(analysis.as_json(found)))
     except Exception as error:  # whatever the records hold: verifying must say so, not end
         return Check(name="report", says="", wrong=[f"report/: cannot be computed ({error!r})"])
-    wrong = [f"report/report.json: {w}" for w in differences(computed, said)]
+    wrong = [f"report/report.json: {w}" for w in differences(computed, said, absolute=ABSOLUTE)]
     exact = computed == said
     made = [t for part in found.workloads for t in part.tables.values()]
     names = set()
@@ -110,7 +111,9 @@ def parity(study: Study) -> Check:
     )
 
 
-def differences(computed: Any, said: Any, where: str = "") -> Iterator[str]:
+def differences(
+    computed: Any, said: Any, where: str = "", *, absolute: float = 0.0
+) -> Iterator[str]:
     """Yield where two JSON values differ by more than rounding."""
     if isinstance(computed, dict) and isinstance(said, dict):
         for key in sorted({*computed, *said}):
@@ -118,23 +121,24 @@ def differences(computed: Any, said: Any, where: str = "") -> Iterator[str]:
                 which = "is not there" if key not in said else "follows from no record"
                 yield f"{where}{key} {which}"
             else:
-                yield from differences(computed[key], said[key], f"{where}{key}.")
+                inner = f"{where}{key}."
+                yield from differences(computed[key], said[key], inner, absolute=absolute)
     elif isinstance(computed, list) and isinstance(said, list):
         if len(computed) != len(said):
             yield f"{where.rstrip('.')} has {len(said)} entries instead of {len(computed)}"
             return
         for k, (a, b) in enumerate(zip(computed, said)):
-            yield from differences(a, b, f"{where}{k}.")
-    elif not same(computed, said):
+            yield from differences(a, b, f"{where}{k}.", absolute=absolute)
+    elif not same(computed, said, absolute):
         yield f"{where.rstrip('.')} says {_short(said)}, the records give {_short(computed)}"
 
 
-def same(a: Any, b: Any) -> bool:
+def same(a: Any, b: Any, absolute: float) -> bool:
     """Whether two values are equal, numbers up to rounding."""
     numbers = (int, float)
     if isinstance(a, bool) or isinstance(b, bool) or not isinstance(a, numbers):
         return type(a) is type(b) and a == b
-    return isinstance(b, numbers) and math.isclose(a, b, rel_tol=RELATIVE, abs_tol=ABSOLUTE)
+    return isinstance(b, numbers) and math.isclose(a, b, rel_tol=RELATIVE, abs_tol=absolute)
 
 
 def _csv(computed: bytes, said: bytes) -> Iterator[str]:
@@ -144,7 +148,7 @@ def _csv(computed: bytes, said: bytes) -> Iterator[str]:
         yield f"not readable ({error})"
         return
     mine, theirs = ([[_value(cell) for cell in row] for row in table] for table in rows)
-    yield from differences(mine, theirs)
+    yield from differences(mine, theirs, absolute=ABSOLUTE)
 
 
 def _value(cell: str) -> str | float:
@@ -159,16 +163,22 @@ def _short(value: Any) -> str:
     return text if len(text) < 80 else text[:77] + "..."
 
 
+def load(folder: Path) -> Study:
+    """Return the study in a folder, wherever that was moved to."""
+    study = Study.load(folder / "study.json")
+    study.root = folder
+    return study
+
+
 def study_in(folder: Path, name: str) -> Study:
     """Return the study that was extracted below a folder.
 
     Raises:
         UserError: its config is not one that this version reads.
     """
-    path = folder / "results" / name / "study.json"
     try:
-        study = Study.load(path)
-        study.root, study.data = path.parent, folder / "data"
+        study = load(folder / "results" / name)
+        study.data = folder / "data"
         found = study.name, len(study.runs), study.traces(), len(study.blocks)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"study.json is not the config of a study ({error!r})") from error
