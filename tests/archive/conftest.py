@@ -1,5 +1,6 @@
 """One real study, run and archived from a git checkout; tests copy what they change."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -7,8 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from lockstep import files
 from lockstep.archive import verify as verifying
 from lockstep.archive.findings import Check
 from lockstep.study import Study
@@ -67,8 +70,6 @@ class Archived:
 def archived(tmp_path_factory: pytest.TempPathFactory) -> Archived:
     """The study, run and archived as a person does."""
     home = tmp_path_factory.mktemp("home")
-        return Archived(
-            checkout=checkout, file=checkout.results("small.crate.zip"), said=said
     checkout = Checkout.make(tmp_path_factory.mktemp("archived") / "lockstep", home)
     shutil.copy2(ROOT / ".gitignore", checkout.root)
     (checkout.root / "slurm").symlink_to("profiles/slurm")
@@ -81,6 +82,31 @@ def archived(tmp_path_factory: pytest.TempPathFactory) -> Archived:
     finally:
         del os.environ["TEST_ACCESS_TOKEN"]
     return Archived(checkout=checkout, file=checkout.results("small.crate.zip"), said=said)
+
+
+def grow(root: Path, study: str, size: int) -> None:
+    """Give a study's dataset one more shard of this size, and have the archive hold its data.
+
+    Args:
+        root: what `results` and `data` are in.
+    """
+    path = root / "results" / study / "study.json"
+    config = json.loads(path.read_text())
+    config["archive"]["include"]["data"] = True
+    path.write_text(json.dumps(config))
+    told = next((root / "data" / "datasets").glob("*/manifest.json"))
+    shard = told.parent / "train-00001.h5"
+    if not size:
+        return
+    noise = np.random.default_rng(0)
+    with open(shard, "wb") as stream:
+        for _ in range(size >> 20):
+            stream.write(noise.standard_normal(1 << 17).tobytes())
+    manifest = json.loads(told.read_text())
+    shards = manifest["splits"]["train"]["shards"][:1]
+    line = {**shards[0], "file": shard.name, "bytes": size, "sha256": files.sha256_file(shard)}
+    manifest["splits"]["train"]["shards"] = [*shards, line]
+    told.write_text(json.dumps(manifest))
 
 
 @pytest.fixture

@@ -204,6 +204,9 @@ def same_data(study: Study, listed: Listed, data: Path) -> Check:
                 known = {"image.sif": told.get("sif", {}).get("sha256")}
             if not path.parent.name.endswith(str(told.get("identity"))[:12]):
                 wrong.append(f"{below}manifest.json: its identity is not that of its folder")
+            others = {n.removeprefix(below) for n in listed if n.startswith(below)} - {*known}
+            wrong += [f"{below}{n}: its manifest does not name it" for n in sorted(others)
+                      if n != "manifest.json"]  # fmt: skip
             for name, sha256 in known.items():
                 if below + name in listed:
                     counted += 1

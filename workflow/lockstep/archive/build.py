@@ -177,10 +177,8 @@ def _check_included(study: Study, items: Sequence[Item]) -> None:
     names = {item.name for item in items}
     wanted = gather.include(study)
     for folder in gather.dataset_folders(study) if wanted["data"] else []:
-        told = files.read_json(folder / "manifest.json")
-        for split in told["splits"].values():
-            for shard in split["shards"]:
-                _require(folder / shard["file"], f"{layout.DATA}datasets/{folder.name}/", names)
+        for name in gather.shards(folder):
+            _require(folder / name, f"{layout.DATA}datasets/{folder.name}/", names)
     for image in study.images.values() if wanted["images"] else []:
         _require(image.sif, f"{layout.DATA}images/{image.folder.name}/", names)
 

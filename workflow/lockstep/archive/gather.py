@@ -136,8 +136,9 @@ def _data(study: Study) -> Iterator[Item]:
         target = f"{layout.DATA}datasets/{folder.name}/"
         yield Item(name=target + "manifest.json", path=folder / "manifest.json")
         if wanted["data"]:
-            for shard in sorted(folder.glob("*.h5")):
-                yield Item(name=target + shard.name, path=shard)
+            for name in shards(folder):
+                if (folder / name).is_file():
+                    yield Item(name=target + name, path=folder / name)
     for image in study.images.values():
         if image.manifest.is_file():
             target = f"{layout.DATA}images/{image.folder.name}/"
@@ -159,6 +160,12 @@ def dataset_folders(study: Study) -> list[Path]:
         except (ValueError, KeyError, TypeError):
             continue  # verifying will say so
     return sorted(folder for folder in folders if (folder / "manifest.json").is_file())
+
+
+def shards(folder: Path) -> list[str]:
+    """Return the files that a dataset's manifest names."""
+    told = files.read_json(folder / "manifest.json")
+    return sorted(shard["file"] for split in told["splits"].values() for shard in split["shards"])
 
 
 def _walk(root: Path) -> Iterator[Path]:
