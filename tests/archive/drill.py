@@ -175,39 +175,45 @@ def edited(original: Contents, chance: random.Random, number: int) -> Change:
 
 def speeds(archive: Path, study: str, scratch: Path) -> None:
     """Compare with the programs that people know, over the same files, small and large."""
-    beside = archive.resolve().parent.parent
     for size in (0, LARGE):
         root = scratch / f"study-{size}"
-        shutil.copytree(
-            beside / "results" / study,
-            root / "results" / study,
-            ignore=shutil.ignore_patterns("cache", "states"),
-        )
-        shutil.copytree(beside / "data" / "datasets", root / "data" / "datasets")
-        grow(root, study, size)
-        file, told = root / "results" / f"{study}.crate.zip", f"results/{study}/study.json"
-        made = timed(lambda: lockstep(root, "archive", "--study", told))
-        tree = root / "tree"
-        with zipfile.ZipFile(file) as members:
-            members.extractall(tree)
-        paths = sorted(str(path) for path in tree.rglob("*") if path.is_file())
-        zipped = timed(lambda: run(["zip", "-1", "-q", "-r", str(root / "theirs.zip"), "."], tree))
-        files.remove(root / "theirs.zip")
-        summed = timed(lambda: run(["sha256sum", *paths], tree))
-        started = timed(lambda: lockstep(root, "--version"))
-        hashed = timed(lambda: form_and_content(file))
-        checked = timed(lambda: lockstep(root, "verify", file.name, folder=file.parent))
-        total = file.stat().st_size / 1e6
-        print(f"{total:.0f} MB in {len(paths)} files (starting Python takes {started:.2f} s)")
-        for what, seconds in (
-            ("python -m lockstep archive", made),
-            ("zip -1", zipped),
-            ("verify: form and content", hashed),
-            ("sha256sum", summed),
-            ("python -m lockstep verify", checked),
-        ):
-            print(f"  {what}: {seconds:.2f} s, {total / seconds:.0f} MB/s")
-        files.remove(root)
+        try:
+            speed(archive.resolve().parent.parent, study, root, size)
+        finally:
+            files.remove(root)
+
+
+def speed(beside: Path, study: str, root: Path, size: int) -> None:
+    """Measure with a copy of the study whose dataset is larger by `size`."""
+    shutil.copytree(
+        beside / "results" / study,
+        root / "results" / study,
+        ignore=shutil.ignore_patterns("cache", "states"),
+    )
+    shutil.copytree(beside / "data" / "datasets", root / "data" / "datasets")
+    grow(root, study, size)
+    file, told = root / "results" / f"{study}.crate.zip", f"results/{study}/study.json"
+    theirs, tree = root / "theirs.zip", root / "tree"
+    made = timed(lambda: lockstep(root, "archive", "--study", told), clear=file)
+    with zipfile.ZipFile(file) as members:
+        members.extractall(tree)
+    paths = sorted(str(path) for path in tree.rglob("*") if path.is_file())
+    zipped = timed(lambda: run(["zip", "-1", "-q", "-r", str(theirs), "."], tree), clear=theirs)
+    theirs.unlink()
+    summed = timed(lambda: run(["sha256sum", *paths], tree))
+    hashed = timed(lambda: form_and_content(file))
+    checked = timed(lambda: lockstep(file.parent, "verify", file.name))
+    started = timed(lambda: lockstep(root, "--version"))
+    total = file.stat().st_size / 1e6
+    print(f"{total:.0f} MB in {len(paths)} files (starting Python takes {started:.2f} s)")
+    for what, seconds in (
+        ("python -m lockstep archive", made),
+        ("zip -1", zipped),
+        ("verify: form and content", hashed),
+        ("sha256sum", summed),
+        ("python -m lockstep verify", checked),
+    ):
+        print(f"  {what}: {seconds:.2f} s, {total / seconds:.0f} MB/s")
 
 
 def form_and_content(file: Path) -> None:
@@ -216,9 +222,9 @@ def form_and_content(file: Path) -> None:
         assert not opened.hashes(opened.read(file, stream)).wrong
 
 
-def lockstep(root: Path, *arguments: str, folder: Path | None = None) -> None:
+def lockstep(folder: Path, *arguments: str) -> None:
     """Run the command line as a person does."""
-    run([sys.executable, "-m", "lockstep", *arguments], folder or root)
+    run([sys.executable, "-m", "lockstep", *arguments], folder)
 
 
 def run(command: list[str], folder: Path) -> None:
@@ -227,10 +233,16 @@ def run(command: list[str], folder: Path) -> None:
     subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
 
 
-def timed(work: Callable[[], None]) -> float:
-    """Return the seconds that the faster of two tries took: the first warms the disk's cache."""
+def timed(work: Callable[[], None], *, clear: Path | None = None) -> float:
+    """Return the seconds that the faster of two tries took: the first warms the disk's cache.
+
+    Args:
+        clear: what the work makes, removed before each try.
+    """
     seconds = []
     for _ in range(2):
+        if clear is not None:
+            clear.unlink(missing_ok=True)
         began = time.monotonic()
         work()
         seconds.append(time.monotonic() - began)
