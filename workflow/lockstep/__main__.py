@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from lockstep import __version__, files, jobs
+from lockstep import __version__, files
 from lockstep.errors import UserError
 from lockstep.study import Study
 
@@ -42,6 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
         name = _job(options)
         if name is None:
             return options.command(options)
+        from lockstep import jobs
+
         return jobs.recorded(
             options.command,
             options,
