@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from lockstep.archive import container, layout, manifest
+from lockstep.archive import container, layout, manifest, scan
 
 Contents = dict[str, bytes]
 
@@ -13,7 +13,7 @@ Contents = dict[str, bytes]
 def load(path: Path) -> Contents:
     """Return all members of an archive."""
     with open(path, "rb") as stream:
-        reader = container.Reader(stream)
+        reader = scan.Reader(stream)
         return {name: reader.bytes_of(name) for name in reader.members}
 
 
@@ -91,7 +91,7 @@ def flip(path: Path, place: int, bits: int) -> None:
 def owner(path: Path, place: int) -> str:
     """Return the member that a byte belongs to, by content or header; the end has no name."""
     with open(path, "rb") as stream:
-        for member in container.Reader(stream).members.values():
+        for member in scan.Reader(stream).members.values():
             if place < member.end:
                 return member.name
     return ""

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from lockstep.__main__ import main
-from lockstep.archive import container, layout, manifest, opened, verify
+from lockstep.archive import container, layout, manifest, opened, scan, verify
 from lockstep.errors import UserError
 from tests.archive import tamper
 from tests.archive.conftest import wrong
@@ -124,7 +124,7 @@ def test_a_member_that_says_it_is_larger_than_the_file(
 ) -> None:
     content = bytearray(file.read_bytes())
     with open(file, "rb") as stream:
-        place = list(container.Reader(stream).members.values())[-1].end
+        place = list(scan.Reader(stream).members.values())[-1].end
     for at in (18, 22):
         content[at : at + 4] = (0x7FFFFFFF).to_bytes(4, "little")
     for at in (place + 20, place + 24):

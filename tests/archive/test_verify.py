@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lockstep.archive import container, layout, verify
+from lockstep.archive import container, layout, scan, verify
 from lockstep.errors import UserError
 from tests.archive import tamper
 from tests.archive.conftest import Archived, wrong
@@ -77,7 +77,7 @@ def test_any_changed_byte_is_found_and_named(file: Path, seed: int) -> None:
 
 def test_any_changed_byte_of_headers_and_directory_is_found(file: Path) -> None:
     with open(file, "rb") as stream:
-        members = list(container.Reader(stream).members.values())
+        members = list(scan.Reader(stream).members.values())
     first = members[0]
     places = [*range(first.start, first.data), *range(members[-1].end, file.stat().st_size, 97)]
     places += range(file.stat().st_size - 22, file.stat().st_size)
@@ -85,7 +85,7 @@ def test_any_changed_byte_of_headers_and_directory_is_found(file: Path) -> None:
         tamper.flip(file, place, 0x11)
         try:
             with open(file, "rb") as stream:
-                found = container.Reader(stream).flaws
+                found = scan.Reader(stream).flaws
         except container.Malformed as problem:
             found = [("", str(problem))]
         assert found, place
@@ -149,7 +149,7 @@ def test_so_are_they_with_a_manifest_that_fits(
 def test_bytes_between_members_are_found(file: Path) -> None:
     content = file.read_bytes()
     with open(file, "rb") as stream:
-        member = list(container.Reader(stream).members.values())[5]
+        member = list(scan.Reader(stream).members.values())[5]
     for place in (0, member.start, member.end, len(content)):
         file.write_bytes(content[:place] + b"hidden" + content[place:])
         with pytest.raises(UserError, match="not a whole archive of Lockstep"):

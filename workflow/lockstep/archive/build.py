@@ -19,6 +19,7 @@ from lockstep.archive import (
     people,
     readme,
     redact,
+    scan,
     story,
 )
 from lockstep.archive import source as sources
@@ -147,7 +148,7 @@ def _unchanged(
         return False
     try:
         with open(target, "rb") as stream:
-            there = container.Reader(stream)
+            there = scan.Reader(stream)
             if there.flaws:
                 return False
             known = json.loads(there.bytes_of(layout.MANIFEST))

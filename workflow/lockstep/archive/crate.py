@@ -4,19 +4,16 @@ Profiles: https://w3id.org/ro/wfrun/provenance/0.5 and what it builds on. Equal 
 bytes: nothing here reads a clock, and the library's own time of making is replaced.
 """
 
-import importlib.metadata
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from rocrate.model import ContextEntity, Dataset, File
 from rocrate.model.entity import Entity
 from rocrate.rocrate import ROCrate
 
 from lockstep import __version__
-from lockstep.archive import layout, manifest, people, story
-from lockstep.archive.story import STAGES, Deed, Story
+from lockstep.archive import actions, layout, people, story
+from lockstep.archive.making import Making, version
 from lockstep.study import Study
 
 PROFILES = {
@@ -28,44 +25,6 @@ PROFILES = {
 TERMS = "https://w3id.org/ro/terms/workflow-run/context"
 BIOSCHEMAS = "https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE"
 WORKFLOW = f"{layout.SOURCE}Snakefile"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Making:
-    """What the parts of a description share."""
-
-    crate: ROCrate
-    study: Study
-    entries: Mapping[str, Mapping[str, Any]]
-    story: Story
-    about: people.About
-
-    def add(self, identifier: str, kind: str, /, **properties: Any) -> Entity:
-        """Add an entity that is no file."""
-        fields = {"@type": kind, **properties}
-        return self.crate.add(ContextEntity(self.crate, identifier, properties=fields))
-
-    def file(self, path: str, /, **properties: Any) -> Entity:
-        """Add a file of the archive."""
-        fields = {
-            "encodingFormat": layout.encoding(path),
-            "contentSize": str(self.entries[path]["bytes"]) if path in self.entries else None,
-            "sha256": self.entries[path]["sha256"] if path in self.entries else None,
-            **properties,
-        }
-        known = {key: value for key, value in fields.items() if value is not None}
-        return self.crate.add(File(self.crate, dest_path=path, properties=known))
-
-    def folder(self, path: str, /, **properties: Any) -> Entity:
-        """Add a folder of the archive, with one hash over all that is below it."""
-        fields = {"sha256": manifest.tree(self.entries, path), **properties}
-        return self.crate.add(Dataset(self.crate, dest_path=path, properties=fields))
-
-    def has(self, name: str) -> bool:
-        """Whether the archive holds a file, or anything below a folder."""
-        if name.endswith("/"):
-            return any(entry.startswith(name) for entry in self.entries)
-        return name in self.entries
 
 
 def describe(
@@ -89,7 +48,7 @@ def describe(
     _root(making, note)
     _data(making)
     workflow = _workflow(making, commit)
-    _deeds(making, workflow)
+    actions.add(making, workflow)
     making.crate.metadata.extra_contexts.append(TERMS)
     generated = making.crate.metadata.generate()
     graph = [_compact(entity) for entity in generated["@graph"]]
@@ -195,7 +154,7 @@ def _workflow(making: Making, commit: str | None) -> Entity:
         dest_path=WORKFLOW,
         main=True,
         lang="snakemake",
-        lang_version=_version("snakemake"),
+        lang_version=version("snakemake"),
         properties={
             "encodingFormat": "text/plain",
             "name": "Lockstep",
@@ -232,121 +191,3 @@ def _parameter(making: Making, name: str, kind: str, example: str) -> Entity:
     )
     making.crate.get(example)["exampleOfWork"] = parameter
     return parameter
-
-
-def _deeds(making: Making, workflow: Entity) -> None:
-    deeds: dict[str, list[Deed]] = {}
-    for deed in making.story.deeds:
-        deeds.setdefault(deed.stage, []).append(deed)
-    agent = {"@id": people.identifier(making.about.authors[0])}
-    tools, steps, controls, mentions = [], [], [], []
-    for position, (stage, says) in enumerate(STAGES.items()):
-        if stage not in deeds:
-            continue
-        tool = making.add(
-            f"#tool-{stage}",
-            "SoftwareApplication",
-            name=f"python -m lockstep {stage}",
-            description=says,
-            softwareVersion=__version__,
-            url=f"{layout.SOURCE}workflow/lockstep/__main__.py",
-        )
-        step = making.add(
-            f"#step-{stage}",
-            "HowToStep",
-            name=says,
-            position=str(position),
-            workExample=tool,
-        )
-        actions = [_action(making, deed, tool, agent) for deed in deeds[stage]]
-        tools.append(tool)
-        steps.append(step)
-        mentions += actions
-        controls.append(
-            making.add(
-                f"#control-{stage}",
-                "ControlAction",
-                name=f"Snakemake sees to it: {says.lower()}",
-                instrument=step,
-                object=actions,
-            )
-        )
-    workflow["hasPart"] = tools
-    workflow["step"] = steps
-    whole = making.add(
-        "#study",
-        "CreateAction",
-        name=f"Study {making.study.name}",
-        description="All stages of the study, as Snakemake ran them",
-        instrument=workflow,
-        agent=agent,
-        endTime=making.story.ended,
-        object=[{"@id": layout.STUDY}],
-        result=_results(making),
-    )
-    engine = making.add(
-        "#engine",
-        "SoftwareApplication",
-        name="Snakemake",
-        softwareVersion=_version("snakemake") or "not recorded",
-        url="https://snakemake.github.io",
-    )
-    if controls:
-        making.add(
-            "#organize",
-            "OrganizeAction",
-            name="Snakemake runs the study",
-            instrument=engine,
-            result=whole,
-            object=controls,
-        )
-    making.crate.root_dataset["mentions"] = [whole, *mentions]
-
-
-def _action(making: Making, deed: Deed, tool: Entity, agent: Mapping[str, str]) -> Entity:
-    for name in deed.makes:
-        if name.endswith("/") and making.crate.get(name) is None:
-            making.folder(name, name=f"Records of {deed.name}")
-    fields: dict[str, Any] = {
-        "name": f"{deed.stage} {deed.name}",
-        "description": f"{STAGES[deed.stage]}: {deed.name}",
-        "instrument": tool,
-        "agent": agent,
-        "endTime": deed.ended,
-        "object": [{"@id": name} for name in deed.uses if making.crate.get(name) is not None],
-        "result": [{"@id": name} for name in deed.makes if making.crate.get(name) is not None],
-        "actionStatus": story.FAILED if deed.failure else story.COMPLETED,
-    }
-    if deed.failure:
-        fields["error"] = deed.failure
-    if deed.image:
-        fields["containerImage"] = _image(making, deed.image)
-    return making.add(f"#{deed.stage}-{deed.name}", "CreateAction", **fields)
-
-
-def _image(making: Making, name: str) -> Entity:
-    image = making.study.images[name]
-    facts = json.loads(image.manifest.read_bytes())
-    return making.add(
-        f"#image-{name}",
-        "ContainerImage",
-        name=image.folder.name,
-        additionalType={"@id": "https://w3id.org/ro/terms/workflow-run#SIFImage"},
-        registry="none: built from the definitions and locks in this archive",
-        tag=image.identity,
-        sha256=facts["sif"]["sha256"],
-    )
-
-
-def _results(making: Making) -> list[dict[str, str]]:
-    top = f"{layout.RESULTS}{making.study.name}/"
-    wanted = (f"{top}report/index.html", f"{top}report/report.json", f"{top}runs/")
-    found = [{"@id": name} for name in wanted if making.crate.get(name) is not None]
-    return found or [{"@id": f"{top}study.json"}]
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -12,6 +12,7 @@ from lockstep.archive import layout
 from lockstep.archive.container import CHUNK
 from lockstep.archive.redact import Rules, is_text
 from lockstep.archive.source import Source
+from lockstep.errors import UserError
 from lockstep.study import Study
 
 INCLUDE = {"images": False, "data": False, "checkpoints": False, "traces": True}
@@ -107,11 +108,16 @@ def _results(study: Study, rules: Rules) -> Iterator[Item]:
         if not layout.kept(below, traces=wanted["traces"], states=wanted["checkpoints"]):
             continue
         name = f"{layout.RESULTS}{study.name}/{below}"
-        if not is_text(below) or below in bound:
+        if not is_text(below):
             yield Item(name=name, path=path)
             continue
         content = path.read_bytes()
         cleaned = rules.clean(content)
+        if cleaned != content and below in bound:
+            raise UserError(
+                f"{path}: holds a path of this machine or a secret, and cannot be rewritten, as "
+                "other records have its hash; make it again without"
+            )
         if cleaned != content:
             yield Item(name=name, content=cleaned, notes={"rewritten": True})
         else:
@@ -119,7 +125,7 @@ def _results(study: Study, rules: Rules) -> Iterator[Item]:
 
 
 def _bound(study: Study) -> set[str]:
-    """Return the files whose hash another record holds: never rewritten, as they hold no paths."""
+    """Return the files whose hash another record holds: they cannot be rewritten."""
     found = {"report/index.html", "report/report.json"}
     for path in (study.root / "blocks").rglob("*.json"):
         try:

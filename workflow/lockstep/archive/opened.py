@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lockstep.archive import container, layout, manifest, names
-from lockstep.archive.container import Member, Reader
+from lockstep.archive import container, layout, manifest, names, scan
+from lockstep.archive.container import Member
 from lockstep.archive.findings import Check
 from lockstep.errors import UserError
 
@@ -29,7 +29,7 @@ class Opened:
     """
 
     path: Path
-    reader: Reader
+    reader: scan.Reader
     manifest: dict[str, Any] | None
     checks: list[Check]
 
@@ -46,7 +46,7 @@ def read(path: Path, stream: BinaryIO) -> Opened:
         UserError: it is not an archive, is cut short, or has members that must not be touched.
     """
     try:
-        reader = Reader(stream)
+        reader = scan.Reader(stream)
     except container.Malformed as problem:
         raise UserError(f"{path}: not a whole archive of Lockstep: {problem}") from problem
     names.check(reader.members)

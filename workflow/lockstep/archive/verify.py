@@ -59,8 +59,7 @@ def verify(path: Path, *, digest: str | None = None) -> list[Check]:
         checks.append(opened.hashes(archive))
         crate = archive.reader.bytes_of(layout.CRATE)
         checks.append(described.check(crate, archive.files))
-        damaged = checks[-2].wrong or checks[0].wrong or checks[1].wrong
-        if damaged:
+        if any(check.wrong for check in checks if check.name in ("form", "manifest", "content")):
             reason = "not checked, as files of the archive are damaged"
             return [*checks, Check(name="records, parity, report", says=reason, open=True)]
         return [*checks, *_numbers(archive)]
