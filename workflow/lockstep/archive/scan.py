@@ -177,7 +177,8 @@ def _central(central: bytes, offset: int) -> tuple[Member, int]:
     (_, _, _, flags, method, _, _, crc, packed, size, length, more, comment, _, _, _, start) = (
         container.CENTRAL_FORM.unpack_from(central, offset)
     )
-    rest = central[offset + container.CENTRAL_FORM.size :][: length + more + comment]
+    behind = offset + container.CENTRAL_FORM.size
+    rest = central[behind : behind + length + more + comment]
     name = _name(rest[:length])
     _plain(name, flags, method)
     if packed != size:
@@ -193,7 +194,7 @@ def _central(central: bytes, offset: int) -> tuple[Member, int]:
         raise Malformed(f"{name}: its size or place is not said") from None
     return (
         Member(name=name, size=size, crc=crc, start=start),
-        offset + container.CENTRAL_FORM.size + length + more + comment,
+        behind + length + more + comment,
     )
 
 
