@@ -55,11 +55,12 @@ def _line(told: Mapping, name: str, made: Contents) -> dict:
 
 def _described(content: bytes, listed: Mapping) -> bytes:
     told = json.loads(content)
+    trees = manifest.Trees(listed)
     for entity in told["@graph"]:
         name = entity["@id"]
         if "sha256" not in entity or name.startswith("#"):
             continue
-        entity["sha256"] = manifest.tree(listed, name) if name.endswith("/") else None
+        entity["sha256"] = trees.digest(name) if name.endswith("/") else None
         if entity["sha256"] is None:
             entity["sha256"] = listed[name]["sha256"] if name in listed else "0" * 64
     return json.dumps(told, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"

@@ -33,12 +33,13 @@ def whole(study: Study, manifest: Mapping[str, Any]) -> Check:
     """Is all there that the config asks for, and nothing else, as the manifest says?"""
     listed = manifest["files"]
     missing = gather.missing(study.config, listed)
+    lacking, told = set(missing), set(manifest["missing"])
     wrong = [f"{name}: of no kind that an archive holds" for name in listed
              if not layout.known(name, study.name)]  # fmt: skip
     wrong += [f"{name}: is missing, which the manifest does not say" for name in missing
-              if name not in manifest["missing"]]  # fmt: skip
+              if name not in told]  # fmt: skip
     wrong += [f"{name}: is said to be missing, but is there" for name in manifest["missing"]
-              if name not in missing]  # fmt: skip
+              if name not in lacking]  # fmt: skip
     if manifest["complete"] != (not missing):
         wrong.append("manifest.json: whether the study is complete is not what its files say")
     known = {study.run_folder(run).relative_to(study.root).as_posix() for run in study.runs}

@@ -63,9 +63,10 @@ def build(
             f"{root}; run the workflow again, check the commit out that they were made with, or "
             "add --partial for an archive of them as they are"
         )
+    state = readme.state(study, lacking)
     target = output or (study.partial_archive() if lacking else study.archive())
-    if _unchanged(target, study, source, items, lacking):
-        return target, [*_lines(study, target, lacking), "unchanged: nothing to do"]
+    if _unchanged(target, study, source, items, lacking, state):
+        return target, [*_lines(study, target, state), "unchanged: nothing to do"]
     size = sum(item.size for item in items) + SPARE
     target.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(target.parent).free
@@ -78,12 +79,12 @@ def build(
         with files.atomic(target) as temporary, open(temporary, "wb") as stream:
             writer = container.Writer(stream)
             entries = {item.name: _write(writer, item) for item in items}
-            for name, content in _made(study, source, items, entries, lacking):
+            for name, content in _made(study, source, items, entries, lacking, state):
                 writer.add(name, [content], len(content))
             writer.close()
     except container.Malformed as problem:
         raise UserError(f"{problem}; try again when the study is not being run") from problem
-    return target, _lines(study, target, lacking)
+    return target, _lines(study, target, state)
 
 
 def _write(writer: container.Writer, item: Item) -> dict[str, Any]:
@@ -105,14 +106,14 @@ def _made(
     items: Sequence[Item],
     entries: dict[str, dict[str, Any]],
     lacking: Sequence[str],
+    state: str,
 ) -> Iterator[tuple[str, bytes]]:
     """Yield what archiving itself makes; `entries` grows by each."""
-    told = people.about(study)
-    date = story.tell(study, set(entries)).ended[:10]
+    told, happened = people.about(study), story.tell(study, set(entries))
+    date = happened.ended[:10]
     include = gather.include(study)
-    note = readme.state(study, lacking)
     for name, content in (
-        (layout.README, readme.readme(study, told, source, lacking, include=include,
+        (layout.README, readme.readme(study, told, source, state, include=include,
                                       file=study.archive().name,
                                       version=__version__)),
         (layout.UPLOAD, people.upload(told, date)),
@@ -120,7 +121,7 @@ def _made(
     ):  # fmt: skip
         entries[name] = manifest.entry(content)
         yield name, content
-    described = crate.describe(study, entries, source.commit, note)
+    described = crate.describe(study, happened, entries, source.commit, state)
     entries[layout.CRATE] = manifest.entry(described)
     yield layout.CRATE, described
     fields = {
@@ -142,6 +143,7 @@ def _unchanged(
     source: sources.Source,
     items: Sequence[Item],
     lacking: Sequence[str],
+    state: str,
 ) -> bool:
     """Whether the archive that is there holds just this; reads every file, writes none."""
     if not target.is_file():
@@ -156,7 +158,7 @@ def _unchanged(
                 if known["files"][item.name]["bytes"] != item.size:
                     return False
             entries = {item.name: _hashed(item) for item in items}
-            made = _made(study, source, items, entries, lacking)
+            made = _made(study, source, items, entries, lacking, state)
             for name, content in made:
                 if there.bytes_of(name) != content:
                     return False
@@ -177,9 +179,12 @@ def _check_included(study: Study, items: Sequence[Item]) -> None:
     """Refuse to leave out silently what the config asks for."""
     names = {item.name for item in items}
     wanted = gather.include(study)
-    for folder in gather.dataset_folders(study) if wanted["data"] else []:
-        for name in gather.shards(folder):
-            _require(folder / name, f"{layout.DATA}datasets/{folder.name}/", names)
+    manifests = [
+        item.path for item in items if item.path and item.name.startswith(f"{layout.DATA}datasets/")
+    ]
+    for path in manifests if wanted["data"] else []:
+        for name in gather.shards(path.parent) if path.name == "manifest.json" else []:
+            _require(path.with_name(name), f"{layout.DATA}datasets/{path.parent.name}/", names)
     for image in study.images.values() if wanted["images"] else []:
         _require(image.sif, f"{layout.DATA}images/{image.folder.name}/", names)
 
@@ -192,9 +197,9 @@ def _require(path: Path, below: str, names: set[str]) -> None:
         )
 
 
-def _lines(study: Study, target: Path, lacking: Sequence[str]) -> list[str]:
+def _lines(study: Study, target: Path, state: str) -> list[str]:
     told = people.about(study)
-    lines = [readme.state(study, lacking)]
+    lines = [state]
     if not told.named:
         lines.append("no authors: name them in the config, archive.authors")
     if told.licence is None:

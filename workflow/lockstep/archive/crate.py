@@ -12,8 +12,9 @@ from rocrate.model.entity import Entity
 from rocrate.rocrate import ROCrate
 
 from lockstep import __version__
-from lockstep.archive import actions, layout, people, story
+from lockstep.archive import actions, layout, manifest, people
 from lockstep.archive.making import Making, version
+from lockstep.archive.story import Story
 from lockstep.study import Study
 
 PROFILES = {
@@ -28,20 +29,24 @@ WORKFLOW = f"{layout.SOURCE}Snakefile"
 
 
 def describe(
-    study: Study, entries: Mapping[str, Mapping[str, Any]], commit: str | None, note: str
+    study: Study,
+    told: Story,
+    entries: Mapping[str, Mapping[str, Any]],
+    commit: str | None,
+    note: str,
 ) -> bytes:
     """Return ``ro-crate-metadata.json``.
 
     Args:
+        told: what happened.
         entries: size and hash of every file in the archive but this one and the manifest.
         commit: of the source.
         note: what a reader must know first: whether runs are missing.
     """
-    told = story.tell(study, set(entries))
     making = Making(
         crate=ROCrate(version="1.1"),
         study=study,
-        entries=entries,
+        trees=manifest.Trees(entries),
         story=told,
         about=people.about(study),
     )

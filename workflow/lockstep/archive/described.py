@@ -34,15 +34,16 @@ def _wrong(
     profiles = [p["@id"] for p in _several(entities["./"].get("conformsTo"))]
     if PROFILE not in profiles:
         yield f"does not conform to {PROFILE}"
+    trees = manifest.Trees(listed)
     for identifier, entity in entities.items():
         kinds = _several(entity.get("@type"))
         name = unquote(identifier)
         if identifier in ("./", layout.CRATE) or name.startswith("#") or "://" in name:
             continue
         if "Dataset" in kinds:
-            if not any(path.startswith(name) for path in listed):
+            if not name.endswith("/") or not trees.below(name):
                 yield f"names {name}, below which nothing is"
-            elif entity.get("sha256") != manifest.tree(listed, name):
+            elif entity.get("sha256") != trees.digest(name):
                 yield f"{name}: its hash is not that of what is below it"
         elif "File" in kinds and name != layout.MANIFEST:
             line = listed.get(name)

@@ -20,9 +20,14 @@ class Making:
 
     crate: ROCrate
     study: Study
-    entries: Mapping[str, Mapping[str, Any]]
+    trees: manifest.Trees
     story: Story
     about: people.About
+
+    @property
+    def entries(self) -> Mapping[str, Mapping[str, Any]]:
+        """Size and hash of every file in the archive but the description and the manifest."""
+        return self.trees.entries
 
     def add(self, identifier: str, kind: str, /, **properties: Any) -> Entity:
         """Add an entity that is no file."""
@@ -42,13 +47,13 @@ class Making:
 
     def folder(self, path: str, /, **properties: Any) -> Entity:
         """Add a folder of the archive, with one hash over all that is below it."""
-        fields = {"sha256": manifest.tree(self.entries, path), **properties}
+        fields = {"sha256": self.trees.digest(path), **properties}
         return self.crate.add(Dataset(self.crate, dest_path=path, properties=fields))
 
     def has(self, name: str) -> bool:
         """Whether the archive holds a file, or anything below a folder."""
         if name.endswith("/"):
-            return any(entry.startswith(name) for entry in self.entries)
+            return bool(self.trees.below(name))
         return name in self.entries
 
 

@@ -1,5 +1,6 @@
 """The list of everything in an archive, with hashes, in one canonical form."""
 
+import bisect
 import hashlib
 import json
 from collections.abc import Mapping
@@ -12,15 +13,23 @@ from lockstep.errors import UserError
 LARGEST = 1 << 30
 
 
-def tree(entries: Mapping[str, Mapping[str, Any]], below: str) -> str:
-    """Return one hash over names, sizes and hashes of all files below a folder."""
-    return files.digest(
-        [
-            [name, entries[name]["bytes"], entries[name]["sha256"]]
-            for name in sorted(entries)
-            if name.startswith(below)
-        ]
-    )
+class Trees:
+    """The files of an archive, to be asked for what is below a folder: of many, many times."""
+
+    def __init__(self, entries: Mapping[str, Mapping[str, Any]]) -> None:
+        self.entries = entries
+        self.names = sorted(entries)
+
+    def below(self, folder: str) -> list[str]:
+        """Return the names that begin with `folder`, which ends in a slash."""
+        first = bisect.bisect_left(self.names, folder)
+        behind = bisect.bisect_left(self.names, folder[:-1] + chr(ord("/") + 1))
+        return self.names[first:behind]
+
+    def digest(self, folder: str) -> str:
+        """Return one hash over names, sizes and hashes of all files below a folder."""
+        lines = ((name, self.entries[name]) for name in self.below(folder))
+        return files.digest([[name, line["bytes"], line["sha256"]] for name, line in lines])
 
 
 def render(fields: Mapping[str, Any]) -> bytes:

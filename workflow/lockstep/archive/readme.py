@@ -63,9 +63,14 @@ def _table(study: Study, source: str, parts: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def readme(study: Study, told: people.About, source: Source, missing: Sequence[str], *,
+def readme(study: Study, told: people.About, source: Source, said: str, *,
            include: dict[str, bool], file: str, version: str) -> bytes:  # fmt: skip
-    """Return ``README.md``."""
+    """Return ``README.md``.
+
+    Args:
+        said: whether the study is complete, in a sentence.
+        file: what the archive is called.
+    """
     lacks = {
         "images": "the images (they are built from the definitions and locks; their identities and "
         "hashes are in the records)",
@@ -82,7 +87,7 @@ def readme(study: Study, told: people.About, source: Source, missing: Sequence[s
     text = TEXT.format(
         title=told.title,
         description=told.description,
-        state=state(study, missing),
+        state=said,
         study=study.name,
         version=version,
         crate=layout.CRATE,

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from lockstep.archive import layout
-from lockstep.archive.gather import dataset_folders
 from lockstep.study import Study
 
 STAGES = {
@@ -89,7 +88,7 @@ def _deeds(study: Study, names: set[str], values: dict[str, tuple[str, str]]) ->
                 makes=[f"{layout.DATA}images/{image.folder.name}/"],
             )
     shards = {}
-    for folder in dataset_folders(study):
+    for folder in _datasets(study, names):
         manifest = json.loads((folder / "manifest.json").read_bytes())
         shards[manifest["name"]] = f"{layout.DATA}datasets/{folder.name}/"
         yield Deed(
@@ -111,6 +110,11 @@ def _deeds(study: Study, names: set[str], values: dict[str, tuple[str, str]]) ->
             makes=[f"{top}report/index.html", f"{top}report/report.json"],
             image=inside,
         )
+
+
+def _datasets(study: Study, names: set[str]) -> list[Path]:
+    parts = (name.split("/") for name in names if name.startswith(f"{layout.DATA}datasets/"))
+    return sorted({study.data / "datasets" / part[2] for part in parts})
 
 
 def _of_workload(
