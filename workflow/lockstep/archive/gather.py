@@ -61,7 +61,7 @@ def include(study: Study) -> dict[str, bool]:
 
 def items(study: Study, source: Source, rules: Rules) -> list[Item]:
     """Return everything but what archiving makes itself, sorted by name."""
-    found = [*_source(source, rules), *_results(study, rules), *_data(study)]
+    found = [*_source(source, rules), *_results(study, rules), *_data(study, rules)]
     settings = files.canonical_json(reproducible(study.config))
     found.append(Item(name=layout.STUDY, content=rules.clean(settings + b"\n")))
     return sorted(found, key=lambda item: item.name)
@@ -111,17 +111,22 @@ def _results(study: Study, rules: Rules) -> Iterator[Item]:
         if not is_text(below):
             yield Item(name=name, path=path)
             continue
-        content = path.read_bytes()
-        cleaned = rules.clean(content)
-        if cleaned != content and below in bound:
+        item = _cleaned(name, path, rules)
+        if item.content is not None and below in bound:
             raise UserError(
                 f"{path}: holds a path of this machine or a secret, and cannot be rewritten, as "
                 "other records have its hash; make it again without"
             )
-        if cleaned != content:
-            yield Item(name=name, content=cleaned, notes={"rewritten": True})
-        else:
-            yield Item(name=name, path=path)
+        yield item
+
+
+def _cleaned(name: str, path: Path, rules: Rules) -> Item:
+    """Return a text as it may be archived: rewritten only if it must be."""
+    content = path.read_bytes()
+    cleaned = rules.clean(content)
+    if cleaned == content:
+        return Item(name=name, path=path)
+    return Item(name=name, content=cleaned, notes={"rewritten": True})
 
 
 def _bound(study: Study) -> set[str]:
@@ -136,11 +141,11 @@ def _bound(study: Study) -> set[str]:
     return found
 
 
-def _data(study: Study) -> Iterator[Item]:
+def _data(study: Study, rules: Rules) -> Iterator[Item]:
     wanted = include(study)
     for folder in dataset_folders(study):
         target = f"{layout.DATA}datasets/{folder.name}/"
-        yield Item(name=target + "manifest.json", path=folder / "manifest.json")
+        yield _cleaned(target + "manifest.json", folder / "manifest.json", rules)
         if wanted["data"]:
             for name in shards(folder):
                 if (folder / name).is_file():
@@ -148,7 +153,7 @@ def _data(study: Study) -> Iterator[Item]:
     for image in study.images.values():
         if image.manifest.is_file():
             target = f"{layout.DATA}images/{image.folder.name}/"
-            yield Item(name=target + "manifest.json", path=image.manifest)
+            yield _cleaned(target + "manifest.json", image.manifest, rules)
             if wanted["images"] and image.sif.is_file():
                 yield Item(name=target + "image.sif", path=image.sif)
 
