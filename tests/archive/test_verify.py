@@ -223,6 +223,14 @@ def test_a_forged_verdict_on_parity_is_found(file: Path, findings: Found) -> Non
     assert any("passed.json has the hash of" in problem for problem in found)
 
 
+def test_another_config_to_run_again_is_found(file: Path, findings: Found) -> None:
+    def change(config: dict) -> None:
+        config["workloads"]["mnist_cnn"]["epochs"] = 2
+
+    tamper.forge(file, lambda contents: tamper.edit_json(contents, layout.STUDY, change))
+    assert any("is not the config of the study as it was run" in p for p in findings())
+
+
 def test_code_that_did_not_train_the_runs_is_found(file: Path, findings: Found) -> None:
     def change(contents: Contents) -> None:
         name = "source/workflow/lockstep/training/loop.py"

@@ -29,8 +29,12 @@ def read(path: Path) -> Any:
         return None
 
 
-def whole(study: Study, manifest: Mapping[str, Any]) -> Check:
-    """Is all there that the config asks for, and nothing else, as the manifest says?"""
+def whole(study: Study, manifest: Mapping[str, Any], again: Path) -> Check:
+    """Is all there that the config asks for, and nothing else, as the manifest says?
+
+    Args:
+        again: the config to run the study again with, which must be the study's own.
+    """
     listed = manifest["files"]
     missing = gather.missing(study.config, listed)
     lacking, told = set(missing), set(manifest["missing"])
@@ -42,6 +46,8 @@ def whole(study: Study, manifest: Mapping[str, Any]) -> Check:
               if name not in lacking]  # fmt: skip
     if manifest["complete"] != (not missing):
         wrong.append("manifest.json: whether the study is complete is not what its files say")
+    if read(again) != gather.reproducible(study.config):
+        wrong.append(f"{layout.STUDY}: is not the config of the study as it was run")
     known = {study.run_folder(run).relative_to(study.root).as_posix() for run in study.runs}
     below = f"{layout.RESULTS}{study.name}/"
     for name in listed:

@@ -194,6 +194,8 @@ def _statistics(archived: Study, again: Study) -> Iterator[Outcome]:
     for variant, c in studies.compare(Path(archived.root), Path(again.root)).comparisons:
         outcome = words.get(c.quality_kind, UNDECIDED)
         says = f"{sentences.quality_sentence(c)} {sentences.sentence(c)}"
+        for study, name in ((archived, "the archive"), (again, "the repetition")):
+            says = says.replace(str(study.root), name)
         what = f"{c.workload}/{variant}/{c.scale}"
         yield Outcome(what=what, measure=STATISTICS, outcome=outcome, says=says)
 

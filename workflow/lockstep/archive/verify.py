@@ -79,7 +79,8 @@ def _numbers(archive: Opened) -> Sequence[Check]:
             )
         if member.startswith(layout.DATA):
             return member.endswith("/manifest.json")
-        return member.startswith(f"{layout.SOURCE}workflow/lockstep/") and member.endswith(".py")
+        code = f"{layout.SOURCE}workflow/lockstep/"
+        return member == layout.STUDY or (member.startswith(code) and member.endswith(".py"))
 
     with tempfile.TemporaryDirectory(prefix="lockstep-verify-") as scratch:
         folder = Path(scratch).resolve()
@@ -87,7 +88,7 @@ def _numbers(archive: Opened) -> Sequence[Check]:
         study = recompute.study_in(folder, name)
         data = folder / "data"
         return [
-            agree.whole(study, archive.manifest),
+            agree.whole(study, archive.manifest, folder / layout.STUDY),
             agree.records(study, listed, data),
             agree.same_data(study, listed, data),
             agree.source(study, folder / "source" / "workflow" / "lockstep"),
