@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lockstep.archive import plan, recompute, reproduced
+from lockstep.archive import opened, plan, recompute, reproduced
+from lockstep.archive import reproduce as repetition
 from lockstep.archive.reproduced import BITS, DOUBLE, NO, STATISTICS, YES
 from lockstep.errors import UserError
 from lockstep.study import Study
 from tests.archive import tamper
-from tests.archive.conftest import Archived
+from tests.archive.conftest import Archived, git
 from tests.conftest import ROOT, lockstep
 from tests.end_to_end.checkout import losses
 
@@ -80,6 +81,46 @@ def test_a_folder_that_is_not_empty_is_refused(archived: Archived, tmp_path: Pat
     done = lockstep("reproduce", archived.file, "--into", tmp_path, "--yes", check=False)
     assert done.returncode == 2
     assert "must be an empty folder" in done.stderr
+
+
+def set_up(archived: Archived, file: Path, tmp_path: Path) -> Path:
+    """Put an archive's parts to where they are run; returns the checkout."""
+    chosen = planned(archived, tmp_path)
+    with open(file, "rb") as stream:
+        repetition._set_up(opened.read(file, stream), chosen)
+    return chosen.checkout
+
+
+def test_the_source_is_set_up_as_it_was(archived: Archived, tmp_path: Path) -> None:
+    checkout = set_up(archived, archived.file, tmp_path)
+    original = archived.checkout.root
+    assert (checkout / "slurm").readlink() == Path("profiles/slurm")
+    for name in set(git(original, "ls-files").split()) - {"slurm"}:
+        assert (checkout / name).read_bytes() == (original / name).read_bytes()
+        mode = (checkout / name).stat().st_mode & 0o111
+        assert bool(mode) == bool((original / name).stat().st_mode & 0o111)
+    assert not (checkout / "data").exists()  # a manifest alone is no dataset
+
+
+def test_archived_data_are_used(archived: Archived, tmp_path: Path) -> None:
+    copied = archived.checkout.duplicate(tmp_path / "copied")
+    path = copied.results() / "study.json"
+    config = json.loads(path.read_text())
+    config["archive"]["include"]["data"] = True
+    path.write_text(json.dumps(config))
+    copied.lockstep("archive", "--study", "results/small/study.json")
+    checkout = set_up(archived, copied.results("small.crate.zip"), tmp_path)
+    names = {path.name for path in (checkout / "data" / "datasets").glob("*/*")}
+    assert names == {"manifest.json", "train-00000.h5", "test-00000.h5"}
+
+
+def test_what_cannot_be_set_up_leaves_nothing_behind(
+    archived: Archived, file: Path, tmp_path: Path
+) -> None:
+    tamper.forge(file, lambda contents: contents.update({"source/slurm": b"../../outside"}))
+    with pytest.raises(UserError, match="a link out of its folder"):
+        set_up(archived, file, tmp_path)
+    assert not (tmp_path / "x").exists()
 
 
 # What is run ----------------------------------------------------------------------------------
