@@ -68,7 +68,7 @@ def single_bytes(copy: Path, chance: random.Random) -> Iterator[str]:
         tamper.flip(copy, place, bits)
         findings = found(copy)
         counted["found"] += bool(findings)
-        named = any((name or "end") in finding for finding in findings)
+        named = any(word in finding for word in _words(name) for finding in findings)
         counted["named"] += named
         tamper.flip(copy, place, bits)
         if not named:
@@ -76,6 +76,11 @@ def single_bytes(copy: Path, chance: random.Random) -> Iterator[str]:
     seconds = (time.monotonic() - began) / BYTES
     print(f"changed bytes: {counted['found']} of {BYTES} found, {counted['named']} named, "
           f"{1000 * seconds:.0f} ms each")  # fmt: skip
+
+
+def _words(name: str) -> tuple[str, ...]:
+    """What a finding must name: the member, or the directory behind the last one."""
+    return (name,) if name else ("(in the directory)", "the end of the file")
 
 
 # Structures -----------------------------------------------------------------------------------
