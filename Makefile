@@ -7,7 +7,7 @@ SNAKEMAKE := $(VENV)/bin/snakemake
 SHELL := /bin/bash
 AT_ONCE ?= 2
 
-.PHONY: help setup demo demo-containers test cluster drill bench lint format lock clean
+.PHONY: help setup demo demo-containers test cluster drill drill-archive bench lint format lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 24
@@ -29,6 +29,10 @@ cluster: $(VENV)/dev.installed ## a shell on the login node of a SLURM cluster i
 
 drill: $(VENV)/dev.installed ## kill runs in a cluster in a box, more than fifty times (root, half an hour)
 	LOCKSTEP_REQUIRE=slurm $(RUN) -m pytest -s tests/cluster/drill.py
+
+drill-archive: demo ## change an archive of the demo in 1,200 ways; is every change found?
+	@$(SNAKEMAKE) archive --profile profiles/local --configfile demo/config.yaml
+	$(RUN) -m tests.archive.drill results/demo.crate.zip
 
 bench: $(VENV)/dev.installed ## measure what docs/performance.md reports
 	$(RUN) -m benchmarks

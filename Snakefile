@@ -9,6 +9,7 @@ include: "workflow/rules/datasets.smk"
 include: "workflow/rules/parity.smk"
 include: "workflow/rules/runs.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/archive.smk"
 
 
 rule all:

@@ -42,6 +42,9 @@ DIGITS = {
 SETTINGS = ("LOCKSTEP_BOX", "LOCKSTEP_DATASETS", "LOCKSTEP_REQUIRE")
 """What a person tells the tests, by the environment; they remove all else of ours from it."""
 
+TOGETHER = {"archive": "archive", "cluster": "machines", "images": "machines"}
+"""Folders whose tests share something dear: a study that was run, or a whole machine."""
+
 # Two workers share the cores (Makefile): threads that wait by spinning would take them both.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
@@ -51,8 +54,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep tests together that share what is dear to make: a file's, or a whole machine's."""
     for item in items:
         folder, file = item.path.parent.name, item.path.relative_to(ROOT).as_posix()
-        group = "machines" if folder in ("cluster", "images") else file
-        item.add_marker(pytest.mark.xdist_group(group))
+        item.add_marker(pytest.mark.xdist_group(TOGETHER.get(folder, file)))
 
 
 def lacks(what: str, reason: str) -> None:

@@ -39,10 +39,32 @@ def main(arguments: list[str] | None = None) -> int:
             if image:
                 line = sys.argv[1:] if arguments is None else arguments
                 return stage.run_inside(study, image, options.command.__name__, line)
-        return options.command(options)
+        name = _job(options)
+        if name is None:
+            return options.command(options)
+        from lockstep import jobs
+
+        return jobs.recorded(
+            options.command,
+            options,
+            stage=options.command.__name__,
+            name=name,
+            root=Study.load(options.study).root,
+        )
     except UserError as error:
         print(f"lockstep: error: {error}", file=sys.stderr)
         return 2
+
+
+def _job(options: argparse.Namespace) -> str | None:
+    """Return what a stage's job is called in its log's folder; None for what is no stage."""
+    given, stage = vars(options), options.command.__name__
+    if stage in ("image", "preprocess", "parity", "train", "report"):
+        names = ("name", "dataset", "workload", "block")
+        return next((given[key] for key in names if key in given), "study")
+    if stage in ("weights", "trace"):
+        return f"{options.workload}-{given.get('seed', given.get('variant'))}"
+    return None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -96,6 +118,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub = add("report", report, "make the report from the records that are there")
     sub.add_argument("--partial", action="store_true", help="runs may be missing")
+    sub = add("archive", archive, "put the study into one file that can be handed over")
+    sub.add_argument("--partial", action="store_true", help="files may be missing; it says which")
+    sub.add_argument("--output", type=Path, help="instead of results/STUDY.crate.zip")
+    sub = add("verify", verify, "check an archive and compute its numbers again", study=False)
+    sub.add_argument("archive", type=Path, metavar="FILE")
+    sub.add_argument("--digest", help="that the archive must have, as it was published")
+    sub = add("reproduce", reproduce, "run an archived study again and compare", study=False)
+    sub.add_argument("archive", type=Path, metavar="FILE")
+    sub.add_argument("--into", type=Path, required=True, help="an empty folder")
+    sub.add_argument("--profile", default="profiles/local", help="Snakemake's; default: local")
+    only = "WORKLOAD[/VARIANT[/SCALE[/seed-S]]]"
+    sub.add_argument("--only", action="append", default=[], metavar=only, help="these runs alone")
+    raw = "a dataset's raw files, instead of downloading them"
+    sub.add_argument("--raw", action="append", default=[], metavar="NAME=FOLDER", help=raw)
+    sub.add_argument("--dry-run", action="store_true", help="say what would be run, and end")
+    sub.add_argument("--yes", action="store_true", help="run the archive's code without asking")
     add("tell", tell, "print the verdicts of a finished report")
     sub = add("compare", compare, "compare two finished studies", study=False)
     sub.add_argument("a", type=Path, metavar="A", help="folder of a finished study: results/STUDY")
@@ -240,6 +278,35 @@ def tell(options: argparse.Namespace) -> int:
 
     print("\n".join(build.tell(Study.load(options.study))))
     return 0
+
+
+def archive(options: argparse.Namespace) -> int:
+    from lockstep.archive import build
+
+    study = Study.load(options.study)
+    _, lines = build.build(study, partial=options.partial, output=options.output)
+    print("\n".join(lines))
+    return 0
+
+
+def verify(options: argparse.Namespace) -> int:
+    from lockstep.archive import verify as check_of_all
+
+    return check_of_all.main(options.archive, digest=options.digest)
+
+
+def reproduce(options: argparse.Namespace) -> int:
+    from lockstep.archive import reproduce as repetition
+
+    return repetition.main(
+        options.archive,
+        options.into,
+        profile=options.profile,
+        only=options.only,
+        raw=options.raw,
+        dry_run=options.dry_run,
+        yes=options.yes,
+    )
 
 
 def compare(options: argparse.Namespace) -> int:

@@ -16,16 +16,22 @@ PACKAGE = Path(__file__).resolve().parent
 ROOT = PACKAGE.name
 
 
-def digest(*modules: str) -> str:
-    """Return the sha256 (hex) of the closure of `modules` (dotted names below the package)."""
+def digest(*modules: str, package: Path | None = None) -> str:
+    """Return the sha256 (hex) of the closure of `modules` (dotted names below the package).
+
+    Args:
+        package: another package's folder, whose code is read and never imported.
+    """
+    package = package or PACKAGE
     total = hashlib.sha256()
-    for name in closure(*modules):
-        total.update(f"{name}\0{_tree(_file(name))}\n".encode())
+    for name in closure(*modules, package=package):
+        total.update(f"{name}\0{_tree(_file(name, package))}\n".encode())
     return total.hexdigest()
 
 
-def closure(*modules: str) -> list[str]:
+def closure(*modules: str, package: Path | None = None) -> list[str]:
     """Return the sorted names of `modules` and of everything they import in this package."""
+    package = package or PACKAGE
     seen: set[str] = set()
     waiting = list(modules)
     while waiting:
@@ -33,38 +39,38 @@ def closure(*modules: str) -> list[str]:
         if name in seen or name == ROOT:
             continue
         seen.add(name)
-        waiting += _imports(name)
+        waiting += _imports(name, package)
         waiting.append(name.rpartition(".")[0])
     return sorted(seen)
 
 
-def _path(name: str) -> Path | None:
+def _path(name: str, package: Path) -> Path | None:
     if name != ROOT and not name.startswith(ROOT + "."):
         return None
-    stem = PACKAGE.joinpath(*name.split(".")[1:])
+    stem = package.joinpath(*name.split(".")[1:])
     for path in (stem / "__init__.py", stem.with_suffix(".py")):
         if path.is_file():
             return path
     return None
 
 
-def _file(name: str) -> Path:
-    path = _path(name)
+def _file(name: str, package: Path) -> Path:
+    path = _path(name, package)
     if path is None:
-        raise ModuleNotFoundError(f"no module {name} in {PACKAGE}")
+        raise ModuleNotFoundError(f"no module {name} in {package}")
     return path
 
 
 @functools.cache
-def _imports(name: str) -> list[str]:
+def _imports(name: str, package: Path) -> list[str]:
     found = []
-    for node in ast.walk(ast.parse(_file(name).read_bytes())):
+    for node in ast.walk(ast.parse(_file(name, package).read_bytes())):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             # `from lockstep.datasets import order` names a module; `… import Reader` does not.
             found += [node.module] + [f"{node.module}.{alias.name}" for alias in node.names]
-    return [module for module in found if _path(module) is not None]
+    return [module for module in found if _path(module, package) is not None]
 
 
 @functools.cache

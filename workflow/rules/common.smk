@@ -182,3 +182,13 @@ def block_inputs(wildcards):
         "dataset": STUDY.dataset_manifest(STUDY.workload(run.workload)["dataset"]),
         "weights": STUDY.weights(run.workload, run.seed),
     }
+
+
+# Archive
+
+
+def source_state():
+    """What the archive's source is: asked for only where an archive is to be made."""
+    from lockstep.archive import source
+
+    return source.state()

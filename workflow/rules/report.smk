@@ -38,7 +38,8 @@ rule report:
     log:
         STUDY.root / "logs" / "report.log",
     params:
-        config=files.digest(STUDY.config),
+        # What an archive says of itself is not in the report.
+        config=files.digest({k: v for k, v in STUDY.config.items() if k != "archive"}),
         code=stage_code("lockstep.report.build"),
     message:
         "Make the report of study {STUDY.name}"

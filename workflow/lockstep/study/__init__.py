@@ -181,6 +181,14 @@ class Study:
         """Exists only if the report was made of a whole study; hashes of page and numbers."""
         return self.root / "report" / "complete.json"
 
+    def archive(self) -> Path:
+        """The whole study in one file."""
+        return self.root.with_name(f"{self.name}.crate.zip")
+
+    def partial_archive(self) -> Path:
+        """The same of a study that is not complete."""
+        return self.root.with_name(f"{self.name}.partial.crate.zip")
+
     # Images ----------------------------------------------------------------------------------
 
     @functools.cached_property

@@ -9,6 +9,7 @@ A field that a machine cannot give is ``{"absent": REASON}``, never zero.
 """
 
 import csv
+import datetime
 import io
 import math
 import resource
@@ -87,6 +88,7 @@ def summary(
         "trajectory": spec.trajectory,
         "status": status,
         "reason": reason,
+        "ended": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "steps": progress.step,
         "seconds": progress.clock.seconds,
         "cache": preparation.cache,

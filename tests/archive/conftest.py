@@ -1,0 +1,126 @@
+"""One real study, run and archived from a git checkout; tests copy what they change."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lockstep import files
+from lockstep.archive import verify as verifying
+from lockstep.archive.findings import Check
+from lockstep.study import Study
+from tests.conftest import ROOT
+from tests.end_to_end.checkout import Checkout, Said, small
+
+AUTHORS = [
+    {
+        "name": "Ada Example",
+        "orcid": "0000-0002-1825-0097",
+        "affiliation": {"name": "Example University", "url": "https://example.org"},
+    }
+]
+SECRET = "s3cr3t-value-of-a-token"
+
+STUDY = small(
+    workloads__mnist_cnn__epochs=1,
+    seeds=[0, 1],
+    threads=1,
+    archive={"title": "Digits, twice", "authors": AUTHORS, "licence": "CC-BY-4.0"},
+)
+"""One epoch of the digits, in both frameworks, with two seeds."""
+
+
+def git(root: Path, *arguments: str) -> str:
+    """Run git as somebody whose settings do not matter."""
+    name = ["-c", "user.name=Test", "-c", "user.email=test@example.org"]
+    done = subprocess.run(
+        ["git", *name, *arguments], cwd=root, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+@dataclass(frozen=True, kw_only=True)
+class Archived:
+    """A finished study and its archive; not to be changed.
+
+    Attributes:
+        said: what a person saw of archiving.
+    """
+
+    checkout: Checkout
+    file: Path
+    said: Said
+
+    @property
+    def study(self) -> Study:
+        """The study, with its folders where they are."""
+        study = Study.load(self.checkout.results() / "study.json")
+        study.root = self.checkout.results()
+        study.data = self.checkout.root / "data"
+        return study
+
+
+@pytest.fixture(scope="session")
+def archived(tmp_path_factory: pytest.TempPathFactory) -> Archived:
+    """The study, run and archived as a person does."""
+    home = tmp_path_factory.mktemp("home")
+    checkout = Checkout.make(tmp_path_factory.mktemp("archived") / "lockstep", home)
+    shutil.copy2(ROOT / ".gitignore", checkout.root)
+    (checkout.root / "slurm").symlink_to("profiles/slurm")
+    git(checkout.root, "init", "--quiet")
+    git(checkout.root, "add", "--all")
+    git(checkout.root, "commit", "--quiet", "--message", "The workflow")
+    os.environ["TEST_ACCESS_TOKEN"] = SECRET
+    try:
+        said = checkout.snakemake("archive", study=STUDY)
+    finally:
+        del os.environ["TEST_ACCESS_TOKEN"]
+    return Archived(checkout=checkout, file=checkout.results("small.crate.zip"), said=said)
+
+
+def grow(root: Path, study: str, size: int) -> None:
+    """Give a study's dataset one more shard of this size, and have the archive hold its data.
+
+    Args:
+        root: what `results` and `data` are in.
+    """
+    path = root / "results" / study / "study.json"
+    config = json.loads(path.read_text())
+    config["archive"]["include"]["data"] = True
+    path.write_text(json.dumps(config))
+    told = next((root / "data" / "datasets").glob("*/manifest.json"))
+    shard = told.parent / "train-00001.h5"
+    if not size:
+        return
+    noise = np.random.default_rng(0)
+    with open(shard, "wb") as stream:
+        for _ in range(size >> 20):
+            stream.write(noise.standard_normal(1 << 17).tobytes())
+    manifest = json.loads(told.read_text())
+    shards = manifest["splits"]["train"]["shards"][:1]
+    line = {**shards[0], "file": shard.name, "bytes": size, "sha256": files.sha256_file(shard)}
+    manifest["splits"]["train"]["shards"] = [*shards, line]
+    told.write_text(json.dumps(manifest))
+
+
+@pytest.fixture
+def file(archived: Archived, tmp_path: Path) -> Path:
+    """A copy of the archive that a test may damage."""
+    return Path(shutil.copy(archived.file, tmp_path / "copy.crate.zip"))
+
+
+@pytest.fixture
+def findings(file: Path) -> Callable[[], list[str]]:
+    """What verifying the copy finds."""
+    return lambda: wrong(verifying.verify(file))
+
+
+def wrong(checks: list[Check]) -> list[str]:
+    """All that does not hold, in one list."""
+    return [problem for check in checks for problem in check.wrong]

@@ -1,0 +1,331 @@
+"""What an archive holds, and what it never does."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from lockstep.archive import build, layout, verify
+from lockstep.errors import UserError
+from tests.archive import tamper
+from tests.archive.conftest import SECRET, Archived, git, grow, wrong
+from tests.conftest import lockstep
+from tests.end_to_end.checkout import Checkout
+
+
+@pytest.fixture
+def copied(archived: Archived, tmp_path: Path) -> Checkout:
+    """A copy of the finished study that a test may change."""
+    return archived.checkout.duplicate(tmp_path / "lockstep")
+
+
+def make(checkout: Checkout, *more: object, status: int = 0):
+    """Archive by hand."""
+    study = "results/small/study.json"
+    return checkout.lockstep("archive", "--study", study, *more, status=status)
+
+
+def names(path: Path) -> set[str]:
+    with zipfile.ZipFile(path) as file:
+        return set(file.namelist())
+
+
+def test_the_workflow_makes_it_and_says_how_complete_it_is(archived: Archived) -> None:
+    assert "Archive study small" in archived.said.jobs
+    assert "The study is complete: 4 runs (4 finished)." in archived.said.text
+    assert "archive: results/small.crate.zip" in archived.said.text
+
+
+def test_it_is_not_made_unasked(archived: Archived) -> None:
+    copied = archived.checkout
+    assert not any(job.startswith("Archive") for job in copied.planned())
+    assert copied.planned("archive") == set()
+
+
+def test_any_zip_program_reads_it(archived: Archived) -> None:
+    with zipfile.ZipFile(archived.file) as file:
+        assert file.testzip() is None
+        assert {info.compress_type for info in file.infolist()} == {zipfile.ZIP_STORED}
+
+
+def test_it_holds_what_a_stranger_needs(archived: Archived) -> None:
+    held = names(archived.file)
+    top = "results/small/"
+    for name in (
+        "README.md",
+        "manifest.json",
+        "metadata.json",
+        "CITATION.cff",
+        "ro-crate-metadata.json",
+        "study/study.json",
+        "source/Snakefile",
+        "source/workflow/lockstep/__main__.py",
+        "source/containers/locks/base.txt",
+        f"{top}study.json",
+        f"{top}report/index.html",
+        f"{top}report/tables/comparisons.csv",
+        f"{top}parity/mnist_cnn/torch-eager.npz",
+        f"{top}parity/mnist_cnn/passed.json",
+        f"{top}runs/mnist_cnn/jax-jit/1x1/seed-1/steps.npz",
+        f"{top}logs/train/mnist_cnn/jax-jit/1x1/seed-1.json",
+        f"{top}logs/preprocess/digits.json",
+    ):
+        assert name in held, name
+    datasets = [n for n in held if n.startswith("data/datasets/")]
+    assert len(datasets) == 1 and datasets[0].endswith("/manifest.json")
+
+
+def test_large_parts_are_left_out_unless_asked_for(archived: Archived, copied: Checkout) -> None:
+    assert not [n for n in names(archived.file) if n.endswith((".h5", ".safetensors"))]
+    config = json.loads((copied.results() / "study.json").read_text())
+    config["archive"]["include"] = {"data": True, "checkpoints": True, "traces": False}
+    (copied.results() / "study.json").write_text(json.dumps(config))
+    make(copied, "--output", "more.zip")
+    held = names(copied.root / "more.zip")
+    assert sum(n.endswith(".h5") for n in held) == 2
+    assert sum(n.endswith("final.safetensors") for n in held) == 4
+    assert sum(n.startswith("results/small/weights/") for n in held) == 2
+    assert not [n for n in held if "/parity/" in n and n.endswith(".npz")]
+    assert wrong(verify.verify(copied.root / "more.zip")) == []
+
+
+def test_every_stage_says_where_and_with_what_it_ran(archived: Archived) -> None:
+    folder = archived.checkout.results() / "logs"
+    job = json.loads((folder / "parity" / "mnist_cnn.json").read_text())
+    assert job["status"] == 0 and job["started"] <= job["ended"]
+    assert job["packages"]["numpy"] and job["host"]["cpu"]
+    stages = {path.relative_to(folder).parts[0] for path in folder.rglob("*.json")}
+    assert stages == {"preprocess", "weights", "trace", "parity", "train", "report"}
+
+
+# The same bytes -------------------------------------------------------------------------------
+
+
+def test_the_same_study_has_the_same_bytes(archived: Archived, copied: Checkout) -> None:
+    make(copied, "--output", "again.zip")
+    assert (copied.root / "again.zip").read_bytes() == archived.file.read_bytes()
+
+
+def test_nothing_is_written_where_nothing_changed(copied: Checkout) -> None:
+    path = copied.results("small.crate.zip")
+    before = path.stat()
+    assert "unchanged: nothing to do" in make(copied).text
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+    assert path.stat().st_ino == before.st_ino
+
+
+def test_a_changed_record_is_archived_anew(copied: Checkout) -> None:
+    path = copied.results("small.crate.zip")
+    before = path.read_bytes()
+    with open(copied.results() / "logs" / "train" / "note.log", "w") as log:
+        log.write("something was noted\n")
+    assert "unchanged" not in make(copied).text
+    assert path.read_bytes() != before
+    assert wrong(verify.verify(path)) == []
+
+
+def test_memory_does_not_grow_with_size(copied: Checkout) -> None:
+    def peak(size: int) -> int:
+        grow(copied.root, "small", size)
+        code = (
+            "import resource, sys; from lockstep.__main__ import main;"
+            "assert main(sys.argv[1:]) == 0;"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        )
+        command = ["archive", "--study", "results/small/study.json", "--output", "big.zip"]
+        done = subprocess.run(
+            [sys.executable, "-c", code, *command],
+            cwd=copied.root,
+            env={**copied.environment, "PYTHONPATH": "workflow"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return int(done.stdout.splitlines()[-1])
+
+    small, large = peak(1 << 20), peak(200 << 20)
+    assert large - small < 40_000  # KiB
+    assert wrong(verify.verify(copied.root / "big.zip")) == []
+
+
+# The source -----------------------------------------------------------------------------------
+
+
+def test_the_source_is_the_commit(archived: Archived) -> None:
+    told = json.loads(tamper.load(archived.file)[layout.MANIFEST])
+    assert told["source"]["commit"] == git(archived.checkout.root, "rev-parse", "HEAD").strip()
+    assert told["source"]["note"] == "the committed files"
+    assert layout.DIFFERENCE not in told["files"]
+    listed = set(git(archived.checkout.root, "ls-files").split())
+    assert {n.removeprefix("source/") for n in told["files"] if n.startswith("source/")} == listed
+    assert told["files"]["source/slurm"]["link"]
+    assert told["files"]["source/containers/install.sh"].get("executable", False) == os.access(
+        archived.checkout.root / "containers" / "install.sh", os.X_OK
+    )
+
+
+def test_a_dirty_tree_is_archived_with_its_difference(copied: Checkout) -> None:
+    with open(copied.root / "config.yaml", "a") as config:
+        config.write("# an afterthought\n")
+    (copied.root / "workflow" / "new.txt").write_text("not yet committed\n")
+    (copied.root / "private.txt").write_text("beside the workflow\n")
+    make(copied)
+    contents = tamper.load(copied.results("small.crate.zip"))
+    difference = contents[layout.DIFFERENCE].decode()
+    assert "+# an afterthought" in difference and "+not yet committed" in difference
+    assert contents["source/config.yaml"].endswith(b"# an afterthought\n")
+    assert "source/private.txt" not in contents
+    assert git(copied.root, "status", "--porcelain").split() == [
+        "M", "config.yaml", "??", "private.txt", "??", "study.yaml", "??", "workflow/new.txt",
+    ]  # fmt: skip
+    assert wrong(verify.verify(copied.results("small.crate.zip"))) == []
+
+
+def test_without_git_the_files_are_archived_as_they_are(copied: Checkout) -> None:
+    shutil.rmtree(copied.root / ".git")
+    make(copied)
+    contents = tamper.load(copied.results("small.crate.zip"))
+    told = json.loads(contents[layout.MANIFEST])
+    assert told["source"]["commit"] is None
+    assert "not known" in told["source"]["note"]
+    assert b"which commit they are is not known" in contents[layout.README]
+    assert "source/workflow/lockstep/__main__.py" in contents
+    assert wrong(verify.verify(copied.results("small.crate.zip"))) == []
+
+
+def test_code_that_trained_no_run_is_refused(copied: Checkout) -> None:
+    copied.edit("workflow/lockstep/training/loop.py", "STOP = ", "STOP = 0 + ")
+    said = make(copied, status=2)
+    assert "4 runs were trained by other code than is in" in said.text
+
+
+# What must not leave the machine --------------------------------------------------------------
+
+
+def test_it_names_no_folder_of_the_machine_and_no_secret(archived: Archived) -> None:
+    hidden = [str(archived.checkout.root), str(archived.checkout.home), SECRET]
+    for name, content in tamper.load(archived.file).items():
+        for text in hidden:
+            assert text.encode() not in content, name
+
+
+def test_secrets_and_paths_in_logs_are_replaced(
+    copied: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_ACCESS_TOKEN", SECRET)
+    log = copied.results() / "logs" / "train" / "mnist_cnn" / "jax-jit" / "1x1" / "seed-0.log"
+    token = "ghp_" + "a1B2" * 9
+    log.write_text(
+        f"{copied.root}/results: full\n{copied.home}/.cache/x: no such file\n"
+        f"token {SECRET} and {token}\nhttps://me:password@example.org/simple\n/home/ada/x\n"
+    )
+    make(copied)
+    contents = tamper.load(copied.results("small.crate.zip"))
+    told = json.loads(contents[layout.MANIFEST])
+    name = "results/small/logs/train/mnist_cnn/jax-jit/1x1/seed-0.log"
+    assert contents[name].decode() == (
+        "$CHECKOUT/results: full\n$HOME/.cache/x: no such file\n"
+        "token [$TEST_ACCESS_TOKEN] and [removed]\nhttps://[removed]@example.org/simple\n$HOME/x\n"
+    )
+    assert told["files"][name]["rewritten"]
+    assert wrong(verify.verify(copied.results("small.crate.zip"))) == []
+
+
+def test_a_study_with_absolute_folders_verifies_too(archived: Archived, tmp_path: Path) -> None:
+    study = archived.study
+    config = json.loads(json.dumps(study.config))
+    shutil.copytree(archived.checkout.results(), tmp_path / "out" / "small")
+    shutil.copytree(archived.checkout.root / "data", tmp_path / "in")
+    config["paths"] = {"results": str(tmp_path / "out"), "data": str(tmp_path / "in")}
+    config["datasets"]["digits"]["raw"] = str(tmp_path / "raw")
+    (tmp_path / "out" / "small" / "study.json").write_text(json.dumps(config))
+    archived.checkout.lockstep("archive", "--study", tmp_path / "out" / "small" / "study.json")
+    file = tmp_path / "out" / "small.crate.zip"
+    for name, content in tamper.load(file).items():
+        assert str(tmp_path).encode() not in content, name
+    assert wrong(verify.verify(file)) == []
+
+
+def test_the_environment_is_written_down_by_name_only(archived: Archived) -> None:
+    for path in (archived.checkout.results() / "logs").rglob("*.json"):
+        assert "TEST_ACCESS_TOKEN" not in path.read_text()
+        assert "HOME" not in json.loads(path.read_text())["environment"]
+
+
+# What is not complete -------------------------------------------------------------------------
+
+
+def test_a_study_that_is_not_complete_is_refused_or_says_so(copied: Checkout) -> None:
+    shutil.rmtree(copied.results() / "runs" / "mnist_cnn" / "jax-jit" / "1x1" / "seed-1")
+    (copied.results() / "blocks" / "mnist_cnn" / "jax-jit" / "1x1" / "seed-1.json").unlink()
+    shutil.rmtree(copied.results() / "report")
+    said = make(copied, status=2)
+    assert "files of a complete study are missing" in said.text and "--partial" in said.text
+    copied.lockstep("report", "--study", "results/small/study.json", "--partial")
+    said = make(copied, "--partial")
+    assert "THE STUDY IS NOT COMPLETE: 4 runs (3 finished, 1 missing)" in said.text
+    file = copied.results("small.partial.crate.zip")
+    contents = tamper.load(file)
+    assert b"THE STUDY IS NOT COMPLETE" in contents[layout.README]
+    assert b"THE STUDY IS NOT COMPLETE" in contents[layout.CRATE]
+    told = json.loads(contents[layout.MANIFEST])
+    assert not told["complete"]
+    assert "runs/mnist_cnn/jax-jit/1x1/seed-1/summary.json" in told["missing"]
+    checks = verify.verify(file)
+    assert wrong(checks) == []
+    assert any("NOT COMPLETE" in check.says for check in checks)
+
+
+def test_a_study_that_has_only_begun_can_be_archived(copied: Checkout) -> None:
+    for name in ("runs", "blocks", "report", "parity", "weights", "logs", "states"):
+        shutil.rmtree(copied.results() / name)
+    make(copied, "--partial")
+    checks = verify.verify(copied.results("small.partial.crate.zip"))
+    assert wrong(checks) == []
+    assert {check.name for check in checks if check.open} == {"source", "parity", "report"}
+
+
+def test_data_that_are_asked_for_and_missing_are_an_error(copied: Checkout) -> None:
+    config = json.loads((copied.results() / "study.json").read_text())
+    config["archive"]["include"]["data"] = True
+    (copied.results() / "study.json").write_text(json.dumps(config))
+    next((copied.root / "data" / "datasets").glob("*/train-00000.h5")).unlink()
+    said = make(copied, "--output", "other.zip", status=2)
+    assert "train-00000.h5: no such file, but archive.include asks for it" in said.text
+    assert not (copied.root / "other.zip").exists()
+
+
+def test_no_room_is_said_before_anything_is_written(
+    archived: Archived, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+    monkeypatch.chdir(archived.checkout.root)
+    with pytest.raises(UserError, match="MiB are free"):
+        build.build(archived.study, output=tmp_path / "x.zip", root=archived.checkout.root)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_study_without_authors_says_so(copied: Checkout) -> None:
+    config = json.loads((copied.results() / "study.json").read_text())
+    config["archive"] |= {"authors": [], "licence": None, "title": None}
+    (copied.results() / "study.json").write_text(json.dumps(config))
+    said = make(copied)
+    assert "no authors: name them in the config, archive.authors" in said.text
+    assert "no licence: state one in the config, archive.licence" in said.text
+
+
+def test_a_mistake_in_the_config_is_one_line(tmp_path: Path) -> None:
+    text = (
+        "study: x\ndatasets: {d: {source: digits}}\nworkloads: {mnist_cnn: {dataset: d}}\n"
+        "variants: {a: {framework: torch, mode: eager}}\narchive: {authors: [{orcid: x}]}\n"
+    )
+    (tmp_path / "config.yaml").write_text(text)
+    done = lockstep("check", tmp_path / "config.yaml", check=False)
+    assert done.returncode == 2
+    assert "archive" in done.stderr and done.stderr.count("\n") == 1

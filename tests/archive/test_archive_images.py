@@ -1,0 +1,133 @@
+"""Archives of studies that ran in images: what the records say of them, and the images themselves.
+
+The study is the one without images, whose records are made to say that they ran in some: images
+that can train take a quarter of an hour to build.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lockstep import files
+from lockstep.archive import layout, recompute, verify
+from lockstep.images import sif
+from tests.archive import tamper
+from tests.archive.conftest import Archived, wrong
+from tests.end_to_end.checkout import Checkout
+
+NAMES = ("base", "torch", "jax")
+
+
+@pytest.fixture(scope="module")
+def contained(archived: Archived, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """The study, as if every stage had run in a finished image."""
+    tmp_path = tmp_path_factory.mktemp("contained")
+    checkout = archived.checkout.duplicate(tmp_path / "lockstep")
+    path = checkout.results() / "study.json"
+    config = json.loads(path.read_text())
+    ready = {}
+    for name in NAMES:
+        image = tmp_path / "ready" / f"{name}.sif"
+        image.parent.mkdir(exist_ok=True)
+        image.write_bytes(name.encode() * 5000)
+        ready[name] = str(image)
+    config["images"] |= {"enabled": True, "ready": ready}
+    path.write_text(json.dumps(config))
+    study = recompute.load(checkout.results())
+    study.data = checkout.root / "data"
+    told = {name: manifest(name, image.identity, Path(ready[name]), image.folder)
+            for name, image in study.images.items()}  # fmt: skip
+    for run in study.runs:
+        edit_run(study, run, told[study.framework(run)[0]])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOCKSTEP_INSIDE", study.images["base"].identity)
+        checkout.lockstep("report", "--study", "results/small/study.json")
+    return checkout
+
+
+def manifest(name: str, identity: str, image: Path, folder: Path) -> dict:
+    """Put an image and its manifest to where a study has them."""
+    told = {
+        "name": name,
+        "identity": identity,
+        "determined_by": {"ready": str(image)},
+        "sif": {"sha256": files.sha256_file(image), "fingerprint": sif.fingerprint(image)},
+    }
+    folder = Path("data/images") / folder.name if not folder.is_absolute() else folder
+    place = image.parents[1] / "lockstep" / folder
+    place.mkdir(parents=True)
+    (place / "image.sif").symlink_to(image)
+    (place / "manifest.json").write_text(json.dumps(told))
+    return told
+
+
+def edit_run(study, run, image: dict) -> None:
+    """Make a run's records say that it ran in an image."""
+    folder = study.run_folder(run)
+    summary = json.loads((folder / "summary.json").read_text())
+    contract = summary["contract"]
+    contract["host"]["image"] = {
+        "name": image["name"],
+        "identity": image["identity"],
+        "sif_sha256": image["sif"]["sha256"],
+    }
+    contract["determined_by"]["environment"] = {"image": image["identity"]}
+    summary["identity"] = files.digest(contract["determined_by"])
+    (folder / "summary.json").write_text(json.dumps(summary))
+    told = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({**told, "identity": summary["identity"]}))
+    path = study.manifest(run.name)
+    block = json.loads(path.read_text())
+    block["runs"][run.name]["identity"] = summary["identity"]
+    block["runs"][run.name]["sha256"]["summary.json"] = files.sha256_file(folder / "summary.json")
+    path.write_text(json.dumps(block))
+
+
+def archive(checkout: Checkout, *, images: bool) -> Path:
+    path = checkout.results() / "study.json"
+    config = json.loads(path.read_text())
+    config["archive"]["include"]["images"] = images
+    path.write_text(json.dumps(config))
+    checkout.lockstep("archive", "--study", "results/small/study.json")
+    return checkout.results("small.crate.zip")
+
+
+def test_images_are_named_by_identity_and_hash(contained: Checkout) -> None:
+    file = archive(contained, images=False)
+    contents = tamper.load(file)
+    held = [name for name in contents if name.startswith("data/images/")]
+    assert len(held) == 3 and all(name.endswith("/manifest.json") for name in held)
+    graph = {e["@id"]: e for e in json.loads(contents[layout.CRATE])["@graph"]}
+    assert graph["#train-mnist_cnn/jax-jit/1x1/seed-0"]["containerImage"] == {"@id": "#image-jax"}
+    assert graph["#image-jax"]["@type"] == "ContainerImage"
+    assert wrong(verify.verify(file)) == []
+    for name, content in contents.items():
+        assert str(contained.root.parent).encode() not in content, name
+
+
+def test_images_are_archived_where_asked_for(contained: Checkout) -> None:
+    file = archive(contained, images=True)
+    assert sum(name.endswith("image.sif") for name in tamper.load(file)) == 3
+    checks = verify.verify(file)
+    assert wrong(checks) == []
+    assert any("3 shards and images" in check.says for check in checks)
+
+
+def test_another_image_is_found(contained: Checkout) -> None:
+    file = archive(contained, images=True)
+    name = next(n for n in tamper.load(file) if "/jax" in n and n.endswith("image.sif"))
+    tamper.forge(file, lambda contents: contents.update({name: b"another image"}))
+    assert any("is not what its manifest has the hash of" in w for w in wrong(verify.verify(file)))
+
+
+def test_an_image_that_no_record_names_is_found(contained: Checkout) -> None:
+    file = archive(contained, images=False)
+    name = next(n for n in tamper.load(file) if n.startswith("data/images/jax"))
+
+    def change(told: dict) -> None:
+        told["sif"]["sha256"] = "0" * 64
+
+    tamper.forge(file, lambda contents: tamper.edit_json(contents, name, change))
+    found = wrong(verify.verify(file))
+    assert any("its image's sha256 is not what data/images says" in problem for problem in found)

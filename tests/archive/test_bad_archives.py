@@ -1,0 +1,200 @@
+"""Files that are no archives, or hostile ones: one clear line, status 2, nothing left behind."""
+
+import io
+import json
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lockstep.__main__ import main
+from lockstep.archive import container, layout, manifest, opened, scan, verify
+from lockstep.errors import UserError
+from tests.archive import tamper
+from tests.archive.conftest import wrong
+from tests.conftest import lockstep, small_disk
+
+Refused = Callable[[Path], str]
+
+
+@pytest.fixture
+def refused(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> Refused:
+    """Verify a file that cannot be used; returns the one line that says why."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+
+    def verify(path: Path) -> str:
+        before = sorted(tmp_path.rglob("*"))
+        status = main(["verify", str(path)])
+        told = capsys.readouterr()
+        assert status == 2, told.out
+        assert told.out == ""
+        assert told.err.count("\n") == 1 and told.err.startswith("lockstep: error: ")
+        assert sorted(tmp_path.rglob("*")) == before
+        return told.err
+
+    return verify
+
+
+def test_a_missing_file(refused: Refused, tmp_path: Path) -> None:
+    assert "no such file" in refused(tmp_path / "none.zip")
+
+
+def test_a_folder(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    assert "not a file" in refused(tmp_path / "folder")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"no zip at all" * 100])
+def test_not_a_zip_file(refused: Refused, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.zip").write_bytes(content)
+    assert "not a whole archive of Lockstep" in refused(tmp_path / "x.zip")
+
+
+@pytest.mark.parametrize("share", [0.001, 0.5, 0.99, 0.99999])
+def test_a_truncated_archive(refused: Refused, file: Path, tmp_path: Path, share: float) -> None:
+    os.truncate(file, int(file.stat().st_size * share))
+    assert "cut short" in refused(file) or share > 0.99
+
+
+def test_a_zip_file_that_is_no_crate(refused: Refused, tmp_path: Path) -> None:
+    tamper.store(tmp_path / "x.zip", {"a.txt": b"hello"})
+    assert "not an archive of Lockstep, it holds no manifest.json" in refused(tmp_path / "x.zip")
+
+
+def test_another_schema_version(refused: Refused, file: Path, tmp_path: Path) -> None:
+    contents = tamper.load(file)
+    told = json.loads(contents[layout.MANIFEST])
+    del told["digest"]
+    contents[layout.MANIFEST] = manifest.render({**told, "schema": "lockstep-archive/2"})
+    tamper.store(file, contents)
+    said = refused(file)
+    assert "schema 'lockstep-archive/2'" in said and "lockstep-archive/1" in said
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../outside",
+        "/etc/passwd",
+        "a/../../outside",
+        "a//b",
+        "a/./b",
+        "C:/windows",
+        "a\\..\\b",
+        "a\nb",
+        "results/",
+        "MANIFEST.json",
+        "x" * 2000,
+        "manifest.json/inside",
+    ],
+)
+def test_hostile_names(refused: Refused, file: Path, tmp_path: Path, name: str) -> None:
+    contents = tamper.load(file)
+    contents[name] = b"hello"
+    tamper.store(file, contents)
+    assert "not touched" in refused(file)
+
+
+def test_a_name_that_is_there_twice(refused: Refused, file: Path, tmp_path: Path) -> None:
+    contents = tamper.load(file)
+    with open(file, "wb") as stream:
+        writer = container.Writer(stream)
+        for name, content in [*contents.items(), ("README.md", b"another")]:
+            writer.add(name, [content], len(content))
+        writer.close()
+    assert "README.md: is in the file twice" in refused(file)
+
+
+def test_a_zip_bomb(refused: Refused, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as bomb:
+        for name in (layout.MANIFEST, layout.CRATE):
+            bomb.writestr(name, bytes(50 << 20))
+    assert "is compressed, which members of an archive never are" in refused(tmp_path / "bomb.zip")
+
+
+def test_a_member_that_says_it_is_larger_than_the_file(
+    refused: Refused, file: Path, tmp_path: Path
+) -> None:
+    content = bytearray(file.read_bytes())
+    with open(file, "rb") as stream:
+        place = list(scan.Reader(stream).members.values())[-1].end
+    for at in (18, 22):
+        content[at : at + 4] = (0x7FFFFFFF).to_bytes(4, "little")
+    for at in (place + 20, place + 24):
+        content[at : at + 4] = (0x7FFFFFFF).to_bytes(4, "little")
+    file.write_bytes(bytes(content))
+    refused(file)
+
+
+def test_a_bomb_within_a_record(file: Path) -> None:
+    packed = io.BytesIO()
+    np.savez_compressed(packed, loss=np.zeros(30_000_000), checksum=np.zeros(3, np.uint32))
+    name = "results/small/runs/mnist_cnn/jax-jit/1x1/seed-0/steps.npz"
+    tamper.forge(file, lambda contents: contents.update({name: packed.getvalue()}))
+    assert any("would unfold to" in problem for problem in wrong(verify.verify(file)))
+
+
+def test_a_pickle_within_a_record_is_not_opened(file: Path, tmp_path: Path) -> None:
+    class Hostile:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    packed = io.BytesIO()
+    evil = np.array([Hostile()], dtype=object)
+    np.savez(packed, loss=evil, checksum=evil)
+    top = "results/small/"
+    names = [
+        f"{top}runs/mnist_cnn/jax-jit/1x1/seed-0/steps.npz",
+        f"{top}parity/mnist_cnn/jax-jit.npz",
+    ]
+    tamper.forge(file, lambda contents: contents.update(dict.fromkeys(names, packed.getvalue())))
+    found = wrong(verify.verify(file))
+    assert any("steps.npz: not readable" in problem for problem in found)
+    assert any("parity/mnist_cnn" in problem for problem in found)
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"[" * 100_000, b'{"study": "small"}'])
+def test_records_that_are_no_records(file: Path, content: bytes) -> None:
+    run = "results/small/runs/mnist_cnn/jax-jit/1x1/seed-0/"
+    names = [f"{run}summary.json", f"{run}run.json", "results/small/report/report.json"]
+    tamper.forge(file, lambda contents: contents.update(dict.fromkeys(names, content)))
+    assert wrong(verify.verify(file))
+
+
+def test_a_config_that_is_none(refused: Refused, file: Path, tmp_path: Path) -> None:
+    name = "results/small/study.json"
+    tamper.forge(file, lambda contents: contents.update({name: b'{"study": "small"}'}))
+    assert "not the config of a study" in refused(file)
+
+
+def test_no_room_for_what_verifying_extracts(file: Path, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "2m") as disk:
+        os.environ["TMPDIR"] = str(disk)
+        try:
+            done = lockstep("verify", file, check=False)
+        finally:
+            del os.environ["TMPDIR"]
+        assert done.returncode == 2
+        assert "are to be written" in done.stderr and done.stderr.count("\n") == 1
+        assert list(disk.iterdir()) == []
+
+
+def test_links_out_of_the_folder_are_not_made(file: Path, tmp_path: Path) -> None:
+    for target in ("../../outside", "/etc/passwd"):
+        copy = Path(shutil.copy(file, tmp_path / "link.zip"))
+        tamper.forge(
+            copy, lambda contents, to=target: contents.update({"source/slurm": to.encode()})
+        )
+        folder = tmp_path / target.replace("/", "-")
+        folder.mkdir()
+        with open(copy, "rb") as stream, pytest.raises(UserError, match="a link out of its folder"):
+            opened.extract(opened.read(copy, stream), opened.below("source/slurm"), folder)
+        assert not any(path.is_symlink() for path in folder.rglob("*"))

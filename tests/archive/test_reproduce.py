@@ -1,0 +1,252 @@
+"""A study run again from its archive alone, in an empty folder."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lockstep.archive import opened, plan, recompute, reproduced
+from lockstep.archive import reproduce as repetition
+from lockstep.archive.reproduced import BITS, DOUBLE, NO, STATISTICS, YES
+from lockstep.errors import UserError
+from lockstep.study import Study
+from tests.archive import tamper
+from tests.archive.conftest import Archived, git
+from tests.conftest import ROOT, lockstep
+from tests.end_to_end.checkout import losses
+
+RUN = "mnist_cnn/jax-jit/1x1/seed-1"
+
+
+def reproduce(archived: Archived, *arguments: object) -> subprocess.CompletedProcess:
+    """Start it as a person does, with an empty home."""
+    environment = {**archived.checkout.environment, "PYTHONPATH": str(ROOT / "workflow")}
+    return subprocess.run(
+        [sys.executable, "-m", "lockstep", "reproduce", *map(str, arguments)],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+def test_a_run_has_the_same_bits_in_a_fresh_folder(archived: Archived, tmp_path: Path) -> None:
+    into = tmp_path / "again"
+    done = reproduce(archived, archived.file, "--into", into, "--yes", "--only", RUN)
+    assert done.returncode == 0, done.stdout + done.stderr
+    old, new = archived.checkout.results(), into / "lockstep" / "results" / "small"
+    assert np.array_equal(losses(old, RUN), losses(new, RUN))
+    told = json.loads((into / "reproduction.json").read_text())
+    assert told["conclusion"] == YES
+    assert [(o["what"], o["measure"], o["outcome"]) for o in told["outcomes"]] == [(RUN, BITS, YES)]
+    assert "have the same bits" in done.stdout
+    page = (into / "reproduction.html").read_text()
+    assert "run again: reproduced" in page and RUN in page
+    assert f"page: {into / 'reproduction.html'}" in done.stdout
+
+
+def test_it_says_what_it_would_run_and_writes_nothing(archived: Archived, tmp_path: Path) -> None:
+    into = tmp_path / "again"
+    done = reproduce(archived, archived.file, "--into", into, "--dry-run")
+    assert done.returncode == 0
+    assert "study small: 4 of its runs" in done.stdout
+    assert "-m snakemake report --profile profiles/local" in done.stdout
+    assert "obtained by the workflow" in done.stdout
+    assert not into.exists()
+
+
+def test_nothing_is_run_unless_a_person_says_yes(archived: Archived, tmp_path: Path) -> None:
+    done = reproduce(archived, archived.file, "--into", tmp_path / "again")
+    assert done.returncode == 2
+    assert "add --yes" in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "again").exists()
+
+
+def test_an_archive_that_does_not_hold_is_not_run(
+    archived: Archived, file: Path, tmp_path: Path
+) -> None:
+    tamper.flip(file, file.stat().st_size // 2, 1)
+    done = reproduce(archived, file, "--into", tmp_path / "again", "--yes")
+    assert done.returncode == 1
+    assert "does not hold; nothing was run" in done.stdout
+    assert not (tmp_path / "again").exists()
+
+
+def test_a_folder_that_is_not_empty_is_refused(archived: Archived, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = lockstep("reproduce", archived.file, "--into", tmp_path, "--yes", check=False)
+    assert done.returncode == 2
+    assert "must be an empty folder" in done.stderr
+
+
+def set_up(archived: Archived, file: Path, tmp_path: Path) -> Path:
+    """Put an archive's parts to where they are run; returns the checkout."""
+    chosen = planned(archived, tmp_path)
+    with open(file, "rb") as stream:
+        repetition._set_up(opened.read(file, stream), chosen)
+    return chosen.checkout
+
+
+def test_the_source_is_set_up_as_it_was(archived: Archived, tmp_path: Path) -> None:
+    checkout = set_up(archived, archived.file, tmp_path)
+    original = archived.checkout.root
+    assert (checkout / "slurm").readlink() == Path("profiles/slurm")
+    for name in set(git(original, "ls-files").split()) - {"slurm"}:
+        assert (checkout / name).read_bytes() == (original / name).read_bytes()
+        mode = (checkout / name).stat().st_mode & 0o111
+        assert bool(mode) == bool((original / name).stat().st_mode & 0o111)
+    assert not (checkout / "data").exists()  # a manifest alone is no dataset
+
+
+def test_archived_data_are_used(archived: Archived, tmp_path: Path) -> None:
+    copied = archived.checkout.duplicate(tmp_path / "copied")
+    path = copied.results() / "study.json"
+    config = json.loads(path.read_text())
+    config["archive"]["include"]["data"] = True
+    path.write_text(json.dumps(config))
+    copied.lockstep("archive", "--study", "results/small/study.json")
+    checkout = set_up(archived, copied.results("small.crate.zip"), tmp_path)
+    names = {path.name for path in (checkout / "data" / "datasets").glob("*/*")}
+    assert names == {"manifest.json", "train-00000.h5", "test-00000.h5"}
+
+
+def test_what_cannot_be_set_up_leaves_nothing_behind(
+    archived: Archived, file: Path, tmp_path: Path
+) -> None:
+    tamper.forge(file, lambda contents: contents.update({"source/slurm": b"../../outside"}))
+    with pytest.raises(UserError, match="a link out of its folder"):
+        set_up(archived, file, tmp_path)
+    assert not (tmp_path / "x").exists()
+
+
+# What is run ----------------------------------------------------------------------------------
+
+
+def planned(archived: Archived, tmp_path: Path, **options: object) -> plan.Plan:
+    config = archived.study.config
+    return plan.plan(config, folder=tmp_path / "x", profile="profiles/local", **options)
+
+
+def test_a_subset_keeps_the_reference_of_parity(archived: Archived, tmp_path: Path) -> None:
+    chosen = planned(archived, tmp_path, only=["mnist_cnn/jax-jit/1x1/seed-1"])
+    assert chosen.runs == [RUN]
+    assert set(chosen.config["variants"]) == {"torch-eager", "jax-jit"}
+    assert chosen.config["seeds"] == [1]
+    assert planned(archived, tmp_path, only=["mnist_cnn"]).runs == [
+        run.name for run in archived.study.runs
+    ]
+
+
+def test_the_chosen_runs_keep_their_identities(archived: Archived, tmp_path: Path) -> None:
+    chosen = Study(planned(archived, tmp_path, only=[RUN]).config)
+    run = next(run for run in chosen.runs if run.name == RUN)
+    assert chosen.run_config(run) == archived.study.run_config(run)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"only": ["mnist_cnn/jax-git"]}, "no run of the study"),
+        ({"raw": ["digits"]}, "must be NAME=FOLDER"),
+        ({"raw": ["digit=/tmp"]}, "did you mean 'digits'"),
+        ({"raw": ["digits=/nowhere/at/all"]}, "is not a folder"),
+    ],
+)
+def test_mistakes_are_one_line(
+    archived: Archived, tmp_path: Path, options: dict, says: str
+) -> None:
+    with pytest.raises(UserError, match=says):
+        planned(archived, tmp_path, **options)
+
+
+# What is compared -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def again(archived: Archived, tmp_path: Path) -> Study:
+    """A copy of the finished study, as if it had been run again."""
+    copied = archived.checkout.duplicate(tmp_path / "lockstep")
+    return recompute.load(copied.results())
+
+
+def outcome(archived: Archived, again: Study) -> list[reproduced.Outcome]:
+    return reproduced.outcomes(archived.study, again, [run.name for run in again.runs])
+
+
+def change_summary(study: Study, change) -> None:
+    for run in study.runs:
+        path = study.run_folder(run) / "summary.json"
+        summary = json.loads(path.read_text())
+        change(summary)
+        path.write_text(json.dumps(summary))
+
+
+def change_steps(study: Study, factor: float, checksum: int = 0) -> None:
+    for run in study.runs:
+        path = study.run_folder(run) / "steps.npz"
+        with np.load(path) as steps:
+            arrays = dict(steps)
+        arrays["loss"] = arrays["loss"] * factor
+        arrays["checksum"] = arrays["checksum"] ^ np.uint32(checksum)
+        np.savez(path, **arrays)
+
+
+def other_cpu(summary: dict) -> None:
+    summary["contract"]["host"]["cpu"] = "another CPU"
+
+
+def test_equal_conditions_ask_for_equal_bits(archived: Archived, again: Study) -> None:
+    found = outcome(archived, again)
+    assert {o.measure for o in found if o.what.startswith("mnist")} == {BITS}
+    assert reproduced.conclusion(found) == YES
+    change_steps(again, 1 + 1e-15)
+    found = outcome(archived, again)
+    assert reproduced.conclusion(found) == NO
+    assert any("losses differ by" in o.says for o in found)
+
+
+def test_on_another_cpu_float64_is_held_to_its_tolerance(archived: Archived, again: Study) -> None:
+    def double(summary: dict) -> None:
+        other_cpu(summary)
+        summary["contract"]["variant"]["precision"] = "float64"
+
+    first = again.runs[0]
+    old, new = (reproduced._record(study, first) for study in (archived.study, again))
+    assert old and new
+    double(old[0])
+    double(new[0])
+    new[0]["contract"]["host"]["cpu"] = "yet another CPU"
+    for factor, word in ((1 + 1e-13, YES), (1 + 1e-9, NO)):
+        judged = reproduced.judge(first.name, old, (new[0], new[1] * factor, new[2]))
+        assert (judged.measure, judged.outcome) == (DOUBLE, word)
+
+
+def test_on_another_cpu_float32_is_left_to_the_statistics(archived: Archived, again: Study) -> None:
+    change_summary(again, other_cpu)
+    change_steps(again, 1 + 1e-6)
+    found = outcome(archived, again)
+    runs = [o for o in found if "/seed-" in o.what]
+    assert {o.measure for o in runs} == {STATISTICS}
+    assert all("CPU: " in o.differs[0] for o in runs)
+    traces = [o for o in found if o.what.startswith("trace ")]
+    assert {(o.measure, o.outcome) for o in traces} == {(DOUBLE, YES)}
+    verdicts = [o for o in found if o.measure == STATISTICS and o not in runs]
+    assert len(verdicts) == 2
+
+
+def test_other_batches_are_never_a_reproduction(archived: Archived, again: Study) -> None:
+    change_summary(again, other_cpu)
+    change_steps(again, 1.0, checksum=1)
+    found = outcome(archived, again)
+    assert reproduced.conclusion(found) == NO
+    assert any("other batches than in the archive (step 1)" in o.says for o in found)
+
+
+def test_a_missing_run_is_no_reproduction(archived: Archived, again: Study) -> None:
+    (again.run_folder(again.runs[0]) / "summary.json").unlink()
+    found = outcome(archived, again)
+    assert reproduced.conclusion(found) == NO

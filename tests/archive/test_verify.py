@@ -1,0 +1,240 @@
+"""What verifying finds: changed bytes, changed members, and records that tell another story."""
+
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lockstep.archive import container, layout, scan, verify
+from lockstep.errors import UserError
+from tests.archive import tamper
+from tests.archive.conftest import Archived, wrong
+from tests.archive.tamper import Contents
+from tests.conftest import environment, lockstep
+
+RUNS = "results/small/runs/mnist_cnn"
+RECORD = f"{RUNS}/jax-jit/1x1/seed-0/summary.json"
+Found = Callable[[], list[str]]
+
+
+def test_an_untouched_archive_holds_with_a_line_a_check(archived: Archived) -> None:
+    done = lockstep("verify", archived.file)
+    lines = done.stdout.splitlines()
+    assert lines[-1] == f"{archived.file}: holds"
+    assert [line.split()[0] for line in lines[:-1]] == ["holds"] * (len(lines) - 1)
+    told = [line.split()[1].rstrip(":") for line in lines[:-1]]
+    assert told == [
+        "form", "manifest", "content", "crate", "whole", "records", "data", "source", "parity",
+        "report",
+    ]  # fmt: skip
+    assert "4 runs agree" in done.stdout
+    assert "verdicts computed again from the records, equal to the bit" in done.stdout
+
+
+def test_it_imports_no_framework_and_unpickles_nothing(archived: Archived) -> None:
+    code = (
+        "import pickle, sys; from lockstep.__main__ import main\n"
+        "def no(*a, **k): raise AssertionError('unpickled')\n"
+        "status = main(['verify', sys.argv[1]])\n"
+        "print(sorted({'torch', 'jax', 'flax', 'snakemake', 'lockstep.engines.torch_engine'}"
+        " & set(sys.modules)))\n"
+        "sys.exit(status)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, archived.file],
+        env=environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_published_digest_is_compared(archived: Archived) -> None:
+    digest = json.loads(tamper.load(archived.file)[layout.MANIFEST])["digest"]
+    assert wrong(verify.verify(archived.file, digest=digest)) == []
+    found = wrong(verify.verify(archived.file, digest="0" * 64))
+    assert len(found) == 1 and "not the one published" in found[0]
+
+
+# Single bytes ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_changed_byte_is_found_and_named(file: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    whole = file.stat().st_size
+    for _ in range(6):
+        place, bits = chance.randrange(whole), chance.randrange(1, 256)
+        name = tamper.owner(file, place)
+        tamper.flip(file, place, bits)
+        found = wrong(verify.verify(file))
+        assert any(name in problem for problem in found), (place, bits, name, found)
+        tamper.flip(file, place, bits)
+
+
+def test_any_changed_byte_of_headers_and_directory_is_found(file: Path) -> None:
+    with open(file, "rb") as stream:
+        members = list(scan.Reader(stream).members.values())
+    first = members[0]
+    places = [*range(first.start, first.data), *range(members[-1].end, file.stat().st_size, 97)]
+    places += range(file.stat().st_size - 22, file.stat().st_size)
+    for place in places:
+        tamper.flip(file, place, 0x11)
+        try:
+            with open(file, "rb") as stream:
+                found = scan.Reader(stream).flaws
+        except container.Malformed as problem:
+            found = [("", str(problem))]
+        assert found, place
+        tamper.flip(file, place, 0x11)
+
+
+# Members --------------------------------------------------------------------------------------
+
+
+def drop(contents: Contents) -> None:
+    del contents[RECORD]
+
+
+def add(contents: Contents) -> None:
+    contents["results/small/extra.bin"] = b"something"
+
+
+def rename(contents: Contents) -> None:
+    contents["source/other"] = contents.pop("source/config.yaml")
+
+
+def swap(contents: Contents) -> None:
+    a, b = (f"{RUNS}/torch-eager/1x1/seed-{n}/steps.npz" for n in (0, 1))
+    contents[a], contents[b] = contents[b], contents[a]
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        (drop, f"{RECORD}: is listed, but not there"),
+        (add, "results/small/extra.bin: is there, but not listed"),
+        (rename, "source/config.yaml: is listed, but not there"),
+        (swap, "seed-0/steps.npz: was changed (sha256 differs)"),
+    ],
+)
+def test_members_that_are_not_the_listed_ones_are_named(
+    file: Path, findings: Found, change: Callable[[Contents], None], names: str
+) -> None:
+    contents = tamper.load(file)
+    change(contents)
+    tamper.store(file, contents)
+    assert any(names in problem for problem in findings())
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        (drop, "is missing, which the manifest does not say"),
+        (add, "results/small/extra.bin: of no kind that an archive holds"),
+        (rename, "source/: its hash is not that of what is below it"),
+        (swap, "its batches are not those of the summary"),
+    ],
+)
+def test_so_are_they_with_a_manifest_that_fits(
+    file: Path, findings: Found, change: Callable[[Contents], None], names: str
+) -> None:
+    tamper.forge(file, change, crate=change is swap or change is drop or change is add)
+    assert any(names in problem for problem in findings()), findings()
+
+
+def test_bytes_between_members_are_found(file: Path) -> None:
+    content = file.read_bytes()
+    with open(file, "rb") as stream:
+        member = list(scan.Reader(stream).members.values())[5]
+    for place in (0, member.start, member.end, len(content)):
+        file.write_bytes(content[:place] + b"hidden" + content[place:])
+        with pytest.raises(UserError, match="not a whole archive of Lockstep"):
+            verify.verify(file)
+
+
+# Records with hashes that fit -----------------------------------------------------------------
+
+
+def record(change: Callable[[dict], None]) -> Callable[[Contents], None]:
+    return lambda contents: tamper.edit_json(contents, RECORD, change)
+
+
+def faster(summary: dict) -> None:
+    for name in ("median", "q1", "q3", "p95"):
+        summary["steady"]["step_seconds"][name] *= 0.9
+
+
+def better(summary: dict) -> None:
+    summary["metrics"]["test_accuracy"] += 0.01
+
+
+def other_node(summary: dict) -> None:
+    summary["contract"]["determined_by"]["seed"] = 7
+
+
+def other_batches(summary: dict) -> None:
+    summary["batches"] = "0" * 64
+
+
+def other_data(summary: dict) -> None:
+    summary["dataset"]["licence"] = "CC0"
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        (faster, "report/report.json: "),
+        (better, "report/report.json: "),
+        (other_node, "its identity is not the hash of what it says that determined it"),
+        (other_batches, "its batches are not those of the summary"),
+        (other_data, "its dataset's licence is not what data/datasets says"),
+    ],
+)
+def test_a_forged_record_is_found_although_all_its_hashes_fit(
+    file: Path, findings: Found, change: Callable[[dict], None], names: str
+) -> None:
+    tamper.forge(file, record(change))
+    found = findings()
+    assert any(names in problem for problem in found), found
+
+
+def test_a_forged_report_is_found(file: Path, findings: Found) -> None:
+    def change(contents: Contents) -> None:
+        name = "results/small/report/tables/comparisons.csv"
+        contents[name] = contents[name].replace(b"0.", b"1.", 1)
+
+    tamper.forge(file, change)
+    assert any("report/tables/comparisons.csv" in problem for problem in findings())
+
+
+def test_a_forged_verdict_on_parity_is_found(file: Path, findings: Found) -> None:
+    name = "results/small/parity/mnist_cnn/verdict.json"
+
+    def change(verdict: dict) -> None:
+        verdict["comparisons"]["jax-jit"]["rungs"][1]["value"] = 1e-16
+
+    tamper.forge(file, lambda contents: tamper.edit_json(contents, name, change))
+    found = findings()
+    assert any("the records give" in problem and "verdict.json" in problem for problem in found)
+    assert any("passed.json has the hash of" in problem for problem in found)
+
+
+def test_another_config_to_run_again_is_found(file: Path, findings: Found) -> None:
+    def change(config: dict) -> None:
+        config["workloads"]["mnist_cnn"]["epochs"] = 2
+
+    tamper.forge(file, lambda contents: tamper.edit_json(contents, layout.STUDY, change))
+    assert any("is not the config of the study as it was run" in p for p in findings())
+
+
+def test_code_that_did_not_train_the_runs_is_found(file: Path, findings: Found) -> None:
+    def change(contents: Contents) -> None:
+        name = "source/workflow/lockstep/training/loop.py"
+        contents[name] = contents[name].replace(b"STOP = ", b"STOP = 0 + ", 1)
+
+    tamper.forge(file, change)
+    assert any("is not the code that trained" in problem for problem in findings())

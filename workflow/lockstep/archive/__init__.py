@@ -1,0 +1,1 @@
+"""A study in one file that a stranger can check, recompute and run again."""

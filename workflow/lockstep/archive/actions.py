@@ -1,0 +1,124 @@
+"""What was done, as a Provenance Run Crate says it: actions, the tools they used, their steps."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from rocrate.model.entity import Entity
+
+from lockstep import __version__
+from lockstep.archive import layout, people, story
+from lockstep.archive.making import Making, version
+from lockstep.archive.story import STAGES, Deed
+
+
+def add(making: Making, workflow: Entity) -> None:
+    """Add every deed of the study, the tools and steps of its stages, and the workflow's run."""
+    deeds: dict[str, list[Deed]] = {}
+    for deed in making.story.deeds:
+        deeds.setdefault(deed.stage, []).append(deed)
+    agent = {"@id": people.identifier(making.about.authors[0])}
+    tools, steps, controls, mentions = [], [], [], []
+    for position, (stage, says) in enumerate(STAGES.items()):
+        if stage not in deeds:
+            continue
+        tool = making.add(
+            f"#tool-{stage}",
+            "SoftwareApplication",
+            name=f"python -m lockstep {stage}",
+            description=says,
+            softwareVersion=__version__,
+            url=f"{layout.SOURCE}workflow/lockstep/__main__.py",
+        )
+        step = making.add(
+            f"#step-{stage}",
+            "HowToStep",
+            name=says,
+            position=str(position),
+            workExample=tool,
+        )
+        actions = [_action(making, deed, tool, agent) for deed in deeds[stage]]
+        tools.append(tool)
+        steps.append(step)
+        mentions += actions
+        controls.append(
+            making.add(
+                f"#control-{stage}",
+                "ControlAction",
+                name=f"Snakemake sees to it: {says.lower()}",
+                instrument=step,
+                object=actions,
+            )
+        )
+    workflow["hasPart"] = tools
+    workflow["step"] = steps
+    whole = making.add(
+        "#study",
+        "CreateAction",
+        name=f"Study {making.study.name}",
+        description="All stages of the study, as Snakemake ran them",
+        instrument=workflow,
+        agent=agent,
+        endTime=making.story.ended,
+        object=[{"@id": layout.STUDY}],
+        result=_results(making),
+    )
+    engine = making.add(
+        "#engine",
+        "SoftwareApplication",
+        name="Snakemake",
+        softwareVersion=version("snakemake") or "not recorded",
+        url="https://snakemake.github.io",
+    )
+    if controls:
+        making.add(
+            "#organize",
+            "OrganizeAction",
+            name="Snakemake runs the study",
+            instrument=engine,
+            result=whole,
+            object=controls,
+        )
+    making.crate.root_dataset["mentions"] = [whole, *mentions]
+
+
+def _action(making: Making, deed: Deed, tool: Entity, agent: Mapping[str, str]) -> Entity:
+    for name in deed.makes:
+        if name.endswith("/") and making.crate.get(name) is None:
+            making.folder(name, name=f"Records of {deed.name}")
+    fields: dict[str, Any] = {
+        "name": f"{deed.stage} {deed.name}",
+        "description": f"{STAGES[deed.stage]}: {deed.name}",
+        "instrument": tool,
+        "agent": agent,
+        "endTime": deed.ended,
+        "object": [{"@id": name} for name in deed.uses if making.crate.get(name) is not None],
+        "result": [{"@id": name} for name in deed.makes if making.crate.get(name) is not None],
+        "actionStatus": story.FAILED if deed.failure else story.COMPLETED,
+    }
+    if deed.failure:
+        fields["error"] = deed.failure
+    if deed.image:
+        fields["containerImage"] = _image(making, deed.image)
+    return making.add(f"#{deed.stage}-{deed.name}", "CreateAction", **fields)
+
+
+def _image(making: Making, name: str) -> Entity:
+    image = making.study.images[name]
+    facts = json.loads(image.manifest.read_bytes())
+    return making.add(
+        f"#image-{name}",
+        "ContainerImage",
+        name=image.folder.name,
+        additionalType={"@id": "https://w3id.org/ro/terms/workflow-run#SIFImage"},
+        registry="none: built from the definitions and locks in this archive",
+        tag=image.identity,
+        sha256=facts["sif"]["sha256"],
+    )
+
+
+def _results(making: Making) -> list[dict[str, str]]:
+    top = f"{layout.RESULTS}{making.study.name}/"
+    wanted = (f"{top}report/index.html", f"{top}report/report.json", f"{top}runs/")
+    found = [{"@id": name} for name in wanted if making.crate.get(name) is not None]
+    return found or [{"@id": f"{top}study.json"}]

@@ -1,0 +1,183 @@
+"""An archive opened to be read: nothing of it is believed before it was checked."""
+
+import concurrent.futures
+import hashlib
+import os
+import shutil
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from lockstep.archive import container, layout, manifest, names, scan
+from lockstep.archive.container import Member
+from lockstep.archive.findings import Check
+from lockstep.errors import UserError
+
+LARGE_TEXT = 1 << 28
+SPARE = 1 << 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """An archive.
+
+    Attributes:
+        manifest: None if it cannot be believed.
+        checks: of the file's form and of the manifest.
+    """
+
+    path: Path
+    reader: scan.Reader
+    manifest: dict[str, Any] | None
+    checks: list[Check]
+
+    @property
+    def files(self) -> dict[str, dict[str, Any]]:
+        """The manifest's lines, by name."""
+        return dict(self.manifest["files"]) if self.manifest else {}
+
+
+def read(path: Path, stream: BinaryIO) -> Opened:
+    """Read an archive's form and its manifest.
+
+    Raises:
+        UserError: it is not an archive, is cut short, or has members that must not be touched.
+    """
+    try:
+        reader = scan.Reader(stream)
+    except container.Malformed as problem:
+        raise UserError(f"{path}: not a whole archive of Lockstep: {problem}") from problem
+    names.check(reader.members)
+    for needed in (layout.MANIFEST, layout.CRATE):
+        if needed not in reader.members:
+            raise UserError(f"{path}: not an archive of Lockstep, it holds no {needed}")
+    count = len(reader.members)
+    checks = [
+        Check(
+            name="form",
+            says=f"{count} members, every byte of the file is accounted for",
+            wrong=[f"{name}: {why}" for name, why in reader.flaws],
+        )
+    ]
+    found, wrong = None, []
+    member = reader.members[layout.MANIFEST]
+    if member.size > LARGE_TEXT:
+        raise UserError(f"{path}: its {layout.MANIFEST} is larger than any that is believed")
+    content = reader.bytes_of(layout.MANIFEST)
+    if zlib.crc32(content) != member.crc:
+        wrong.append(f"{layout.MANIFEST}: its content is not that of its checksum")
+    try:
+        found = manifest.read(content)
+    except ValueError as problem:
+        wrong.append(f"{layout.MANIFEST}: {problem}")
+    else:
+        listed = set(found["files"]) | {layout.MANIFEST}
+        wrong += [
+            f"{name}: is listed, but not there" for name in sorted(listed - {*reader.members})
+        ]
+        wrong += [
+            f"{name}: is there, but not listed" for name in sorted({*reader.members} - listed)
+        ]
+    digest = found["digest"] if found else ""
+    checks.append(
+        Check(name="manifest", says=f"complete and unchanged, digest {digest}", wrong=wrong)
+    )
+    return Opened(path=path, reader=reader, manifest=found, checks=checks)
+
+
+def hashes(opened: Opened) -> Check:
+    """Hash every file and compare with the manifest, on as many cores as there are."""
+    listed = opened.files
+    members = [m for m in opened.reader.members.values() if m.name in listed]
+    # The largest first, so that no core is left with one of them at the end.
+    members.sort(key=lambda member: (-member.size, member.name))
+
+    def wrong(member: Member) -> str | None:
+        line = listed[member.name]
+        if member.size != line["bytes"]:
+            return f"{member.name}: has {member.size} bytes instead of {line['bytes']}"
+        total, crc = hashlib.sha256(), 0
+        for piece in opened.reader.content(member):
+            total.update(piece)
+            crc = zlib.crc32(piece, crc)
+        if total.hexdigest() != line["sha256"]:
+            return f"{member.name}: was changed (sha256 differs)"
+        return (
+            None if crc == member.crc else f"{member.name}: its CRC-32 is not that of its content"
+        )
+
+    workers = min(8, len(os.sched_getaffinity(0)))
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        found = [problem for problem in pool.map(wrong, members) if problem]
+    size = sum(member.size for member in members)
+    return Check(
+        name="content",
+        says=f"{len(members)} files, {size / 1e6:.1f} MB have the listed sha256",
+        wrong=sorted(found),
+    )
+
+
+def extract(
+    opened: Opened, wanted: Callable[[str], bool], folder: Path, *, strip: str = ""
+) -> None:
+    """Write files of an archive into a folder; links and what may be executed as they were.
+
+    Args:
+        wanted: of which names.
+        strip: what names begin with that is left away.
+
+    Raises:
+        UserError: there is no room for them, or a link leads out of the folder.
+    """
+    members = [m for name, m in opened.reader.members.items() if wanted(name)]
+    room(folder, sum(member.size for member in members))
+    lines = opened.files
+    for member in members:
+        path = folder / member.name.removeprefix(strip)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        line = lines.get(member.name, {})
+        if line.get("link"):
+            _link(opened, member, path, folder)
+            continue
+        with open(path, "xb") as stream:
+            for piece in opened.reader.content(member):
+                stream.write(piece)
+        if line.get("executable"):
+            path.chmod(0o755)
+
+
+def room(folder: Path, size: int) -> None:
+    """Refuse to write what there is no room for.
+
+    Raises:
+        UserError: says how much is needed and how much is free.
+    """
+    free = shutil.disk_usage(folder).free
+    if size + SPARE > free:
+        raise UserError(
+            f"{folder}: {size >> 20} MiB are to be written, {free >> 20} MiB are free; free some "
+            "space, or name another place (TMPDIR)"
+        )
+
+
+def _link(opened: Opened, member: Member, path: Path, folder: Path) -> None:
+    if member.size > 4096:
+        raise UserError(f"{opened.path}: {member.name}: too long for a link; not touched")
+    target = os.fsdecode(b"".join(opened.reader.content(member)))
+    leads = Path(os.path.normpath(path.parent / target))
+    if Path(target).is_absolute() or not leads.is_relative_to(folder):
+        raise UserError(f"{opened.path}: {member.name}: a link out of its folder; not touched")
+    path.symlink_to(target)
+
+
+def below(*tops: str) -> Callable[[str], bool]:
+    """Return whether names begin with one of `tops`."""
+    return lambda name: name.startswith(tops)
+
+
+def any_of(wanted: Iterable[str]) -> Callable[[str], bool]:
+    """Return whether names are among `wanted`."""
+    known = set(wanted)
+    return lambda name: name in known

@@ -1,0 +1,156 @@
+"""`python -m lockstep reproduce FILE --into FOLDER`: run an archived study again, and compare.
+
+Everything comes from the archive: source, config, definitions and locks. In FOLDER are then
+`lockstep` (the source, with its results), `archived` (the records of the archive), and
+`reproduction.html` with `reproduction.json`.
+"""
+
+import datetime
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lockstep import files
+from lockstep.archive import layout, opened, plan, recompute, reproduced, reproduced_page, verify
+from lockstep.archive.plan import ARCHIVED, CONFIG, Plan
+from lockstep.archive.reproduced import NO, YES, Outcome
+from lockstep.errors import UserError
+from lockstep.study import Study
+
+SCHEMA = "lockstep-reproduction/1"
+SUCCEEDED, DIFFERS = 0, 1
+
+
+def main(
+    path: Path,
+    into: Path,
+    *,
+    profile: str,
+    only: Sequence[str] = (),
+    raw: Sequence[str] = (),
+    dry_run: bool = False,
+    yes: bool = False,
+) -> int:
+    """Run an archived study again; returns the exit status.
+
+    Raises:
+        UserError: the archive or the folder cannot be used, or nobody said yes.
+    """
+    problems = [line for check in verify.verify(path) if check.wrong for line in check.lines()]
+    if problems:
+        print("\n".join(problems))
+        print(f"{path}: does not hold; nothing was run")
+        return DIFFERS
+    with open(path, "rb") as stream:
+        archive = opened.read(path, stream)
+        assert archive.manifest is not None, "it has been verified"
+        config = json.loads(archive.reader.bytes_of(layout.STUDY))
+        chosen = plan.plan(config, folder=into, profile=profile, only=only, raw=raw)
+        print("\n".join(chosen.lines(archive.manifest)), flush=True)
+        if dry_run:
+            return SUCCEEDED
+        _agree(yes)
+        _set_up(archive, chosen)
+        digest = archive.manifest["digest"]
+    status = subprocess.run(chosen.command, cwd=chosen.checkout, env=_environment()).returncode
+    return _conclude(chosen, path, digest, status)
+
+
+def _agree(yes: bool) -> None:
+    """Let a person say whether the archive's code shall be run.
+
+    Raises:
+        UserError: the answer is no, or there is nobody to ask.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UserError("this runs the code of the archive; add --yes if it shall")
+    if input("This runs the code of the archive. Go on? [y/N] ").strip().lower() not in (
+        "y",
+        "yes",
+    ):
+        raise UserError("nothing was run")
+
+
+def _set_up(archive: opened.Opened, chosen: Plan) -> None:
+    """Write source, config, data and the archived records into the folder; all or nothing."""
+    new = not chosen.folder.exists()
+    chosen.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        chosen.checkout.mkdir()
+        source = opened.below(layout.SOURCE)
+        opened.extract(archive, source, chosen.checkout.resolve(), strip=layout.SOURCE)
+        large = (".h5", ".sif")
+        opened.extract(
+            archive,
+            lambda name: name.startswith(layout.DATA) and name.endswith((*large, "manifest.json"))
+            and _whole(name, archive),
+            chosen.checkout.resolve(),
+        )  # fmt: skip
+        target = chosen.folder / ARCHIVED
+        target.mkdir()
+        opened.extract(
+            archive, opened.below(layout.RESULTS), target.resolve(), strip=layout.RESULTS
+        )
+        files.write_json(chosen.checkout / CONFIG, chosen.config)
+    except BaseException:
+        for path in (chosen.checkout, chosen.folder / ARCHIVED):
+            files.remove(path)
+        if new:
+            files.remove(chosen.folder)
+        raise
+
+
+def _whole(name: str, archive: opened.Opened) -> bool:
+    """Whether a dataset or an image itself is in the archive; a manifest alone is no dataset."""
+    folder = name.rpartition("/")[0] + "/"
+    return any(n.startswith(folder) and n.endswith((".h5", ".sif")) for n in archive.files)
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment of the run: this Python, and no package of ours but the archive's."""
+    hidden = ("PYTHONPATH", "LOCKSTEP_STUDY", "LOCKSTEP_INSIDE")
+    return {key: value for key, value in os.environ.items() if key not in hidden}
+
+
+def _conclude(chosen: Plan, path: Path, digest: str, status: int) -> int:
+    archived = recompute.load(chosen.folder / ARCHIVED / chosen.config["study"])
+    again = Study(chosen.config)
+    again.root = chosen.checkout / again.root
+    found = reproduced.outcomes(archived, again, chosen.runs)
+    conclusion = reproduced.conclusion(found) if status == 0 else NO
+    told = {
+        "schema": SCHEMA,
+        "study": again.name,
+        "archive": path.name,
+        "digest": digest,
+        "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "snakemake_status": status,
+        "conclusion": conclusion,
+        "outcomes": [asdict(outcome) for outcome in found],
+    }
+    files.write_json(chosen.folder / "reproduction.json", told)
+    page = chosen.folder / "reproduction.html"
+    files.write_bytes(page, reproduced_page.render(told).encode())
+    print("\n".join(lines(told, found)))
+    print(f"page: {page}")
+    return SUCCEEDED if conclusion == YES else DIFFERS
+
+
+def lines(told: Mapping[str, Any], found: Sequence[Outcome]) -> list[str]:
+    """Return what a person reads at the end."""
+    result = []
+    if told["snakemake_status"]:
+        result.append(f"the workflow ended with status {told['snakemake_status']}")
+    for outcome in found:
+        result.append(f"{outcome.outcome:14}  {outcome.measure}: {outcome.what}: {outcome.says}")
+    differs = Counter(reason for outcome in found for reason in outcome.differs)
+    result += [f"differs from the record: {reason} ({n} runs)" for reason, n in differs.items()]
+    return [*result, f"study {told['study']}: {told['conclusion']}"]

@@ -1,0 +1,212 @@
+"""What became of running a study again: run by run, by the strictest measure that applies.
+
+Where CPU model, instruction set, threads, code and packages (or image) are those of the record, a
+run on a CPU must give the same bits. Elsewhere float64 must agree within 1e-11, and the rest by the
+statistics of the report: nothing less would be a statement on the study.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lockstep.archive import agree
+from lockstep.errors import UserError
+from lockstep.parity import compare as ladder
+from lockstep.report import compare as studies
+from lockstep.report import sentences, verdicts
+from lockstep.study import Study
+from lockstep.study.run import Run
+
+FLOAT64 = 1e-11
+
+BITS = "same bits"
+DOUBLE = "float64 within 1e-11"
+STATISTICS = "statistics"
+
+Sides = tuple[Mapping[str, Any], np.ndarray, np.ndarray]
+
+YES, NO, UNDECIDED = "reproduced", "NOT REPRODUCED", "undecided"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of one run, trace or comparison.
+
+    Attributes:
+        what: its name.
+        measure: which measure applied, one of `BITS`, `DOUBLE`, `STATISTICS`.
+        outcome: `reproduced`, `NOT REPRODUCED` or `undecided`.
+        says: what was found, in words.
+        differs: which conditions are not those of the record; empty for `BITS`.
+    """
+
+    what: str
+    measure: str
+    outcome: str
+    says: str
+    differs: Sequence[str] = ()
+
+
+def outcomes(archived: Study, again: Study, runs: Sequence[str]) -> list[Outcome]:
+    """Compare a study that was run again with the archived one."""
+    found = []
+    for run in again.runs:
+        if run.name in runs:
+            found.append(_run(archived, again, run))
+    found += list(_traces(archived, again))
+    if any(outcome.measure == STATISTICS for outcome in found):
+        found += list(_statistics(archived, again))
+    return found
+
+
+def _run(archived: Study, again: Study, run: Run) -> Outcome:
+    old, new = _record(archived, run), _record(again, run)
+    if old is None or new is None:
+        which, word = ("archive", UNDECIDED) if old is None else ("repetition", NO)
+        says = f"the {which} has no record of it"
+        return Outcome(what=run.name, measure=BITS, outcome=word, says=says)
+    return judge(run.name, old, new)
+
+
+def judge(name: str, old: Sides, new: Sides) -> Outcome:
+    """Return what became of one run.
+
+    Args:
+        old, new: summary, losses ``(steps,)`` and checksums of batches ``(steps,)``.
+    """
+    differs = conditions(old[0], new[0])
+    measure, outcome = BITS, NO
+    distance = _distance(old[1], new[1])
+    if old[0]["status"] != new[0]["status"]:
+        says = f"{old[0]['status']} in the archive, {new[0]['status']} now"
+    elif len(old[2]) != len(new[2]):
+        says = f"{len(new[2])} steps instead of {len(old[2])}"
+    elif not np.array_equal(old[2], new[2]):
+        # Which examples a step takes depends on no machine.
+        says = f"other batches than in the archive (step {_first(old[2] != new[2])})"
+    elif not differs:
+        state = old[0]["weights"]["final"] == new[0]["weights"]["final"]
+        if np.array_equal(old[1], new[1], equal_nan=True) and state:
+            outcome = YES
+            says = f"all {len(old[1])} losses, all batches and the final state have the same bits"
+        else:
+            first = _first(old[1] != new[1])
+            says = f"losses differ by {distance:.1e} at most, first in step {first}"
+    elif old[0]["contract"]["variant"]["precision"] == "float64":
+        measure, outcome = DOUBLE, YES if distance <= FLOAT64 else NO
+        says = f"the same batches; losses differ by {distance:.1e} at most"
+    else:
+        measure, outcome = STATISTICS, UNDECIDED
+        says = f"the same batches; losses differ by {distance:.1e} at most, judged below"
+    return Outcome(what=name, measure=measure, outcome=outcome, says=says, differs=differs)
+
+
+def _record(study: Study, run: Run) -> Sides | None:
+    """Return a run's summary, losses ``(steps,)`` and batches' checksums ``(steps,)``."""
+    folder = study.run_folder(run)
+    summary = agree.read(folder / "summary.json")
+    path = folder / "steps.npz"
+    if summary is None or not path.is_file() or agree.unsafe(path):
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as steps:
+            return summary, steps["loss"], steps["checksum"]
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def conditions(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return in what two runs' conditions differ, of what can change bits."""
+    a, b = old["contract"], new["contract"]
+    pairs = {
+        "CPU": (a["host"]["cpu"], b["host"]["cpu"]),
+        "instruction set": (a["host"]["instruction_set"], b["host"]["instruction_set"]),
+        "threads": (a["topology"]["threads"], b["topology"]["threads"]),
+        "GPUs": (_gpus(a), _gpus(b)),
+        "code": (a["determined_by"]["code"], b["determined_by"]["code"]),
+    }
+    differs = [f"{name}: {x} / {y}" for name, (x, y) in pairs.items() if x != y]
+    if _gpus(a) and not a["variant"]["deterministic"]:
+        differs.append("a GPU without deterministic kernels need not give the same bits twice")
+    here, there = a["determined_by"]["environment"], b["determined_by"]["environment"]
+    differs += [
+        f"{name}: {here.get(name, 'none')} / {there.get(name, 'none')}"
+        for name in sorted({*here, *there})
+        if here.get(name) != there.get(name)
+    ]
+    return differs
+
+
+def _gpus(contract: Mapping[str, Any]) -> list[str]:
+    return [f"{gpu['name']}, driver {gpu['driver']}" for gpu in contract["host"].get("gpus", [])]
+
+
+def _distance(a: np.ndarray, b: np.ndarray) -> float:
+    if len(a) != len(b) or not len(a):
+        return float("inf") if len(a) != len(b) else 0.0
+    return float(np.nanmax(np.abs(a - b) / np.maximum(np.abs(a), 1e-300)))
+
+
+def _first(differs: np.ndarray) -> int:
+    return int(np.argmax(differs)) + 1
+
+
+# In float64 ----------------------------------------------------------------------------------
+
+
+def _traces(archived: Study, again: Study) -> Iterator[Outcome]:
+    """Compare the traces of parity: what the frameworks compute in float64, rung by rung."""
+    if archived.config["seeds"][0] != again.config["seeds"][0]:
+        return
+    for workload in again.config["workloads"]:
+        for variant in again.traces():
+            paths = [study.trace(workload, variant) for study in (archived, again)]
+            if not all(path.is_file() and not agree.unsafe(path) for path in paths):
+                continue
+            what = f"trace {workload}/{variant}"
+            try:
+                old, new = map(ladder.load, paths)
+                rungs = ladder.compare(new, old, precisions=("float64",))
+            except (UserError, KeyError, ValueError) as error:
+                yield Outcome(what=what, measure=DOUBLE, outcome=NO, says=f"no trace ({error})")
+                continue
+            failed = [rung for rung in rungs if not rung.passed]
+            worst = max(rungs, key=lambda rung: rung.value)
+            says = (
+                f"every rung of the ladder agrees (at most {worst.value:.1e}, {worst.name})"
+                if not failed
+                else f"{failed[0].name}: {failed[0].first} differs by {failed[0].first_value:.1e}"
+            )
+            yield Outcome(what=what, measure=DOUBLE, outcome=NO if failed else YES, says=says)
+
+
+# By the report's statistics ------------------------------------------------------------------
+
+
+def _statistics(archived: Study, again: Study) -> Iterator[Outcome]:
+    words = {
+        verdicts.EQUIVALENT: YES,
+        verdicts.DIFFERENT: NO,
+    }
+    for variant, c in studies.compare(Path(archived.root), Path(again.root)).comparisons:
+        outcome = words.get(c.quality_kind, UNDECIDED)
+        says = f"{sentences.quality_sentence(c)} {sentences.sentence(c)}"
+        for study, name in ((archived, "the archive"), (again, "the repetition")):
+            says = says.replace(str(study.root), name)
+        what = f"{c.workload}/{variant}/{c.scale}"
+        yield Outcome(what=what, measure=STATISTICS, outcome=outcome, says=says)
+
+
+def conclusion(found: Sequence[Outcome]) -> str:
+    """Return what may be said of the whole."""
+    judged = [outcome.outcome for outcome in found]
+    if NO in judged or not judged:
+        return NO
+    by_run = [o for o in found if o.measure == STATISTICS and "/seed-" in o.what]
+    rest = [o for o in found if o not in by_run]
+    if any(o.outcome == UNDECIDED for o in rest):
+        return UNDECIDED
+    return YES

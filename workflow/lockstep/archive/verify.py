@@ -1,0 +1,97 @@
+"""`python -m lockstep verify FILE`: what of an archive holds, and what does not.
+
+Exit status 0 if all holds, 1 if something does not, 2 if the file cannot be used at all. Imports
+no framework, executes nothing of the archive, unpickles nothing.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from lockstep.archive import agree, described, layout, opened, recompute
+from lockstep.archive.findings import Check
+from lockstep.archive.opened import Opened
+from lockstep.errors import UserError
+
+HOLD, FAIL = 0, 1
+
+
+def main(path: Path, *, digest: str | None = None) -> int:
+    """Check an archive and print a line a check; returns the exit status.
+
+    Raises:
+        UserError: the file cannot be used.
+    """
+    checks = verify(path, digest=digest)
+    for check in checks:
+        print("\n".join(check.lines()))
+    wrong = sum(len(check.wrong) for check in checks)
+    if wrong:
+        print(f"{path}: DOES NOT HOLD: {wrong} findings")
+        return FAIL
+    skipped = [check.name for check in checks if check.open]
+    rest = f" (not checked: {', '.join(skipped)})" if skipped else ""
+    print(f"{path}: holds{rest}")
+    return HOLD
+
+
+def verify(path: Path, *, digest: str | None = None) -> list[Check]:
+    """Return what holds and what does not.
+
+    Args:
+        digest: that the archive was published with; its manifest must have it.
+
+    Raises:
+        UserError: the file cannot be used.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
+    with open(path, "rb") as stream:
+        archive = opened.read(path, stream)
+        checks = list(archive.checks)
+        if archive.manifest is None:
+            return checks
+        if digest is not None:
+            own = archive.manifest["digest"]
+            same = own == digest.lower()
+            wrong = [] if same else [f"{layout.MANIFEST}: has digest {own}, not the one published"]
+            checks.append(Check(name="digest", says="is the one published", wrong=wrong))
+        checks.append(opened.hashes(archive))
+        crate = archive.reader.bytes_of(layout.CRATE)
+        checks.append(described.check(crate, archive.files))
+        if any(check.wrong for check in checks if check.name in ("form", "manifest", "content")):
+            reason = "not checked, as files of the archive are damaged"
+            return [*checks, Check(name="records, parity, report", says=reason, open=True)]
+        return [*checks, *_numbers(archive)]
+
+
+def _numbers(archive: Opened) -> Sequence[Check]:
+    assert archive.manifest is not None
+    name, listed = archive.manifest["study"], archive.files
+    below = f"{layout.RESULTS}{name}/"
+    if f"{below}study.json" not in listed:
+        raise UserError(f"{archive.path}: holds no config of study {name!r}")
+
+    def wanted(member: str) -> bool:
+        if member.startswith(below):
+            return not member.startswith((f"{below}report/figures/", f"{below}weights/")) and (
+                not member.endswith(layout.FINAL)
+            )
+        if member.startswith(layout.DATA):
+            return member.endswith("/manifest.json")
+        code = f"{layout.SOURCE}workflow/lockstep/"
+        return member == layout.STUDY or (member.startswith(code) and member.endswith(".py"))
+
+    with tempfile.TemporaryDirectory(prefix="lockstep-verify-") as scratch:
+        folder = Path(scratch).resolve()
+        opened.extract(archive, wanted, folder)
+        study = recompute.study_in(folder, name)
+        data = folder / "data"
+        return [
+            agree.whole(study, archive.manifest, folder / layout.STUDY),
+            agree.records(study, listed, data),
+            agree.same_data(study, listed, data),
+            agree.source(study, folder / "source" / "workflow" / "lockstep"),
+            recompute.parity(study),
+            recompute.report(study),
+        ]
