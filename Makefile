@@ -22,7 +22,7 @@ demo-containers: $(VENV)/workflow.installed ## the same in images that are built
 	@$(SNAKEMAKE) --profile profiles/local --configfile demo/config.yaml demo/containers.yaml
 
 test: $(VENV)/dev.installed lint ## every test that this machine can run
-	$(RUN) -m pytest --numprocesses $(AT_ONCE) --dist loadgroup
+	$(RUN) -m pytest --numprocesses $(AT_ONCE)
 
 cluster: $(VENV)/dev.installed ## a shell on the login node of a SLURM cluster in a box (root)
 	@$(RUN) -m tests.cluster.box try "$${LOCKSTEP_BOX:-/var/tmp/lockstep-box}"

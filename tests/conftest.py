@@ -11,8 +11,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from lockstep import files, workloads
 from lockstep.cluster import machine
@@ -49,12 +51,17 @@ TOGETHER = {"archive": "archive", "cluster": "machines", "images": "machines"}
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks at the same moment
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep tests together that share what is dear to make: a file's, or a whole machine's."""
-    for item in items:
-        folder, file = item.path.parent.name, item.path.relative_to(ROOT).as_posix()
-        item.add_marker(pytest.mark.xdist_group(TOGETHER.get(folder, file)))
+class Grouped(LoadScopeScheduling):
+    """Gives a worker all tests of a file at once, or of folders that share something."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return TOGETHER.get(Path(file).parent.name, file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Grouped:
+    """Replace pytest-xdist's own ways of sharing tests out."""
+    return Grouped(config, log)
 
 
 def lacks(what: str, reason: str) -> None:
