@@ -200,10 +200,10 @@ def test_a_scope_other_than_the_others(climb) -> None:
 def test_float32_stays_within_the_tolerance_and_then_the_envelope(climb) -> None:
     traces, sound = [], weights.load
     for variant in ("torch-eager", "jax-native"):
-        exact = climb("resnet18_cifar10", variant, precision="float32", steps=12)
+        exact = climb("resnet18_cifar10", variant, precision="float32", steps=6)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(weights, "load", lambda path: weights.perturbed(sound(path), 0))
-            twin = climb("resnet18_cifar10", variant, precision="float32", steps=12)
+            twin = climb("resnet18_cifar10", variant, precision="float32", steps=6)
         arrays = {key.replace("float32/", "twin/"): array for key, array in twin.items()}
         traces.append({**exact, **arrays})
     rungs = compare.compare(*traces, ["float32"])
