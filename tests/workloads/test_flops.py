@@ -34,7 +34,9 @@ def test_torch_counts_the_same(name: str) -> None:
 
 @pytest.mark.parametrize("name", workloads.names())
 def test_xla_counts_about_the_same(name: str) -> None:
-    """XLA also counts additions of biases, comparisons and the like: up to a tenth more here."""
+    """XLA also counts additions of biases, comparisons and the like, and leaves out products with
+    the zeros around a map, which are many in small ones: up to a tenth more or less here.
+    """
     import importlib
 
     workload, model = preset(name)
@@ -47,4 +49,4 @@ def test_xla_counts_about_the_same(name: str) -> None:
     compiled = jax.jit(lambda v, x: module.apply(v, x, train=False)).lower(variables, images)
     counted = compiled.compile().cost_analysis()["flops"] / BATCH
     formula = workload.forward_flops(model)
-    assert formula * 0.98 <= counted <= formula * 1.1
+    assert formula * 0.9 <= counted <= formula * 1.1
