@@ -32,7 +32,7 @@ def measure(quick: bool) -> list[Row]:
         peaks: dict[int, int] = {}
         during: dict[int, list[int]] = {}
         for epochs in counts:
-            peaks[epochs], during = _run(variant, SMALL, epochs)
+            peaks[epochs], during = watch(variant, SMALL, epochs)
         last = max(counts)
         early = [m for done, memory in during.items() if 1 <= done <= EARLY for m in memory]
         late = [m for done, memory in during.items() if done >= last - EARLY for m in memory]
@@ -42,7 +42,7 @@ def measure(quick: bool) -> list[Row]:
             ratio(grown, [float(np.median(late))], [float(np.median(early))], GROWTH),
         ]
         if not quick:
-            large, _ = _run(variant, LARGE, 1)
+            large, _ = watch(variant, LARGE, 1)
             added = (LARGE - SMALL) * (28 * 28 + 4)
             what = f"{variant}: {added / 1e6:.0f} MB of data add : their size"
             rows.append(ratio(what, [large - peaks[1]], [added], ADDED))
@@ -50,7 +50,7 @@ def measure(quick: bool) -> list[Row]:
     return rows
 
 
-def _run(variant: str, examples: int, epochs: int) -> tuple[int, dict[int, list[int]]]:
+def watch(variant: str, examples: int, epochs: int) -> tuple[int, dict[int, list[int]]]:
     """Train; returns the peak of the record, and that seen after so many epochs, in bytes."""
     with tempfile.TemporaryDirectory() as folder:
         study = studies.make(Path(folder), examples=examples, workloads={"epochs": epochs})

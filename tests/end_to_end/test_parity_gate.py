@@ -6,7 +6,7 @@ import pytest
 
 from tests.end_to_end.checkout import Checkout, small
 
-ENGINE = "workflow/lockstep/engines/jax_engine.py"
+ENGINE = "workflow/lockstep/engines/jax_optimizer.py"
 MODEL = "workflow/lockstep/workloads/mnist_cnn/flax_model.py"
 STUDY = small(
     workloads={

@@ -109,7 +109,8 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     if shutil.which("mmdebstrap") is None:
         lacks("containers", "there is neither an ordinary user with Apptainer nor mmdebstrap")
     kept = os.environ.get("LOCKSTEP_BOX")
-    box = Path(kept) if kept else tmp_path_factory.mktemp("box") / "box"
+    # Not the cluster's own: a machine with that in its file system believes to be on it.
+    box = Path(kept) / "machine" if kept else tmp_path_factory.mktemp("box") / "box"
     subprocess.run([ROOT, "make", box], check=True, stdin=subprocess.DEVNULL)
     # Beside the root, at a path that every user may come through; images are kept between sessions.
     folder = box.absolute() / "work"
