@@ -200,10 +200,10 @@ def test_native_input_trains_and_resumes(study_of, variant: str) -> None:
 
 
 def test_memory_does_not_grow_with_epochs() -> None:
-    """Within one run: what compiling leaves behind differs more from run to run."""
-    _, during = memory.watch("jax-jit", examples=1437, epochs=20)
+    """Within one run, after its allocators have settled; an epoch's images are 1.1 MB."""
+    _, during = memory.watch("jax-jit", examples=1437, epochs=60)
     early, late = (
         np.median([seen for epoch in epochs for seen in during.get(epoch, [])])
-        for epochs in (range(1, 6), range(15, 20))
+        for epochs in (range(15, 25), range(49, 59))
     )
-    assert late - early < 8e6
+    assert late - early < 16e6
