@@ -289,14 +289,26 @@ def traces_with(gradient: float, twin: float) -> list[dict[str, np.ndarray]]:
 
 
 @pytest.mark.parametrize(
-    ("gradient", "twin", "found"),
+    ("gradient", "twin", "found", "firmly"),
     [
-        (5e-6, 0.0, "none"),
-        (1e-4, 0.0, "gradient"),
-        (1e-3, 2e-4, "none"),  # ten times as far as a twin, and no further
-        (1e-2, 2e-4, "gradient"),
+        (5e-6, 0.0, "none", "none"),
+        (1e-4, 0.0, "gradient", "gradient"),
+        (1e-3, 2e-4, "none", "gradient"),  # ten times as far as a twin, and no further
+        (1e-2, 2e-4, "gradient", "gradient"),
     ],
 )
-def test_a_float32_gradient_may_be_as_far_as_ten_twins(gradient, twin, found: str) -> None:
-    rungs = compare.compare(*traces_with(gradient, twin), ["float32"])
-    assert first_failure(rungs)[0] == found
+def test_a_float32_gradient_may_be_as_far_as_ten_twins_where_a_workload_says_so(
+    gradient, twin, found: str, firmly: str
+) -> None:
+    traces = traces_with(gradient, twin)
+    assert first_failure(compare.compare(*traces, ["float32"], firm_steps=1))[0] == found
+    assert first_failure(compare.compare(*traces, ["float32"]))[0] == firmly
+
+
+def test_the_first_ten_float32_losses_are_held_to_the_fixed_tolerance() -> None:
+    trace, reference = ({f"{p}/steps/loss": np.ones(12) for p in ("float32", "twin")} for _ in "ab")
+    trace["twin/steps/loss"][1:] += 1e-3
+    assert compare.loss_envelope(trace, reference, compare.FIRM_STEPS).tolist() == pytest.approx(
+        [1e-5] * 10 + [1e-2] * 2
+    )
+    assert workloads.spec("mnist_cnn").firm_steps == compare.FIRM_STEPS == 10

@@ -7,6 +7,7 @@ larger than norm-wise ones and say nothing.
 Float64 is the sharp gate. In float32 a unit whose input is within rounding of zero opens in one
 framework and stays shut in the other, and in a residual network that moves a gradient by a
 thousandth: as much as it moves a framework's own twin, which is what the tolerance is made from.
+Such a workload says so (`Workload.firm_steps`), and its traces with it.
 """
 
 import json
@@ -23,7 +24,7 @@ from lockstep.errors import UserError
 SCHEMA = "lockstep-parity/1"
 TOLERANCE = {"float64": 1e-11, "float32": 1e-5}
 ENVELOPE = 10.0  # how many times its own twin's distance the other framework may be away
-FIRM_STEPS = 1  # float32 steps that are held to the fixed tolerance alone
+FIRM_STEPS = 10  # float32 steps held to the fixed tolerance alone, unless the workload says fewer
 FLOOR = 1e-6  # root mean square of a tensor that counts as zero
 
 Arrays = Mapping[str, np.ndarray]
@@ -68,20 +69,31 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def compare(
-    trace: Arrays, reference: Arrays, precisions: Sequence[str] = ("float64", "float32")
+    trace: Arrays,
+    reference: Arrays,
+    precisions: Sequence[str] = ("float64", "float32"),
+    firm_steps: int = FIRM_STEPS,
 ) -> list[Rung]:
-    """Return what is found on every rung, in the order of the ladder."""
-    return list(_rungs(trace, reference, precisions))
+    """Return what is found on every rung, in the order of the ladder.
+
+    Args:
+        firm_steps: see `lockstep.workloads.contract.Workload`.
+    """
+    return list(_rungs(trace, reference, precisions, firm_steps))
 
 
-def _rungs(trace: Arrays, reference: Arrays, precisions: Sequence[str]) -> Iterator[Rung]:
+def _rungs(
+    trace: Arrays, reference: Arrays, precisions: Sequence[str], firm_steps: int
+) -> Iterator[Rung]:
     for precision in precisions:
         firm = TOLERANCE[precision]
         yield _tensors(precision, "weights", trace, reference, 0.0)
         for rung in ("forward", "loss"):
             yield _tensors(precision, rung, trace, reference, firm)
         for rung in ("gradient", "step"):
-            allowed = firm if precision == "float64" else _largest_twin(trace, reference, rung)
+            # They decide the second step's loss.
+            fixed = precision == "float64" or firm_steps > 1
+            allowed = firm if fixed else _largest_twin(trace, reference, rung)
             yield _tensors(precision, rung, trace, reference, allowed)
         yield _checksums(precision, trace, reference)
         if precision == "float64":
@@ -90,14 +102,15 @@ def _rungs(trace: Arrays, reference: Arrays, precisions: Sequence[str]) -> Itera
             # In float32 a metric may jump by an example's share where logits are nearly equal.
             yield _tensors(precision, "evaluation", trace, reference, firm)
         else:
-            yield _losses(precision, trace, reference, loss_envelope(trace, reference))
+            envelope = loss_envelope(trace, reference, firm_steps)
+            yield _losses(precision, trace, reference, envelope)
             yield _tensors(precision, "final", trace, reference, None)
 
 
-def loss_envelope(trace: Arrays, reference: Arrays) -> np.ndarray:
+def loss_envelope(trace: Arrays, reference: Arrays, firm_steps: int) -> np.ndarray:
     """Return the float32 tolerance of every step's loss, ``(steps,)``.
 
-    The fixed tolerance for the first step; then also ten times the largest distance so far of
+    The fixed tolerance for the first steps; then also ten times the largest distance so far of
     either framework from its own twin.
     """
     distances = [
@@ -105,7 +118,7 @@ def loss_envelope(trace: Arrays, reference: Arrays) -> np.ndarray:
         for t in (trace, reference)
     ]
     envelope = ENVELOPE * np.maximum.accumulate(np.maximum(*distances))
-    envelope[:FIRM_STEPS] = 0.0
+    envelope[:firm_steps] = 0.0
     return np.maximum(envelope, TOLERANCE["float32"])
 
 
@@ -195,13 +208,15 @@ def judge(workload: str, traces: Mapping[str, Path]) -> dict[str, Any]:
     """
     loaded = {name: load(path) for name, path in traces.items()}
     (reference, expected), *others = loaded.items()
+    about = {name: json.loads(bytes(trace["about"])) for name, trace in loaded.items()}
+    firm_steps = about[reference].get("firm_steps", FIRM_STEPS)
     comparisons = {}
     for name, trace in others:
-        rungs = compare(trace, expected)
+        rungs = compare(trace, expected, firm_steps=firm_steps)
         comparisons[name] = {
             "passed": all(rung.passed for rung in rungs),
             "rungs": [_as_json(rung) for rung in rungs],
-            "curves": _curves(trace, expected),
+            "curves": _curves(trace, expected, firm_steps),
         }
     return {
         "schema": SCHEMA,
@@ -209,7 +224,7 @@ def judge(workload: str, traces: Mapping[str, Path]) -> dict[str, Any]:
         "reference": reference,
         "passed": all(c["passed"] for c in comparisons.values()),
         "comparisons": comparisons,
-        "about": {name: json.loads(bytes(trace["about"])) for name, trace in loaded.items()},
+        "about": about,
     }
 
 
@@ -251,9 +266,10 @@ def _as_json(rung: Rung) -> dict[str, Any]:
     return {k: "infinity" if v == float("inf") else v for k, v in fields.items()}
 
 
-def _curves(trace: Arrays, reference: Arrays) -> dict[str, list[float] | None]:
+def _curves(trace: Arrays, reference: Arrays, firm_steps: int) -> dict[str, list[float] | None]:
     """Return the distance of every step's loss, and the float32 envelope, for the report."""
-    curves: dict[str, Any] = {"float32_tolerance": loss_envelope(trace, reference).tolist()}
+    envelope = loss_envelope(trace, reference, firm_steps)
+    curves: dict[str, Any] = {"float32_tolerance": envelope.tolist()}
     for precision in ("float64", "float32"):
         mine, theirs = _loss(trace, precision), _loss(reference, precision)
         same = len(mine) == len(theirs)

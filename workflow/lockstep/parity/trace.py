@@ -10,7 +10,7 @@ A trace is an ``.npz`` of arrays named ``PRECISION/RUNG/…``, for the precision
 `final/NAME`     the state after the last step,
 `evaluation/NAME`   the loss and each metric of that state on the test split, and its examples,
 
-and `about`, the engine's facts and what was asked for, as JSON.
+and `about`, the engine's facts, what was asked for and how firmly to judge it, as JSON.
 """
 
 import json
@@ -65,6 +65,7 @@ def trace(
         "variant": dict(variant),
         "seed": seed,
         "weights": weights.digest(state),
+        "firm_steps": workloads.spec(recipe["workload"]).firm_steps,
     }
     for precision in PRECISIONS:
         real = "float32" if precision == "twin" else precision

@@ -61,6 +61,9 @@ class Workload:
         small: changes of the recipe that make a preset for a test on a CPU: few layers, few
             channels, small images.
         check: says what is wrong with a complete recipe, or None.
+        firm_steps: float32 steps whose losses the ladder holds to the fixed tolerance alone. One
+            where a unit within rounding of zero moves a gradient: then the first gradient and step
+            may also be as far apart as ten twins.
     """
 
     name: str
@@ -74,3 +77,4 @@ class Workload:
     classes: Callable[[Mapping[str, Any]], int | None] = lambda model: None
     small: Mapping[str, Any] = field(default_factory=dict)
     check: Callable[[Mapping[str, Any]], str | None] = lambda recipe: None
+    firm_steps: int = 10

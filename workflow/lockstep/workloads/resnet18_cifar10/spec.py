@@ -45,4 +45,5 @@ WORKLOAD = Workload(
     classes=lambda model: model["classes"],
     small={"model": {"blocks": [1, 1, 1, 1], "width": 8}},
     check=resnet.check,
+    firm_steps=1,
 )

@@ -47,4 +47,5 @@ WORKLOAD = Workload(
     classes=lambda model: model["classes"],
     small={"model": {"blocks": [1, 1, 1, 1], "width": 8, "classes": 100, "size": 64}},
     check=resnet.check,
+    firm_steps=1,
 )
