@@ -39,18 +39,15 @@ def main(arguments: list[str] | None = None) -> int:
             if image:
                 line = sys.argv[1:] if arguments is None else arguments
                 return stage.run_inside(study, image, options.command.__name__, line)
-        name = _job(options)
-        if name is None:
-            return options.command(options)
-        from lockstep import jobs
+            name = _job(options)
+            if name:
+                from lockstep import jobs
 
-        return jobs.recorded(
-            options.command,
-            options,
-            stage=options.command.__name__,
-            name=name,
-            root=Study.load(options.study).root,
-        )
+                command = options.command
+                return jobs.recorded(
+                    command, options, stage=command.__name__, name=name, root=study.root
+                )
+        return options.command(options)
     except UserError as error:
         print(f"lockstep: error: {error}", file=sys.stderr)
         return 2

@@ -5,7 +5,6 @@ here one by one: an environment also holds what nobody else should read.
 """
 
 import datetime
-import importlib.metadata
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -95,13 +94,7 @@ def variables(environment: Mapping[str, str]) -> dict[str, str]:
 
 def packages() -> dict[str, str]:
     """Return the versions of the packages that stages use, as far as they are installed."""
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    return machine.versions(PACKAGES)
 
 
 def now() -> str:

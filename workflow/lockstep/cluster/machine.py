@@ -1,10 +1,12 @@
 """What a node is, for the contract of a record. Standard library only."""
 
 import hashlib
+import importlib.metadata
 import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -51,3 +53,14 @@ def _gpus() -> list[dict[str, str]]:
         return []
     rows = (line.split(", ") for line in answer.stdout.splitlines() if line)
     return [{"name": name, "uuid": uuid, "driver": driver} for name, uuid, driver in rows]
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Return the versions of those packages that are installed."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -99,6 +99,11 @@ class Job:
         """Shape of an example as it comes from the dataset."""
         return self.stored or self.example_shape
 
+    @property
+    def kind(self) -> augmentation.Kind:
+        """How an example gets from the one shape to the other."""
+        return augmentation.Kind.of(self.recipe["augment"], self.stored_shape, self.example_shape)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
@@ -127,7 +132,7 @@ class Window:
             "labels": np.zeros(shape, np.int32),
             "mask": np.ones(shape, np.float32),
         }
-        if job.recipe["augment"]["name"] != "none":
+        if job.kind.draws:
             batch["crops"] = np.tile(augmentation.whole(job.stored_shape), (*shape, 1))
         return cls(
             steps=1,

@@ -25,7 +25,6 @@ from lockstep.engines.contract import (
     types,
 )
 from lockstep.workloads import augmentation_flax, naming
-from lockstep.workloads.augmentation import Kind
 from lockstep.workloads.weights import State
 
 Pending = list[tuple[Array, Array]]
@@ -72,7 +71,7 @@ class JaxEngine:
         self.parameter_names = [p.name for p in parameters]
         self.buffer_names = [b.name for b in buffers]
         self.transformation = jax_optimizer.transformation(self.job, self.names)
-        self.kind = Kind.of(recipe["augment"], self.job.stored_shape, self.job.example_shape)
+        self.kind = self.job.kind
         pixels = int(np.prod(self.job.example_shape))
         self.bytes = checksum.byte_coefficients(pixels)
         self.slots = checksum.slot_coefficients(recipe["global_batch"])

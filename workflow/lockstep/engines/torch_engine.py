@@ -28,7 +28,6 @@ from lockstep.engines.contract import (
     types,
 )
 from lockstep.workloads import augmentation_torch, naming
-from lockstep.workloads.augmentation import Kind
 from lockstep.workloads.weights import State
 
 Pending = list[tuple[Tensor, Tensor]]
@@ -92,9 +91,7 @@ class TorchEngine:
         self._step_loss = self._loss
         if self.job.variant["mode"] == "compile":
             self._step_loss = torch.compile(self._loss, dynamic=False)
-        self.kind = Kind.of(
-            self.job.recipe["augment"], self.job.stored_shape, self.job.example_shape
-        )
+        self.kind = self.job.kind
         pixels = int(np.prod(self.job.example_shape))
         first = self.topology.rank * self.job.local_batch
         slots = checksum.slot_coefficients(self.job.recipe["global_batch"])

@@ -100,7 +100,7 @@ def weak_scaling(records: Records, runs: pd.DataFrame) -> Table | None:
             Column(key="workload", label="Workload"),
             *WHO,
             Column(key="devices", label="Devices", unit="count"),
-            Column(key="local_batch", label="Examples a process", decimals=0),
+            Column(key="local_batch", label="Examples a device", decimals=0),
             Column(key="step_median", label="Step", unit="ms", digits=4, scale=1e3),
             Column(key="efficiency", label="Efficiency", unit="%", decimals=0, scale=100),
         ],

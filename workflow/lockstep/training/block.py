@@ -5,7 +5,6 @@ was. The block's outputs, a manifest and the runs' final states, appear when all
 """
 
 import fcntl
-import importlib.metadata
 import os
 import random
 import sys
@@ -196,13 +195,7 @@ def specify(study: Study, run: Run, resume_from: Path | None, host: Mapping[str,
 
 def _environment() -> dict[str, str]:
     """Return the versions of the packages that can change a result."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
+    return machine.versions(PACKAGES)
 
 
 def _is_finished(spec: RunSpec) -> bool:

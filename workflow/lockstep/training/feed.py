@@ -56,6 +56,7 @@ class SharedFeed:
     def __init__(self, job: Job, reader: Reader, seed: int) -> None:
         self.job = job
         self.reader = reader
+        self.kind = job.kind
         recipe = job.recipe
         self.order = Order(reader.examples, recipe["global_batch"], seed, recipe["drop_last"])
         self.steps_per_epoch = self.order.steps_per_epoch
@@ -71,7 +72,7 @@ class SharedFeed:
         images, labels = self.reader.take(indices)
         mask = (start + np.arange(local) < counts[:, None]).astype(np.float32)
         batch = {"images": images, "labels": labels, "mask": mask}
-        if self.job.recipe["augment"]["name"] != "none":
+        if self.kind.draws:
             batch["crops"] = self._crops(first, steps, indices)
         rates = learning_rates(
             self.job.recipe, self.steps_per_epoch, self.total_steps, first, self._room
@@ -84,15 +85,10 @@ class SharedFeed:
         )
 
     def _crops(self, first: int, steps: int, indices: np.ndarray) -> np.ndarray:
-        job, rows = self.job, []
+        rows = []
         for k, examples in enumerate(indices):
             epoch = (first + min(k, steps - 1)) // self.steps_per_epoch
-            crops = augmentation.crops(
-                augmentation.Kind.of(job.recipe["augment"], job.stored_shape, job.example_shape),
-                self.reader.examples,
-                self.order.seed,
-                epoch,
-            )
+            crops = augmentation.crops(self.kind, self.reader.examples, self.order.seed, epoch)
             rows.append(crops[examples])
         return np.stack(rows)
 

@@ -60,6 +60,11 @@ class Kind:
         return cls(**settings, stored=stored[:2], size=taken[:2])  # type: ignore[arg-type]
 
     @property
+    def draws(self) -> bool:
+        """Whether training takes other than the centre of an image."""
+        return self.name != "none"
+
+    @property
     def resizes(self) -> bool:
         """Whether a crop may have another size than the model's images."""
         return self.name == "resized_crop"
