@@ -269,6 +269,9 @@ def become(leave: Pass, arguments: Sequence[str]) -> None:
         n: v for n, v in os.environ.items() if n.startswith("APPTAINER_") and "BIND" not in n
     }
     outside |= {f"APPTAINERENV_{name}": value for name, value in inside.items() if name != "HOME"}
+    # Apptainer has room for two signals at a time, and Go's scheduler sends it some (SIGURG): one
+    # for us that comes then would be lost.
+    outside["GODEBUG"] = "asyncpreemptoff=1"
     if scratch:
         make_mount_points(leave, Path(scratch))
     names = _own_hosts(scratch) if scratch else None
