@@ -90,6 +90,17 @@ def test_only_the_study_is_mounted_and_the_package_read_only() -> None:
     assert line[-3:] == [enter.PYTHON, "-c", "pass"]
 
 
+def test_the_way_to_other_nodes_is_mounted_where_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fabric = tmp_path / "infiniband"
+    monkeypatch.setattr(enter, "FABRIC", str(fabric))
+    mount = f"type=bind,source={fabric},destination={fabric}"
+    assert mount not in mounts(enter.apptainer_command(LEAVE, [], scratch="/s", gpu=True))
+    fabric.mkdir()
+    assert mount in mounts(enter.apptainer_command(LEAVE, [], scratch="/s", gpu=True))
+
+
 def test_a_comma_in_a_path_is_no_option() -> None:
     leave = enter.Pass(**{**LEAVE.__dict__, "readable": ("/a,b",)})
     line = enter.apptainer_command(leave, [], scratch="/s", gpu=False)

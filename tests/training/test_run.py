@@ -3,6 +3,8 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -13,6 +15,7 @@ from benchmarks import memory
 from lockstep.datasets import checksum
 from lockstep.datasets.order import Order
 from lockstep.datasets.reader import Reader
+from lockstep.study import Study
 from tests.conftest import environment, summary, train
 
 JAX64 = {"framework": "jax", "mode": "jit", "convolution": "im2col", "precision": "float64"}
@@ -26,6 +29,24 @@ FLOAT64 = {
 def steps(study, block: str) -> dict[str, np.ndarray]:
     with np.load(study.root / "runs" / block / "steps.npz") as stored:
         return dict(stored)
+
+
+def edited(folder: Path, old: str, new: str) -> Path:
+    """Return a copy of the package whose feed is another."""
+    copy = folder / "edited"
+    shutil.copytree(Path(environment()["PYTHONPATH"]), copy)
+    feed = copy / "lockstep" / "training" / "feed.py"
+    text = feed.read_text()
+    assert old in text
+    feed.write_text(text.replace(old, new))
+    return copy
+
+
+def train_with(package: Path, study: Study, block: str) -> subprocess.CompletedProcess:
+    """Train a block with such a copy."""
+    command = [sys.executable, "-m", "lockstep", "train", "--study", study.path, "--block", block]
+    env = {**environment(), "PYTHONPATH": str(package)}
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.slow
@@ -54,19 +75,21 @@ def test_a_rank_that_reads_anothers_slice_is_found(study_of, tmp_path: Path) -> 
     block = "mnist_cnn/torch-eager/1x2/seed-0"
     train(study, block)
     sound = steps(study, block)["checksum"]
-    broken = tmp_path / "broken"
-    shutil.copytree(Path(environment()["PYTHONPATH"]), broken)
-    feed = broken / "lockstep" / "training" / "feed.py"
-    text = feed.read_text()
-    assert "start = self.job.topology.rank * local" in text
-    feed.write_text(text.replace("start = self.job.topology.rank * local", "start = 0"))
-    import subprocess
-    import sys
-
-    command = [sys.executable, "-m", "lockstep", "train", "--study", study.path, "--block", block]
-    env = {**environment(), "PYTHONPATH": str(broken)}
-    subprocess.run(command, env=env, check=True, capture_output=True, timeout=300)
+    changed = edited(tmp_path, "start = self.job.topology.rank * local", "start = 0")
+    done = train_with(changed, study, block)
+    assert done.returncode == 0, done.stderr
     assert (steps(study, block)["checksum"] != sound).all()
+
+
+def test_a_rank_that_fails_ends_the_run_and_waits_for_nobody(study_of, tmp_path: Path) -> None:
+    """Rank 0 waits for a sum; JAX of rank 1 would wait five minutes for it to say goodbye."""
+    study = study_of(scales=["1x2"])
+    start = "start = self.job.topology.rank * local"
+    fails = f"{start}; assert not (start and first), 'broken'"
+    changed = edited(tmp_path, start, fails)
+    done = train_with(changed, study, "mnist_cnn/jax-jit/1x2/seed-0")
+    assert done.returncode == 1
+    assert "AssertionError: broken" in done.stderr
 
 
 def test_a_record_says_everything(study_of) -> None:

@@ -1,5 +1,6 @@
 """JAX itself: how it is set up for a job, how processes join, what it tells of its programs."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from lockstep.engines import rendezvous, wheels
 from lockstep.engines.contract import Job, Topology
 from lockstep.errors import UserError
 
+DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 MATMUL = {"float64": "highest", "float32": "highest", "tf32": "tensorfloat32", "bfloat16": None}
 
 
@@ -24,6 +26,8 @@ def configure(job: Job) -> None:
     """
     jax.config.update("jax_enable_x64", job.variant["precision"] == "float64")
     jax.config.update("jax_default_matmul_precision", MATMUL[job.variant["precision"]])
+    if job.variant["deterministic"]:
+        _add_flag(DETERMINISTIC)
     if job.caches is not None:
         jax.config.update("jax_compilation_cache_dir", str(job.caches / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
@@ -41,6 +45,13 @@ def configure(job: Job) -> None:
         )
 
 
+def _add_flag(flag: str) -> None:
+    """Give XLA a flag; it reads them when it first looks for devices."""
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    if flag not in flags:
+        os.environ["XLA_FLAGS"] = " ".join([*flags, flag])
+
+
 def _join(topology: Topology) -> None:
     """Start the distributed runtime: NCCL between GPUs, gloo between CPUs."""
     if topology.rank == 0:
@@ -48,7 +59,13 @@ def _join(topology: Topology) -> None:
         rendezvous.publish(topology, port)
     else:
         host, port = rendezvous.find(topology)
-    jax.distributed.initialize(f"{host}:{port}", topology.world_size, topology.rank)
+    jax.distributed.initialize(
+        f"{host}:{port}",
+        topology.world_size,
+        topology.rank,
+        # Or JAX asks SLURM, which knows of one task a node, ours: it would take one GPU of each.
+        local_device_ids=range(topology.local_devices),
+    )
     # Between CPUs the first sum meets within 30 s or fails: not after a compilation, which may
     # take one rank that much longer.
     multihost_utils.process_allgather(np.int32(topology.rank))
@@ -69,6 +86,7 @@ def facts() -> dict[str, Any]:
         "device": device.device_kind,
         "matmul_precision": jax.config.jax_default_matmul_precision,  # type: ignore[attr-defined]
         "x64": jax.config.jax_enable_x64,  # type: ignore[attr-defined]
+        "deterministic": DETERMINISTIC in os.environ.get("XLA_FLAGS", "").split(),
     }
 
 

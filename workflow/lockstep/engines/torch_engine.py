@@ -43,6 +43,8 @@ def start(job: Job) -> "TorchEngine":
     torch.backends.cuda.matmul.fp32_precision = tf32
     torch.backends.cudnn.conv.fp32_precision = tf32  # type: ignore[attr-defined]
     torch.use_deterministic_algorithms(job.variant["deterministic"])
+    # As XLA does by itself: convolutions are tried out before one is chosen.
+    torch.backends.cudnn.benchmark = not job.variant["deterministic"]
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     if job.caches is not None:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(job.caches / "inductor")
@@ -286,6 +288,7 @@ class TorchEngine:
             **types(self.job.variant["precision"]),
             "matmul_float32": torch.backends.cuda.matmul.fp32_precision,
             "convolution_float32": torch.backends.cudnn.conv.fp32_precision,  # type: ignore[attr-defined]
+            "autotuned": torch.backends.cudnn.benchmark if cuda else None,
             "deterministic": torch.are_deterministic_algorithms_enabled(),
             "threads": torch.get_num_threads(),
             "compiled": "loss and gradient" if self.job.variant["mode"] == "compile" else "nothing",

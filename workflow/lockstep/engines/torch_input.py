@@ -1,35 +1,43 @@
 """PyTorch's own loader: `DataLoader` with worker processes, in its own random order."""
 
 from collections.abc import Iterator
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from lockstep.datasets.reader import Examples
 from lockstep.engines.contract import Part
 
 
 def batches(source: Examples, part: Part) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield this rank's images and labels of every step from `first_step` on."""
+    """Yield this rank's images and labels of every step from `first_step` on.
+
+    One loader for all epochs, as on JAX's side: none of them waits for workers to start.
+    """
+    loader: DataLoader = DataLoader(
+        cast("Dataset", source),
+        batch_sampler=cast("Any", _mine(len(source), part)),  # any iterable does
+        num_workers=part.workers,
+        collate_fn=_collate,
+    )
+    for images, labels in loader:
+        yield images.numpy(), labels.numpy()
+
+
+def _mine(examples: int, part: Part) -> Iterator[list[int]]:
+    """Yield this rank's slice of each batch; that of an epoch's last one may be empty."""
     first_epoch, within = divmod(part.first_step, part.steps_per_epoch)
     for epoch in range(first_epoch, part.epochs):
         generator = torch.Generator().manual_seed(part.seed + epoch)
-        order = torch.randperm(len(source), generator=generator).tolist()
-        loader: DataLoader = DataLoader(
-            cast("Dataset", source),
-            batch_sampler=_mine(order, part)[within:],
-            num_workers=part.workers,
-        )
-        for images, labels in loader:
-            yield images.numpy(), labels.numpy()
+        order = torch.randperm(examples, generator=generator).tolist()
+        for step in range(within, part.steps_per_epoch):
+            start = step * part.global_batch + part.rank * part.local_batch
+            yield order[start : start + part.local_batch]
         within = 0
 
 
-def _mine(order: list[int], part: Part) -> list[list[int]]:
-    """Return this rank's slice of each of an epoch's batches; a last one may be empty."""
-    offset = part.rank * part.local_batch
-    starts = range(offset, part.steps_per_epoch * part.global_batch, part.global_batch)
-    chunks = [order[start : start + part.local_batch] for start in starts]
-    return [chunk for chunk in chunks if chunk]
+def _collate(examples: list[tuple[np.ndarray, np.ndarray]]) -> list[torch.Tensor]:
+    """Return a batch as PyTorch makes it, which needs at least one example."""
+    return default_collate(examples) if examples else [torch.empty(0), torch.empty(0)]

@@ -33,6 +33,7 @@ FORWARDED = (  # what of the host's environment goes in, by name or by prefix
 )
 INSIDE = "LOCKSTEP_INSIDE"
 HOSTS = "/etc/hosts"
+FABRIC = "/dev/infiniband"  # through it NCCL reaches other nodes; --contain leaves it out
 DRIVER = Path("/sys/module/nvidia/version")
 
 
@@ -188,6 +189,8 @@ def apptainer_command(
     of a run meet there (NCCL, DataLoader workers) and each has a container of its own.
     """
     binds = [("/dev/shm", "/dev/shm", "rw")]
+    if Path(FABRIC).exists():
+        binds.append((FABRIC, FABRIC, "rw"))
     if scratch:
         binds.insert(0, (scratch, SCRATCH, "rw"))
     if names:

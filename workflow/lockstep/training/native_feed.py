@@ -52,10 +52,11 @@ class NativeFeed:
         if first != self._next:
             self._open(first)
         for k in range(steps):
-            images, labels = next(self._batches, ((), ()))  # a rank's last batch may be empty
-            batch["images"][k, : len(images)] = images
-            batch["labels"][k, : len(labels)] = labels
-            batch["mask"][k, : len(labels)] = 1.0
+            images, labels = next(self._batches)
+            if len(labels):  # of an epoch's last batch, a rank may have none
+                batch["images"][k, : len(images)] = images
+                batch["labels"][k, : len(labels)] = labels
+                batch["mask"][k, : len(labels)] = 1.0
             done = (first + k) % self.steps_per_epoch * self.job.recipe["global_batch"]
             counts[k] = min(self.job.recipe["global_batch"], len(self.source) - done)
         self._next = first + steps

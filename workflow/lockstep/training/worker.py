@@ -8,6 +8,7 @@ Exit status: 0 finished, 2 a mistake that a person can mend, `INTERRUPTED` stopp
 import os
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import NoReturn
 
@@ -57,12 +58,11 @@ def main(spec_path: Path) -> int:
     check(job, manifest)
     engine = engines.start(job)
     imported = time.time()
-    try:
-        progress, resumed = _restore(spec)
-        progress.clock.add("import", imported - here.started)
-        return _run(spec, job, engine, interruption, progress, resumed)
-    finally:
-        engine.close()
+    progress, resumed = _restore(spec)
+    progress.clock.add("import", imported - here.started)
+    status = _run(spec, job, engine, interruption, progress, resumed)
+    engine.close()  # all ranks together: one that fails must not wait for the others (`_leave`)
+    return status
 
 
 def _run(
@@ -250,8 +250,15 @@ def _write(
 
 def _refuse(why: object) -> NoReturn:
     """Leave with one line; what a full disk did not take is not tried again, with a traceback."""
-    print(f"lockstep: error: {why}", file=sys.stderr, flush=True)
-    os._exit(2)
+    print(f"lockstep: error: {why}", file=sys.stderr)
+    _leave(2)
+
+
+def _leave(status: int) -> NoReturn:
+    """End at once: at Python's own exit, JAX waits minutes for ranks that wait for this one."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 if __name__ == "__main__":
@@ -260,6 +267,11 @@ if __name__ == "__main__":
     except UserError as error:
         _refuse(error)
     except OSError as error:
-        if error.errno not in files.FULL:
-            raise
-        _refuse(f"{Path(sys.argv[1]).parent}: {os.strerror(error.errno).lower()}; free some space")
+        if error.errno in files.FULL:
+            why = os.strerror(error.errno).lower()
+            _refuse(f"{Path(sys.argv[1]).parent}: {why}; free some space")
+        traceback.print_exc()
+        _leave(1)
+    except Exception:
+        traceback.print_exc()
+        _leave(1)
