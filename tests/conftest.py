@@ -50,6 +50,9 @@ TOGETHER = {"archive": "archive", "cluster": "machines", "images": "machines"}
 # Two workers share the cores (Makefile): threads that wait by spinning would take them both.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+# A shell starts what it starts in the background with SIGINT ignored, and so would all below us.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 class Grouped(LoadScopeScheduling):
     """Gives a worker all tests of a file at once, or of folders that share something."""
