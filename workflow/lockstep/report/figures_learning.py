@@ -28,8 +28,8 @@ LOSS_TICKS = [m * 10.0**e for e in range(-6, 3) for m in (1, 2, 5)]
 
 def loss_curves(workload: str, epochs: pd.DataFrame, styles: Mapping[str, Look]) -> Picture | None:
     """Draw training loss by epoch: median over seeds, band from lowest to highest."""
-    if epochs.empty:
-        return None
+    if epochs["epoch"].nunique() < 2:
+        return None  # no curve: the table says it
     figure, axes = new()
     variants = list(dict.fromkeys(epochs["variant"]))
     widths = {v: 1.2 + 1.3 * k for k, v in enumerate(reversed(variants))}
@@ -58,7 +58,7 @@ def loss_curves(workload: str, epochs: pd.DataFrame, styles: Mapping[str, Look])
     ends = [f"{v} ends at {last[v]:.4f}" for v in variants if v in last]
     axes.set(xlabel="Epoch", ylabel="Training loss", yscale="log")
     low, high = axes.get_ylim()
-    axes.set_yticks([t for t in LOSS_TICKS if low <= t <= high])
+    axes.set_yticks(loss_ticks(low, high))
     axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
     plain_log(axes.yaxis)
     grid(axes)
@@ -71,6 +71,14 @@ def loss_curves(workload: str, epochs: pd.DataFrame, styles: Mapping[str, Look])
         "Median over seeds, band from lowest to highest. Curves that coincide are drawn over each "
         "other, the first the widest.",
     )
+
+
+def loss_ticks(low: float, high: float) -> list[float]:
+    """Return values to label between two losses: round ones, at least two."""
+    ticks = [tick for tick in LOSS_TICKS if low <= tick <= high]
+    if len(ticks) < 2:
+        ticks = [t for t in mpl.ticker.MaxNLocator(4).tick_values(low, high) if low <= t <= high]
+    return ticks
 
 
 def parity_curves(workload: str, verdict: Mapping[str, Any], styles: Mapping[str, Look]) -> Picture:
