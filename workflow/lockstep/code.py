@@ -29,6 +29,14 @@ def digest(*modules: str, package: Path | None = None) -> str:
     return total.hexdigest()
 
 
+def modules(package: Path | None = None) -> list[str]:
+    """Return the sorted names of all modules of the package."""
+    package = package or PACKAGE
+    paths = (path.relative_to(package) for path in package.rglob("*.py"))
+    parts = ([ROOT, *path.parent.parts, path.stem] for path in paths)
+    return sorted({".".join(part).removesuffix(".__init__") for part in parts})
+
+
 def closure(*modules: str, package: Path | None = None) -> list[str]:
     """Return the sorted names of `modules` and of everything they import in this package."""
     package = package or PACKAGE

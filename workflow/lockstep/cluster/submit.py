@@ -8,7 +8,6 @@ for its state, and its number is the answer. If config or code has changed since
 cancelled instead, and its runs go on in the new one.
 """
 
-import json
 import os
 import re
 import subprocess
@@ -16,24 +15,33 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from lockstep import files
+from lockstep import code, files
 from lockstep.cluster import slurm
+from lockstep.errors import UserError
 from lockstep.study import Study
 
 FOLDER = "LOCKSTEP_JOBS"  # where the notes are, as the workflow says
 STATE = "LOCKSTEP_STATE"  # hash of config and code, as the workflow says
-ALIVE = {"PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "REQUEUED", "RESIZING"}
+ENDED = {  # all else that SLURM says, now and in later versions, is of a job that lives
+    *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY"),
+    *("PREEMPTED", "REVOKED", "TIMEOUT"),
+    "COMPLETING",  # for longer than ENDING: what is left of it hangs, and trains no more
+}
 SHIM = Path(__file__).resolve().parents[2] / "slurm"
 ENDING = 120.0  # seconds that a cancelled job gets to end
+PATIENCE = 180.0  # seconds in which the controller must say once whether a job lives
+PAUSE = 5.0  # seconds between two questions that are not answered
 
 
 def environment(study: Study) -> dict[str, str]:
     """Return what the workflow's own environment needs for its submissions to come through here."""
-    package = Path(__file__).resolve().parents[1]
-    sources = sorted(package.rglob("*.py")) + sorted(package.parent.glob("rules/*.smk"))
-    state = [study.config, [files.sha256_file(source) for source in sources]]
+    rules = sorted(SHIM.with_name("rules").glob("*.smk"))
+    state = [
+        study.config,
+        code.digest(*code.modules()),
+        [files.sha256_file(rule) for rule in rules],
+    ]
     return {
         "PATH": os.pathsep.join([str(SHIM), *os.get_exec_path()]),
         FOLDER: str((study.root / "jobs").absolute()),
@@ -42,12 +50,16 @@ def environment(study: Study) -> dict[str, str]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Adopt a job, or submit one; prints its number as `sbatch --parsable` does."""
+    """Adopt a job, or submit one; prints its number as `sbatch --parsable` does.
+
+    Raises:
+        UserError: the controller does not say whether the job of an earlier start lives.
+    """
     folder = Path(os.environ[FOLDER])
     note = folder / f"{_key(arguments)}.json"
     known = files.read_json(note) if note.is_file() else {}
     request = _request(arguments)
-    if known and _settled(known["job"]) in ALIVE:
+    if known and _lives(known["job"]):
         same = known["state"] == os.environ[STATE] and known["request"] == request
         if same and _rename(known["job"], _option(arguments, "--job-name")):
             _say(f"job {known['job']} of an earlier start is still there and is adopted")
@@ -99,17 +111,36 @@ def _option(arguments: Sequence[str], name: str) -> str:
     return ""
 
 
-def _state(job: str) -> str:
-    status, said = slurm.ask("squeue", "--noheader", "--states=all", "--format=%T", "--jobs", job)
-    return said.strip() if status == 0 else ""
+def _state(job: str) -> str | None:
+    """Return a job's state, None if SLURM knows no such job (any more).
+
+    Raises:
+        UserError: SLURM does not say. A twin of a job that lives would be the worst answer.
+    """
+    asked = ("squeue", "--noheader", "--states=all", "--format=%T", "--jobs", job)
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        status, said = slurm.ask(*asked)
+        if status == 0:
+            state = re.search(r"^[A-Z_]+$", said, re.MULTILINE)
+            return state.group() if state else None
+        if "Invalid job id" in said:
+            return None
+        if time.monotonic() > deadline:
+            why = said.splitlines()[-1] if said else f"status {status}"
+            raise UserError(
+                f"squeue does not say whether job {job} of an earlier start still lives ({why}); "
+                "nothing is submitted beside it: start again when SLURM answers"
+            )
+        time.sleep(PAUSE)
 
 
-def _settled(job: str) -> str:
-    """Return a job's state once it is not about to change: one that ends is no longer alive."""
+def _lives(job: str) -> bool:
+    """Whether a job is queued or runs; one that is about to end gets the time for it."""
     deadline = time.monotonic() + ENDING
     while (state := _state(job)) == "COMPLETING" and time.monotonic() < deadline:
         time.sleep(1)
-    return state
+    return state is not None and state not in ENDED
 
 
 def _rename(job: str, name: str) -> bool:
@@ -120,7 +151,7 @@ def _cancel(job: str) -> None:
     _say(f"job {job} of an earlier start has another config or code and is cancelled")
     slurm.ask("scancel", job)
     deadline = time.monotonic() + ENDING
-    while _settled(job) in ALIVE and time.monotonic() < deadline:
+    while _lives(job) and time.monotonic() < deadline:
         time.sleep(1)
 
 
@@ -141,11 +172,10 @@ def _say(text: str) -> None:
         print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", file=stream)
 
 
-def notes(folder: Path) -> list[dict[str, Any]]:
-    """Return what is noted of a study's jobs, oldest first."""
-    found = [json.loads(path.read_text()) for path in folder.glob("*.json")]
-    return sorted(found, key=lambda note: note["submitted"])
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except UserError as error:
+        _say(str(error))
+        print(f"lockstep: error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,112 @@
+"""What stands before sbatch: whether the job of an earlier start still lives, as squeue says it."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lockstep import code
+from lockstep.cluster import submit
+from lockstep.errors import UserError
+from lockstep.study import Study, config
+from tests.conftest import DIGITS
+
+LINE = ["--job-name", "new", "--wrap", "snakemake --target-jobs a --allowed-rules b"]
+
+
+class Programs:
+    """SLURM's programs, saying what a test has them say; they count their calls."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+
+    def write(self, name: str, script: str) -> None:
+        path = self.folder / name
+        path.write_text(f"#!/bin/sh\necho >>'{self.folder}/{name}.calls'\n{script}\n")
+        path.chmod(0o755)
+
+    def calls(self, name: str) -> int:
+        path = self.folder / f"{name}.calls"
+        return len(path.read_text().splitlines()) if path.is_file() else 0
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
+    """A job 7 was submitted by an earlier start; sbatch would now give number 8."""
+    made = Programs(tmp_path / "programs")
+    made.write("sbatch", "echo 7")
+    made.write("scontrol", "true")
+    monkeypatch.setenv("PATH", f"{made.folder}:{os.environ['PATH']}")
+    monkeypatch.setenv(submit.FOLDER, str(tmp_path / "study" / "jobs"))
+    monkeypatch.setenv(submit.STATE, "unchanged")
+    monkeypatch.setattr(submit, "PATIENCE", 1.0)
+    monkeypatch.setattr(submit, "PAUSE", 0.01)
+    assert submit.main(LINE) == 0
+    made.write("sbatch", "echo 8")
+    (made.folder / "sbatch.calls").unlink()
+    return made
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "PENDING", "STOPPED", "REQUEUE_HOLD", "STAGE_OUT"])
+def test_a_job_in_any_state_but_an_ended_one_is_adopted(
+    programs: Programs, capfd: pytest.CaptureFixture, state: str
+) -> None:
+    programs.write("squeue", f"echo {state}")
+    assert submit.main(LINE) == 0
+    assert capfd.readouterr().out.split()[-1] == "7"
+    assert programs.calls("sbatch") == 0
+
+
+@pytest.mark.parametrize(
+    "squeue",
+    [
+        "echo COMPLETED",
+        "echo TIMEOUT",
+        "true",
+        "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1",
+    ],
+)
+def test_a_job_that_has_ended_or_is_forgotten_is_submitted_anew(
+    programs: Programs, capfd: pytest.CaptureFixture, squeue: str
+) -> None:
+    programs.write("squeue", squeue)
+    assert submit.main(LINE) == 0
+    assert capfd.readouterr().out.split()[-1] == "8"
+
+
+def test_a_controller_that_answers_late_is_asked_again(
+    programs: Programs, capfd: pytest.CaptureFixture
+) -> None:
+    late = f"[ $(wc -l <'{programs.folder}/squeue.calls') -gt 2 ] || exit 1"
+    programs.write("squeue", f"{late}; echo RUNNING")
+    assert submit.main(LINE) == 0
+    assert capfd.readouterr().out.split()[-1] == "7"
+    assert programs.calls("sbatch") == 0
+
+
+def test_nothing_is_submitted_where_nobody_knows_whether_the_job_lives(programs: Programs) -> None:
+    programs.write("squeue", "echo 'slurm_load_jobs error: Unable to contact' >&2; exit 1")
+    with pytest.raises(UserError, match=r"job 7 .* still lives .*Unable to contact"):
+        submit.main(LINE)
+    assert programs.calls("squeue") > 2
+    assert programs.calls("sbatch") == 0
+
+
+def test_a_changed_comment_cancels_no_job_and_changed_code_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mark of what jobs were submitted with, over copies of the package."""
+    study = Study(config.complete(DIGITS))
+
+    def mark(name: str, line: str) -> str:
+        copy = tmp_path / name / "lockstep"
+        shutil.copytree(code.PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+        with open(copy / "report" / "build.py", "a") as stream:
+            stream.write(line)
+        monkeypatch.setattr(code, "PACKAGE", copy)
+        return submit.environment(study)[submit.STATE]
+
+    comment, changed = "# more words\n", "MORE = 1\n"
+    assert mark("one", "") == mark("two", comment) != mark("three", changed)
