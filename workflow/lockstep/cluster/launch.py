@@ -1,19 +1,17 @@
-"""Starts the processes of a run on one machine, passes signals on, and leaves none behind."""
+"""Starts the processes of a run on one machine, each with its share of it, and waits for all."""
 
 import os
 import re
-import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
+from lockstep.cluster.relay import relay
 from lockstep.training.interruption import FAILED_RUN, INTERRUPTED
 
-FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 GRACE = 20.0  # seconds that the others get to stop by themselves when one process has ended badly
 AGREED = (INTERRUPTED, FAILED_RUN)  # all ranks end so, some later than others: one writes
 
@@ -59,44 +57,31 @@ def launch(
     """
     shares = cpu_shares(processes, threads)
     gpus = visible_gpus()
-    with tempfile.TemporaryDirectory(prefix="lockstep-") as scratch:
-        children: list[subprocess.Popen] = []
-
-        def forward(number: int, frame: FrameType | None) -> None:
-            for child in children:
-                if child.poll() is None:
-                    child.send_signal(number)
-
-        previous = {number: signal.signal(number, forward) for number in FORWARDED}
-        try:
-            for rank in range(processes):
-                environment = {
-                    **os.environ,
-                    "LOCKSTEP_RANK": str(rank + (part.first_rank if part else 0)),
-                    "LOCKSTEP_WORLD_SIZE": str(part.world_size if part else processes),
-                    "LOCKSTEP_LOCAL_RANK": str(rank),
-                    "LOCKSTEP_LOCAL_DEVICES": str(devices),
-                    "LOCKSTEP_RENDEZVOUS": str(part.rendezvous) if part else scratch,
-                    "LOCKSTEP_SCRATCH": scratch,
-                    "LOCKSTEP_STARTED": repr(time.time()),
-                    "LOCKSTEP_CPUS": ",".join(map(str, shares[rank])),
-                    "OMP_NUM_THREADS": str(len(shares[rank])),
-                    "MKL_NUM_THREADS": str(len(shares[rank])),
-                }
-                if part is not None:
-                    environment["LOCKSTEP_HOST"] = part.host
-                if len(gpus) >= processes * devices:
-                    # Its own GPUs alone, so that no framework takes those of another process.
-                    own = gpus[rank * devices : (rank + 1) * devices]
-                    environment["CUDA_VISIBLE_DEVICES"] = ",".join(own)
-                if deadline is not None:
-                    environment["LOCKSTEP_DEADLINE"] = repr(deadline)
-                children.append(subprocess.Popen(command, env=environment))
-            return _wait(children)
-        finally:
-            _stop(children)
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+    with tempfile.TemporaryDirectory(prefix="lockstep-") as scratch, relay() as started:
+        for rank in range(processes):
+            environment = {
+                **os.environ,
+                "LOCKSTEP_RANK": str(rank + (part.first_rank if part else 0)),
+                "LOCKSTEP_WORLD_SIZE": str(part.world_size if part else processes),
+                "LOCKSTEP_LOCAL_RANK": str(rank),
+                "LOCKSTEP_LOCAL_DEVICES": str(devices),
+                "LOCKSTEP_RENDEZVOUS": str(part.rendezvous) if part else scratch,
+                "LOCKSTEP_SCRATCH": scratch,
+                "LOCKSTEP_STARTED": repr(time.time()),
+                "LOCKSTEP_CPUS": ",".join(map(str, shares[rank])),
+                "OMP_NUM_THREADS": str(len(shares[rank])),
+                "MKL_NUM_THREADS": str(len(shares[rank])),
+            }
+            if part is not None:
+                environment["LOCKSTEP_HOST"] = part.host
+            if len(gpus) >= processes * devices:
+                # Its own GPUs alone, so that no framework takes those of another process.
+                own = gpus[rank * devices : (rank + 1) * devices]
+                environment["CUDA_VISIBLE_DEVICES"] = ",".join(own)
+            if deadline is not None:
+                environment["LOCKSTEP_DEADLINE"] = repr(deadline)
+            started.start(command, environment)
+        return _wait(started.children)
 
 
 def cpu_shares(processes: int, threads: int) -> list[list[int]]:
@@ -132,11 +117,3 @@ def _wait(children: list[subprocess.Popen]) -> int:
         if first_bad and time.monotonic() - since > GRACE:
             return first_bad
         time.sleep(0.02)
-
-
-def _stop(children: list[subprocess.Popen]) -> None:
-    for child in children:
-        if child.poll() is None:
-            child.kill()
-    for child in children:
-        child.wait()

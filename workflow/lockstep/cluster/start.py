@@ -1,22 +1,19 @@
 """Starts a run where it belongs: on the nodes of the SLURM job around it, or on this machine."""
 
 import contextlib
-import json
 import os
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from lockstep import files
 from lockstep.cluster import machine, slurm
-from lockstep.cluster.launch import FORWARDED, launch, visible_gpus
+from lockstep.cluster.launch import launch, visible_gpus
+from lockstep.cluster.relay import relay
 from lockstep.errors import UserError
 from lockstep.study.run import Scale
 
@@ -156,21 +153,8 @@ def _on_all_nodes(start: Start, rendezvous: Path) -> int:
         *("--input", "none"),
         *(sys.executable, "-m", "lockstep.cluster.node", str(rendezvous)),
     ]
-    process: subprocess.Popen | None = None
-
-    def forward(number: int, frame: FrameType | None) -> None:
-        if process is not None and process.poll() is None:
-            process.send_signal(number)
-
-    previous = {number: signal.signal(number, forward) for number in FORWARDED}
-    try:
-        process = subprocess.Popen(step)
-        status = process.wait()
-    finally:
-        if process is not None and process.poll() is None:
-            process.kill()
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    with relay() as started:
+        status = started.start(step).wait()
     if status:
         return status if status > 0 else 128 - status
     answers = [files.read_json(path) for path in sorted(rendezvous.glob("status-*.json"))]
@@ -193,5 +177,5 @@ def _check_here(scale: Scale) -> None:
 
 def read(rendezvous: Path) -> Start:
     """Return what a node is told."""
-    told = json.loads((rendezvous / "start.json").read_text())
+    told = files.read_json(rendezvous / "start.json")
     return Start(**{**told, "command": tuple(told["command"])})
