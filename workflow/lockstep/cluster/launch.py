@@ -67,6 +67,7 @@ def launch(
                 "LOCKSTEP_LOCAL_DEVICES": str(devices),
                 "LOCKSTEP_RENDEZVOUS": str(part.rendezvous) if part else scratch,
                 "LOCKSTEP_SCRATCH": scratch,
+                "LOCKSTEP_LAUNCHER": str(os.getpid()),
                 "LOCKSTEP_STARTED": repr(time.time()),
                 "LOCKSTEP_CPUS": ",".join(map(str, shares[rank])),
                 "OMP_NUM_THREADS": str(len(shares[rank])),

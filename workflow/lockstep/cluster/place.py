@@ -21,12 +21,15 @@ class Place:
         started: when its launcher started it (`time.time`).
         deadline: when it must have stopped, or None.
         cpus: the CPUs it may use; empty for all.
+        parent: the process that started it; None if unknown, as in an image, where it is
+            Apptainer (which watches the launcher for us: `lockstep.images.watch`).
     """
 
     topology: Topology
     started: float
     deadline: float | None
     cpus: tuple[int, ...]
+    parent: int | None
 
     @classmethod
     def from_environment(cls) -> "Place":
@@ -34,6 +37,7 @@ class Place:
         get = os.environ.get
         rendezvous = get("LOCKSTEP_RENDEZVOUS")
         deadline = get("LOCKSTEP_DEADLINE")
+        launcher = get("LOCKSTEP_LAUNCHER") if "LOCKSTEP_INSIDE" not in os.environ else None
         return cls(
             topology=Topology(
                 rank=int(get("LOCKSTEP_RANK", "0")),
@@ -46,6 +50,7 @@ class Place:
             started=float(get("LOCKSTEP_STARTED", str(time.time()))),
             deadline=float(deadline) if deadline else None,
             cpus=tuple(int(cpu) for cpu in get("LOCKSTEP_CPUS", "").split(",") if cpu),
+            parent=int(launcher) if launcher else None,
         )
 
     def announce(self) -> None:

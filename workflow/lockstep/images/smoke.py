@@ -41,7 +41,11 @@ def test(name: str, image: Path, scratch: Path, *, lock: Path | None) -> dict[st
     )
     (scratch / "smoke").mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch) as private:
-        environment = {**os.environ, "LOCKSTEP_RENDEZVOUS": private}
+        environment = {
+            **os.environ,
+            "LOCKSTEP_RENDEZVOUS": private,
+            "LOCKSTEP_LAUNCHER": str(os.getpid()),
+        }
         environment["PYTHONPATH"] = str(enter.package_folder())
         try:
             answer = subprocess.run(

@@ -10,12 +10,13 @@ WATCH = 0.5  # seconds
 
 
 def end_with_parent() -> None:
-    """Have this process told to stop (SIGTERM) when its parent ends, however it ends.
+    """Have this process told to stop (SIGTERM) when its launcher ends, however it ends.
 
+    The launcher is the one that says so, which may have ended before we are here; else the parent.
     The kernel's own way (PR_SET_PDEATHSIG) is lost when Apptainer makes its user namespace. So a
     process beside this one looks twice a second; it is nobody's child and ends with this one.
     """
-    parent, me = os.getppid(), os.getpid()
+    parent, me = int(os.environ.get("LOCKSTEP_LAUNCHER", os.getppid())), os.getpid()
     child = os.fork()
     if child:
         os.waitpid(child, 0)

@@ -75,7 +75,11 @@ def run(command: list[str], folder: Path, environment: dict[str, str], log: Path
         process = subprocess.Popen(
             [sys.executable, "-m", "lockstep.images.watch", *command],
             cwd=folder,
-            env={**environment, "PYTHONPATH": str(package_folder())},
+            env={
+                **environment,
+                "PYTHONPATH": str(package_folder()),
+                "LOCKSTEP_LAUNCHER": str(os.getpid()),
+            },
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,

@@ -1,6 +1,7 @@
 """Signals and time budgets: a handler only sets a flag, ranks agree at a window's edge."""
 
 import ctypes
+import os
 import signal
 import sys
 import time
@@ -37,8 +38,15 @@ class Interruption:
         return self.reason is not None
 
 
-def die_with_parent() -> None:
-    """Ask the kernel for SIGTERM when the launcher dies, however it dies (Linux only)."""
+def die_with_parent(parent: int | None = None) -> None:
+    """Ask the kernel for SIGTERM when the launcher dies, however it dies (Linux only).
+
+    Args:
+        parent: the process that started this one: it may have died before we asked, of which the
+            kernel tells nothing. None if that is not known.
+    """
     if sys.platform.startswith("linux"):
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+    if parent is not None and os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -36,9 +36,9 @@ from lockstep.workloads import weights
 def main(spec_path: Path) -> int:
     """Train a run from its newest checkpoint to its end; returns the exit status."""
     here = place.Place.from_environment()
+    die_with_parent(here.parent)
     here.pin()
     here.announce()
-    die_with_parent()
     interruption = Interruption(here.deadline)
     spec = RunSpec.load(spec_path)
 
