@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lockstep import files
+from lockstep import files, lock
 from lockstep.datasets import manifest, pool, progress
-from lockstep.datasets.alone import alone
 from lockstep.datasets.piece import TOLD, Piece, Result
 from lockstep.datasets.survey import Survey
 from lockstep.errors import UserError
@@ -45,7 +44,7 @@ def prepare(
     every = pieces(about, survey, raw, partial)
     if not every:
         raise UserError(f"{raw}: holds no examples")
-    with alone(partial, shared=part[1] > 1) as waited:
+    with lock.held(partial / "lock", shared=part[1] > 1) as waited:
         if not (waited and (folder / "manifest.json").is_file()):
             _make(about, survey, every, raw, folder, partial, workers, part)
 

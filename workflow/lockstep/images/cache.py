@@ -4,16 +4,13 @@
 with the sha256 of the SIF; it is the same for every build of an identity, as the SIF is.
 """
 
-import fcntl
 import os
 import shutil
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from lockstep import files
+from lockstep import files, lock
 from lockstep.errors import UserError
 from lockstep.images import sif
 
@@ -21,20 +18,10 @@ SIF = "image.sif"
 MANIFEST = "manifest.json"
 
 
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> AbstractContextManager[bool]:
     """Hold the lock of a cache entry: a second workflow waits until the first has built it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(folder.with_name(f".{folder.name}.lock"), "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(
-                f"lockstep: {folder.name} is being built by another process, waiting",
-                file=sys.stderr,
-            )
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    path = folder.with_name(f".{folder.name}.lock")
+    return lock.held(path, waiting=f"{folder.name} is being built by another process")
 
 
 def damage(folder: Path) -> str | None:

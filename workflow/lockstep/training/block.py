@@ -4,17 +4,15 @@ Runs that have finished under the same identity are skipped, so a retried block 
 was. The block's outputs, a manifest and the runs' final states, appear when all have finished.
 """
 
-import fcntl
 import os
 import random
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lockstep import code, files
+from lockstep import code, files, lock
 from lockstep.cluster import machine, slurm
 from lockstep.cluster.start import roll_call, start
 from lockstep.errors import UserError
@@ -62,7 +60,9 @@ def run_block(
     random.Random(f"{study.name} {name}").shuffle(runs)  # no variant is always first
     finished = {}
     for run in runs:
-        with _alone(study.run_folder(run)):
+        folder = study.run_folder(run)
+        # Two trainers of one run: the second waits until the first is done or dead.
+        with lock.held(folder / LOCK, waiting=f"{folder} is being trained by another process"):
             spec = specify(study, run, resume_from, host)
             status = _run(study, run, spec, deadline, gpus)
         if status not in (0, FAILED_RUN):
@@ -233,18 +233,3 @@ def _publish(study: Study, block: str, runs: list[Run]) -> None:
 
 def _say(text: str) -> None:
     print(f"lockstep: {text}", file=sys.stderr, flush=True)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep two trainers off one run: a second one waits until the first is done or dead."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / LOCK, "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(
-                f"lockstep: {folder} is being trained by another process, waiting", file=sys.stderr
-            )
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

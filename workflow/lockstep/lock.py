@@ -1,0 +1,42 @@
+"""Locks of the operating system on a file, which end with their process however that ends."""
+
+import fcntl
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def held(path: Path, *, shared: bool = False, waiting: str | None = None) -> Iterator[bool]:
+    """Hold a file's lock until the block ends; yields whether it had to wait for that.
+
+    Where the file system has no locks (Lustre without ``flock``, NFS without ``lockd``) nothing is
+    held: a person who starts two of one thing there is not kept from it.
+
+    Args:
+        path: the file; made if it is not there, with its folder.
+        shared: hold it with others that share it, and not alone.
+        waiting: what to say if somebody else holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        yield _lock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, waiting)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, kind: int, waiting: str | None) -> bool:
+    """Lock an open file if its file system can; returns whether somebody else had it."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if waiting:
+            print(f"lockstep: {waiting}, waiting", file=sys.stderr, flush=True)
+        fcntl.flock(descriptor, kind)
+        return True
+    except OSError:
+        pass
+    return False
