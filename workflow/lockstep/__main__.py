@@ -165,7 +165,7 @@ def download(options: argparse.Namespace) -> int:
     from lockstep.datasets import sources
 
     study = Study.load(options.study)
-    source = sources.load(study.config["datasets"][options.dataset]["source"])
+    source = sources.load(study.dataset(options.dataset)["source"])
     source.fetch(study.raw_folder(options.dataset))
     return 0
 
@@ -176,7 +176,7 @@ def preprocess(options: argparse.Namespace) -> int:
     study, name = Study.load(options.study), options.dataset
     prepare.prepare(
         name,
-        study.config["datasets"][name],
+        study.dataset(name),
         study.dataset_identity(name),
         study.raw_folder(name),
         study.dataset_folder(name),
@@ -237,6 +237,7 @@ def parity(options: argparse.Namespace) -> int:
     from lockstep.parity import compare
 
     study, workload = Study.load(options.study), options.workload
+    study.workload(workload)  # a name that is none is told as such, not as files that are missing
     traces = {variant: study.trace(workload, variant) for variant in study.traces()}
     verdict = compare.judge(workload, traces)
     files.write_json(study.verdict(workload), verdict)

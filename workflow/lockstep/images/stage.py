@@ -23,7 +23,7 @@ def make(study: Study, name: str) -> None:
     Raises:
         UserError: it cannot be built here, or does not work; says why and the remedy.
     """
-    image = study.images[name]
+    image = study.image(name)
     resolved = settings.resolve(study.config["images"])
     if image.recipe is not None:
         cache.place(build.ensure(image.recipe, resolved), image.folder, resolved.place)

@@ -70,19 +70,49 @@ class Study:
         Raises:
             UserError: the study has no such block.
         """
-        if name not in self.blocks:
-            raise UserError(
-                f"study {self.name} has no block {name!r}; {nearest(name, self.blocks)}"
-            )
-        return self.blocks[name]
+        block: Block = self._named("block", name, self.blocks)
+        return block
 
     def variant(self, name: str) -> Mapping[str, Any]:
-        """Return a variant's complete config."""
-        return self.config["variants"][name]
+        """Return a variant's complete config.
+
+        Raises:
+            UserError: the study has no such variant.
+        """
+        entry: Mapping[str, Any] = self._named("variant", name, self.config["variants"])
+        return entry
 
     def workload(self, name: str) -> Mapping[str, Any]:
-        """Return a workload entry's complete recipe, with `workload` and `dataset`."""
-        return self.config["workloads"][name]
+        """Return a workload entry's complete recipe, with `workload` and `dataset`.
+
+        Raises:
+            UserError: the study has no such workload.
+        """
+        entry: Mapping[str, Any] = self._named("workload", name, self.config["workloads"])
+        return entry
+
+    def dataset(self, name: str) -> Mapping[str, Any]:
+        """Return a dataset's complete entry.
+
+        Raises:
+            UserError: the study has no such dataset.
+        """
+        entry: Mapping[str, Any] = self._named("dataset", name, self.config["datasets"])
+        return entry
+
+    def image(self, name: str) -> study_image.StudyImage:
+        """Return an image that the study runs in.
+
+        Raises:
+            UserError: it runs in none of this name.
+        """
+        image: study_image.StudyImage = self._named("image", name, self.images)
+        return image
+
+    def _named(self, kind: str, name: str, known: Mapping[str, Any]) -> Any:
+        if name not in known:
+            raise UserError(f"study {self.name} has no {kind} {name!r}; {nearest(name, known)}")
+        return known[name]
 
     # Parity ----------------------------------------------------------------------------------
 
@@ -120,7 +150,7 @@ class Study:
 
     def raw_folder(self, name: str) -> Path:
         """Where a source's raw files are: staged by a person, or downloaded."""
-        entry = self.config["datasets"][name]
+        entry = self.dataset(name)
         return Path(entry["raw"]) if entry["raw"] else self.data / "raw" / entry["source"]
 
     def weights(self, workload: str, seed: int) -> Path:
@@ -205,7 +235,7 @@ class Study:
         The raw files are not part of it: a source knows their checksums, or hashes them into
         the shards. Where it knows none, their folder is: two such datasets may have one name.
         """
-        entry = self.config["datasets"][name]
+        entry = self.dataset(name)
         staged = [] if sources.downloads(entry["source"]) else [entry["raw"]]
         determined_by = [entry["source"], entry["options"], dataset_code(entry["source"])]
         return files.digest([*determined_by, *filter(None, staged)])
