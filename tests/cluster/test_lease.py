@@ -1,7 +1,12 @@
 """Who may work in a study's folder, where the file system carries no locks between hosts."""
 
+import errno
+import fcntl
 import json
 import os
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -9,6 +14,7 @@ import pytest
 
 from lockstep.cluster import lease
 from lockstep.errors import UserError
+from tests.conftest import environment
 
 
 @pytest.fixture(autouse=True)
@@ -56,3 +62,34 @@ def test_what_is_let_go_can_be_taken(tmp_path: Path) -> None:
     lease.release()
     assert (tmp_path / lease.NAME).read_text() == ""
     lease.take(tmp_path)
+
+
+def test_a_workflow_that_ends_lets_go(tmp_path: Path) -> None:
+    take = "from pathlib import Path; from lockstep.cluster import lease; lease.take(Path('.'))"
+    subprocess.run([sys.executable, "-c", take], cwd=tmp_path, env=environment(), check=True)
+    assert (tmp_path / lease.NAME).read_text() == ""
+
+
+@pytest.mark.parametrize(("process", "refused"), [("living", True), ("dead", False)])
+def test_without_locks_a_holder_on_this_host_is_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, process: str, refused: bool
+) -> None:
+    def flock(descriptor: int, kind: int) -> None:
+        raise OSError(errno.ENOSYS, "no locks here")
+
+    other = subprocess.Popen(["sleep", "60"])
+    if process == "dead":
+        other.kill()
+        other.wait()
+    holder = {"host": socket.gethostname(), "process": other.pid, "since": time.time()}
+    (tmp_path / lease.NAME).write_text(json.dumps(holder))
+    monkeypatch.setattr(fcntl, "flock", flock)
+    try:
+        if refused:
+            with pytest.raises(UserError, match=f"process {other.pid}, .*; wait for it, or stop"):
+                lease.take(tmp_path)
+        else:
+            lease.take(tmp_path)
+    finally:
+        other.kill()
+        other.wait()

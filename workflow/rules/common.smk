@@ -23,6 +23,7 @@ if not workflow.overwrite_configfiles:
 def refuse(why):
     """End with one line: Snakemake would make a traceback and status 1 of a person's mistake."""
     print(f"lockstep: error: {why}", file=sys.stderr, flush=True)
+    lease.release()
     os._exit(2)
 
 

@@ -5,6 +5,7 @@ process however it ends. Not every network file system carries such locks from o
 other, so the holder also says in that file who it is and shows twice a minute that it lives.
 """
 
+import atexit
 import fcntl
 import json
 import os
@@ -33,6 +34,7 @@ def take(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / NAME
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    locked = True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -40,9 +42,9 @@ def take(folder: Path) -> None:
         os.close(descriptor)
         raise UserError(_refusal(folder, holder)) from None
     except OSError:
-        pass  # no locks on this file system: the signs of life must do
+        locked = False  # no locks on this file system: the signs of life must do
     holder = _holder(path)
-    if holder and _lives(path, holder):
+    if holder and _lives(path, holder, locked=locked):
         os.close(descriptor)
         raise UserError(_refusal(folder, holder))
     me = {"host": socket.gethostname(), "process": os.getpid(), "since": time.time()}
@@ -52,6 +54,7 @@ def take(folder: Path) -> None:
     life = threading.Thread(target=_beat, args=(descriptor, released), daemon=True)
     life.start()
     _held.append((descriptor, released, life))
+    atexit.register(release)  # or other hosts would wait until it counts as dead
 
 
 def _beat(descriptor: int, released: threading.Event) -> None:
@@ -76,10 +79,11 @@ def _holder(path: Path) -> dict[str, Any]:
         return {}
 
 
-def _lives(path: Path, holder: dict[str, Any]) -> bool:
+def _lives(path: Path, holder: dict[str, Any], *, locked: bool) -> bool:
     """Whether the one that wrote the file is still there, where its lock may not have told."""
-    if holder["host"] == socket.gethostname():
-        return False  # on the same host the lock tells
+    here = holder["host"] == socket.gethostname()
+    if here and (locked or not Path(f"/proc/{holder['process']}").exists()):
+        return False  # on the same host the lock tells, and else the list of processes
     # By the file system's clock, as hosts' clocks differ.
     probe = path.with_name(f"{NAME}-{os.getpid()}")
     probe.touch()
