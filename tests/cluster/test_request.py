@@ -68,7 +68,14 @@ def test_fields_as_scontrol_writes_them() -> None:
 
 @pytest.mark.parametrize(
     ("variable", "names"),
-    [("0,1", ["0", "1"]), ("GPU-aa,MIG-bb", ["GPU-aa", "MIG-bb"]), ("", []), ("NoDevFiles", [])],
+    [
+        ("0,1", ["0", "1"]),
+        ("GPU-aa,MIG-bb", ["GPU-aa", "MIG-bb"]),
+        ("", []),
+        ("NoDevFiles", []),
+        ("-1", []),
+        ("2,-1,3", ["2"]),
+    ],
 )
 def test_gpus_as_the_environment_names_them(
     variable: str, names: list[str], monkeypatch: pytest.MonkeyPatch

@@ -1,5 +1,6 @@
 """Starts the processes of a run on one machine, each with its share of it, and waits for all."""
 
+import itertools
 import os
 import re
 import subprocess
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lockstep.cluster import cpus
 from lockstep.cluster.relay import relay
 from lockstep.training.interruption import FAILED_RUN, INTERRUPTED
 
@@ -55,7 +57,7 @@ def launch(
     Returns:
         0 if all ended with 0, else the first other exit status (128 + N for a signal N).
     """
-    shares = cpu_shares(processes, threads)
+    shares = cpus.shares(processes, threads)
     gpus = visible_gpus()
     with tempfile.TemporaryDirectory(prefix="lockstep-") as scratch, relay() as started:
         for rank in range(processes):
@@ -85,21 +87,13 @@ def launch(
         return _wait(started.children)
 
 
-def cpu_shares(processes: int, threads: int) -> list[list[int]]:
-    """Return the CPUs of each process: disjoint as long as there are enough."""
-    allowed = sorted(os.sched_getaffinity(0))
-    each = max(1, min(threads, len(allowed)) // processes)
-    return [
-        [allowed[(rank * each + k) % len(allowed)] for k in range(each)]
-        for rank in range(processes)
-    ]
-
-
 def visible_gpus() -> list[str]:
     """Return the GPUs that processes started here may use, as CUDA_VISIBLE_DEVICES names them."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
-        return [name for name in chosen.split(",") if name and name != "NoDevFiles"]
+        # As CUDA reads it: what follows a negative number is out of sight, too.
+        seen = itertools.takewhile(lambda name: not name.startswith("-"), chosen.split(","))
+        return [name for name in seen if name and name != "NoDevFiles"]
     devices = [p.name for p in Path("/dev").glob("nvidia*") if re.fullmatch(r"nvidia\d+", p.name)]
     return [str(index) for index in range(len(devices))]
 

@@ -63,6 +63,9 @@ def guard(start: Start) -> int:
             f"the run asks for {start.nodes} nodes with one task each, this step has "
             f"{found['nodes']} nodes and {found['tasks']} tasks"
         )
+    if not start.gpus:
+        # A site that confines no devices shows GPUs also to a job that asked for none.
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
     gpus = visible_gpus()
     if start.gpus and len(gpus) != start.gpus:
         raise UserError(
