@@ -59,10 +59,12 @@ def launch(
     """
     shares = cpus.shares(processes, threads)
     gpus = visible_gpus()
+    # Processes meet by themselves; JAX would ask a proxy for the way to its own coordinator.
+    inherited = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
     with tempfile.TemporaryDirectory(prefix="lockstep-") as scratch, relay() as started:
         for rank in range(processes):
             environment = {
-                **os.environ,
+                **inherited,
                 "LOCKSTEP_RANK": str(rank + (part.first_rank if part else 0)),
                 "LOCKSTEP_WORLD_SIZE": str(part.world_size if part else processes),
                 "LOCKSTEP_LOCAL_RANK": str(rank),
