@@ -1,5 +1,7 @@
 """From a scale and a site to what SLURM is asked for."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from lockstep.cluster import preflight, request, slurm
@@ -15,9 +17,45 @@ def test_a_site_is_what_the_profile_says() -> None:
     assert (site.minutes, site.partition, site.account) == (90, "big", None)
 
 
-def test_gpus_in_a_way_that_slurm_does_not_know() -> None:
-    with pytest.raises(UserError, match="gpus_as is 'cards' in the profile"):
-        Site.of({"gpus_as": "cards"})
+@pytest.mark.parametrize("way", ["cards", "gres", "gres=", "gres=card:a-b", "gpus-per-node=a b"])
+def test_gpus_in_a_way_that_slurm_does_not_know(way: str) -> None:
+    with pytest.raises(UserError, match=f"gpus_as is '{way}' in the profile"):
+        Site.of({"gpus_as": way})
+
+
+@pytest.mark.parametrize(
+    ("extra", "options"),
+    [
+        ("\"--exclude='node[01-03]'\"", ["--exclude=node[01-03]"]),
+        ("'--mail-type=FAIL --comment=\"two words\"'", ["--mail-type=FAIL", "--comment=two words"]),
+        ("--exclude='node[01-03]'", ["--exclude=node[01-03]"]),
+    ],
+)
+def test_quotes_in_further_options_are_kept(extra: str, options: list[str]) -> None:
+    line = request.options(Site.of({"slurm_extra": extra}), Scale(1, 1), threads=1, alone=False)
+    assert line[-len(options) :] == options
+
+
+def test_a_quote_that_does_not_end() -> None:
+    with pytest.raises(UserError, match="no closing quotation.; each quote in it must end"):
+        Site.of({"slurm_extra": '"--exclude=\'node1"'})
+
+
+@pytest.mark.parametrize("way", ["gpu", "gpu:a100", "gpu:nvidia_a100-sxm4-80gb"])
+def test_the_executor_takes_what_it_is_given(way: str) -> None:
+    """Snakemake's plugin has ideas of its own of what may be asked for."""
+    utils = pytest.importorskip("snakemake_executor_plugin_slurm.utils")
+    validation = pytest.importorskip("snakemake_executor_plugin_slurm.validation")
+    asked = request.resources(Site.of({"gpus_as": f"gres={way}"}), Scale(1, 2))
+    given = {name: value for name, value in asked.items() if value is not None}
+
+    class Resources(dict):
+        __getattr__ = dict.__getitem__
+
+    job = SimpleNamespace(resources=Resources(given))
+    validation.validate_slurm_extra(job)
+    said = utils.set_gres_string(job) + given["slurm_extra"]
+    assert said.endswith((f"{way}:2--exclusive", f"{way.removeprefix('gpu:')}:2"))
 
 
 @pytest.mark.parametrize(
@@ -25,6 +63,7 @@ def test_gpus_in_a_way_that_slurm_does_not_know() -> None:
     [
         ("gres=gpu", "gpu:4", "--exclusive"),
         ("gres=gpu:a100", "gpu:a100:4", "--exclusive"),
+        ("gres=gpu:a100-80gb", None, "--exclusive --gpus-per-node=a100-80gb:4"),
         ("gpus-per-node", None, "--exclusive --gpus-per-node=4"),
         ("gpus-per-node=a100", None, "--exclusive --gpus-per-node=a100:4"),
         ("none", None, "--exclusive"),

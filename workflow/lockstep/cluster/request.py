@@ -4,6 +4,8 @@ The site's part comes from `default-resources` of profiles/slurm/profile.yaml. O
 reads the result: the same rules serve both.
 """
 
+import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +13,8 @@ from typing import Any
 from lockstep.errors import UserError
 from lockstep.study.run import Scale
 
-FORMS = ("gres", "gpus-per-node")
+GRES = r"\w+(:[\w.]+)?"  # what Snakemake's SLURM plugin lets pass
+MODEL = r"[\w.+-]+"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,19 +42,21 @@ class Site:
         """Read the profile's default resources.
 
         Raises:
-            UserError: GPUs are to be asked for in a way that SLURM does not know.
+            UserError: GPUs are to be asked for in a way that SLURM does not know, or further
+                options have a quote that does not end.
         """
-        text = {name: str(value).strip("'\"") for name, value in resources.items()}
-        gpus_as = text.get("gpus_as", "")
-        gpus_as = "" if gpus_as in ("none", "None") else gpus_as
-        if gpus_as and gpus_as.partition("=")[0] not in FORMS:
+        text = {name: _unquoted(str(value)) for name, value in resources.items()}
+        extra = text.get("slurm_extra", "")
+        try:
+            shlex.split(extra)
+        except ValueError as error:
             raise UserError(
-                f"gpus_as is {gpus_as!r} in the profile; it must be gres=gpu, gres=gpu:MODEL, "
-                "gpus-per-node, gpus-per-node=MODEL or none"
-            )
+                f"slurm_extra is {extra!r} in the profile ({str(error).lower()}); each quote in it "
+                "must end"
+            ) from error
         return cls(
-            gpus_as=gpus_as,
-            extra=text.get("slurm_extra", ""),
+            gpus_as=_form(text.get("gpus_as", "none")),
+            extra=extra,
             partition=text.get("slurm_partition"),
             account=text.get("slurm_account"),
             constraint=text.get("constraint"),
@@ -59,6 +64,34 @@ class Site:
             minutes=_number(text.get("runtime")),
             memory=_number(text.get("mem_mb") or text.get("mem")),
         )
+
+
+def _unquoted(text: str) -> str:
+    """Leave out the quotes around a value, and none within it."""
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    return text[1:-1] if quoted else text
+
+
+def _form(gpus_as: str) -> str:
+    """Return in which of the ways that work GPUs are asked for.
+
+    SLURM calls models what their maker does, nvidia_a100-sxm4-80gb, and the plugin takes no gres
+    with a hyphen. The other way says the same and is not looked at.
+    """
+    if gpus_as in ("", "none", "None"):
+        return ""
+    form, _, what = gpus_as.partition("=")
+    if form == "gres" and re.fullmatch(GRES, what, re.ASCII):
+        return gpus_as
+    kind, _, model = what.partition(":")
+    if form == "gres" and kind == "gpu" and re.fullmatch(MODEL, model, re.ASCII):
+        return f"gpus-per-node={model}"
+    if form == "gpus-per-node" and re.fullmatch(f"({MODEL})?", what, re.ASCII):
+        return gpus_as
+    raise UserError(
+        f"gpus_as is {gpus_as!r} in the profile; it must be gres=gpu, gres=gpu:MODEL, "
+        "gpus-per-node, gpus-per-node=MODEL or none"
+    )
 
 
 def _number(text: str | None) -> int | None:
@@ -131,4 +164,4 @@ def options(site: Site, scale: Scale, *, threads: int, alone: bool) -> list[str]
     ):
         if value:
             line.append(f"{option}={value}")
-    return [*line, *(asked["slurm_extra"] or "").split()]
+    return [*line, *shlex.split(asked["slurm_extra"] or "")]
