@@ -8,7 +8,7 @@ workflow_folder = os.path.join(workflow.basedir, "workflow")
 sys.path.insert(0, workflow_folder)
 
 from lockstep import files
-from lockstep.cluster import lease, preflight, request, submit
+from lockstep.cluster import lease, preflight, profile, request, submit
 from lockstep.datasets import sources
 from lockstep.errors import UserError
 from lockstep.study import Study, stage_code, trace_code, trace_key
@@ -27,18 +27,19 @@ def refuse(why):
     os._exit(2)
 
 
+def site(rule):
+    """What a person set for a rule's jobs: for those of all rules, and for its own."""
+    settings = workflow.resource_settings
+    sources = settings.default_resources, settings.overwrite_resources.get(rule)
+    given = [entry for source in sources for entry in getattr(source, "args", [])]
+    return request.Site.of(profile.named(given))
+
+
 try:
     STUDY = Study(study_config.complete(config))
     study_config.check_raw_folders(STUDY)
     STUDY.images  # a mistake in their part of the config shows here
-    SITE = request.Site.of(
-        dict(
-            entry.split("=", 1)
-            for entry in getattr(
-                workflow.resource_settings.default_resources, "args", []
-            )
-        )
-    )
+    SITE, TRACING_SITE = site("train"), site("trace")
 except UserError as error:
     refuse(error)
 

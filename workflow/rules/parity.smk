@@ -50,8 +50,8 @@ rule trace:
         STUDY.root / "logs" / "trace" / "{workload}" / "{variant}.log",
     threads: STUDY.config["threads"]
     resources:
-        gres=lambda wildcards: request.one_gpu(SITE)["gres"],
-        slurm_extra=lambda wildcards: request.one_gpu(SITE)["slurm_extra"],
+        gres=lambda wildcards: request.one_gpu(TRACING_SITE)["gres"],
+        slurm_extra=lambda wildcards: request.one_gpu(TRACING_SITE)["slurm_extra"],
     params:
         determined_by=trace_parameters,
     message:

@@ -3,6 +3,7 @@
 import itertools
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ def main(config: Path | None) -> int:
     """Print what was found; 0 if studies can run here, 1 if something must be done.
 
     Args:
-        config: a study's config, for what it asks for; None for the defaults.
+        config: a study's config, for what it asks for; None to look at everything, images too.
     """
     status = 0
     for finding in itertools.chain(_cluster(config), findings(_section(config))):
@@ -52,6 +53,7 @@ def _section(config: Path | None) -> dict[str, Any]:
     """Return the images section; a host without YAML can still be examined by the defaults."""
     if config is None:
         return {
+            "enabled": True,
             "base": DEBIAN,
             "cuda": "cuda12",
             "build_folder": None,
@@ -64,7 +66,13 @@ def _section(config: Path | None) -> dict[str, Any]:
 
 
 def findings(section: dict[str, Any]) -> Iterator[host.Finding]:
-    """Yield one finding after the other, those that explain others first."""
+    """Yield one finding on images after the other; none is fatal to a study that has no images."""
+    for finding in _of_images(section):
+        yield finding if section["enabled"] else replace(finding, fatal=False)
+
+
+def _of_images(section: dict[str, Any]) -> Iterator[host.Finding]:
+    """Yield those that explain others first."""
     folder = Path(section["build_folder"] or tempfile.gettempdir())
     yield host.apptainer()
     yield host.user_namespaces()

@@ -7,15 +7,13 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from lockstep.cluster import preflight, slurm, submit
+from lockstep.cluster import preflight, profile, slurm, submit
 from lockstep.cluster.request import Site
 from lockstep.errors import UserError
 from lockstep.images.host import Finding
 from lockstep.study.run import Scale
 
-PROFILE = Path(__file__).resolve().parents[3] / "profiles" / "slurm" / "profile.yaml"
 REMEMBERED = 200  # seconds: Snakemake asks at least every 180 s and must still find a job then
 PATIENCE = 30  # seconds until a node is free for a look at it
 
@@ -44,11 +42,12 @@ def findings(
     yield Finding(subject="SLURM", found=slurm.ask("sinfo", "--version")[1])
     yield _inside_a_job()
     _, config = slurm.ask("scontrol", "show", "config")
-    yield from _status_of_jobs(config)
+    settings = profile.read()
+    yield from status_of_jobs(config, settings.get("slurm-status-command", "squeue"))
     try:
-        site = Site.of(profile())
+        site = Site.of(profile.resources(settings, "train"))
     except UserError as error:
-        yield Finding(subject="profile", found=str(error), remedy=f"edit {PROFILE}")
+        yield Finding(subject="profile", found=str(error), remedy=f"edit {profile.PATH}")
         return
     wrong = list(preflight.problems(site, scales, threads=threads, alone=alone))
     for problem in wrong:
@@ -59,16 +58,6 @@ def findings(
         where = site.partition or "the default partition"
         yield Finding(subject="request", found=f"{where} can run {names}")
         yield _nodes(site, images=images)
-
-
-def profile() -> dict[str, Any]:
-    """Return the default resources of the SLURM profile; a host without YAML knows none."""
-    try:
-        import yaml
-    except ImportError:
-        return {}
-    entries = yaml.safe_load(PROFILE.read_text()).get("default-resources") or []
-    return dict(entry.split("=", 1) for entry in entries)
 
 
 def _inside_a_job() -> Finding:
@@ -83,26 +72,50 @@ def _inside_a_job() -> Finding:
     )
 
 
-def _status_of_jobs(config: str) -> Iterator[Finding]:
-    """Can Snakemake learn how a job ended?"""
-    age = re.search(r"^MinJobAge\s*=\s*(\d+)", config, re.MULTILINE)
-    kept = int(age.group(1)) if age else 0
-    yield Finding(
-        subject="state of ended jobs",
-        found=f"squeue shows them for {kept} s (MinJobAge)",
-        remedy=None
-        if kept >= REMEMBERED
-        else f"an administrator sets MinJobAge to {REMEMBERED} or more; or, if accounting works, "
-        "set slurm-status-command: sacct in the profile",
-    )
+def status_of_jobs(config: str, command: str) -> Iterator[Finding]:
+    """Can Snakemake learn how a job ended?
+
+    Args:
+        config: what `scontrol show config` says.
+        command: by which the profile has Snakemake ask.
+    """
     accounting = re.search(r"^AccountingStorageType\s*=\s*(\S+)", config, re.MULTILINE)
     works = accounting is not None and accounting.group(1) not in (
         "(null)",
         "accounting_storage/none",
     )
+    yield _sacct(works=works) if command == "sacct" else _squeue(config)
     yield Finding(
         subject="accounting",
         found="a database" if works else "none; records of jobs come from the controller alone",
+    )
+
+
+def _sacct(*, works: bool) -> Finding:
+    return Finding(
+        subject="state of ended jobs",
+        found="sacct asks the database"
+        if works
+        else "sacct would ask a database that is not there",
+        remedy=None if works else "set slurm-status-command: squeue in the profile",
+    )
+
+
+def _squeue(config: str) -> Finding:
+    subject = "state of ended jobs"
+    age = re.search(r"^MinJobAge\s*=\s*(\d+)", config, re.MULTILINE)
+    kept = int(age.group(1)) if age else None
+    if kept == 0:
+        return Finding(subject=subject, found="squeue shows them for good (MinJobAge 0)")
+    return Finding(
+        subject=subject,
+        found="not known for how long squeue shows them"
+        if kept is None
+        else f"squeue shows them for {kept} s (MinJobAge)",
+        remedy=None
+        if kept is not None and kept >= REMEMBERED
+        else f"an administrator sets MinJobAge to {REMEMBERED} or more; or, if accounting works, "
+        "set slurm-status-command: sacct in the profile",
     )
 
 

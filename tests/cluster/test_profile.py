@@ -1,0 +1,66 @@
+"""What the site's profile says of a rule's jobs, and what the doctor makes of it."""
+
+import pytest
+
+from lockstep.cluster import doctor, examine, profile
+from lockstep.cluster.request import Site
+from lockstep.images import host
+
+LISTED = {
+    "default-resources": ["slurm_partition=all", "runtime=60"],
+    "set-resources": ["train:slurm_partition=gpu", "report:slurm_partition=cpu"],
+}
+MAPPED = {
+    "default-resources": {"slurm_partition": "all", "runtime": 60},
+    "set-resources": {
+        "train": {"slurm_partition": "gpu"},
+        "report": {"slurm_partition": "cpu"},
+    },
+}
+
+
+@pytest.mark.parametrize("given", [LISTED, MAPPED])
+def test_a_rule_has_its_own_resources_over_those_of_all(given: dict) -> None:
+    for rule, partition in (("train", "gpu"), ("report", "cpu"), ("trace", "all")):
+        site = Site.of(profile.resources(given, rule))
+        assert (site.partition, site.minutes) == (partition, 60)
+
+
+def test_the_profile_here_is_read() -> None:
+    assert Site.of(profile.resources(profile.read(), "train")).gpus_as == "gres=gpu"
+    assert Site.of(profile.resources({}, "train")) == Site()
+
+
+@pytest.mark.parametrize(
+    ("config", "command", "found", "fails"),
+    [
+        ("MinJobAge = 300 sec", "squeue", "squeue shows them for 300 s", False),
+        ("MinJobAge = 60 sec", "squeue", "squeue shows them for 60 s", True),
+        ("MinJobAge = 0 sec", "squeue", "for good (MinJobAge 0)", False),
+        (
+            "MinJobAge = 60 sec\nAccountingStorageType = accounting_storage/slurmdbd",
+            "sacct",
+            "sacct asks the database",
+            False,
+        ),
+        ("MinJobAge = 300 sec\nAccountingStorageType = (null)", "sacct", "not there", True),
+    ],
+)
+def test_how_a_job_ended_can_be_asked_in_one_of_two_ways(
+    config: str, command: str, found: str, fails: bool
+) -> None:
+    finding, _ = examine.status_of_jobs(config, command)
+    assert found in finding.found
+    assert finding.fails == fails
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_study_without_images_needs_no_apptainer(
+    enabled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    section = {**doctor._section(None), "enabled": enabled}
+    (finding,) = [f for f in doctor.findings(section) if f.subject == "apptainer"]
+    assert finding.remedy
+    assert finding.fails == enabled
+    assert isinstance(finding, host.Finding)

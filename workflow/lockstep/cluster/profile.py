@@ -1,0 +1,33 @@
+"""The site's part of what jobs are submitted with: profiles/slurm/profile.yaml."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+PATH = Path(__file__).resolve().parents[3] / "profiles" / "slurm" / "profile.yaml"
+
+
+def read() -> dict[str, Any]:
+    """Return the profile; a host without YAML knows none."""
+    try:
+        import yaml
+    except ImportError:
+        return {}
+    return yaml.safe_load(PATH.read_text()) or {}
+
+
+def resources(profile: Mapping[str, Any], rule: str) -> dict[str, str]:
+    """Return the resources that a rule's jobs get: those of all rules, and its own over them."""
+    own = profile.get("set-resources") or ()
+    if not isinstance(own, Mapping):
+        given = (str(entry).partition(":") for entry in own)
+        own = {rule: [resource for name, _, resource in given if name == rule]}
+    return named(profile.get("default-resources") or ()) | named(own.get(rule) or ())
+
+
+def named(entries: Iterable[str] | Mapping[str, Any]) -> dict[str, str]:
+    """Return resources by name, of ``NAME=VALUE`` or of the mapping that a profile may be, too."""
+    if isinstance(entries, Mapping):
+        return {name: str(value) for name, value in entries.items()}
+    pairs = (str(entry).partition("=") for entry in entries)
+    return {name: value for name, _, value in pairs}
