@@ -13,6 +13,7 @@ from typing import Any
 from lockstep import files, lock
 from lockstep.errors import UserError
 from lockstep.images import sif
+from lockstep.link import link_or_copy
 
 SIF = "image.sif"
 MANIFEST = "manifest.json"
@@ -58,21 +59,15 @@ def place(source: Path, target: Path, how: str) -> None:
     try:
         if how == "symlink":
             temporary.symlink_to((source / SIF).absolute())
-        elif how == "copy" or not _linked(source / SIF, temporary):
+        elif how == "hardlink":
+            link_or_copy(source / SIF, temporary)
+        else:
             shutil.copyfile(source / SIF, temporary)
             files.sync_file(temporary)
         temporary.replace(target / SIF)
     finally:
         files.remove(temporary)
     files.write_bytes(target / MANIFEST, (source / MANIFEST).read_bytes())
-
-
-def _linked(source: Path, target: Path) -> bool:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without links
-        return False
-    return True
 
 
 def check(image: Path, manifest: dict[str, Any]) -> None:

@@ -4,7 +4,6 @@ Runs that have finished under the same identity are skipped, so a retried block 
 was. The block's outputs, a manifest and the runs' final states, appear when all have finished.
 """
 
-import os
 import random
 import sys
 import time
@@ -17,6 +16,7 @@ from lockstep.cluster import machine, slurm
 from lockstep.cluster.start import roll_call, start
 from lockstep.errors import UserError
 from lockstep.images import stage
+from lockstep.link import link_or_copy
 from lockstep.study import Study, framework_modules
 from lockstep.study.run import Block, Run
 from lockstep.training.interruption import FAILED_RUN, INTERRUPTED
@@ -225,7 +225,7 @@ def _publish(study: Study, block: str, runs: list[Run]) -> None:
     with files.atomic(study.states(block)) as temporary:
         temporary.mkdir()
         for run in runs:
-            os.link(
+            link_or_copy(
                 study.run_folder(run) / "final.safetensors",
                 temporary / f"{run.variant}.safetensors",
             )
