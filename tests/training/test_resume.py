@@ -205,8 +205,12 @@ def test_a_finished_run_is_skipped_and_a_repeated_one_is_not(study_of) -> None:
     train(study, block)
     stamp = (study.root / "runs" / block / "summary.json").stat().st_mtime_ns
     shutil.rmtree(study.root / "blocks")
+    # As if a kill had come between the summary and the clean-up.
+    left = study.root / "checkpoints" / block / "0123" / "step-000000005"
+    left.mkdir(parents=True)
     train(study, block)
     assert (study.root / "runs" / block / "summary.json").stat().st_mtime_ns == stamp
+    assert not left.exists()
     study.repeat(["train"], "again")
     train(study, block)
     assert (study.root / "runs" / block / "summary.json").stat().st_mtime_ns != stamp

@@ -9,6 +9,7 @@ from typing import Any
 from lockstep import files
 from lockstep.errors import UserError
 from lockstep.images import cache, host, root, sif, smoke
+from lockstep.images.host import GIB
 from lockstep.images.identity import (
     DEBIAN,
     DOCKER,
@@ -24,7 +25,6 @@ from lockstep.images.settings import Settings
 from lockstep.images.workspace import run, workspace
 
 SCHEMA = "lockstep-image/1"
-GIB = 1 << 30
 # Peak of the build folder, and the image, in bytes; measured (docs/containers.md), rounded up.
 NEEDED = {"base": (2 * GIB, GIB), "torch": (14 * GIB, 5 * GIB), "jax": (12 * GIB, 4 * GIB)}
 CAUSES = {  # what a failed build's output holds: what it means

@@ -27,10 +27,12 @@ def workspace(folder: Path) -> Iterator[Path]:
     for left in folder.glob(f"{PREFIX}*"):
         if _abandoned(left):
             _remove(left)
-    work = Path(tempfile.mkdtemp(prefix=PREFIX, dir=folder))
-    work.chmod(0o711)  # subordinate ids must come through
-    with open(work / OWNER, "w") as owner, _stoppable():
+    new = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=folder))
+    new.chmod(0o711)  # subordinate ids must come through
+    with open(new / OWNER, "w") as owner, _stoppable():
         fcntl.flock(owner, fcntl.LOCK_EX)
+        # Not before: another build would take it for what a killed one left.
+        work = new.rename(folder / new.name.removeprefix("."))
         try:
             yield work
         finally:

@@ -96,6 +96,7 @@ def _run(study: Study, run: Run, spec: RunSpec, deadline: float | None, gpus: in
     folder = Path(spec.folder)
     if _is_finished(spec):
         _say(f"{run.name} has finished before, nothing to do")
+        _tidy(spec)  # a kill may have come before
         return 0
     if deadline is not None and time.time() > deadline:
         return INTERRUPTED
@@ -115,13 +116,19 @@ def _run(study: Study, run: Run, spec: RunSpec, deadline: float | None, gpus: in
         folder=study.root / "rendezvous",
     )
     if status in (0, FAILED_RUN):
-        files.remove(Path(spec.checkpoints).parent)
+        _tidy(spec)
     else:
         reason = {2: "refused its input", INTERRUPTED: "interrupted"}.get(
             status, f"signal {status - 128}" if status > 128 else f"exit status {status}"
         )
         files.write_json(folder / "failure.json", {"identity": spec.identity, "reason": reason})
     return status
+
+
+def _tidy(spec: RunSpec) -> None:
+    """Remove what only a run that goes on needs."""
+    files.remove(Path(spec.checkpoints).parent)
+    files.remove(Path(spec.folder) / "failure.json")
 
 
 def _clear(folder: Path) -> None:
