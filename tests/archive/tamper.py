@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 from lockstep.archive import container, layout, manifest, scan
 
@@ -26,8 +27,12 @@ def store(path: Path, contents: Mapping[str, bytes]) -> None:
         writer.close()
 
 
-def reseal(contents: Contents, *, crate: bool = True) -> Contents:
-    """Make manifest, blocks and description fit the contents, as a careful forger would."""
+def reseal(contents: Contents, *, crate: bool = True, links: Collection[str] = ()) -> Contents:
+    """Make manifest, blocks and description fit the contents, as a careful forger would.
+
+    Args:
+        links: members that are links besides those that were.
+    """
     made = dict(contents)
     told = json.loads(made[layout.MANIFEST])
     del told["digest"]
@@ -40,6 +45,7 @@ def reseal(contents: Contents, *, crate: bool = True) -> Contents:
                 if content is not None:
                     line["sha256"][record] = hashlib.sha256(content).hexdigest()
         made[name] = json.dumps(block, indent=2).encode() + b"\n"
+    told["files"] |= {name: {"link": True} for name in links}
     told["files"] = {n: _line(told, n, made) for n in made if n != layout.MANIFEST}
     if crate:
         made[layout.CRATE] = _described(made[layout.CRATE], told["files"])
@@ -66,11 +72,11 @@ def _described(content: bytes, listed: Mapping) -> bytes:
     return json.dumps(told, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
 
-def forge(path: Path, change: Callable[[Contents], None], *, crate: bool = True) -> None:
-    """Change members of an archive and make every hash in it fit."""
+def forge(path: Path, change: Callable[[Contents], None], **options: Any) -> None:
+    """Change members of an archive and make every hash in it fit (see `reseal`)."""
     contents = load(path)
     change(contents)
-    store(path, reseal(contents, crate=crate))
+    store(path, reseal(contents, **options))
 
 
 def replace_member(path: Path, name: str, content: bytes) -> None:

@@ -92,6 +92,9 @@ def test_another_schema_version(refused: Refused, file: Path, tmp_path: Path) ->
         "results/",
         "MANIFEST.json",
         "x" * 2000,
+        "x" * 300,
+        "ü" * 200,
+        "a\x9bb",
         "manifest.json/inside",
     ],
 )
@@ -188,7 +191,7 @@ def test_no_room_for_what_verifying_extracts(file: Path, tmp_path: Path) -> None
 
 
 def test_links_out_of_the_folder_are_not_made(file: Path, tmp_path: Path) -> None:
-    for target in ("../../outside", "/etc/passwd"):
+    for target in ("../../outside", "/etc/passwd", "workflow/../../outside"):
         copy = Path(shutil.copy(file, tmp_path / "link.zip"))
         tamper.forge(
             copy, lambda contents, to=target: contents.update({"source/slurm": to.encode()})

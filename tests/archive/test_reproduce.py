@@ -102,14 +102,19 @@ def test_the_source_is_set_up_as_it_was(archived: Archived, tmp_path: Path) -> N
     assert not (checkout / "data").exists()  # a manifest alone is no dataset
 
 
-def test_archived_data_are_used(archived: Archived, tmp_path: Path) -> None:
+def with_data(archived: Archived, tmp_path: Path) -> Path:
+    """The same study's archive, its datasets included."""
     copied = archived.checkout.duplicate(tmp_path / "copied")
     path = copied.results() / "study.json"
     config = json.loads(path.read_text())
     config["archive"]["include"]["data"] = True
     path.write_text(json.dumps(config))
     copied.lockstep("archive", "--study", "results/small/study.json")
-    checkout = set_up(archived, copied.results("small.crate.zip"), tmp_path)
+    return copied.results("small.crate.zip")
+
+
+def test_archived_data_are_used(archived: Archived, tmp_path: Path) -> None:
+    checkout = set_up(archived, with_data(archived, tmp_path), tmp_path)
     names = {path.name for path in (checkout / "data" / "datasets").glob("*/*")}
     assert names == {"manifest.json", "train-00000.h5", "test-00000.h5"}
 
@@ -120,6 +125,31 @@ def test_what_cannot_be_set_up_leaves_nothing_behind(
     tamper.forge(file, lambda contents: contents.update({"source/slurm": b"../../outside"}))
     with pytest.raises(UserError, match="a link out of its folder"):
         set_up(archived, file, tmp_path)
+    assert not (tmp_path / "x").exists()
+
+
+LINKS = {"source/p/q/d": b"../..", "source/data": b"p/q/d/../../victim"}
+"""Each leads to a place in its folder by its letters; one after the other they lead out of it."""
+
+
+@pytest.mark.parametrize(
+    ("added", "says"),
+    [
+        (LINKS, "running it would need the file 'data', which is also a"),
+        ({"source/data": b"workflow"}, "running it would need the file 'data', which is also a"),
+        ({"source/reproduce.json": b"{}"}, "'reproduce.json' and 'reproduce.json', which are one"),
+    ],
+)
+def test_a_source_that_leads_its_data_elsewhere_is_not_set_up(
+    archived: Archived, tmp_path: Path, added: dict[str, bytes], says: str
+) -> None:
+    (tmp_path / "victim" / "datasets").mkdir(parents=True)
+    file = with_data(archived, tmp_path)
+    links = [name for name in added if not name.endswith(".json")]
+    tamper.forge(file, lambda contents: contents.update(added), links=links)
+    with pytest.raises(UserError, match=says):
+        set_up(archived, file, tmp_path)
+    assert not list((tmp_path / "victim" / "datasets").iterdir())
     assert not (tmp_path / "x").exists()
 
 

@@ -2,10 +2,11 @@
 
 import concurrent.futures
 import hashlib
+import itertools
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -49,7 +50,9 @@ def read(path: Path, stream: BinaryIO) -> Opened:
         reader = scan.Reader(stream)
     except container.Malformed as problem:
         raise UserError(f"{path}: not a whole archive of Lockstep: {problem}") from problem
-    names.check(reader.members)
+    flaw = names.flaw(reader.members)
+    if flaw:
+        raise UserError(f"{path}: holds {flaw}; not touched")
     for needed in (layout.MANIFEST, layout.CRATE):
         if needed not in reader.members:
             raise UserError(f"{path}: not an archive of Lockstep, it holds no {needed}")
@@ -167,7 +170,9 @@ def _link(opened: Opened, member: Member, path: Path, folder: Path) -> None:
         raise UserError(f"{opened.path}: {member.name}: too long for a link; not touched")
     target = os.fsdecode(b"".join(opened.reader.content(member)))
     leads = Path(os.path.normpath(path.parent / target))
-    if Path(target).is_absolute() or not leads.is_relative_to(folder):
+    # Behind a name, `..` leads out of wherever that name leads to, which may be a link itself.
+    down = itertools.dropwhile(lambda part: part in ("", ".", ".."), target.split("/"))
+    if Path(target).is_absolute() or ".." in down or not leads.is_relative_to(folder):
         raise UserError(f"{opened.path}: {member.name}: a link out of its folder; not touched")
     path.symlink_to(target)
 
@@ -175,9 +180,3 @@ def _link(opened: Opened, member: Member, path: Path, folder: Path) -> None:
 def below(*tops: str) -> Callable[[str], bool]:
     """Return whether names begin with one of `tops`."""
     return lambda name: name.startswith(tops)
-
-
-def any_of(wanted: Iterable[str]) -> Callable[[str], bool]:
-    """Return whether names are among `wanted`."""
-    known = set(wanted)
-    return lambda name: name in known

@@ -17,7 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from lockstep import files
-from lockstep.archive import layout, opened, plan, recompute, reproduced, reproduced_page, verify
+from lockstep.archive import (
+    layout,
+    names,
+    opened,
+    plan,
+    recompute,
+    reproduced,
+    reproduced_page,
+    verify,
+)
 from lockstep.archive.plan import ARCHIVED, CONFIG, Plan
 from lockstep.archive.reproduced import NO, YES, Outcome
 from lockstep.errors import UserError
@@ -25,6 +34,7 @@ from lockstep.study import Study
 
 SCHEMA = "lockstep-reproduction/1"
 SUCCEEDED, DIFFERS = 0, 1
+LARGE = (".h5", ".sif")
 
 
 def main(
@@ -80,20 +90,19 @@ def _agree(yes: bool) -> None:
 
 
 def _set_up(archive: opened.Opened, chosen: Plan) -> None:
-    """Write source, config, data and the archived records into the folder; all or nothing."""
+    """Write source, config, data and the archived records into the folder; all or nothing.
+
+    Raises:
+        UserError: there is no room, a link leads out, or two files would lie in one place.
+    """
+    _check_places(archive)
     new = not chosen.folder.exists()
     chosen.folder.mkdir(parents=True, exist_ok=True)
     try:
         chosen.checkout.mkdir()
         source = opened.below(layout.SOURCE)
         opened.extract(archive, source, chosen.checkout.resolve(), strip=layout.SOURCE)
-        large = (".h5", ".sif")
-        opened.extract(
-            archive,
-            lambda name: name.startswith(layout.DATA) and name.endswith((*large, "manifest.json"))
-            and _whole(name, archive),
-            chosen.checkout.resolve(),
-        )  # fmt: skip
+        opened.extract(archive, lambda name: _whole(name, archive), chosen.checkout.resolve())
         target = chosen.folder / ARCHIVED
         target.mkdir()
         opened.extract(
@@ -108,10 +117,21 @@ def _set_up(archive: opened.Opened, chosen: Plan) -> None:
         raise
 
 
+def _check_places(archive: opened.Opened) -> None:
+    """Refuse a source that has its own files where data and config go, or links to elsewhere."""
+    source = [n.removeprefix(layout.SOURCE) for n in archive.files if n.startswith(layout.SOURCE)]
+    data = [name for name in archive.files if _whole(name, archive)]
+    flaw = names.flaw([*source, *data, CONFIG])
+    if flaw:
+        raise UserError(f"{archive.path}: running it would need {flaw}; not touched")
+
+
 def _whole(name: str, archive: opened.Opened) -> bool:
-    """Whether a dataset or an image itself is in the archive; a manifest alone is no dataset."""
+    """Whether a name is of a dataset or image that is in the archive; a manifest is none alone."""
+    if not (name.startswith(layout.DATA) and name.endswith((*LARGE, "manifest.json"))):
+        return False
     folder = name.rpartition("/")[0] + "/"
-    return any(n.startswith(folder) and n.endswith((".h5", ".sif")) for n in archive.files)
+    return any(n.startswith(folder) and n.endswith(LARGE) for n in archive.files)
 
 
 def _environment() -> dict[str, str]:
