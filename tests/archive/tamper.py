@@ -27,17 +27,20 @@ def store(path: Path, contents: Mapping[str, bytes]) -> None:
         writer.close()
 
 
-def reseal(contents: Contents, *, crate: bool = True, links: Collection[str] = ()) -> Contents:
+def reseal(
+    contents: Contents, *, blocks: bool = True, crate: bool = True, links: Collection[str] = ()
+) -> Contents:
     """Make manifest, blocks and description fit the contents, as a careful forger would.
 
     Args:
+        blocks, crate: whether blocks' manifests and the description are made to fit.
         links: members that are links besides those that were.
     """
     made = dict(contents)
     told = json.loads(made[layout.MANIFEST])
     del told["digest"]
     top = f"{layout.RESULTS}{told['study']}/"
-    for name in [n for n in made if n.startswith(f"{top}blocks/")]:
+    for name in [n for n in made if n.startswith(f"{top}blocks/")] if blocks else []:
         block = json.loads(made[name])
         for run, line in block["runs"].items():
             for record in line["sha256"]:

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from lockstep import files
-from lockstep.archive import layout, recompute, verify
+from lockstep.archive import layout, verify
 from lockstep.images import sif
+from lockstep.study import Study
 from tests.archive import tamper
 from tests.archive.conftest import Archived, wrong
 from tests.end_to_end.checkout import Checkout
@@ -34,7 +35,7 @@ def contained(archived: Archived, tmp_path_factory: pytest.TempPathFactory) -> C
         ready[name] = str(image)
     config["images"] |= {"enabled": True, "ready": ready}
     path.write_text(json.dumps(config))
-    study = recompute.load(checkout.results())
+    study = Study.at(checkout.results())
     study.data = checkout.root / "data"
     told = {name: manifest(name, image.identity, Path(ready[name]), image.folder)
             for name, image in study.images.items()}  # fmt: skip

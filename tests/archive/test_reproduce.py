@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lockstep.archive import opened, plan, recompute, reproduced
+from lockstep.archive import opened, plan, reproduced
 from lockstep.archive import reproduce as repetition
 from lockstep.archive.reproduced import BITS, DOUBLE, NO, STATISTICS, YES
 from lockstep.errors import UserError
@@ -200,7 +200,7 @@ def test_mistakes_are_one_line(
 def again(archived: Archived, tmp_path: Path) -> Study:
     """A copy of the finished study, as if it had been run again."""
     copied = archived.checkout.duplicate(tmp_path / "lockstep")
-    return recompute.load(copied.results())
+    return Study.at(copied.results())
 
 
 def outcome(archived: Archived, again: Study) -> list[reproduced.Outcome]:

@@ -11,6 +11,7 @@ from typing import Any
 from lockstep import __version__, files
 from lockstep.archive import (
     agree,
+    completeness,
     container,
     crate,
     gather,
@@ -20,6 +21,7 @@ from lockstep.archive import (
     readme,
     redact,
     scan,
+    settings,
     story,
 )
 from lockstep.archive import source as sources
@@ -49,13 +51,13 @@ def build(
     source = sources.find(root)
     rules = redact.here(study, root)
     items = gather.items(study, source, rules)
-    lacking = gather.missing(study.config, (item.name for item in items))
+    lacking = completeness.missing(study, (item.name for item in items))
     if lacking and not partial:
         raise UserError(
             f"study {study.name}: {len(lacking)} files of a complete study are missing (the first "
-            f"is {lacking[0]}); finish it, or add --partial for an archive that says so"
+            f"is {lacking[0]}); finish it, leave parts out (archive.include), or add --partial for "
+            "an archive that says so"
         )
-    _check_included(study, items)
     trained = agree.source(study, root / "workflow" / "lockstep")
     if trained.wrong and not partial:
         raise UserError(
@@ -111,7 +113,7 @@ def _made(
     """Yield what archiving itself makes; `entries` grows by each."""
     told, happened = people.about(study), story.tell(study, set(entries))
     date = happened.ended[:10]
-    include = gather.include(study)
+    include = settings.include(study)
     for name, content in (
         (layout.README, readme.readme(study, told, source, state, include=include,
                                       file=study.archive().name,
@@ -173,28 +175,6 @@ def _hashed(item: Item) -> dict[str, Any]:
         total.update(piece)
         size += len(piece)
     return {"bytes": size, "sha256": total.hexdigest(), **(item.notes or {})}
-
-
-def _check_included(study: Study, items: Sequence[Item]) -> None:
-    """Refuse to leave out silently what the config asks for."""
-    names = {item.name for item in items}
-    wanted = gather.include(study)
-    manifests = [
-        item.path for item in items if item.path and item.name.startswith(f"{layout.DATA}datasets/")
-    ]
-    for path in manifests if wanted["data"] else []:
-        for name in gather.shards(path.parent) if path.name == "manifest.json" else []:
-            _require(path.with_name(name), f"{layout.DATA}datasets/{path.parent.name}/", names)
-    for image in study.images.values() if wanted["images"] else []:
-        _require(image.sif, f"{layout.DATA}images/{image.folder.name}/", names)
-
-
-def _require(path: Path, below: str, names: set[str]) -> None:
-    if below + path.name not in names:
-        raise UserError(
-            f"{path}: no such file, but archive.include asks for it; run the stages before, or "
-            "leave it out"
-        )
 
 
 def _lines(study: Study, target: Path, state: str) -> list[str]:

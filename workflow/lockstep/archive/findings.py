@@ -1,6 +1,6 @@
 """What verifying found: one line a check."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 HOLDS, FAILS, OPEN = "holds", "FAILS", "open"
@@ -35,3 +35,26 @@ class Check:
         shown = [f"{self.status:5}  {self.name}: {problem}" for problem in self.wrong[:SHOWN]]
         more = len(self.wrong) - SHOWN
         return [*shown, f"       {self.name}: and {more} more"] if more > 0 else shown
+
+
+# What damage becomes --------------------------------------------------------------------------
+
+
+def attempted(name: str, check: Callable[[], Check]) -> Check:
+    """Return what a check found; whatever a damaged archive raises in it is a finding."""
+    try:
+        return check()
+    except Exception as error:
+        return Check(name=name, says="", wrong=[_damage(name, error)])
+
+
+def guarded(where: str, problems: Iterable[str]) -> Iterator[str]:
+    """Yield what is wrong with one file; whatever it raises while it is looked at is so too."""
+    try:
+        yield from problems
+    except Exception as error:
+        yield _damage(where, error)
+
+
+def _damage(where: str, error: Exception) -> str:
+    return f"{where}: not sound ({error!r:.300})"

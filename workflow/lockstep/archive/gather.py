@@ -2,21 +2,19 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lockstep import files
-from lockstep.archive import layout
+from lockstep.archive import layout, settings
+from lockstep.archive.completeness import read, shards
 from lockstep.archive.container import CHUNK
 from lockstep.archive.redact import Rules, is_text
 from lockstep.archive.source import Source
 from lockstep.errors import UserError
 from lockstep.study import Study
-
-INCLUDE = {"images": False, "data": False, "checkpoints": False, "traces": True}
-"""For a study.json that is older than the config's `archive` section."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,29 +52,12 @@ class Item:
                 yield piece
 
 
-def include(study: Study) -> dict[str, bool]:
-    """Return what the config says of an archive's optional parts."""
-    return {**INCLUDE, **study.config.get("archive", {}).get("include", {})}
-
-
 def items(study: Study, source: Source, rules: Rules) -> list[Item]:
     """Return everything but what archiving makes itself, sorted by name."""
     found = [*_source(source, rules), *_results(study, rules), *_data(study, rules)]
-    settings = files.canonical_json(reproducible(study.config))
-    found.append(Item(name=layout.STUDY, content=rules.clean(settings + b"\n")))
+    config = files.canonical_json(settings.reproducible(study.config))
+    found.append(Item(name=layout.STUDY, content=rules.clean(config + b"\n")))
     return sorted(found, key=lambda item: item.name)
-
-
-def reproducible(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config that runs on another machine: without places that only this one has."""
-    changed = json.loads(json.dumps(config))
-    changed["paths"] = {"results": "results", "data": "data"}
-    for entry in changed["datasets"].values():
-        entry["raw"] = None
-    machine = ("cache", "build_folder", "ca_bundle", "package_index", "debian_mirror")
-    changed["images"].update(dict.fromkeys(machine))
-    changed["images"]["ready"] = dict.fromkeys(changed["images"]["ready"])
-    return changed
 
 
 def _source(source: Source, rules: Rules) -> Iterator[Item]:
@@ -101,7 +82,7 @@ def _source(source: Source, rules: Rules) -> Iterator[Item]:
 
 
 def _results(study: Study, rules: Rules) -> Iterator[Item]:
-    wanted = include(study)
+    wanted = settings.include(study)
     bound = _bound(study)
     for path in _walk(study.root):
         below = path.relative_to(study.root).as_posix()
@@ -142,12 +123,12 @@ def _bound(study: Study) -> set[str]:
 
 
 def _data(study: Study, rules: Rules) -> Iterator[Item]:
-    wanted = include(study)
+    wanted = settings.include(study)
     for folder in dataset_folders(study):
         target = f"{layout.DATA}datasets/{folder.name}/"
         yield _cleaned(target + "manifest.json", folder / "manifest.json", rules)
         if wanted["data"]:
-            for name in shards(folder):
+            for name in sorted(shards(read(folder / "manifest.json"))):
                 if (folder / name).is_file():
                     yield Item(name=target + name, path=folder / name)
     for image in study.images.values():
@@ -173,12 +154,6 @@ def dataset_folders(study: Study) -> list[Path]:
     return sorted(folder for folder in folders if (folder / "manifest.json").is_file())
 
 
-def shards(folder: Path) -> list[str]:
-    """Return the files that a dataset's manifest names."""
-    told = files.read_json(folder / "manifest.json")
-    return sorted(shard["file"] for split in told["splits"].values() for shard in split["shards"])
-
-
 def _walk(root: Path) -> Iterator[Path]:
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(
@@ -188,28 +163,3 @@ def _walk(root: Path) -> Iterator[Path]:
             path = Path(folder) / name
             if path.is_file() and not name.startswith("."):
                 yield path
-
-
-# What must be there ---------------------------------------------------------------------------
-
-
-def expected(config: Mapping[str, Any]) -> list[str]:
-    """Return the files of a study's folder that a complete archive has, besides logs and options.
-
-    A failed run has its records too: they say why.
-    """
-    study = Study(config)
-    names = ["study.json"]
-    for workload in config["workloads"]:
-        names += [f"parity/{workload}/{name}" for name in ("verdict.json", "passed.json")]
-    names += [f"blocks/{block}.json" for block in study.blocks]
-    for run in study.runs:
-        names += [f"runs/{run.name}/{name}" for name in (*layout.RECORDS, "run.json")]
-    return names + [f"report/{name}" for name in ("index.html", "report.json", "complete.json")]
-
-
-def missing(config: Mapping[str, Any], names: Iterable[str]) -> list[str]:
-    """Return what a complete archive has and this one has not, below the study's folder."""
-    there = set(names)
-    below = f"{layout.RESULTS}{config['study']}/"
-    return sorted(name for name in expected(config) if below + name not in there)

@@ -10,7 +10,15 @@ from lockstep import files
 from lockstep.archive import layout
 from lockstep.errors import UserError
 
-LARGEST = 1 << 30
+FIELDS = {
+    "study": str,
+    "lockstep": str,
+    "complete": bool,
+    "missing": list,
+    "include": dict,
+    "source": dict,
+    "files": dict,
+}
 
 
 class Trees:
@@ -48,13 +56,13 @@ def read(content: bytes) -> dict[str, Any]:
     """
     try:
         fields = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"it is not JSON any more ({error})") from error
-    if not isinstance(fields, dict):
-        raise ValueError("it is not a list of files any more")
-    schema = fields.get("schema")
-    sealed = fields.pop("digest", None)
-    whole = render(fields) == content and sealed == files.digest(fields)
+        if not isinstance(fields, dict):
+            raise ValueError("it is not a list of files any more")
+        schema = fields.get("schema")
+        sealed = fields.pop("digest", None)
+        whole = render(fields) == content and sealed == files.digest(fields)
+    except RecursionError as error:
+        raise ValueError(f"it is nested too deeply ({error})") from error
     if schema == layout.SCHEMA and not whole:
         raise ValueError("its own digest does not hold")
     if schema != layout.SCHEMA:
@@ -68,19 +76,16 @@ def read(content: bytes) -> dict[str, Any]:
 
 
 def _sound(fields: Mapping[str, Any]) -> bool:
-    entries = fields.get("files")
+    def has(value: Any, kinds: Mapping[str, Any]) -> bool:
+        return isinstance(value, dict) and all(isinstance(value.get(k), kinds[k]) for k in kinds)
+
+    if not has(fields, FIELDS):
+        return False
     return (
-        isinstance(fields.get("study"), str)
-        and isinstance(fields.get("complete"), bool)
-        and isinstance(fields.get("missing"), list)
-        and isinstance(fields.get("source"), dict)
-        and isinstance(entries, dict)
-        and all(
-            isinstance(entry, dict)
-            and isinstance(entry.get("bytes"), int)
-            and isinstance(entry.get("sha256"), str)
-            for entry in entries.values()
-        )
+        all(isinstance(name, str) for name in fields["missing"])
+        and all(isinstance(chosen, bool) for chosen in fields["include"].values())
+        and has(fields["source"], {"commit": str | None, "note": str})
+        and all(has(entry, {"bytes": int, "sha256": str}) for entry in fields["files"].values())
     )
 
 

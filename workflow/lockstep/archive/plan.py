@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lockstep.archive import gather
+from lockstep.archive import settings
 from lockstep.errors import UserError, nearest
 from lockstep.study import Study
 
@@ -93,7 +93,7 @@ def plan(
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: must be an empty folder, or not be there yet")
-    chosen = copy.deepcopy(gather.reproducible(config))
+    chosen = copy.deepcopy(settings.reproducible(config))
     names = [run.name for run in Study(chosen).runs]
     runs = [name for name in names if not only or any(_begins(name, part) for part in only)]
     for part in only:

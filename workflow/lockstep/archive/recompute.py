@@ -1,26 +1,15 @@
 """Computes the report's tables and verdicts, and parity's, again from the archived records."""
 
-import csv
-import io
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from lockstep.archive import agree
-from lockstep.archive.findings import Check
-from lockstep.errors import UserError
+from lockstep import files
+from lockstep.archive import agree, arrays, differences
+from lockstep.archive.findings import Check, guarded
 from lockstep.parity import compare as ladder
 from lockstep.report import analysis, tables
 from lockstep.study import Study
-
-RELATIVE = 1e-9
-"""Between numbers: other builds of NumPy, SciPy and statsmodels round differently. Everything that
-is not a number must be equal.
-"""
-ABSOLUTE = 1e-15
-"""Between numbers of the report, some of which are differences of nearly equal ones."""
 
 
 def report(study: Study) -> Check:
@@ -34,7 +23,10 @@ def report(study: Study) -> Check:
         computed = json.loads(json.dumps(analysis.as_json(found)))
     except Exception as error:  # whatever the records hold: verifying must say so, not end
         return Check(name="report", says="", wrong=[f"report/: cannot be computed ({error!r})"])
-    wrong = [f"report/report.json: {w}" for w in differences(computed, said, absolute=ABSOLUTE)]
+    wrong = [
+        f"report/report.json: {w}"
+        for w in differences.between(computed, said, absolute=differences.ABSOLUTE)
+    ]
     exact = computed == said
     made = [t for part in found.workloads for t in part.tables.values()]
     names = set()
@@ -48,12 +40,14 @@ def report(study: Study) -> Check:
         content = tables.as_csv(table)
         if content != path.read_bytes():
             exact = False
-            wrong += [f"report/tables/{name}: {w}" for w in _csv(content, path.read_bytes())]
+            wrong += [
+                f"report/tables/{name}: {w}" for w in differences.tables(content, path.read_bytes())
+            ]
     for path in sorted((folder / "tables").glob("*")):
         if path.name not in names:
             wrong.append(f"report/tables/{path.name}: no table of this report")
-    wrong += _complete(study)
-    how = "to the bit" if exact else f"within {RELATIVE:g}"
+    wrong += guarded("report/complete.json", _complete(study))
+    how = "to the bit" if exact else f"within {differences.RELATIVE:g}"
     count = len(said.get("verdicts", [])) if isinstance(said, dict) else 0
     return Check(
         name="report",
@@ -68,120 +62,52 @@ def _complete(study: Study) -> Iterator[str]:
         return
     for name in ("index.html", "report.json"):
         path = study.root / "report" / name
-        if path.is_file() and told.get(name) != agree.sha256(path):
+        if path.is_file() and told.get(name) != files.sha256_file(path):
             yield f"report/{name}: is not what complete.json has the hash of"
 
 
 def parity(study: Study) -> Check:
     """Do the verdicts on parity follow from the traces?"""
-    wrong, counted, judged = [], 0, 0
-    for workload in study.config["workloads"]:
-        said = agree.read(study.verdict(workload))
-        if said is None:
-            continue
-        judged += 1
-        passed = agree.read(study.passed(workload))
-        name = f"parity/{workload}/verdict.json"
-        if passed is not None and passed.get("verdict") != agree.sha256(study.verdict(workload)):
-            wrong.append(f"{name}: is not what passed.json has the hash of")
-        if passed is not None and not said.get("passed"):
-            wrong.append(f"{name}: says that parity fails, but passed.json is there")
-        traces = {variant: study.trace(workload, variant) for variant in study.traces()}
-        if not all(path.is_file() for path in traces.values()):
-            continue
-        problems = [f"{p.name}: {why}" for p in traces.values() if (why := agree.unsafe(p))]
-        if problems:
-            wrong += [f"parity/{workload}/{problem}" for problem in problems]
-            continue
-        try:
-            computed = json.loads(json.dumps(ladder.judge(workload, traces)))
-        except (UserError, KeyError, ValueError, TypeError) as error:
-            wrong.append(f"parity/{workload}: its traces cannot be judged ({error})")
-            continue
-        counted += 1
-        wrong += [f"{name}: {w}" for w in differences(computed, said)]
+    wrong: list[str] = []
+    judged = [w for w in study.config["workloads"] if agree.read(study.verdict(w)) is not None]
+    traced = [w for w in judged if all(path.is_file() for path in _traces(study, w).values())]
+    for workload in judged:
+        below = f"parity/{workload}"
+        wrong += guarded(f"{below}/passed.json", _passed(study, workload))
+        if workload in traced:
+            wrong += guarded(f"{below}: its traces", _judged(study, workload))
     if not judged:
         return Check(name="parity", says="there is no verdict", open=True)
-    if not counted and not wrong:
+    if not traced and not wrong:
         return Check(name="parity", says="verdicts as recorded; traces are not included", open=True)
-    return Check(
-        name="parity",
-        says=f"{counted} verdicts follow from the archived traces",
-        wrong=wrong,
-    )
+    said = f"{len(traced)} verdicts follow from the archived traces"
+    return Check(name="parity", says=said, wrong=wrong)
 
 
-def differences(
-    computed: Any, said: Any, where: str = "", *, absolute: float = 0.0
-) -> Iterator[str]:
-    """Yield where two JSON values differ by more than rounding."""
-    if isinstance(computed, dict) and isinstance(said, dict):
-        for key in sorted({*computed, *said}):
-            if key not in said or key not in computed:
-                which = "is not there" if key not in said else "follows from no record"
-                yield f"{where}{key} {which}"
-            else:
-                inner = f"{where}{key}."
-                yield from differences(computed[key], said[key], inner, absolute=absolute)
-    elif isinstance(computed, list) and isinstance(said, list):
-        if len(computed) != len(said):
-            yield f"{where.rstrip('.')} has {len(said)} entries instead of {len(computed)}"
-            return
-        for k, (a, b) in enumerate(zip(computed, said)):
-            yield from differences(a, b, f"{where}{k}.", absolute=absolute)
-    elif not same(computed, said, absolute):
-        yield f"{where.rstrip('.')} says {_short(said)}, the records give {_short(computed)}"
+def _traces(study: Study, workload: str) -> dict[str, Path]:
+    return {variant: study.trace(workload, variant) for variant in study.traces()}
 
 
-def same(a: Any, b: Any, absolute: float) -> bool:
-    """Whether two values are equal, numbers up to rounding."""
-    numbers = (int, float)
-    if isinstance(a, bool) or isinstance(b, bool) or not isinstance(a, numbers):
-        return type(a) is type(b) and a == b
-    return isinstance(b, numbers) and math.isclose(a, b, rel_tol=RELATIVE, abs_tol=absolute)
-
-
-def _csv(computed: bytes, said: bytes) -> Iterator[str]:
-    try:
-        rows = [list(csv.reader(io.StringIO(text.decode()))) for text in (computed, said)]
-    except (UnicodeDecodeError, csv.Error) as error:
-        yield f"not readable ({error})"
+def _passed(study: Study, workload: str) -> Iterator[str]:
+    passed = agree.read(study.passed(workload))
+    if passed is None:
         return
-    mine, theirs = ([[_value(cell) for cell in row] for row in table] for table in rows)
-    yield from differences(mine, theirs, absolute=ABSOLUTE)
+    name = f"parity/{workload}/verdict.json"
+    if passed["verdict"] != files.sha256_file(study.verdict(workload)):
+        yield f"{name}: is not what passed.json has the hash of"
+    if not agree.read(study.verdict(workload)).get("passed"):
+        yield f"{name}: says that parity fails, but passed.json is there"
 
 
-def _value(cell: str) -> str | float:
-    try:
-        return float(cell)
-    except ValueError:
-        return cell
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value) if not isinstance(value, float) else repr(value)
-    return text if len(text) < 80 else text[:77] + "..."
-
-
-def load(folder: Path) -> Study:
-    """Return the study in a folder, wherever that was moved to."""
-    study = Study.load(folder / "study.json")
-    study.root = folder
-    return study
-
-
-def study_in(folder: Path, name: str) -> Study:
-    """Return the study that was extracted below a folder.
-
-    Raises:
-        UserError: its config is not one that this version reads.
-    """
-    try:
-        study = load(folder / "results" / name)
-        study.data = folder / "data"
-        found = study.name, len(study.runs), study.traces(), len(study.blocks)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"study.json is not the config of a study ({error!r})") from error
-    if found[0] != name:
-        raise UserError(f"study.json is of study {found[0]!r}, the manifest of {name!r}")
-    return study
+def _judged(study: Study, workload: str) -> Iterator[str]:
+    traces = _traces(study, workload)
+    problems = [
+        f"parity/{workload}/{path.name}: {why}"
+        for path in traces.values()
+        if (why := arrays.problem(path))
+    ]
+    yield from problems
+    if not problems:
+        computed = json.loads(json.dumps(ladder.judge(workload, traces)))
+        for w in differences.between(computed, agree.read(study.verdict(workload))):
+            yield f"parity/{workload}/verdict.json: {w}"

@@ -22,7 +22,6 @@ from lockstep.archive import (
     names,
     opened,
     plan,
-    recompute,
     reproduced,
     reproduced_page,
     verify,
@@ -141,7 +140,7 @@ def _environment() -> dict[str, str]:
 
 
 def _conclude(chosen: Plan, path: Path, digest: str, status: int) -> int:
-    archived = recompute.load(chosen.folder / ARCHIVED / chosen.config["study"])
+    archived = Study.at(chosen.folder / ARCHIVED / chosen.config["study"])
     again = Study(chosen.config)
     again.root = chosen.checkout / again.root
     found = reproduced.outcomes(archived, again, chosen.runs)

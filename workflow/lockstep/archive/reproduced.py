@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from lockstep.archive import agree
-from lockstep.errors import UserError
+from lockstep.archive import arrays
+from lockstep.archive.completeness import read
 from lockstep.parity import compare as ladder
 from lockstep.report import compare as studies
 from lockstep.report import sentences, verdicts
@@ -107,14 +107,11 @@ def judge(name: str, old: Sides, new: Sides) -> Outcome:
 def _record(study: Study, run: Run) -> Sides | None:
     """Return a run's summary, losses ``(steps,)`` and batches' checksums ``(steps,)``."""
     folder = study.run_folder(run)
-    summary = agree.read(folder / "summary.json")
-    path = folder / "steps.npz"
-    if summary is None or not path.is_file() or agree.unsafe(path):
-        return None
+    summary = read(folder / "summary.json")
     try:
-        with np.load(path, allow_pickle=False) as steps:
-            return summary, steps["loss"], steps["checksum"]
-    except (OSError, ValueError, KeyError):
+        steps = arrays.read(folder / "steps.npz")
+        return None if summary is None else (summary, steps["loss"], steps["checksum"])
+    except (arrays.Unreadable, KeyError):
         return None
 
 
@@ -164,13 +161,13 @@ def _traces(archived: Study, again: Study) -> Iterator[Outcome]:
     for workload in again.config["workloads"]:
         for variant in again.traces():
             paths = [study.trace(workload, variant) for study in (archived, again)]
-            if not all(path.is_file() and not agree.unsafe(path) for path in paths):
+            if any(arrays.problem(path) for path in paths):
                 continue
             what = f"trace {workload}/{variant}"
             try:
                 old, new = map(ladder.load, paths)
                 rungs = ladder.compare(new, old, precisions=("float64",))
-            except (UserError, KeyError, ValueError) as error:
+            except Exception as error:  # a damaged file raises almost anything
                 yield Outcome(what=what, measure=DOUBLE, outcome=NO, says=f"no trace ({error})")
                 continue
             failed = [rung for rung in rungs if not rung.passed]

@@ -5,11 +5,11 @@ no framework, executes nothing of the archive, unpickles nothing.
 """
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lockstep.archive import agree, described, layout, opened, recompute
-from lockstep.archive.findings import Check
+from lockstep.archive import agree, completeness, described, layout, opened, recompute, settings
+from lockstep.archive.findings import Check, attempted
 from lockstep.archive.opened import Opened
 from lockstep.errors import UserError
 
@@ -66,8 +66,9 @@ def verify(path: Path, *, digest: str | None = None) -> list[Check]:
 
 
 def _numbers(archive: Opened) -> Sequence[Check]:
-    assert archive.manifest is not None
-    name, listed = archive.manifest["study"], archive.files
+    manifest, listed = archive.manifest, archive.files
+    assert manifest is not None
+    name = manifest["study"]
     below = f"{layout.RESULTS}{name}/"
     if f"{below}study.json" not in listed:
         raise UserError(f"{archive.path}: holds no config of study {name!r}")
@@ -85,13 +86,15 @@ def _numbers(archive: Opened) -> Sequence[Check]:
     with tempfile.TemporaryDirectory(prefix="lockstep-verify-") as scratch:
         folder = Path(scratch).resolve()
         opened.extract(archive, wanted, folder)
-        study = recompute.study_in(folder, name)
+        study = settings.study_in(folder, name)
         data = folder / "data"
-        return [
-            agree.whole(study, archive.manifest, folder / layout.STUDY),
-            agree.records(study, listed, data),
-            agree.same_data(study, listed, data),
-            agree.source(study, folder / "source" / "workflow" / "lockstep"),
-            recompute.parity(study),
-            recompute.report(study),
-        ]
+        package = folder / "source" / "workflow" / "lockstep"
+        checks: dict[str, Callable[[], Check]] = {
+            "whole": lambda: completeness.whole(study, manifest, folder / layout.STUDY),
+            "records": lambda: agree.records(study, listed, data),
+            "data": lambda: agree.same_data(listed, data),
+            "source": lambda: agree.source(study, package),
+            "parity": lambda: recompute.parity(study),
+            "report": lambda: recompute.report(study),
+        }
+        return [attempted(name, check) for name, check in checks.items()]

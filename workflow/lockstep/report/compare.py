@@ -47,10 +47,9 @@ def open_study(folder: Path) -> Records:
     if not path.is_file():
         raise UserError(f"{folder}: not a study's folder, it has no study.json")
     try:
-        study = Study.load(path)
+        study = Study.at(folder)
     except (KeyError, TypeError) as error:
         raise UserError(f"{path}: not the config of a study ({error!r})") from error
-    study.root = folder
     return load.load(study)
 
 

@@ -33,6 +33,13 @@ class Study:
         """Read the complete config that the workflow wrote as ``study.json``."""
         return cls(files.read_json(path))
 
+    @classmethod
+    def at(cls, folder: Path) -> "Study":
+        """Read the study in a folder, wherever that was moved to."""
+        study = cls.load(folder / "study.json")
+        study.root = folder
+        return study
+
     def write(self) -> None:
         """Write the complete config where `load` reads it, unless it is there."""
         if not self.path.is_file() or files.read_json(self.path) != self.config:

@@ -54,11 +54,9 @@ def complete(raw: dict[str, Any], *, where: str = "config") -> dict[str, Any]:
     config = copy.deepcopy(raw)
     schema = yaml.safe_load(SCHEMA.read_text())
     _fill(config, schema)
-    errors = sorted(
-        jsonschema.Draft202012Validator(schema).iter_errors(config), key=lambda e: list(e.path)
-    )
-    if errors:
-        raise UserError(f"{where}: {_explain(errors[0])}")
+    problem = _problem(config, schema)
+    if problem:
+        raise UserError(f"{where}: {problem}")
     for name, variant in config["variants"].items():
         _check_variant(f"{where}: variants.{name}", variant)
     for name, entry in config["datasets"].items():
@@ -75,6 +73,34 @@ def complete(raw: dict[str, Any], *, where: str = "config") -> dict[str, Any]:
     return config
 
 
+def check_complete(config: Any) -> None:
+    """Check a config that `complete` once made, such as ``study.json``'s.
+
+    Recipes are not looked into: workloads and sources need not be among those of this version.
+
+    Raises:
+        UserError: it is none, or that of another version.
+    """
+    if not isinstance(config, dict):
+        raise UserError("it holds no keys")
+    filled, schema = copy.deepcopy(config), yaml.safe_load(SCHEMA.read_text())
+    _fill(filled, schema)
+    problem = _problem(filled, schema)
+    if problem:
+        raise UserError(problem)
+    lacking = [k for k in filled if k != "archive" and filled[k] != config.get(k)]
+    if lacking:
+        raise UserError(f"it is not complete at {lacking[0]}")
+    modules = [entry["source"] for entry in config["datasets"].values()]
+    for name, entry in config["workloads"].items():
+        modules.append(entry.get("workload"))
+        if entry["dataset"] not in config["datasets"]:
+            raise UserError(f"workloads.{name} has a dataset that is not defined")
+    for module in modules:
+        if not (isinstance(module, str) and module.isidentifier()):
+            raise UserError(f"{module!r} is no name of a workload or a source")
+
+
 def _fill(value: Any, schema: Any) -> None:
     """Put the schema's defaults where keys are absent, at every depth."""
     if not isinstance(value, dict):
@@ -88,6 +114,13 @@ def _fill(value: Any, schema: Any) -> None:
     if isinstance(others, dict):
         for key in set(value) - set(schema.get("properties", {})):
             _fill(value[key], others)
+
+
+def _problem(value: Any, schema: Any) -> str | None:
+    """Return the schema's first finding, in a person's words."""
+    found = jsonschema.Draft202012Validator(schema).iter_errors(value)
+    errors = sorted(found, key=lambda e: list(e.path))
+    return _explain(errors[0]) if errors else None
 
 
 def _explain(error: jsonschema.ValidationError) -> str:
