@@ -119,6 +119,14 @@ def test_nothing_is_written_where_nothing_changed(copied: Checkout) -> None:
     assert path.stat().st_ino == before.st_ino
 
 
+def test_a_rotten_archive_is_made_anew(archived: Archived, copied: Checkout) -> None:
+    path = copied.results("small.crate.zip")
+    for place in (path.stat().st_size // 2, path.stat().st_size - 1000):
+        tamper.flip(path, place, 1)
+        assert "unchanged" not in make(copied).text
+        assert path.read_bytes() == archived.file.read_bytes()
+
+
 def test_a_changed_record_is_archived_anew(copied: Checkout) -> None:
     path = copied.results("small.crate.zip")
     before = path.read_bytes()
@@ -290,14 +298,31 @@ def test_a_study_that_has_only_begun_can_be_archived(copied: Checkout) -> None:
     assert {check.name for check in checks if check.open} == {"source", "parity", "report"}
 
 
-def test_data_that_are_asked_for_and_missing_are_an_error(copied: Checkout) -> None:
+@pytest.mark.parametrize(
+    ("part", "pattern"),
+    [
+        ("data", "data/datasets/*/train-00000.h5"),
+        ("checkpoints", "results/small/weights/mnist_cnn/seed-1.safetensors"),
+        ("checkpoints", "results/small/runs/mnist_cnn/jax-jit/1x1/seed-1/final.safetensors"),
+        ("traces", "results/small/parity/mnist_cnn/jax-jit.npz"),
+    ],
+)
+def test_parts_that_are_asked_for_and_missing_are_an_error(
+    copied: Checkout, part: str, pattern: str
+) -> None:
     config = json.loads((copied.results() / "study.json").read_text())
-    config["archive"]["include"]["data"] = True
+    config["archive"]["include"][part] = True
     (copied.results() / "study.json").write_text(json.dumps(config))
-    next((copied.root / "data" / "datasets").glob("*/train-00000.h5")).unlink()
+    (path,) = copied.root.glob(pattern)
+    path.unlink()
+    name = path.relative_to(copied.root).as_posix().removeprefix("results/small/")
     said = make(copied, "--output", "other.zip", status=2)
-    assert "train-00000.h5: no such file, but archive.include asks for it" in said.text
+    assert f"1 files of a complete study are missing (the first is {name})" in said.text
+    assert "leave parts out (archive.include)" in said.text
     assert not (copied.root / "other.zip").exists()
+    make(copied, "--output", "other.zip", "--partial")
+    assert json.loads(tamper.load(copied.root / "other.zip")[layout.MANIFEST])["missing"] == [name]
+    assert wrong(verify.verify(copied.root / "other.zip")) == []
 
 
 def test_no_room_is_said_before_anything_is_written(

@@ -1,7 +1,6 @@
 """Makes an archive: one pass over the files, in bounded memory; equal studies give equal bytes."""
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -17,10 +16,10 @@ from lockstep.archive import (
     gather,
     layout,
     manifest,
+    opened,
     people,
     readme,
     redact,
-    scan,
     settings,
     story,
 )
@@ -147,26 +146,28 @@ def _unchanged(
     lacking: Sequence[str],
     state: str,
 ) -> bool:
-    """Whether the archive that is there holds just this; reads every file, writes none."""
+    """Whether the archive that is there is whole and holds just this; writes nothing.
+
+    Reads every file, and the archive as verifying does: a byte of it may have rotten.
+    """
     if not target.is_file():
         return False
-    try:
-        with open(target, "rb") as stream:
-            there = scan.Reader(stream)
-            if there.flaws:
-                return False
-            known = json.loads(there.bytes_of(layout.MANIFEST))
-            for item in items:
-                if known["files"][item.name]["bytes"] != item.size:
-                    return False
-            entries = {item.name: _hashed(item) for item in items}
-            made = _made(study, source, items, entries, lacking, state)
-            for name, content in made:
-                if there.bytes_of(name) != content:
-                    return False
-            return set(there.members) == {*entries, layout.MANIFEST}
-    except (container.Malformed, ValueError, KeyError, TypeError):
-        return False
+    with open(target, "rb") as stream:
+        try:
+            there = opened.read(target, stream)
+        except UserError:
+            return False
+        known = there.files
+        if {item.name: item.size for item in items} != {
+            name: line["bytes"] for name, line in known.items() if name not in layout.MADE_LAST
+        }:
+            return False
+        if any(check.wrong for check in (*there.checks, opened.hashes(there))):
+            return False
+        entries = {item.name: _hashed(item) for item in items}
+        made = _made(study, source, items, entries, lacking, state)
+        held = there.reader.members
+        return all(name in held and there.reader.bytes_of(name) == has for name, has in made)
 
 
 def _hashed(item: Item) -> dict[str, Any]:
