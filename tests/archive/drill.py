@@ -161,18 +161,16 @@ def edited(original: Contents, chance: random.Random, number: int) -> Change:
     def other_steps(told: dict) -> None:
         told["steps"] += 1
 
-    change, says = chance.choice(
-        [
-            (slower, "report/"),
-            (better, "report/"),
-            (lower_loss, "report/"),
-            (other_seed, run),
-            (other_batches, run),
-            (other_steps, run),
-        ]
-    )
-    kind = "record edited, all hashes fit"
-    return kind, says, lambda c: tamper.edit_json(c, name, change), True
+    def table(column: str) -> Callable[[Contents], None]:
+        factor, path = chance.uniform(0.5, 0.99), name.replace("summary.json", "windows.csv")
+        return lambda contents: tamper.edit_table(contents, path, column, factor)
+
+    changes = [(change, "report/") for change in (slower, better, lower_loss)]
+    changes += [(change, run) for change in (other_seed, other_batches, other_steps)]
+    choices = [(lambda c, by=by: tamper.edit_json(c, name, by), says) for by, says in changes]
+    choices += [(table("loss"), run), (table("seconds"), run)]
+    change, says = chance.choice(choices)
+    return "record edited, all hashes fit", says, change, True
 
 
 # Speed ----------------------------------------------------------------------------------------

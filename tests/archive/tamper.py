@@ -112,3 +112,11 @@ def edit_json(contents: Contents, name: str, change: Callable[[dict], None]) -> 
     value = json.loads(contents[name])
     change(value)
     contents[name] = json.dumps(value, indent=2).encode() + b"\n"
+
+
+def edit_table(contents: Contents, name: str, column: str, factor: float) -> None:
+    """Multiply a number in the last row of a CSV file."""
+    rows = [line.split(",") for line in contents[name].decode().splitlines()]
+    place = rows[0].index(column)
+    rows[-1][place] = repr(float(rows[-1][place]) * factor)
+    contents[name] = "".join(",".join(row) + "\n" for row in rows).encode()

@@ -1,5 +1,7 @@
 """What verifying finds: changed bytes, changed members, and records that tell another story."""
 
+import hashlib
+import io
 import json
 import random
 import subprocess
@@ -7,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lockstep.archive import container, layout, scan, verify
@@ -28,8 +31,8 @@ def test_an_untouched_archive_holds_with_a_line_a_check(archived: Archived) -> N
     assert [line.split()[0] for line in lines[:-1]] == ["holds"] * (len(lines) - 1)
     told = [line.split()[1].rstrip(":") for line in lines[:-1]]
     assert told == [
-        "form", "manifest", "content", "crate", "whole", "records", "data", "source", "parity",
-        "report",
+        "form", "manifest", "content", "crate", "whole", "records", "data", "source", "pages",
+        "parity", "report",
     ]  # fmt: skip
     assert "4 runs agree" in done.stdout
     assert "verdicts computed again from the records, equal to the bit" in done.stdout
@@ -248,3 +251,82 @@ def test_code_that_did_not_train_the_runs_is_found(file: Path, findings: Found) 
 
     tamper.forge(file, change)
     assert any("is not the code that trained" in problem for problem in findings())
+
+
+def with_steps(change: Callable[[dict], None]) -> Callable[[Contents], None]:
+    """Change a run's arrays."""
+
+    def changed(contents: Contents) -> None:
+        name = f"{RUNS}/jax-jit/1x1/seed-0/steps.npz"
+        with np.load(io.BytesIO(contents[name])) as stored:
+            arrays = dict(stored)
+        change(arrays)
+        packed = io.BytesIO()
+        np.savez(packed, **arrays)
+        contents[name] = packed.getvalue()
+
+    return changed
+
+
+def half_the_loss(arrays: dict) -> None:
+    arrays["loss"] /= 2
+
+
+def cell(table: str, column: str, factor: float) -> Callable[[Contents], None]:
+    """Change a number in the last row of a run's table."""
+    name = f"{RUNS}/jax-jit/1x1/seed-0/{table}"
+    return lambda contents: tamper.edit_table(contents, name, column, factor)
+
+
+def fewer_words(contents: Contents) -> None:
+    contents["README.md"] = b"Nothing to see here.\n"
+
+
+def another_author(contents: Contents) -> None:
+    for name in ("metadata.json", "CITATION.cff"):
+        contents[name] = contents[name].replace(b"Ada Example", b"Eve Example")
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        (with_steps(half_the_loss), "seed-0/windows.csv: loss in row 0"),
+        (cell("windows.csv", "loss", 0.5), "seed-0/windows.csv: loss in row"),
+        (cell("windows.csv", "seconds", 0.01), "seed-0/summary.json: steady.step_seconds."),
+        (cell("windows.csv", "steps", 2), "windows.csv: its windows are not the steps of"),
+        (cell("epochs.csv", "train_loss", 0.9), "seed-0/epochs.csv: train_loss in row 0"),
+        (lambda c: c.update({f"{RUNS}/jax-jit/1x1/seed-0/windows.csv": b"\xff,\n"}), "windows.csv"),
+        (fewer_words, "README.md: is not what config and records make it"),
+        (another_author, "CITATION.cff: is not what config and records make it"),
+        (lambda c: c.pop("metadata.json") and None, "metadata.json: is missing, which archiving"),
+    ],
+)
+def test_what_follows_from_the_records_is_made_again(
+    file: Path, findings: Found, change: Callable[[Contents], None], names: str
+) -> None:
+    tamper.forge(file, change)
+    found = findings()
+    assert any(names in problem for problem in found), found
+
+
+def other_words(contents: Contents) -> None:
+    """Swap words of the page, and have complete.json fit."""
+    page, told = "results/small/report/index.html", "results/small/report/complete.json"
+    contents[page] = contents[page].replace(b"PASS", b"FAIL")
+    sums = {"index.html": hashlib.sha256(contents[page]).hexdigest()}
+    tamper.edit_json(contents, told, lambda complete: complete.update(sums))
+
+
+def other_source(contents: Contents) -> None:
+    contents["source/other"] = contents.pop("source/config.yaml")
+    contents["source/containers/install.sh"] += b"# something else\n"
+
+
+@pytest.mark.parametrize("change", [other_words, other_source])
+def test_what_no_record_tells_is_held_by_the_digest_alone(
+    file: Path, change: Callable[[Contents], None]
+) -> None:
+    digest = json.loads(tamper.load(file)[layout.MANIFEST])["digest"]
+    tamper.forge(file, change)
+    assert wrong(verify.verify(file)) == []
+    assert any("not the one published" in w for w in wrong(verify.verify(file, digest=digest)))

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lockstep import code, files
-from lockstep.archive import arrays, layout
+from lockstep.archive import arithmetic, arrays, layout
 from lockstep.archive.completeness import read, shards
 from lockstep.archive.findings import Check, guarded
 from lockstep.datasets import checksum
@@ -119,6 +119,8 @@ def _steps(folder: Path, summary: Mapping[str, Any]) -> Iterator[str]:
         yield f"steps.npz: holds {len(stored['loss'])} steps instead of {summary['steps']}"
     if checksum.chain(stored["checksum"]) != summary["batches"]:
         yield "steps.npz: its batches are not those of the summary"
+    yield from guarded("windows.csv", arithmetic.windows(folder, stored, summary))
+    yield from guarded("epochs.csv", arithmetic.epochs(folder, stored))
 
 
 def same_data(listed: Listed, data: Path) -> Check:

@@ -1,9 +1,11 @@
 """Makes an archive: one pass over the files, in bounded memory; equal studies give equal bytes."""
 
 import hashlib
+import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from lockstep.archive import (
     manifest,
     opened,
     people,
+    publishing,
     readme,
     redact,
     settings,
@@ -29,6 +32,27 @@ from lockstep.errors import UserError
 from lockstep.study import Study
 
 SPARE = 1 << 20  # room for directory and descriptions
+
+Entries = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What goes into an archive.
+
+    Attributes:
+        lacking: what a complete study has besides.
+        state: the same in a sentence.
+        told: what the archive says of itself.
+    """
+
+    study: Study
+    source: sources.Source
+    rules: redact.Rules
+    items: Sequence[Item]
+    lacking: Sequence[str]
+    state: str
+    told: people.About
 
 
 def build(
@@ -47,28 +71,64 @@ def build(
     Raises:
         UserError: files are missing and `partial` is not set, or there is no room.
     """
-    source = sources.find(root)
-    rules = redact.here(study, root)
+    plan = _plan(study, root)
+    if not partial:
+        _check_complete(plan, root)
+    target = output or (study.partial_archive() if plan.lacking else study.archive())
+    if _unchanged(target, plan):
+        return target, [*_lines(plan, target), "unchanged: nothing to do"]
+    _check_room(target, sum(item.size for item in plan.items) + SPARE)
+    try:
+        with files.atomic(target) as temporary, open(temporary, "wb") as stream:
+            writer = container.Writer(stream)
+
+            def add(name: str, pieces: Iterator[bytes], size: int) -> None:
+                writer.add(name, pieces, size)
+
+            entries = {item.name: _entry(item, add) for item in plan.items}
+            for name, content in _made(plan, entries):
+                writer.add(name, [content], len(content))
+            writer.close()
+    except container.Malformed as problem:
+        raise UserError(f"{problem}; try again when the study is not being run") from problem
+    return target, _lines(plan, target)
+
+
+def _plan(study: Study, root: Path) -> Plan:
+    source, rules = sources.find(root), redact.here(study, root)
     items = gather.items(study, source, rules)
     lacking = completeness.missing(study, (item.name for item in items))
-    if lacking and not partial:
+    # What a person reads first is made from the config as it is archived, without secrets.
+    config = json.loads(rules.clean(json.dumps(study.config).encode()))
+    return Plan(
+        study=study,
+        source=source,
+        rules=rules,
+        items=items,
+        lacking=lacking,
+        state=readme.state(study, lacking),
+        told=people.about(Study(config)),
+    )
+
+
+def _check_complete(plan: Plan, root: Path) -> None:
+    study, lacking = plan.study, plan.lacking
+    if lacking:
         raise UserError(
             f"study {study.name}: {len(lacking)} files of a complete study are missing (the first "
             f"is {lacking[0]}); finish it, leave parts out (archive.include), or add --partial for "
             "an archive that says so"
         )
     trained = agree.source(study, root / "workflow" / "lockstep")
-    if trained.wrong and not partial:
+    if trained.wrong:
         raise UserError(
             f"study {study.name}: {len(trained.wrong)} runs were trained by other code than is in "
             f"{root}; run the workflow again, check the commit out that they were made with, or "
             "add --partial for an archive of them as they are"
         )
-    state = readme.state(study, lacking)
-    target = output or (study.partial_archive() if lacking else study.archive())
-    if _unchanged(target, study, source, items, lacking, state):
-        return target, [*_lines(study, target, state), "unchanged: nothing to do"]
-    size = sum(item.size for item in items) + SPARE
+
+
+def _check_room(target: Path, size: int) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(target.parent).free
     if size > free:
@@ -76,19 +136,10 @@ def build(
             f"{target}: needs {size >> 20} MiB, {free >> 20} MiB are free; free some space, or "
             "leave parts out (archive.include)"
         )
-    try:
-        with files.atomic(target) as temporary, open(temporary, "wb") as stream:
-            writer = container.Writer(stream)
-            entries = {item.name: _write(writer, item) for item in items}
-            for name, content in _made(study, source, items, entries, lacking, state):
-                writer.add(name, [content], len(content))
-            writer.close()
-    except container.Malformed as problem:
-        raise UserError(f"{problem}; try again when the study is not being run") from problem
-    return target, _lines(study, target, state)
 
 
-def _write(writer: container.Writer, item: Item) -> dict[str, Any]:
+def _entry(item: Item, use: Callable[[str, Iterator[bytes], int], None]) -> dict[str, Any]:
+    """Return a file's line in the manifest, from the bytes that `use` takes."""
     total = hashlib.sha256()
 
     def hashed() -> Iterator[bytes]:
@@ -96,56 +147,37 @@ def _write(writer: container.Writer, item: Item) -> dict[str, Any]:
             total.update(piece)
             yield piece
 
-    size = item.size
-    writer.add(item.name, hashed(), size)
-    return {"bytes": size, "sha256": total.hexdigest(), **(item.notes or {})}
+    use(item.name, hashed(), item.size)
+    return {"bytes": item.size, "sha256": total.hexdigest(), **(item.notes or {})}
 
 
-def _made(
-    study: Study,
-    source: sources.Source,
-    items: Sequence[Item],
-    entries: dict[str, dict[str, Any]],
-    lacking: Sequence[str],
-    state: str,
-) -> Iterator[tuple[str, bytes]]:
+def _made(plan: Plan, entries: Entries) -> Iterator[tuple[str, bytes]]:
     """Yield what archiving itself makes; `entries` grows by each."""
-    told, happened = people.about(study), story.tell(study, set(entries))
+    study, source, told = plan.study, plan.source, plan.told
+    happened = story.tell(study, set(entries))
     date = happened.ended[:10]
-    include = settings.include(study)
-    for name, content in (
-        (layout.README, readme.readme(study, told, source, state, include=include,
-                                      file=study.archive().name,
-                                      version=__version__)),
-        (layout.UPLOAD, people.upload(told, date)),
-        (layout.CITATION, people.citation(told, date)),
-    ):  # fmt: skip
+    made = publishing.pages(study, told, source=source.about, state=plan.state, date=date)
+    for name, content in made.items():
         entries[name] = manifest.entry(content)
         yield name, content
-    described = crate.describe(study, happened, entries, source.commit, state)
+    described = crate.describe(study, told, happened, entries, source.commit, plan.state)
+    described = plan.rules.clean(described)
     entries[layout.CRATE] = manifest.entry(described)
     yield layout.CRATE, described
     fields = {
         "schema": layout.SCHEMA,
         "study": study.name,
         "lockstep": __version__,
-        "complete": not lacking,
-        "missing": list(lacking),
-        "include": include,
-        "source": {"commit": source.commit, "note": source.note},
+        "complete": not plan.lacking,
+        "missing": list(plan.lacking),
+        "include": settings.include(study),
+        "source": source.about,
         "files": entries,
     }
     yield layout.MANIFEST, manifest.render(fields)
 
 
-def _unchanged(
-    target: Path,
-    study: Study,
-    source: sources.Source,
-    items: Sequence[Item],
-    lacking: Sequence[str],
-    state: str,
-) -> bool:
+def _unchanged(target: Path, plan: Plan) -> bool:
     """Whether the archive that is there is whole and holds just this; writes nothing.
 
     Reads every file, and the archive as verifying does: a byte of it may have rotten.
@@ -157,33 +189,27 @@ def _unchanged(
             there = opened.read(target, stream)
         except UserError:
             return False
-        known = there.files
-        if {item.name: item.size for item in items} != {
-            name: line["bytes"] for name, line in known.items() if name not in layout.MADE_LAST
-        }:
+        known = {n: line["bytes"] for n, line in there.files.items() if n not in layout.MADE_LAST}
+        if known != {item.name: item.size for item in plan.items}:
             return False
         if any(check.wrong for check in (*there.checks, opened.hashes(there))):
             return False
-        entries = {item.name: _hashed(item) for item in items}
-        made = _made(study, source, items, entries, lacking, state)
+        entries = {item.name: _entry(item, _read) for item in plan.items}
         held = there.reader.members
+        made = _made(plan, entries)
         return all(name in held and there.reader.bytes_of(name) == has for name, has in made)
 
 
-def _hashed(item: Item) -> dict[str, Any]:
-    total, size = hashlib.sha256(), 0
-    for piece in item.pieces():
-        total.update(piece)
-        size += len(piece)
-    return {"bytes": size, "sha256": total.hexdigest(), **(item.notes or {})}
+def _read(name: str, pieces: Iterator[bytes], size: int) -> None:
+    for _ in pieces:
+        pass
 
 
-def _lines(study: Study, target: Path, state: str) -> list[str]:
-    told = people.about(study)
-    lines = [state]
-    if not told.named:
+def _lines(plan: Plan, target: Path) -> list[str]:
+    lines = [plan.state]
+    if not plan.told.named:
         lines.append("no authors: name them in the config, archive.authors")
-    if told.licence is None:
+    if plan.told.licence is None:
         lines.append("no licence: state one in the config, archive.licence")
     size = target.stat().st_size if target.exists() else 0
     lines.append(f"archive: {os.fspath(target)} ({size / 1e6:.1f} MB)")

@@ -30,6 +30,7 @@ WORKFLOW = f"{layout.SOURCE}Snakefile"
 
 def describe(
     study: Study,
+    about: people.About,
     told: Story,
     entries: Mapping[str, Mapping[str, Any]],
     commit: str | None,
@@ -38,6 +39,7 @@ def describe(
     """Return ``ro-crate-metadata.json``.
 
     Args:
+        about: what the archive says of itself.
         told: what happened.
         entries: size and hash of every file in the archive but this one and the manifest.
         commit: of the source.
@@ -48,7 +50,7 @@ def describe(
         study=study,
         trees=manifest.Trees(entries),
         story=told,
-        about=people.about(study),
+        about=about,
     )
     _root(making, note)
     _data(making)

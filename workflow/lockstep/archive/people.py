@@ -1,6 +1,6 @@
-"""Who made a study and what may be done with it, as its config says."""
+"""Who made a study and what may be done with it, as its config says; and as a crate says it."""
 
-import json
+import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +11,9 @@ from lockstep.study import Study
 Add = Callable[..., Any]
 
 NOBODY = {"name": "Not named: the study's config has no archive.authors", "url": "./"}
+NO_PUBLISHER = {"name": "Not named: the study's config has no archive.publisher", "url": "./"}
+NO_AFFILIATION = {"name": "No affiliation stated", "url": "./"}
 NO_LICENCE = "No licence stated: all rights reserved"
-SPDX = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +57,7 @@ def about(study: Study) -> About:
         keywords=section.get("keywords") or ["benchmark", "reproducibility", *frameworks],
         authors=authors,
         licence=section.get("licence"),
-        publisher=section.get("publisher") or (affiliated[0] if affiliated else NOBODY),
+        publisher=section.get("publisher") or (affiliated[0] if affiliated else NO_PUBLISHER),
         citation=section.get("citation"),
     )
 
@@ -65,25 +66,23 @@ def identifier(author: Mapping[str, Any]) -> str:
     """Return how the crate calls an author."""
     if author.get("orcid"):
         return f"https://orcid.org/{author['orcid']}"
-    return "#organization-unnamed" if author is NOBODY else f"#person-{_slug(author['name'])}"
+    return "#nobody" if author is NOBODY else f"#person-{_slug(author['name'])}"
 
 
 def add_author(add: Add, author: Mapping[str, Any]) -> Any:
     """Add an author to a crate."""
     if author is NOBODY:
         return add_organization(add, NOBODY)
-    affiliation = add_organization(add, author.get("affiliation") or NOBODY)
+    # Stated or not, it must be there: the recommended level of the profile asks for it.
+    affiliation = add_organization(add, author.get("affiliation") or NO_AFFILIATION)
     return add(identifier(author), "Person", name=author["name"], affiliation=affiliation)
 
 
 def add_organization(add: Add, organization: Mapping[str, str]) -> Any:
     """Add an organization to a crate."""
-    if organization is NOBODY:
-        name = "#organization-unnamed"
-    else:
-        name = f"#organization-{_slug(organization['name'])}"
-    url = organization.get("url") or "./"
-    return add(name, "Organization", name=organization["name"], url=url)
+    slug = _slug(organization["name"])
+    name = "#nobody" if organization is NOBODY else f"#organization-{slug}"
+    return add(name, "Organization", name=organization["name"], url=organization["url"])
 
 
 def add_licence(add: Add, licence: str | None) -> Any:
@@ -96,60 +95,9 @@ def add_licence(add: Add, licence: str | None) -> Any:
     return add(address, "CreativeWork", name=licence, description=f"SPDX licence {licence}")
 
 
-# Files for others -----------------------------------------------------------------------------
-
-
-def upload(told: About, date: str) -> bytes:
-    """Return the metadata that a data repository's upload takes (the form of Zenodo's deposits)."""
-    metadata: dict[str, Any] = {
-        "title": told.title,
-        "upload_type": "dataset",
-        "description": told.description,
-        "creators": [_creator(author) for author in told.authors],
-        "keywords": list(told.keywords),
-        "publication_date": date,
-        "access_right": "open" if told.licence else "closed",
-    }
-    if told.licence:
-        metadata["license"] = told.licence.lower() if SPDX.fullmatch(told.licence) else told.licence
-    if told.citation:
-        metadata["notes"] = f"Please cite: {told.citation}"
-    return json.dumps({"metadata": metadata}, indent=2, ensure_ascii=False).encode() + b"\n"
-
-
-def _creator(author: Mapping[str, Any]) -> dict[str, str]:
-    found = {"name": author["name"]}
-    if author.get("orcid"):
-        found["orcid"] = author["orcid"]
-    if author.get("affiliation"):
-        found["affiliation"] = author["affiliation"]["name"]
-    return found
-
-
-def citation(told: About, date: str) -> bytes:
-    """Return ``CITATION.cff`` of an archive: how to cite the data in it."""
-    lines = [
-        "cff-version: 1.2.0",
-        "message: Please cite this archive if you use what is in it.",
-        "type: dataset",
-        f"title: {_quoted(told.title)}",
-        f"date-released: {date}",
-        "authors:",
-    ]
-    for author in told.authors:
-        lines.append(f"  - name: {_quoted(author['name'])}")
-        if author.get("orcid"):
-            lines.append(f"    orcid: https://orcid.org/{author['orcid']}")
-    if told.licence and SPDX.fullmatch(told.licence):
-        lines.append(f"license: {told.licence}")
-    elif told.licence:
-        lines.append(f"license-url: {_quoted(told.licence)}")
-    return "\n".join([*lines, ""]).encode()
-
-
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
-
-
 def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "unnamed"
+    """Return a name as a part of an identifier: another one for every other name."""
+    plain = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    if plain == text.lower().replace(" ", "-"):
+        return plain
+    return f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}".lstrip("-")

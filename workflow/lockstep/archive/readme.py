@@ -1,10 +1,10 @@
 """The first thing that a stranger reads in an archive."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from lockstep.archive import layout, people
-from lockstep.archive.source import Source
 from lockstep.report import load
 from lockstep.study import Study
 
@@ -44,7 +44,7 @@ Licence: {licence}. Authors: {authors}.{citation}
 
 def _table(study: Study, source: str, parts: Sequence[str]) -> str:
     top = f"results/{study.name}"
-    kinds = "datasets and images" if study.images else "datasets"
+    kinds = "datasets and images" if study.config["images"]["enabled"] else "datasets"
     also = f", and the {' and '.join(parts)} themselves" if parts else ""
     rows = {
         f"{top}/report/index.html": "the report, for a browser; its numbers are beside it",
@@ -63,11 +63,12 @@ def _table(study: Study, source: str, parts: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def readme(study: Study, told: people.About, source: Source, said: str, *,
+def readme(study: Study, told: people.About, source: Mapping[str, Any], said: str, *,
            include: dict[str, bool], file: str, version: str) -> bytes:  # fmt: skip
     """Return ``README.md``.
 
     Args:
+        source: its `note`, and `commit` or None.
         said: whether the study is complete, in a sentence.
         file: what the archive is called.
     """
@@ -83,7 +84,7 @@ def readme(study: Study, told: people.About, source: Source, said: str, *,
     left_out = [text for part, text in lacks.items() if not include[part]]
     parts = [part for part in ("images", "data") if include[part]]
     names = [author["name"] for author in told.authors]
-    commit = source.note + (f", commit {source.commit}" if source.commit else "")
+    commit = source["note"] + (f", commit {source['commit']}" if source["commit"] else "")
     text = TEXT.format(
         title=told.title,
         description=told.description,

@@ -38,6 +38,11 @@ class Source:
     difference: bytes
     note: str
 
+    @property
+    def about(self) -> dict[str, str | None]:
+        """What the manifest says of it."""
+        return {"commit": self.commit, "note": self.note}
+
 
 def find(root: Path = ROOT) -> Source:
     """Return the source in a checkout, or in a copy that git knows nothing of."""

@@ -8,7 +8,16 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lockstep.archive import agree, completeness, described, layout, opened, recompute, settings
+from lockstep.archive import (
+    agree,
+    completeness,
+    described,
+    layout,
+    opened,
+    publishing,
+    recompute,
+    settings,
+)
 from lockstep.archive.findings import Check, attempted
 from lockstep.archive.opened import Opened
 from lockstep.errors import UserError
@@ -73,19 +82,9 @@ def _numbers(archive: Opened) -> Sequence[Check]:
     if f"{below}study.json" not in listed:
         raise UserError(f"{archive.path}: holds no config of study {name!r}")
 
-    def wanted(member: str) -> bool:
-        if member.startswith(below):
-            return not member.startswith((f"{below}report/figures/", f"{below}weights/")) and (
-                not member.endswith(layout.FINAL)
-            )
-        if member.startswith(layout.DATA):
-            return member.endswith("/manifest.json")
-        code = f"{layout.SOURCE}workflow/lockstep/"
-        return member == layout.STUDY or (member.startswith(code) and member.endswith(".py"))
-
     with tempfile.TemporaryDirectory(prefix="lockstep-verify-") as scratch:
         folder = Path(scratch).resolve()
-        opened.extract(archive, wanted, folder)
+        opened.extract(archive, lambda member: _is_read(member, name), folder)
         study = settings.study_in(folder, name)
         data = folder / "data"
         package = folder / "source" / "workflow" / "lockstep"
@@ -94,7 +93,23 @@ def _numbers(archive: Opened) -> Sequence[Check]:
             "records": lambda: agree.records(study, listed, data),
             "data": lambda: agree.same_data(listed, data),
             "source": lambda: agree.source(study, package),
+            "pages": lambda: publishing.check(study, manifest, folder / layout.CRATE, package),
             "parity": lambda: recompute.parity(study),
             "report": lambda: recompute.report(study),
         }
         return [attempted(name, check) for name, check in checks.items()]
+
+
+def _is_read(member: str, study: str) -> bool:
+    """Whether a file says something that can be compared with others, besides by its hash."""
+    below = f"{layout.RESULTS}{study}/"
+    if member.startswith(below):
+        large = (layout.FINAL, ".log", "/log.txt")
+        aside = (f"{below}report/figures/", f"{below}weights/")
+        return not (member.startswith(aside) or member.endswith(large))
+    if member.startswith(layout.DATA):
+        return member.endswith("/manifest.json")
+    code = f"{layout.SOURCE}workflow/lockstep/"
+    return member in (layout.STUDY, layout.CRATE) or (
+        member.startswith(code) and member.endswith(".py")
+    )

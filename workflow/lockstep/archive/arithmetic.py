@@ -1,0 +1,84 @@
+"""Whether a run's tables and its summary follow from its steps, as training made them."""
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lockstep.archive import differences
+from lockstep.report.soundness import FAILED, Columns, read_columns
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def windows(folder: Path, stored: Arrays, summary: Mapping[str, Any]) -> Iterator[str]:
+    """Yield where ``windows.csv`` is not that of the steps, or the summary not that of it.
+
+    Args:
+        stored: `loss`, of every step.
+    """
+    rows = read_columns((folder / "windows.csv").read_bytes(), "windows.csv")
+    loss = stored["loss"]
+    edges = np.cumsum(rows["steps"]) if rows else np.zeros(0)
+    whole = rows and (rows["steps"] >= 1).all() and edges[-1] == len(loss)
+    if not whole or not np.array_equal(rows["step"], edges - rows["steps"]):
+        if rows or len(loss):
+            yield "windows.csv: its windows are not the steps of steps.npz"
+        return
+    parts = np.split(loss, edges[:-1].astype(int))
+    yield from _equal("windows.csv: loss", [part.mean() for part in parts], rows["loss"])
+    computed = steady(rows, summary["contract"]["recipe"]["global_batch"])
+    said = summary["steady"]
+    if computed is None:
+        computed = {"absent": said.get("absent")}
+    yield from differences.between(computed, said, "summary.json: steady.")
+    total, told = float(rows["seconds"].sum()), summary["seconds"]["training"]
+    # The window in which a run failed is no row, but took its time.
+    if not math.isclose(total, told, rel_tol=differences.RELATIVE) and not (
+        summary["status"] == FAILED and told > total
+    ):
+        yield f"windows.csv: its seconds are {total}, summary.json says {told}"
+
+
+def steady(rows: Columns, batch: int) -> dict[str, Any] | None:
+    """Return step time in the steady state, as a summary has it; None without such a window."""
+    kept = {name: column[rows["warm_up"] == 0] for name, column in rows.items()}
+    steps, seconds = kept["steps"], kept["seconds"]
+    if not len(steps):
+        return None
+    per_step = np.repeat(seconds / steps, steps.astype(int))
+    q1, median, q3, p95 = map(float, np.quantile(per_step, [0.25, 0.5, 0.75, 0.95]))
+    return {
+        "windows": len(steps),
+        "steps": int(steps.sum()),
+        "step_seconds": {"median": median, "q1": q1, "q3": q3, "p95": p95},
+        "examples_per_second": batch / median,
+        "data_wait_fraction": float(kept["data_seconds"].sum() / seconds.sum()),
+    }
+
+
+def epochs(folder: Path, stored: Arrays) -> Iterator[str]:
+    """Yield where ``epochs.csv`` is not that of the steps.
+
+    Args:
+        stored: `loss` and `count` (of examples), of every step.
+    """
+    rows = read_columns((folder / "epochs.csv").read_bytes(), "epochs.csv")
+    if not rows:
+        return
+    edges = rows["step"].astype(int)
+    if (np.diff(edges, prepend=0) < 1).any() or edges[-1] > len(stored["loss"]):
+        yield "epochs.csv: its epochs are not the steps of steps.npz"
+        return
+    parts = [np.split(stored[name], edges)[: len(edges)] for name in ("loss", "count")]
+    means = [math.fsum(loss * count) / int(count.sum()) for loss, count in zip(*parts)]
+    yield from _equal("epochs.csv: train_loss", means, rows["train_loss"])
+
+
+def _equal(what: str, computed: list[float], said: np.ndarray) -> Iterator[str]:
+    same = np.isclose(computed, said, rtol=differences.RELATIVE, atol=0.0, equal_nan=True)
+    if not same.all():
+        row = int(np.argmin(same))
+        yield f"{what} in row {row} is {said[row]}, the steps give {computed[row]}"
