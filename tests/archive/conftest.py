@@ -83,12 +83,18 @@ def archived(tmp_path_factory: pytest.TempPathFactory) -> Archived:
     return Archived(checkout=checkout, file=checkout.results("small.crate.zip"), said=said)
 
 
-def grow(root: Path, study: str, size: int) -> None:
+def grow(root: Path, study: str, size: int, log: int = 0) -> None:
     """Give a study's dataset one more shard of this size, and have the archive hold its data.
 
     Args:
         root: what `results` and `data` are in.
+        log: size of a log that is given to it too, and names the machine's folders.
     """
+    if log:
+        line = b"a step was made in %s/results\n" % os.fsencode(root)
+        with open(root / "results" / study / "logs" / "long.log", "wb") as stream:
+            for _ in range(log >> 20):
+                stream.write(line * ((1 << 20) // len(line)))
     path = root / "results" / study / "study.json"
     config = json.loads(path.read_text())
     config["archive"]["include"]["data"] = True
@@ -103,8 +109,8 @@ def grow(root: Path, study: str, size: int) -> None:
             stream.write(noise.standard_normal(1 << 17).tobytes())
     manifest = json.loads(told.read_text())
     shards = manifest["splits"]["train"]["shards"][:1]
-    line = {**shards[0], "file": shard.name, "bytes": size, "sha256": files.sha256_file(shard)}
-    manifest["splits"]["train"]["shards"] = [*shards, line]
+    entry = {**shards[0], "file": shard.name, "bytes": size, "sha256": files.sha256_file(shard)}
+    manifest["splits"]["train"]["shards"] = [*shards, entry]
     told.write_text(json.dumps(manifest))
 
 

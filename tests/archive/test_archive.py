@@ -138,8 +138,8 @@ def test_a_changed_record_is_archived_anew(copied: Checkout) -> None:
 
 
 def test_memory_does_not_grow_with_size(copied: Checkout) -> None:
-    def peak(size: int) -> int:
-        grow(copied.root, "small", size)
+    def peak(size: int, log: int) -> int:
+        grow(copied.root, "small", size, log)
         code = (
             "import resource, sys; from lockstep.__main__ import main;"
             "assert main(sys.argv[1:]) == 0;"
@@ -156,7 +156,7 @@ def test_memory_does_not_grow_with_size(copied: Checkout) -> None:
         assert done.returncode == 0, done.stderr
         return int(done.stdout.splitlines()[-1])
 
-    small, large = peak(1 << 20), peak(200 << 20)
+    small, large = peak(1 << 20, 1 << 20), peak(200 << 20, 64 << 20)
     assert large - small < 40_000  # KiB
     assert wrong(verify.verify(copied.root / "big.zip")) == []
 

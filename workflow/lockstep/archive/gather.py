@@ -1,20 +1,23 @@
 """What goes into an archive: each file with its name in there and where its bytes come from."""
 
+import functools
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lockstep import files
-from lockstep.archive import layout, settings
+from lockstep.archive import layout, redact, settings
 from lockstep.archive.completeness import read, shards
 from lockstep.archive.container import CHUNK
 from lockstep.archive.redact import Rules, is_text
 from lockstep.archive.source import Source
 from lockstep.errors import UserError
 from lockstep.study import Study
+
+Clean = Callable[[bytes], bytes]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,62 +26,84 @@ class Item:
 
     Attributes:
         name: in the archive.
+        size: in bytes, of what is written.
         path: where its bytes are; None if they are `content`.
-        content: its bytes, of small files that were made or rewritten.
+        content: its bytes, of small files that were made.
+        clean: what a text goes through whenever it is read; it may be longer by then.
         notes: what the manifest says of it besides size and hash.
     """
 
     name: str
+    size: int
     path: Path | None = None
-    content: bytes | None = None
+    content: bytes = b""
+    clean: Clean | None = None
     notes: Mapping[str, Any] | None = None
-
-    @property
-    def size(self) -> int:
-        """Its size in bytes."""
-        if self.content is not None:
-            return len(self.content)
-        assert self.path is not None
-        return self.path.stat().st_size
 
     def pieces(self) -> Iterator[bytes]:
         """Yield its bytes in pieces."""
-        if self.content is not None:
+        if self.path is None:
             yield self.content
             return
-        assert self.path is not None
         with open(self.path, "rb", buffering=0) as stream:
+            if self.clean is not None:
+                yield from map(self.clean, redact.parts(stream))
+                return
             while piece := stream.read(CHUNK):
                 yield piece
+
+
+def _file(name: str, path: Path, **notes: bool) -> Item:
+    """Return a file as it is."""
+    return Item(name=name, path=path, size=path.stat().st_size, notes=notes)
+
+
+def _text(name: str, path: Path, clean: Clean, **notes: bool) -> Item:
+    """Return a text as it may be archived."""
+    size, rewritten = 0, False
+    with open(path, "rb", buffering=0) as stream:
+        for part in redact.parts(stream):
+            cleaned = clean(part)
+            size += len(cleaned)
+            rewritten = rewritten or cleaned != part
+    noted = {**notes, "rewritten": True} if rewritten else notes
+    return Item(name=name, path=path, size=size, clean=clean, notes=noted)
+
+
+def _made(name: str, content: bytes, clean: Clean) -> Item:
+    """Return a text that is no file."""
+    cleaned = clean(content)
+    notes = {"rewritten": True} if cleaned != content else {}
+    return Item(name=name, size=len(cleaned), content=cleaned, notes=notes)
 
 
 def items(study: Study, source: Source, rules: Rules) -> list[Item]:
     """Return everything but what archiving makes itself, sorted by name."""
     found = [*_source(source, rules), *_results(study, rules), *_data(study, rules)]
     config = files.canonical_json(settings.reproducible(study.config))
-    found.append(Item(name=layout.STUDY, content=rules.clean(config + b"\n")))
+    found.append(_made(layout.STUDY, config + b"\n", rules.clean))
     return sorted(found, key=lambda item: item.name)
 
 
 def _source(source: Source, rules: Rules) -> Iterator[Item]:
+    # Paths stay: they are what the authors wrote, and code is compared by its digest.
+    clean = functools.partial(rules.clean, paths=False)
     for name in source.files:
-        path = source.root / name
-        target = layout.SOURCE + name
+        path, target = source.root / name, layout.SOURCE + name
         if path.is_symlink():
-            yield Item(name=target, content=os.fsencode(path.readlink()), notes={"link": True})
+            leads = os.fsencode(path.readlink())
+            yield Item(name=target, size=len(leads), content=leads, notes={"link": True})
             continue
-        if not path.is_file():
-            continue  # a submodule
         notes = {"executable": True} if os.access(path, os.X_OK) else {}
-        content = path.read_bytes()
-        # Paths stay: they are what the authors wrote, and code is compared by its digest.
-        cleaned = content if b"\0" in content else rules.clean(content, paths=False)
-        if cleaned != content:
-            yield Item(name=target, content=cleaned, notes={**notes, "rewritten": True})
-        else:
-            yield Item(name=target, path=path, notes=notes)
+        yield _file(target, path, **notes) if _binary(path) else _text(target, path, clean, **notes)
     if source.difference:
-        yield Item(name=layout.DIFFERENCE, content=rules.clean(source.difference, paths=False))
+        yield _made(layout.DIFFERENCE, source.difference, clean)
+
+
+def _binary(path: Path) -> bool:
+    """Whether a file is no text, as git sees it."""
+    with open(path, "rb") as stream:
+        return b"\0" in stream.read(8000)
 
 
 def _results(study: Study, rules: Rules) -> Iterator[Item]:
@@ -90,24 +115,15 @@ def _results(study: Study, rules: Rules) -> Iterator[Item]:
             continue
         name = f"{layout.RESULTS}{study.name}/{below}"
         if not is_text(below):
-            yield Item(name=name, path=path)
+            yield _file(name, path)
             continue
-        item = _cleaned(name, path, rules)
-        if item.content is not None and below in bound:
+        item = _text(name, path, rules.clean)
+        if item.notes and below in bound:
             raise UserError(
                 f"{path}: holds a path of this machine or a secret, and cannot be rewritten, as "
                 "other records have its hash; make it again without"
             )
         yield item
-
-
-def _cleaned(name: str, path: Path, rules: Rules) -> Item:
-    """Return a text as it may be archived: rewritten only if it must be."""
-    content = path.read_bytes()
-    cleaned = rules.clean(content)
-    if cleaned == content:
-        return Item(name=name, path=path)
-    return Item(name=name, content=cleaned, notes={"rewritten": True})
 
 
 def _bound(study: Study) -> set[str]:
@@ -126,17 +142,17 @@ def _data(study: Study, rules: Rules) -> Iterator[Item]:
     wanted = settings.include(study)
     for folder in dataset_folders(study):
         target = f"{layout.DATA}datasets/{folder.name}/"
-        yield _cleaned(target + "manifest.json", folder / "manifest.json", rules)
+        yield _text(target + "manifest.json", folder / "manifest.json", rules.clean)
         if wanted["data"]:
             for name in sorted(shards(read(folder / "manifest.json"))):
                 if (folder / name).is_file():
-                    yield Item(name=target + name, path=folder / name)
+                    yield _file(target + name, folder / name)
     for image in study.images.values():
         if image.manifest.is_file():
             target = f"{layout.DATA}images/{image.folder.name}/"
-            yield _cleaned(target + "manifest.json", image.manifest, rules)
+            yield _text(target + "manifest.json", image.manifest, rules.clean)
             if wanted["images"] and image.sif.is_file():
-                yield Item(name=target + "image.sif", path=image.sif)
+                yield _file(target + "image.sif", image.sif)
 
 
 def dataset_folders(study: Study) -> list[Path]:

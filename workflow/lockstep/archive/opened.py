@@ -56,6 +56,8 @@ def read(path: Path, stream: BinaryIO) -> Opened:
     for needed in (layout.MANIFEST, layout.CRATE):
         if needed not in reader.members:
             raise UserError(f"{path}: not an archive of Lockstep, it holds no {needed}")
+        if reader.members[needed].size > LARGE_TEXT:
+            raise UserError(f"{path}: its {needed} is larger than any that is believed")
     count = len(reader.members)
     checks = [
         Check(
@@ -66,8 +68,6 @@ def read(path: Path, stream: BinaryIO) -> Opened:
     ]
     found, wrong = None, []
     member = reader.members[layout.MANIFEST]
-    if member.size > LARGE_TEXT:
-        raise UserError(f"{path}: its {layout.MANIFEST} is larger than any that is believed")
     content = reader.bytes_of(layout.MANIFEST)
     if zlib.crc32(content) != member.crc:
         wrong.append(f"{layout.MANIFEST}: its content is not that of its checksum")

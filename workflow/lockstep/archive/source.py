@@ -16,7 +16,6 @@ PARTS = (
 )  # fmt: skip
 """What a copy without git is known to consist of."""
 
-NEEDED = ("Snakefile", "workflow/lockstep/__main__.py")
 SKIPPED = {"__pycache__", ".snakemake", ".venv", "results", "data"}
 
 
@@ -82,13 +81,15 @@ def _by_git(root: Path) -> Source:
         there = [name for name in tops if os.path.lexists(root / name)]
         _git(root, "add", "--all", "--", *there, **own)
         listed = _names(_git(root, "ls-files", "-z", **own))
-        found = tuple(sorted(name for name in listed if os.path.lexists(root / name)))
-        gone = [name for name in listed if name not in set(found)]
+        gone = [name for name in listed if not os.path.lexists(root / name)]
         if gone:
             _git(root, "rm", "--cached", "--quiet", "-r", "--", *gone, **own)
         difference = _git(
-            root, "diff", "--cached", "--binary", "--no-renames", "--no-ext-diff", "HEAD", **own
-        )
+            root, "diff-index", "-p", "--cached", "--binary", "--full-index", "--no-renames",
+            "--no-ext-diff", "--no-textconv", "--no-color", "HEAD", **own,
+        )  # fmt: skip
+    # What is neither is a submodule, of which the commit is in the difference.
+    found = tuple(sorted(n for n in listed if (root / n).is_symlink() or (root / n).is_file()))
     note = (
         "the committed files, with uncommitted changes (source.diff)"
         if difference

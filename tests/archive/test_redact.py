@@ -1,0 +1,104 @@
+"""What must not leave the machine: values, tokens and paths, in texts of any size."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from lockstep.archive import gather, redact
+from lockstep.archive.redact import Rules
+from lockstep.study import Study, config
+from tests.conftest import DIGITS
+
+
+def rules(environment: dict[str, str] | None = None, raw: str | None = None) -> Rules:
+    """The rules of a study whose results are in Ada's folder."""
+    study = config.complete(DIGITS | {"paths": {"results": "/scratch/ada/out", "data": "data"}})
+    study["datasets"]["digits"]["raw"] = raw
+    return Rules.of(Study(study), environment or {}, Path("/opt/lockstep"))
+
+
+def cleaned(text: str, environment: dict[str, str] | None = None, **options: str) -> str:
+    return rules(environment, **options).clean(text.encode()).decode()
+
+
+def test_values_of_variables_that_hold_secrets_are_replaced() -> None:
+    environment = {"HF_TOKEN": "abcd-1234", "BASIC_AUTH": "ada:swordfish", "GIT_AUTHOR_NAME": "Ada"}
+    said = cleaned("abcd-1234 and ada:swordfish", environment)
+    assert said == "[$HF_TOKEN] and [$BASIC_AUTH]"
+
+
+def test_an_author_is_no_secret_and_neither_is_a_word() -> None:
+    environment = {"GIT_AUTHOR_NAME": "Ada Example", "HF_TOKEN": "finished"}
+    text = "Ada Example has finished"
+    assert cleaned(text, environment) == text
+
+
+def test_the_longest_of_two_secrets_is_replaced_whole() -> None:
+    environment = {"A_TOKEN": "abcd1234", "B_TOKEN": "abcd1234-and-more"}
+    assert cleaned("abcd1234-and-more", environment) == "[$B_TOKEN]"
+
+
+def test_a_secret_of_several_lines_is_found_line_by_line_and_in_json() -> None:
+    environment = {"DEPLOY_KEY": 'first-of"them\nsecond-of-them'}
+    assert "second-of-them" not in cleaned("x\nsecond-of-them\n", environment)
+    spelled = json.dumps({"said": environment["DEPLOY_KEY"]})
+    assert cleaned(spelled, environment) == '{"said": "[$DEPLOY_KEY]"}'
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("https://me:password@example.org/simple", "https://[removed]@example.org/simple"),
+        ("https://glp-token@index.example.org/", "https://[removed]@index.example.org/"),
+        ("ssh://git@example.org/x", "ssh://git@example.org/x"),
+        ("docker://debian:13@sha256:0123", "docker://debian:13@sha256:0123"),
+        ("Authorization: Bearer " + "a1" * 10, "Authorization: Bearer [removed]"),
+        ("ghp_" + "a1B2" * 9, "[removed]"),
+    ],
+)
+def test_tokens_are_known_by_their_looks(text: str, says: str) -> None:
+    assert cleaned(text) == says
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("/scratch/ada/out/test: full", "$RESULTS/test: full"),
+        ("gcc -I/scratch/ada/out -L/scratch/ada/out", "gcc -I$RESULTS -L$RESULTS"),
+        (r'{"said": "no\n/scratch/ada/out"}', r'{"said": "no\n$RESULTS"}'),
+        ("/scratch/ada/outer and my/scratch/ada/out", "/scratch/ada/outer and my/scratch/ada/out"),
+        ("/home/ada/x", "$HOME/x"),
+    ],
+)
+def test_paths_are_replaced_wherever_they_begin(text: str, says: str) -> None:
+    assert cleaned(text) == says
+
+
+def test_paths_are_known_in_json_too() -> None:
+    text = json.dumps({"raw": "/cluster/jürgen/raw/x"})
+    assert cleaned(text, raw="/cluster/jürgen/raw") == '{"raw": "$RAW/digits/x"}'
+
+
+KEY = b"-----BEGIN A PRIVATE KEY-----\n" + b"MIIE\n" * 40 + b"-----END A PRIVATE KEY-----\n"
+
+
+@pytest.mark.parametrize("chunk", [64, 100, 1 << 20])
+def test_what_is_secret_is_never_cut_in_two(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    monkeypatch.setattr(redact, "CHUNK", chunk)
+    text = b"".join(b"line %d of /scratch/ada/out\n" % n for n in range(50))
+    text += KEY + b"behind\rwith token abcd-1234, not ended"
+    clean = rules({"A_TOKEN": "abcd-1234"}).clean
+    parts = list(redact.parts(io.BytesIO(text)))
+    assert b"".join(parts) == text
+    assert b"".join(map(clean, parts)) == clean(text)
+    assert b"MIIE" not in clean(text)
+
+
+def test_a_log_that_grows_meanwhile_is_cleaned_when_it_is_read(tmp_path: Path) -> None:
+    log = tmp_path / "train.log"
+    log.write_text("begun\n")
+    item = gather._text("x.log", log, rules({"A_TOKEN": "abcd-1234"}).clean)
+    log.write_text("begun\ntoken abcd-1234\n")
+    assert b"".join(item.pieces()) == b"begun\ntoken [$A_TOKEN]\n"
