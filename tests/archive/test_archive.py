@@ -336,6 +336,30 @@ def test_no_room_is_said_before_anything_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_files_that_would_meet_in_one_are_not_archived(copied: Checkout) -> None:
+    logs = copied.results() / "logs"
+    for name in ("note.log", "Note.log"):
+        (logs / name).touch()
+    said = make(copied, "--output", "other.zip", status=2).text
+    assert "which are one file where case does not count; rename it" in said
+    (logs / "Note.log").unlink()
+    (copied.root / "workflow" / os.fsdecode(b"\xff.txt")).touch()
+    said = make(copied, "--output", "other.zip", status=2).text
+    assert "which is not UTF-8; rename it" in said and said.count("\n") == 1
+    assert not (copied.root / "other.zip").exists()
+
+
+@pytest.mark.parametrize(
+    ("output", "says"),
+    [("results", "is a folder; name a file"), ("Snakefile/x.zip", "nothing was")],
+)
+def test_a_place_that_cannot_be_written_is_one_line(
+    archived: Archived, output: str, says: str
+) -> None:
+    said = make(archived.checkout, "--output", output, status=2).text
+    assert says in said and said.count("\n") == 1
+
+
 def test_a_study_without_authors_says_so(copied: Checkout) -> None:
     config = json.loads((copied.results() / "study.json").read_text())
     config["archive"] |= {"authors": [], "licence": None, "title": None}

@@ -5,6 +5,7 @@ that can train take a quarter of an hour to build.
 """
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,20 @@ def test_images_are_archived_where_asked_for(contained: Checkout) -> None:
     checks = verify.verify(file)
     assert wrong(checks) == []
     assert any("3 shards and images" in check.says for check in checks)
+
+
+def test_an_image_that_is_not_built_yet_is_not_told_of(contained: Checkout, tmp_path: Path) -> None:
+    begun = contained.duplicate(tmp_path / "begun")
+    for name in ("runs", "blocks", "report"):
+        shutil.rmtree(begun.results() / name)
+    (image,) = (begun.root / "data" / "images").glob("jax-*")
+    shutil.rmtree(image)
+    begun.lockstep("archive", "--study", "results/small/study.json", "--partial")
+    file = begun.results("small.partial.crate.zip")
+    graph = {e["@id"]: e for e in json.loads(tamper.load(file)[layout.CRATE])["@graph"]}
+    assert "containerImage" not in graph["#trace-mnist_cnn-jax-jit"]
+    assert graph["#trace-mnist_cnn-torch-eager"]["containerImage"] == {"@id": "#image-torch"}
+    assert wrong(verify.verify(file)) == []
 
 
 def test_another_image_is_found(contained: Checkout) -> None:

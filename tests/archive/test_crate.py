@@ -174,3 +174,26 @@ def test_files_for_others_are_there(archived: Archived) -> None:
         "affiliation": "Example University",
     }
     assert "license: CC-BY-4.0" in cited and "Ada Example" in cited
+
+
+def test_people_are_told_apart_and_nothing_is_said_for_them(
+    archived: Archived, tmp_path: Path, contexts: Path
+) -> None:
+    copied: Checkout = archived.checkout.duplicate(tmp_path / "lockstep")
+    config = json.loads((copied.results() / "study.json").read_text())
+    config["archive"]["authors"] = [{"name": name} for name in ("山田太郎", "田中花子", "Unnamed")]
+    (copied.results() / "study.json").write_text(json.dumps(config))
+    for path in (copied.results() / "logs").rglob("*.json"):
+        job = json.loads(path.read_text())
+        path.write_text(json.dumps({**job, "packages": {"snakemake": "9.0.1"}}))
+    copied.lockstep("archive", "--study", "results/small/study.json")
+    file = copied.results("small.crate.zip")
+    graph = {e["@id"]: e for e in json.loads(tamper.load(file)[layout.CRATE])["@graph"]}
+    people = {e["name"]: e for e in graph.values() if e["@type"] == "Person"}
+    assert set(people) == {"山田太郎", "田中花子", "Unnamed"}
+    (affiliation,) = {person["affiliation"]["@id"] for person in people.values()}
+    assert graph[affiliation]["name"] == "No affiliation stated"
+    assert graph[graph["./"]["publisher"]["@id"]]["name"].endswith("no archive.publisher")
+    # What it was run with, not what archives it.
+    assert graph["#engine"]["softwareVersion"] == "9.0.1"
+    assert issues(file, contexts, "RECOMMENDED").keys() == UNSATISFIABLE

@@ -1,6 +1,7 @@
 """A study run again from its archive alone, in an empty folder."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -151,6 +152,42 @@ def test_a_source_that_leads_its_data_elsewhere_is_not_set_up(
         set_up(archived, file, tmp_path)
     assert not list((tmp_path / "victim" / "datasets").iterdir())
     assert not (tmp_path / "x").exists()
+
+
+def test_what_cannot_be_run_is_no_verdict(archived: Archived, tmp_path: Path) -> None:
+    into = tmp_path / "again"
+    done = reproduce(
+        archived, archived.file, "--into", into, "--yes", "--only", RUN, "--profile", "no/where"
+    )
+    assert done.returncode == 2
+    assert done.stdout.splitlines()[-2] == "study small: could not be run to its end"
+    assert "the workflow ended with status 1" in done.stdout
+    assert (
+        "NOT REPRODUCED" not in json.loads((into / "reproduction.json").read_text())["conclusion"]
+    )
+
+
+def test_no_answer_is_no(monkeypatch: pytest.MonkeyPatch) -> None:
+    person, terminal = os.openpty()
+    os.write(person, b"\x04")  # Ctrl-D
+    with open(terminal) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        with pytest.raises(UserError, match="nothing was run"):
+            repetition._agree(False)
+    os.close(person)
+
+
+def test_a_profile_is_the_archives_own_or_one_that_is_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("profiles/local", "mine"):
+        (tmp_path / name).mkdir(parents=True)
+    archived = ["source/profiles/local/config.yaml", "source/slurm"]
+    assert plan.profile("profiles/local", archived) == "profiles/local"
+    assert plan.profile("slurm", archived) == "slurm"
+    assert plan.profile("mine", archived) == str(tmp_path / "mine")
+    assert plan.profile("elsewhere", archived) == "elsewhere"  # Snakemake's own places
 
 
 # What is run ----------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from lockstep.archive import container, layout, scan, verify
+from lockstep.archive.findings import Check
 from lockstep.errors import UserError
 from tests.archive import tamper
 from tests.archive.conftest import Archived, wrong
@@ -105,6 +106,26 @@ def test_any_changed_byte_of_headers_and_directory_is_found(file: Path) -> None:
         tamper.flip(file, place, 0x11)
 
 
+@pytest.mark.parametrize(
+    ("old", "new"), [(b"results/", b"/esults/"), (b"seed-0/summary", b"seed-1/summary")]
+)
+def test_a_changed_byte_that_makes_a_name_hostile_is_a_finding(
+    file: Path, findings: Found, old: bytes, new: bytes
+) -> None:
+    content = bytearray(file.read_bytes())
+    with open(file, "rb") as stream:
+        directory = list(scan.Reader(stream).members.values())[-1].end
+    place = content.index(old, directory)
+    content[place : place + len(old)] = new
+    file.write_bytes(content)
+    assert any("(in the directory)" in problem for problem in findings()), findings()
+
+
+def test_a_finding_is_no_command_to_the_terminal() -> None:
+    (line,) = Check(name="x", says="", wrong=["a\x1b[2Jb\u202ec\ud800"]).lines()
+    assert line == r"FAILS  x: a\x1b[2Jb\u202ec\ud800"
+
+
 # Members --------------------------------------------------------------------------------------
 
 
@@ -185,7 +206,7 @@ def better(summary: dict) -> None:
     summary["metrics"]["test_accuracy"] += 0.01
 
 
-def other_node(summary: dict) -> None:
+def other_seed(summary: dict) -> None:
     summary["contract"]["determined_by"]["seed"] = 7
 
 
@@ -202,7 +223,7 @@ def other_data(summary: dict) -> None:
     [
         (faster, "report/report.json: "),
         (better, "report/report.json: "),
-        (other_node, "its identity is not the hash of what it says that determined it"),
+        (other_seed, "its identity is not the hash of what it says that determined it"),
         (other_batches, "its batches are not those of the summary"),
         (other_data, "its dataset's licence is not what data/datasets says"),
     ],

@@ -8,7 +8,7 @@ from rocrate.model.entity import Entity
 
 from lockstep import __version__
 from lockstep.archive import layout, people, story
-from lockstep.archive.making import Making, version
+from lockstep.archive.making import Making
 from lockstep.archive.story import STAGES, Deed
 
 
@@ -67,7 +67,7 @@ def add(making: Making, workflow: Entity) -> None:
         "#engine",
         "SoftwareApplication",
         name="Snakemake",
-        softwareVersion=version("snakemake") or "not recorded",
+        softwareVersion=making.story.snakemake or "not recorded",
         url="https://snakemake.github.io",
     )
     if controls:

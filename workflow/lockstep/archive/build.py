@@ -18,6 +18,7 @@ from lockstep.archive import (
     gather,
     layout,
     manifest,
+    names,
     opened,
     people,
     publishing,
@@ -69,34 +70,42 @@ def build(
         Where it is, and the lines that a person sees.
 
     Raises:
-        UserError: files are missing and `partial` is not set, or there is no room.
+        UserError: files are missing and `partial` is not set, or one cannot be read or written.
     """
-    plan = _plan(study, root)
-    if not partial:
-        _check_complete(plan, root)
-    target = output or (study.partial_archive() if plan.lacking else study.archive())
-    if _unchanged(target, plan):
-        return target, [*_lines(plan, target), "unchanged: nothing to do"]
-    _check_room(target, sum(item.size for item in plan.items) + SPARE)
+    if output is not None and output.is_dir():
+        raise UserError(f"{output}: is a folder; name a file")
     try:
-        with files.atomic(target) as temporary, open(temporary, "wb") as stream:
-            writer = container.Writer(stream)
-
-            def add(name: str, pieces: Iterator[bytes], size: int) -> None:
-                writer.add(name, pieces, size)
-
-            entries = {item.name: _entry(item, add) for item in plan.items}
-            for name, content in _made(plan, entries):
-                writer.add(name, [content], len(content))
-            writer.close()
+        plan = _plan(study, root)
+        if not partial:
+            _check_complete(plan, root)
+        target = output or (study.partial_archive() if plan.lacking else study.archive())
+        unchanged = _unchanged(target, plan)
+        if not unchanged:
+            _check_room(target, sum(item.size for item in plan.items) + SPARE)
+            _write(target, plan)
     except container.Malformed as problem:
         raise UserError(f"{problem}; try again when the study is not being run") from problem
-    return target, _lines(plan, target)
+    except OSError as error:
+        where = error.filename or output or study.archive()
+        raise UserError(f"{where}: {error.strerror or error}; nothing was archived") from error
+    return target, [*_lines(plan, target), *["unchanged: nothing to do"] * unchanged]
+
+
+def _write(target: Path, plan: Plan) -> None:
+    with files.atomic(target) as temporary, open(temporary, "wb") as stream:
+        writer = container.Writer(stream)
+        entries = {item.name: _entry(item, writer.add) for item in plan.items}
+        for name, content in _made(plan, entries):
+            writer.add(name, [content], len(content))
+        writer.close()
 
 
 def _plan(study: Study, root: Path) -> Plan:
     source, rules = sources.find(root), redact.here(study, root)
     items = gather.items(study, source, rules)
+    flaw = names.flaw([*(item.name for item in items), *layout.MADE_LAST])
+    if flaw:
+        raise UserError(f"no archive can hold {flaw}; rename it")
     lacking = completeness.missing(study, (item.name for item in items))
     # What a person reads first is made from the config as it is archived, without secrets.
     config = json.loads(rules.clean(json.dumps(study.config).encode()))
@@ -138,7 +147,7 @@ def _check_room(target: Path, size: int) -> None:
         )
 
 
-def _entry(item: Item, use: Callable[[str, Iterator[bytes], int], None]) -> dict[str, Any]:
+def _entry(item: Item, use: Callable[[str, Iterator[bytes], int], object]) -> dict[str, Any]:
     """Return a file's line in the manifest, from the bytes that `use` takes."""
     total = hashlib.sha256()
 

@@ -13,7 +13,7 @@ from rocrate.rocrate import ROCrate
 
 from lockstep import __version__
 from lockstep.archive import actions, layout, manifest, people
-from lockstep.archive.making import Making, version
+from lockstep.archive.making import Making
 from lockstep.archive.story import Story
 from lockstep.study import Study
 
@@ -161,7 +161,7 @@ def _workflow(making: Making, commit: str | None) -> Entity:
         dest_path=WORKFLOW,
         main=True,
         lang="snakemake",
-        lang_version=version("snakemake"),
+        lang_version=making.story.snakemake,
         properties={
             "encodingFormat": "text/plain",
             "name": "Lockstep",

@@ -30,11 +30,15 @@ class Check:
 
     def lines(self) -> list[str]:
         """Return what a person sees."""
-        if not self.wrong:
-            return [f"{self.status:5}  {self.name}: {self.says}"]
-        shown = [f"{self.status:5}  {self.name}: {problem}" for problem in self.wrong[:SHOWN]]
+        said = self.wrong[:SHOWN] or [self.says]
+        shown = [f"{self.status:5}  {self.name}: {printable(text)}" for text in said]
         more = len(self.wrong) - SHOWN
         return [*shown, f"       {self.name}: and {more} more"] if more > 0 else shown
+
+
+def printable(text: str) -> str:
+    """Return a text of an archive as a terminal may be given it: nothing in it is a command."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 # What damage becomes --------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """What the parts of a crate's description share: the crate, and ways to add to it."""
 
-import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -55,11 +54,3 @@ class Making:
         if name.endswith("/"):
             return bool(self.trees.below(name))
         return name in self.entries
-
-
-def version(package: str) -> str | None:
-    """Return a package's version; None where it is not installed."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None

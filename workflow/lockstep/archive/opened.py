@@ -50,22 +50,18 @@ def read(path: Path, stream: BinaryIO) -> Opened:
         reader = scan.Reader(stream)
     except container.Malformed as problem:
         raise UserError(f"{path}: not a whole archive of Lockstep: {problem}") from problem
-    flaw = names.flaw(reader.members)
-    if flaw:
-        raise UserError(f"{path}: holds {flaw}; not touched")
-    for needed in (layout.MANIFEST, layout.CRATE):
-        if needed not in reader.members:
-            raise UserError(f"{path}: not an archive of Lockstep, it holds no {needed}")
-        if reader.members[needed].size > LARGE_TEXT:
-            raise UserError(f"{path}: its {needed} is larger than any that is believed")
     count = len(reader.members)
-    checks = [
-        Check(
-            name="form",
-            says=f"{count} members, every byte of the file is accounted for",
-            wrong=[f"{name}: {why}" for name, why in reader.flaws],
-        )
-    ]
+    form = Check(
+        name="form",
+        says=f"{count} members, every byte of the file is accounted for",
+        wrong=[f"{name}: {why}" for name, why in reader.flaws],
+    )
+    refusal = _refusal(reader)
+    if refusal and not form.wrong:
+        raise UserError(f"{path}: {refusal}")
+    if refusal:  # a changed byte may have made the name: the finding says where
+        return Opened(path=path, reader=reader, manifest=None, checks=[form])
+    checks = [form]
     found, wrong = None, []
     member = reader.members[layout.MANIFEST]
     content = reader.bytes_of(layout.MANIFEST)
@@ -88,6 +84,19 @@ def read(path: Path, stream: BinaryIO) -> Opened:
         Check(name="manifest", says=f"complete and unchanged, digest {digest}", wrong=wrong)
     )
     return Opened(path=path, reader=reader, manifest=found, checks=checks)
+
+
+def _refusal(reader: scan.Reader) -> str | None:
+    """Return why the members must not be touched, by their names and sizes; None if they may."""
+    flaw = names.flaw(reader.members)
+    if flaw:
+        return f"holds {flaw}; not touched"
+    for needed in (layout.MANIFEST, layout.CRATE):
+        if needed not in reader.members:
+            return f"not an archive of Lockstep, it holds no {needed}"
+        if reader.members[needed].size > LARGE_TEXT:
+            return f"its {needed} is larger than any that is believed"
+    return None
 
 
 def hashes(opened: Opened) -> Check:

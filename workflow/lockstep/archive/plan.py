@@ -3,12 +3,13 @@
 import copy
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lockstep.archive import settings
+from lockstep.archive import layout, settings
+from lockstep.archive.findings import printable
 from lockstep.errors import UserError, nearest
 from lockstep.study import Study
 
@@ -70,7 +71,7 @@ class Plan:
         extra = len(study.runs) - len(self.runs)
         if extra:
             lines.append(f"besides: {extra} runs that share a block or the reference with them")
-        return lines
+        return [printable(line) for line in lines]
 
 
 def plan(
@@ -110,6 +111,19 @@ def plan(
             raise UserError(f"--raw {entry}: {path} is not a folder")
         chosen["datasets"][name]["raw"] = str(Path(path).absolute())
     return Plan(config=chosen, runs=runs, profile=profile, folder=folder.absolute())
+
+
+def profile(name: str, archived: Collection[str]) -> str:
+    """Return a profile as Snakemake finds it from the checkout: the archive's own, or one here.
+
+    Args:
+        archived: what the archive holds.
+    """
+    own = layout.SOURCE + name.rstrip("/")
+    if any(member == own or member.startswith(f"{own}/") for member in archived):
+        return name
+    here = Path(name).expanduser()
+    return str(here.absolute()) if here.is_dir() else name
 
 
 def _begins(name: str, part: str) -> bool:

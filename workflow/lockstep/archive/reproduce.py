@@ -27,12 +27,13 @@ from lockstep.archive import (
     verify,
 )
 from lockstep.archive.plan import ARCHIVED, CONFIG, Plan
-from lockstep.archive.reproduced import NO, YES, Outcome
+from lockstep.archive.reproduced import YES, Outcome
 from lockstep.errors import UserError
 from lockstep.study import Study
 
 SCHEMA = "lockstep-reproduction/1"
-SUCCEEDED, DIFFERS = 0, 1
+SUCCEEDED, DIFFERS, NOT_RUN = 0, 1, 2
+FAILED = "could not be run to its end"
 LARGE = (".h5", ".sif")
 
 
@@ -60,7 +61,8 @@ def main(
         archive = opened.read(path, stream)
         assert archive.manifest is not None, "it has been verified"
         config = json.loads(archive.reader.bytes_of(layout.STUDY))
-        chosen = plan.plan(config, folder=into, profile=profile, only=only, raw=raw)
+        found = plan.profile(profile, archive.files)
+        chosen = plan.plan(config, folder=into, profile=found, only=only, raw=raw)
         print("\n".join(chosen.lines(archive.manifest)), flush=True)
         if dry_run:
             return SUCCEEDED
@@ -81,10 +83,11 @@ def _agree(yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise UserError("this runs the code of the archive; add --yes if it shall")
-    if input("This runs the code of the archive. Go on? [y/N] ").strip().lower() not in (
-        "y",
-        "yes",
-    ):
+    try:
+        answer = input("This runs the code of the archive. Go on? [y/N] ")
+    except EOFError:
+        answer = ""
+    if answer.strip().lower() not in ("y", "yes"):
         raise UserError("nothing was run")
 
 
@@ -144,7 +147,7 @@ def _conclude(chosen: Plan, path: Path, digest: str, status: int) -> int:
     again = Study(chosen.config)
     again.root = chosen.checkout / again.root
     found = reproduced.outcomes(archived, again, chosen.runs)
-    conclusion = reproduced.conclusion(found) if status == 0 else NO
+    conclusion = reproduced.conclusion(found) if status == 0 else FAILED
     told = {
         "schema": SCHEMA,
         "study": again.name,
@@ -160,7 +163,7 @@ def _conclude(chosen: Plan, path: Path, digest: str, status: int) -> int:
     files.write_bytes(page, reproduced_page.render(told).encode())
     print("\n".join(lines(told, found)))
     print(f"page: {page}")
-    return SUCCEEDED if conclusion == YES else DIFFERS
+    return {YES: SUCCEEDED, FAILED: NOT_RUN}.get(conclusion, DIFFERS)
 
 
 def lines(told: Mapping[str, Any], found: Sequence[Outcome]) -> list[str]:

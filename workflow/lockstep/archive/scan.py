@@ -21,6 +21,8 @@ from lockstep.archive.container import (
     local_header,
 )
 
+DIFFERS = "it is not what it must be"
+
 
 class Reader:
     """An open zip file of this form.
@@ -67,13 +69,12 @@ class Reader:
                 found = self._by_headers()
             except (Malformed, struct.error) as other:
                 raise Malformed(f"{problem}; {other}") from None
-        for member in found:
-            if member.name in self.members:
-                raise Malformed(f"{member.name}: is in the file twice")
-            self.members[member.name] = member
+        self.members = {member.name: member for member in found}
         for member in found:
             header = local_header(member)
-            self._compare(member.name, member.start, self.at(member.start, len(header)), header)
+            actual = self.at(member.start, len(header))
+            what = "its header is not what its line says (in the directory)"
+            self._compare(member.name, member.start, actual, header, what)
         end = found[-1].end if found else 0
         rest = self.at(end, self.size - end)
         place = 0
@@ -85,11 +86,13 @@ class Reader:
         expected = directory(found)[place:]
         self._compare("the end of the file", end + place, rest[place:], expected)
 
-    def _compare(self, what: str, offset: int, actual: bytes, expected: bytes) -> None:
+    def _compare(
+        self, name: str, offset: int, actual: bytes, expected: bytes, says: str = DIFFERS
+    ) -> None:
         if actual != expected:
             differ = (k for k, (a, b) in enumerate(zip(actual, expected)) if a != b)
             place = offset + next(differ, min(len(actual), len(expected)))
-            self.flaws.append((what, f"its header is not what it must be (byte {place})"))
+            self.flaws.append((name, f"{says}, byte {place}"))
 
     def _by_directory(self) -> list[Member]:
         tail = self.at(max(0, self.size - container.END_FORM.size), container.END_FORM.size)
@@ -119,7 +122,7 @@ class Reader:
         self._check_places(members, start)
         if start + len(directory(members)) != self.size:
             raise Malformed("there are bytes that belong to no member")
-        return members
+        return _distinct(members)
 
     def _by_headers(self) -> list[Member]:
         members: list[Member] = []
@@ -137,7 +140,7 @@ class Reader:
             raise Malformed(
                 f"there is neither a member nor a whole directory {what}, byte {offset}"
             )
-        return members
+        return _distinct(members)
 
     def _local(self, offset: int) -> Member:
         header = self.at(offset, container.LOCAL_FORM.size)
@@ -166,6 +169,15 @@ class Reader:
             place = member.end
         if place != end:
             raise Malformed(f"{end - place} bytes lie between the last member and the directory")
+
+
+def _distinct(members: list[Member]) -> list[Member]:
+    seen: set[str] = set()
+    for member in members:
+        if member.name in seen:
+            raise Malformed(f"{member.name}: is in the file twice")
+        seen.add(member.name)
+    return members
 
 
 def _central(central: bytes, offset: int) -> tuple[Member, int]:

@@ -53,10 +53,12 @@ class Story:
 
     Attributes:
         values: what is known of what is not in the archive itself: name and hash of weights.
+        snakemake: version of Snakemake beside the latest job that tells; None if none does.
     """
 
     deeds: Sequence[Deed]
     values: Mapping[str, tuple[str, str]]
+    snakemake: str | None
 
     @property
     def ended(self) -> str:
@@ -72,12 +74,12 @@ def tell(study: Study, names: set[str]) -> Story:
     """
     values: dict[str, tuple[str, str]] = {}
     deeds = list(_deeds(study, names, values))
-    return Story(deeds=deeds, values=values)
+    return Story(deeds=deeds, values=values, snakemake=_snakemake(study))
 
 
 def _deeds(study: Study, names: set[str], values: dict[str, tuple[str, str]]) -> Iterator[Deed]:
     top = f"{layout.RESULTS}{study.name}/"
-    inside = "base" if study.images else None
+    inside = _inside(study, "base")
     for image in study.images.values():
         if image.manifest.is_file():
             yield Deed(
@@ -110,6 +112,12 @@ def _deeds(study: Study, names: set[str], values: dict[str, tuple[str, str]]) ->
             makes=[f"{top}report/index.html", f"{top}report/report.json"],
             image=inside,
         )
+
+
+def _inside(study: Study, name: str) -> str | None:
+    """Return the image of a stage, None if it is not there (yet) or the study has none."""
+    image = study.images.get(name)
+    return name if image and image.manifest.is_file() else None
 
 
 def _datasets(study: Study, names: set[str]) -> list[Path]:
@@ -155,7 +163,7 @@ def _of_workload(
                 ended=_ended(study, "trace", name, path),
                 uses=dataset,
                 makes=[f"{top}parity/{workload}/"],
-                image=framework if inside else None,
+                image=_inside(study, framework),
             )
     verdict = study.verdict(workload)
     if verdict.is_file():
@@ -178,7 +186,7 @@ def _of_workload(
                 ended=summary.get("ended") or _written(study.run_folder(run) / "summary.json"),
                 uses=[*dataset, f"#state-{workload}-{run.seed}"],
                 makes=[f"{top}runs/{run.name}/"],
-                image=study.variant(run.variant)["framework"] if inside else None,
+                image=_inside(study, study.variant(run.variant)["framework"]),
                 failure=summary.get("reason"),
             )
 
@@ -192,6 +200,17 @@ def _records(study: Study, workload: str) -> Iterator[tuple[tuple[str, str, int]
             except (OSError, ValueError, KeyError, TypeError):
                 continue
             yield (run.variant, str(run.scale), run.seed), summary
+
+
+def _snakemake(study: Study) -> str | None:
+    told = []
+    for path in (study.root / "logs").glob("*/**/*.json"):
+        try:
+            job = json.loads(path.read_bytes())
+            told.append((str(job["ended"]), str(job["packages"]["snakemake"])))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # in an image there is no Snakemake
+    return max(told)[1] if told else None
 
 
 def _ended(study: Study, stage: str, name: str, output: Path) -> str:
