@@ -83,6 +83,18 @@ def archived(tmp_path_factory: pytest.TempPathFactory) -> Archived:
     return Archived(checkout=checkout, file=checkout.results("small.crate.zip"), said=said)
 
 
+@pytest.fixture
+def copied(archived: Archived, tmp_path: Path) -> Checkout:
+    """A copy of the finished study that a test may change."""
+    return archived.checkout.duplicate(tmp_path / "lockstep")
+
+
+def make(checkout: Checkout, *more: object, status: int = 0) -> Said:
+    """Archive by hand."""
+    study = "results/small/study.json"
+    return checkout.lockstep("archive", "--study", study, *more, status=status)
+
+
 def grow(root: Path, study: str, size: int, log: int = 0) -> None:
     """Give a study's dataset one more shard of this size, and have the archive hold its data.
 

@@ -1,7 +1,7 @@
 """Computes the report's tables and verdicts, and parity's, again from the archived records."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from lockstep import files
@@ -18,42 +18,38 @@ def report(study: Study) -> Check:
     said = agree.read(folder / "report.json")
     if not (folder / "report.json").is_file():
         return Check(name="report", says="there is none", open=True)
+    wrong = list(guarded("report/complete.json", _complete(study)))
     try:
         found = analysis.analyse(study)
         computed = json.loads(json.dumps(analysis.as_json(found)))
     except Exception as error:  # whatever the records hold: verifying must say so, not end
-        return Check(name="report", says="", wrong=[f"report/: cannot be computed ({error!r})"])
-    wrong = [
-        f"report/report.json: {w}"
-        for w in differences.between(computed, said, absolute=differences.ABSOLUTE)
-    ]
-    exact = computed == said
-    made = [t for part in found.workloads for t in part.tables.values()]
-    names = set()
-    for table in [*made, *found.tables.values()]:
-        name = f"{table.name}.csv"
-        names.add(name)
-        path = folder / "tables" / name
-        if not path.is_file():
-            wrong.append(f"report/tables/{name}: is missing")
-            continue
-        content = tables.as_csv(table)
-        if content != path.read_bytes():
-            exact = False
-            wrong += [
-                f"report/tables/{name}: {w}" for w in differences.tables(content, path.read_bytes())
-            ]
-    for path in sorted((folder / "tables").glob("*")):
-        if path.name not in names:
-            wrong.append(f"report/tables/{path.name}: no table of this report")
-    wrong += guarded("report/complete.json", _complete(study))
+        wrong.append(f"report/: cannot be computed ({error!r})")
+        return Check(name="report", says="", wrong=wrong)
+    apart = differences.between(computed, said, absolute=differences.ABSOLUTE)
+    wrong += [f"report/report.json: {w}" for w in apart]
+    made = [table for part in found.workloads for table in part.tables.values()]
+    mine = {f"{t.name}.csv": tables.as_csv(t) for t in (*made, *found.tables.values())}
+    theirs = {path.name: path.read_bytes() for path in sorted((folder / "tables").glob("*"))}
+    wrong += guarded("report/tables", _tables(mine, theirs))
+    exact = computed == said and mine == theirs
     how = "to the bit" if exact else f"within {differences.RELATIVE:g}"
     count = len(said.get("verdicts", [])) if isinstance(said, dict) else 0
     return Check(
         name="report",
-        says=f"{len(names)} tables, {count} verdicts computed again from the records, equal {how}",
+        says=f"{len(mine)} tables, {count} verdicts computed again from the records, equal {how}",
         wrong=wrong,
     )
+
+
+def _tables(mine: Mapping[str, bytes], theirs: Mapping[str, bytes]) -> Iterator[str]:
+    for name in sorted({*mine, *theirs}):
+        if name not in theirs:
+            yield f"report/tables/{name}: is missing"
+        elif name not in mine:
+            yield f"report/tables/{name}: no table of this report"
+        elif mine[name] != theirs[name]:
+            found = differences.tables(mine[name], theirs[name])
+            yield from (f"report/tables/{name}: {problem}" for problem in found)
 
 
 def _complete(study: Study) -> Iterator[str]:

@@ -1,0 +1,136 @@
+"""What archiving refuses, and what it says is missing."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lockstep.archive import build, layout, verify
+from lockstep.errors import UserError
+from lockstep.study import Study
+from tests.archive import tamper
+from tests.archive.conftest import Archived, make, wrong
+from tests.conftest import lockstep
+from tests.end_to_end.checkout import Checkout
+
+
+def test_a_study_that_is_not_complete_is_refused_or_says_so(copied: Checkout) -> None:
+    shutil.rmtree(copied.results() / "runs" / "mnist_cnn" / "jax-jit" / "1x1" / "seed-1")
+    (copied.results() / "blocks" / "mnist_cnn" / "jax-jit" / "1x1" / "seed-1.json").unlink()
+    shutil.rmtree(copied.results() / "report")
+    said = make(copied, status=2)
+    assert "files of a complete study are missing" in said.text and "--partial" in said.text
+    copied.lockstep("report", "--study", "results/small/study.json", "--partial")
+    said = make(copied, "--partial")
+    assert "THE STUDY IS NOT COMPLETE: 4 runs (3 finished, 1 missing)" in said.text
+    file = copied.results("small.partial.crate.zip")
+    contents = tamper.load(file)
+    assert b"THE STUDY IS NOT COMPLETE" in contents[layout.README]
+    assert b"THE STUDY IS NOT COMPLETE" in contents[layout.CRATE]
+    told = json.loads(contents[layout.MANIFEST])
+    assert not told["complete"]
+    assert "runs/mnist_cnn/jax-jit/1x1/seed-1/summary.json" in told["missing"]
+    checks = verify.verify(file)
+    assert wrong(checks) == []
+    assert any("NOT COMPLETE" in check.says for check in checks)
+
+
+def test_a_study_that_has_only_begun_can_be_archived(copied: Checkout) -> None:
+    for name in ("runs", "blocks", "report", "parity", "weights", "logs", "states"):
+        shutil.rmtree(copied.results() / name)
+    make(copied, "--partial")
+    checks = verify.verify(copied.results("small.partial.crate.zip"))
+    assert wrong(checks) == []
+    assert {check.name for check in checks if check.open} == {"source", "parity", "report"}
+
+
+PARTS = (
+    "data/datasets/*/train-00000.h5",
+    "results/small/weights/mnist_cnn/seed-1.safetensors",
+    "results/small/runs/mnist_cnn/jax-jit/1x1/seed-1/final.safetensors",
+    "results/small/parity/mnist_cnn/jax-jit.npz",
+)
+
+
+def test_parts_that_are_asked_for_and_missing_are_an_error(
+    archived: Archived, copied: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(copied.root)
+    config = archived.study.config
+    config["archive"]["include"] = {"data": True, "checkpoints": True, "traces": True}
+    (copied.results() / "study.json").write_text(json.dumps(config))
+    paths = [path for pattern in PARTS for path in copied.root.glob(pattern)]
+    names = [
+        path.relative_to(copied.root).as_posix().removeprefix("results/small/") for path in paths
+    ]
+    for path, name in zip(paths, names, strict=True):
+        path.rename(copied.root / "aside")
+        with pytest.raises(UserError, match="leave parts out") as refusal:
+            build.build(Study(config), output=Path("x.zip"), root=copied.root)
+        assert f"1 files of a complete study are missing (the first is {name})" in str(
+            refusal.value
+        )
+        (copied.root / "aside").rename(path)
+    for path in paths:
+        path.unlink()
+    build.build(Study(config), output=Path("x.zip"), root=copied.root, partial=True)
+    told = json.loads(tamper.load(Path("x.zip"))[layout.MANIFEST])
+    assert told["missing"] == sorted(names) and len(names) == 4
+    assert wrong(verify.verify(Path("x.zip"))) == []
+
+
+def test_no_room_is_said_before_anything_is_written(
+    archived: Archived, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+    monkeypatch.chdir(archived.checkout.root)
+    with pytest.raises(UserError, match="MiB are free"):
+        build.build(archived.study, output=tmp_path / "x.zip", root=archived.checkout.root)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_that_would_meet_in_one_are_not_archived(copied: Checkout) -> None:
+    logs = copied.results() / "logs"
+    for name in ("note.log", "Note.log"):
+        (logs / name).touch()
+    said = make(copied, "--output", "other.zip", status=2).text
+    assert "which are one file where case does not count; rename it" in said
+    (logs / "Note.log").unlink()
+    (copied.root / "workflow" / os.fsdecode(b"\xff.txt")).touch()
+    said = make(copied, "--output", "other.zip", status=2).text
+    assert "which is not UTF-8; rename it" in said and said.count("\n") == 1
+    assert not (copied.root / "other.zip").exists()
+
+
+@pytest.mark.parametrize(
+    ("output", "says"),
+    [("results", "is a folder; name a file"), ("Snakefile/x.zip", "nothing was")],
+)
+def test_a_place_that_cannot_be_written_is_one_line(
+    archived: Archived, output: str, says: str
+) -> None:
+    said = make(archived.checkout, "--output", output, status=2).text
+    assert says in said and said.count("\n") == 1
+
+
+def test_a_study_without_authors_says_so(copied: Checkout) -> None:
+    config = json.loads((copied.results() / "study.json").read_text())
+    config["archive"] |= {"authors": [], "licence": None, "title": None}
+    (copied.results() / "study.json").write_text(json.dumps(config))
+    said = make(copied)
+    assert "no authors: name them in the config, archive.authors" in said.text
+    assert "no licence: state one in the config, archive.licence" in said.text
+
+
+def test_a_mistake_in_the_config_is_one_line(tmp_path: Path) -> None:
+    text = (
+        "study: x\ndatasets: {d: {source: digits}}\nworkloads: {mnist_cnn: {dataset: d}}\n"
+        "variants: {a: {framework: torch, mode: eager}}\narchive: {authors: [{orcid: x}]}\n"
+    )
+    (tmp_path / "config.yaml").write_text(text)
+    done = lockstep("check", tmp_path / "config.yaml", check=False)
+    assert done.returncode == 2
+    assert "archive" in done.stderr and done.stderr.count("\n") == 1
