@@ -115,6 +115,12 @@ def test_a_name_that_is_there_twice(refused: Refused, file: Path, tmp_path: Path
     assert "README.md: is in the file twice" in refused(file)
 
 
+def test_a_name_that_is_a_command_to_the_terminal(refused: Refused, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("a\x1b[2Jb", bytes(1000))
+    assert r"a\x1b[2Jb: is compressed" in refused(tmp_path / "x.zip")
+
+
 def test_a_zip_bomb(refused: Refused, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as bomb:
         for name in (layout.MANIFEST, layout.CRATE):

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from lockstep.archive import container, layout, manifest, names, scan
 from lockstep.archive.container import Member
-from lockstep.archive.findings import Check
+from lockstep.archive.findings import Check, printable
 from lockstep.errors import UserError
 
 LARGE_TEXT = 1 << 28
@@ -49,7 +49,8 @@ def read(path: Path, stream: BinaryIO) -> Opened:
     try:
         reader = scan.Reader(stream)
     except container.Malformed as problem:
-        raise UserError(f"{path}: not a whole archive of Lockstep: {problem}") from problem
+        why = printable(str(problem))
+        raise UserError(f"{path}: not a whole archive of Lockstep: {why}") from problem
     count = len(reader.members)
     form = Check(
         name="form",

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lockstep.archive.findings import printable
 from lockstep.errors import UserError
 from lockstep.study import Study, config
 
@@ -42,7 +43,10 @@ def study_in(folder: Path, name: str) -> Study:
         study.data = folder / "data"
         found = study.name, len(study.runs), study.traces(), len(study.blocks)
     except (UserError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise UserError(f"study.json is not the config of a study: {str(error)[:200]}") from error
+        raise UserError(
+            "study.json is not the config of a study that this version of Lockstep reads: "
+            f"{printable(str(error)[:200])} (its source is in the archive: use that version)"
+        ) from error
     if found[0] != name:
         raise UserError(f"study.json is of study {found[0]!r}, the manifest of {name!r}")
     return study
