@@ -1,6 +1,7 @@
 """A study's config: what is wrong is said once, with where and what would be right."""
 
 import copy
+import json
 
 import pytest
 import yaml
@@ -71,6 +72,17 @@ def test_a_missing_key_is_named() -> None:
 def test_the_configs_in_the_repository_are_valid() -> None:
     for path in (ROOT / "config.yaml", ROOT / "demo" / "config.yaml"):
         assert Study(config.load(path)).runs
+
+
+def test_a_complete_config_is_known_as_one() -> None:
+    for path in (ROOT / "config.yaml", ROOT / "demo" / "config.yaml"):
+        complete = json.loads(json.dumps(config.load(path)))
+        config.check_complete(complete)
+        del complete["archive"]  # younger than the first studies
+        config.check_complete(complete)
+        for section in ("images", "blocks", "threads", "variants"):
+            with pytest.raises(UserError):
+                config.check_complete({k: v for k, v in complete.items() if k != section})
 
 
 def test_the_demo_shows_its_learning_rate() -> None:
