@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from lockstep.archive import layout, verify
+from lockstep.archive import build, layout, verify
+from lockstep.errors import UserError
 from tests.archive import tamper
 from tests.archive.conftest import SECRET, Archived, git, grow, make, wrong
 from tests.end_to_end.checkout import Checkout
@@ -192,10 +193,16 @@ def test_without_git_the_files_are_archived_as_they_are(copied: Checkout) -> Non
     assert wrong(verify.verify(copied.results("small.crate.zip"))) == []
 
 
-def test_code_that_trained_no_run_is_refused(copied: Checkout) -> None:
+def test_code_that_trained_no_run_is_refused(
+    archived: Archived, copied: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(copied.root)
     copied.edit("workflow/lockstep/training/loop.py", "STOP = ", "STOP = 0 + ")
     said = make(copied, status=2)
     assert "4 runs were trained by other code than is in" in said.text
+    copied.edit("workflow/lockstep/training/loop.py", "STOP = ", "STOP = (")
+    with pytest.raises(UserError, match="not sound"):
+        build.build(archived.study, output=copied.root / "x.zip", root=copied.root)
 
 
 # What must not leave the machine --------------------------------------------------------------

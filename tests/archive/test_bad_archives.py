@@ -128,6 +128,17 @@ def test_a_zip_bomb(refused: Refused, tmp_path: Path) -> None:
     assert "is compressed, which members of an archive never are" in refused(tmp_path / "bomb.zip")
 
 
+@pytest.mark.parametrize("name", [layout.MANIFEST, layout.CRATE])
+def test_a_description_too_large_to_be_believed(
+    refused: Refused, file: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(opened, "LARGE_TEXT", 1 << 20)
+    contents = tamper.load(file)
+    contents[name] = bytes(2 << 20)
+    tamper.store(file, contents)
+    assert f"its {name} is larger than any that is believed" in refused(file)
+
+
 def test_a_member_that_says_it_is_larger_than_the_file(
     refused: Refused, file: Path, tmp_path: Path
 ) -> None:

@@ -54,7 +54,9 @@ DAMAGE: dict[str, Change] = {
     "report/complete.json: not sound": replaced(f"{TOP}report/complete.json", b"[]"),
     f"runs/{OTHER}/windows.csv: not sound": replaced(f"{TOP}runs/{OTHER}/windows.csv", b"\xff,\n"),
     f"runs/{THIRD}/summary.json: not sound": replaced(f"{TOP}runs/{THIRD}/summary.json", b"[]"),
-    "source: not sound": replaced("source/workflow/lockstep/training/loop.py", b"\0"),
+    "source/workflow/lockstep: not sound (SyntaxError": replaced(
+        "source/workflow/lockstep/training/loop.py", b"\0"
+    ),
 }
 """By the finding that it must become."""
 

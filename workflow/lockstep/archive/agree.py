@@ -151,19 +151,25 @@ def _content(folder: Path, below: str, listed: Listed) -> Iterator[str]:
 
 def source(study: Study, package: Path) -> Check:
     """Is the archived source what trained the runs?"""
-    wrong, seen = [], {}
+    recorded = {}
     for run in study.runs:
         summary = read(study.run_folder(run) / "summary.json")
         try:
-            recorded = summary["contract"]["determined_by"]["code"]
+            recorded[run] = summary["contract"]["determined_by"]["code"]
         except (KeyError, TypeError):
             continue
+    if not recorded:
+        return Check(name="source", says="no run to compare with", open=True)
+    wrong = list(guarded("source/workflow/lockstep", _strange(study, recorded, package)))
+    return Check(name="source", says="the archived code is what trained every run", wrong=wrong)
+
+
+def _strange(study: Study, recorded: Mapping[Run, str], package: Path) -> Iterator[str]:
+    seen: dict[tuple[str, str], str] = {}
+    for run, trained in recorded.items():
         key = study.framework(run)
         if key not in seen:
             modules = ("lockstep.training.worker", *framework_modules(*key))
             seen[key] = code.digest(*modules, package=package)
-        if seen[key] != recorded:
-            wrong.append(f"source/workflow/lockstep: is not the code that trained {run.name}")
-    if not seen:
-        return Check(name="source", says="no run to compare with", open=True)
-    return Check(name="source", says="the archived code is what trained every run", wrong=wrong)
+        if seen[key] != trained:
+            yield f"source/workflow/lockstep: is not the code that trained {run.name}"

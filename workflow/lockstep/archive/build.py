@@ -132,8 +132,8 @@ def _check_complete(plan: Plan, root: Path) -> None:
     if trained.wrong:
         raise UserError(
             f"study {study.name}: {len(trained.wrong)} runs were trained by other code than is in "
-            f"{root}; run the workflow again, check the commit out that they were made with, or "
-            "add --partial for an archive of them as they are"
+            f"{root} ({trained.wrong[0]}); run the workflow again, check the commit out that they "
+            "were made with, or add --partial for an archive of them as they are"
         )
 
 
