@@ -78,7 +78,8 @@ def edit_run(study, run, image: dict) -> None:
     summary["identity"] = files.digest(contract["determined_by"])
     (folder / "summary.json").write_text(json.dumps(summary))
     told = json.loads((folder / "run.json").read_text())
-    (folder / "run.json").write_text(json.dumps({**told, "identity": summary["identity"]}))
+    told |= {"identity": summary["identity"], "determined_by": contract["determined_by"]}
+    (folder / "run.json").write_text(json.dumps(told))
     path = study.manifest(run.name)
     block = json.loads(path.read_text())
     block["runs"][run.name]["identity"] = summary["identity"]

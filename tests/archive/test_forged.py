@@ -128,6 +128,18 @@ FORGED: dict[str, Callable[[Contents], object]] = {
     "torch-eager/1x1/seed-1/epochs.csv: train_loss in row 0": cell(
         "torch-eager/1x1/seed-1", "epochs.csv", "train_loss", 0.9
     ),
+    "jax-jit/1x1/seed-1/run.json: recipe is not that of summary.json": lambda contents: (
+        tamper.edit_json(
+            contents,
+            f"{RUNS}/jax-jit/1x1/seed-1/run.json",
+            lambda told: told["recipe"].update(epochs=9),
+        )
+    ),
+    "jax-jit/1x1/seed-0: its block does not list its records": lambda contents: tamper.edit_json(
+        contents,
+        "results/small/blocks/mnist_cnn/jax-jit/1x1/seed-0.json",
+        lambda told: told["runs"]["mnist_cnn/jax-jit/1x1/seed-0"]["sha256"].pop("steps.npz"),
+    ),
     "README.md: is not what config and records make it": lambda contents: contents.update(
         {"README.md": b"Nothing to see here.\n"}
     ),

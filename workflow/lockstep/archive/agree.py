@@ -45,7 +45,7 @@ def _block(study: Study, name: str, listed: Listed) -> Iterator[str]:
     found, runs = read(study.manifest(name)), study.blocks[name].runs
     if found is None:
         return
-    if set(found["runs"]) != {run.name for run in runs}:
+    if found["block"] != name or set(found["runs"]) != {run.name for run in runs}:
         yield f"blocks/{name}.json: does not list the runs of this block"
         return
     for run in runs:
@@ -54,7 +54,9 @@ def _block(study: Study, name: str, listed: Listed) -> Iterator[str]:
 
 def _block_line(study: Study, run: Run, line: Mapping[str, Any], listed: Listed) -> Iterator[str]:
     below = f"{layout.RESULTS}{study.name}/runs/{run.name}/"
-    for name, sha256 in line.get("sha256", {}).items():
+    if set(line["sha256"]) != {*layout.RECORDS, layout.FINAL}:
+        yield f"runs/{run.name}: its block does not list its records"
+    for name, sha256 in line["sha256"].items():
         entry = listed.get(below + name)
         if entry is not None and entry["sha256"] != sha256:
             yield f"runs/{run.name}/{name}: is not what its block has the hash of"
@@ -102,8 +104,20 @@ def _run(
             yield "its identity was made with another image than its record names"
     yield from _steps(study.run_folder(run), summary)
     told = read(study.run_folder(run) / "run.json")
-    if told is not None and told.get("identity") != summary["identity"]:
-        yield "run.json: tells of another run"
+    if told is not None:
+        yield from _told(told, summary)
+
+
+def _told(told: Mapping[str, Any], summary: Mapping[str, Any]) -> Iterator[str]:
+    """Yield where what the run's processes were told is not what the run was."""
+    contract = summary["contract"]
+    names = ("study", "workload", "variant", "scale", "seed", "identity", "trajectory")
+    was = {name: summary[name] for name in names}
+    was |= {"recipe": contract["recipe"], "settings": contract["variant"]}
+    was |= {"determined_by": contract["determined_by"]}
+    for name, value in was.items():
+        if told.get(name) != value:
+            yield f"run.json: {name} is not that of summary.json"
 
 
 def _steps(folder: Path, summary: Mapping[str, Any]) -> Iterator[str]:
