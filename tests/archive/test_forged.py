@@ -119,7 +119,7 @@ def cell(run: str, table: str, column: str, factor: float) -> Callable[[Contents
 FORGED: dict[str, Callable[[Contents], object]] = {
     "jax-jit/1x1/seed-0/windows.csv: loss in row 0": half_the_loss,
     "jax-jit/1x1/seed-1/windows.csv: loss": cell("jax-jit/1x1/seed-1", "windows.csv", "loss", 2.0),
-    "torch-eager/1x1/seed-0/summary.json: steady.step_seconds.": cell(
+    "torch-eager/1x1/seed-0/windows.csv: its seconds are": cell(
         "torch-eager/1x1/seed-0", "windows.csv", "seconds", 0.01
     ),
     "torch-eager/1x1/seed-1/windows.csv: its windows are not the steps of steps.npz": cell(
