@@ -51,6 +51,16 @@ def test_inside_a_job(doctor) -> None:
     assert "inside job" in said["where this runs"]
 
 
+def test_tools_without_a_cluster(doctor) -> None:
+    # Debian's package slurm-client, on a machine that belongs to no cluster.
+    hide = 'mount --types tmpfs none /etc/slurm && exec "$@"'
+    within = ("unshare", "--map-root-user", "--mount", "bash", "-c", hide, "-")
+    said = doctor("1x1", within=within)
+    assert said["SLURM"].startswith("ok "), said["SLURM"]
+    assert "belongs to no cluster" in said["SLURM"]
+    assert "request" not in said
+
+
 def test_a_folder_that_nodes_do_not_see(cluster: Cluster) -> None:
     # /dev/shm is each host's own.
     copy = "cp -r workflow slurm profiles /dev/shm/ && cd /dev/shm && PYTHONPATH=workflow"

@@ -32,6 +32,12 @@ def findings(
         yield Finding(subject="SLURM", found="none here; --profile local runs on this machine")
         return
     status, said = slurm.ask("scontrol", "ping")
+    if status and "DNS SRV lookup failed" in said:  # the last place where a configuration may be
+        yield Finding(
+            subject="SLURM",
+            found="installed, but this machine belongs to no cluster; --profile local runs on it",
+        )
+        return
     if status:
         yield Finding(
             subject="SLURM",
