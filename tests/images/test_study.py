@@ -134,6 +134,22 @@ def test_a_fresh_clone_takes_its_images_from_the_cache(
     assert jobs(snakemake("--dry-run", "--quiet", "host")) == set()
 
 
+def test_the_study_is_archived_with_its_images(study: Path, machine: Machine, snakemake) -> None:
+    more = machine.repository / "more.yaml"
+    more.write_text("archive: {include: {images: true, checkpoints: true}}\n")
+    machine.give(more)
+    try:
+        text = snakemake(more.name, "--quiet", "host", "--", "archive")
+    finally:
+        more.unlink()
+    assert jobs(text) == {"archive"}  # how a study is archived makes none of it again
+    file = study.with_name(f"{study.name}.crate.zip")
+    said = machine.run(machine.python, "-m", "lockstep", "verify", str(file)).stdout
+    assert said.endswith(f"{file}: holds\n"), said
+    assert "3 shards and images" in said
+    file.unlink()
+
+
 @pytest.mark.parametrize("variant", ["torch-eager", "jax-jit"])
 def test_float64_is_the_same_inside_and_outside(
     study: Path, machine: Machine, tmp_path: Path, variant: str
