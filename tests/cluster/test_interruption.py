@@ -181,7 +181,7 @@ def test_a_killed_workflow_adopts_its_jobs_and_a_cancelled_job_is_tried_again(
     second = cluster.start(*command, log=tmp_path / "second.log")
     said = f"submitted with SLURM jobid {job} "
     wait_for(lambda: said in (tmp_path / "second.log").read_text(), timeout=120)
-    assert cluster.jobs().keys() == jobs.keys(), "a twin was submitted"
+    assert cluster.jobs().keys() <= jobs.keys(), "a twin was submitted"
     assert state(cluster, job) == "RUNNING"
     saved = steps_saved(cluster, "adopted", variant)
     assert saved

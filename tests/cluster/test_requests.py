@@ -58,7 +58,8 @@ def test_impossible(
     (line,) = [line for line in said.splitlines() if line.startswith("lockstep: error:")]
     assert told in line
     assert "Traceback" not in said
-    assert cluster.jobs() == jobs, "something was submitted"
+    # SLURM forgets old ones meanwhile.
+    assert cluster.jobs().keys() <= jobs.keys(), "something was submitted"
 
 
 def test_without_slurm(cluster: Cluster, config: dict[str, Any]) -> None:
