@@ -1,9 +1,12 @@
 """What a person mistypes on the command line is one line and status 2."""
 
 import copy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from lockstep import __main__ as command_line
 from lockstep import files
@@ -43,6 +46,48 @@ def test_a_name_that_the_study_does_not_have(
     (told,) = capsys.readouterr().err.splitlines()
     assert told.startswith("lockstep: error: study test has ")
     assert says in told
+
+
+LACKS = """
+import sys
+from lockstep.__main__ import main
+for package in sys.argv[1].split(","):
+    sys.modules[package] = None  # as if it were not installed
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("package", "line", "remedy"),
+    [
+        ("torchvision", "download --dataset mnist", "name it as `raw` in the config's datasets"),
+        ("h5py", "preprocess --dataset digits", "set images.enabled to true"),
+        ("safetensors", "weights --workload mnist_cnn --seed 0", "images.enabled to true"),
+    ],
+)
+def test_a_package_that_is_not_installed(study: Path, package: str, line: str, remedy: str) -> None:
+    raw = files.read_json(study)
+    raw["datasets"]["mnist"] = {**raw["datasets"]["digits"], "source": "mnist"}
+    files.write_json(study, raw)
+    command, *more = line.split()
+    told = subprocess.run(
+        [sys.executable, "-c", LACKS, package, command, "--study", study, *more],
+        capture_output=True,
+        text=True,
+    )
+    assert told.returncode == 2
+    assert told.stderr.startswith(f"lockstep: error: {package} is not installed here; ")
+    assert told.stderr.endswith(f"{remedy}\n")
+
+
+def test_the_doctor_looks_at_packages(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    mnist = {"datasets": {"digits": {"source": "mnist"}}, "paths": {"data": str(tmp_path)}}
+    path.write_text(yaml.safe_dump(copy.deepcopy(DIGITS) | mnist))
+    line = [sys.executable, "-c", LACKS, "torch,torchvision", "doctor", path]
+    told = subprocess.run(line, capture_output=True, text=True).stdout
+    assert "FAIL  packages: this Python lacks torch, which the stages import\n" in told
+    assert "FAIL  packages: this Python lacks torchvision, which downloads digits\n" in told
 
 
 def test_a_study_below_a_file_or_that_is_a_folder(

@@ -43,6 +43,16 @@ def with_(path: str, value: object) -> dict:
         ("workloads/mnist_cnn/epochs", -1, "must be greater than 0"),
         ("workloads/mnist_cnn/epochs", "3", "must be of type int"),
         ("workloads/mnist_cnn/epochs", True, "must be of type int"),
+        (
+            "workloads/mnist_cnn/optimizer/learning_rate",
+            yaml.safe_load("1e-5"),
+            "is '1e-5'; it must be of type float, as its default 0.001; for a number write 1.0e-05",
+        ),
+        (
+            "report/device",
+            yaml.safe_load("{peak_flops: {bfloat16: 989.0e12}}"),
+            "is '989.0e12', which is not of type number; for a number write 989000000000000.0",
+        ),
         ("workloads/mnist_cnn/optimizer/learning_rate", float("nan"), "learning_rate is nan"),
         ("workloads/mnist_cnn/workload", "mnist_cn", "did you mean 'mnist_cnn'?"),
         ("workloads/resnet", {"dataset": "digits"}, "unknown workload 'resnet'"),

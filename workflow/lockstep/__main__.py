@@ -51,6 +51,15 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"lockstep: error: {error}", file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:
+        if not error.name or error.name.startswith("lockstep"):
+            raise
+        from lockstep.study import packages
+
+        package = error.name.partition(".")[0]
+        remedy = packages.DOWNLOADS_REMEDY if package == packages.DOWNLOADS else packages.REMEDY
+        print(f"lockstep: error: {package} is not installed here; {remedy}", file=sys.stderr)
+        return 2
 
 
 def _job(options: argparse.Namespace) -> str | None:

@@ -1,6 +1,7 @@
 """The one exception that a person is meant to read."""
 
 import difflib
+import math
 from collections.abc import Iterable
 
 
@@ -9,6 +10,23 @@ class UserError(Exception):
 
     The command line prints the message without a traceback and exits with status 2.
     """
+
+
+def number_hint(value: object) -> str:
+    """Return what to write instead of a number that YAML 1.1 reads as text; empty for all else.
+
+    It knows 1.0e-3 and 1.0e+12, but neither 1e-3 nor 1.0e12.
+    """
+    try:
+        number = float(value) if isinstance(value, str) else math.nan
+    except ValueError:
+        return ""
+    if not math.isfinite(number):
+        return ""
+    text = repr(number)
+    mantissa, e, exponent = text.partition("e")
+    text = f"{mantissa}.0e{exponent}" if e and "." not in mantissa else text
+    return f"; for a number write {text}"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

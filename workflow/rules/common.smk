@@ -11,7 +11,7 @@ from lockstep import files
 from lockstep.cluster import lease, preflight, profile, request, submit
 from lockstep.datasets import sources
 from lockstep.errors import UserError
-from lockstep.study import Study, stage_code, trace_code, trace_key
+from lockstep.study import Study, packages, stage_code, trace_code, trace_key
 from lockstep.study import config as study_config
 
 # With --configfile the default study must not shine through: Snakemake would merge the two.
@@ -84,6 +84,9 @@ def prepare_submissions():
     scales = sorted({block.scale for block in STUDY.blocks.values()})
     alone = not STUDY.config["blocks"]["share_nodes"]
     threads = STUDY.config["threads"]
+    missing = packages.lacking(STUDY)
+    if missing:
+        refuse(f"this Python lacks {', '.join(missing)}; {packages.REMEDY}")
     for problem in preflight.problems(SITE, scales, threads=threads, alone=alone):
         refuse(problem)
     os.environ.update(submit.environment(STUDY))

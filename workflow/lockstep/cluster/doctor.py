@@ -24,7 +24,8 @@ def main(config: Path | None) -> int:
         config: a study's config, for what it asks for; None to look at everything, images too.
     """
     status = 0
-    for finding in itertools.chain(_cluster(config), findings(_section(config))):
+    looked_at = itertools.chain(_cluster(config), _packages(config), findings(_section(config)))
+    for finding in looked_at:
         if finding.remedy is None:
             print(f"ok    {finding.subject}: {finding.found}")
             continue
@@ -47,6 +48,25 @@ def _cluster(config: Path | None) -> Iterator[host.Finding]:
         alone=not asked["blocks"]["share_nodes"],
         images=asked["images"]["enabled"],
     )
+
+
+def _packages(config: Path | None) -> Iterator[host.Finding]:
+    """Look at this Python, for the stages of a study that run in it."""
+    if config is None:
+        return
+    from lockstep.study import Study, packages
+    from lockstep.study import config as study_config
+
+    study = Study(study_config.load(config))
+    missing, staged = packages.lacking(study), packages.cannot_download(study)
+    if missing:
+        found = f"this Python lacks {', '.join(missing)}, which the stages import"
+        yield host.Finding(subject="packages", found=found, remedy=packages.REMEDY)
+    if staged:
+        found = f"this Python lacks {packages.DOWNLOADS}, which downloads {', '.join(staged)}"
+        yield host.Finding(subject="packages", found=found, remedy=packages.DOWNLOADS_REMEDY)
+    if not missing and not staged:
+        yield host.Finding(subject="packages", found="what runs in this Python has all it imports")
 
 
 def _section(config: Path | None) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from lockstep.images.host import Finding
 from lockstep.study.run import Scale
 
 REMEMBERED = 200  # seconds: Snakemake asks at least every 180 s and must still find a job then
+ALONE = "--profile profiles/local runs on this machine"
 PATIENCE = 30  # seconds until a node is free for a look at it
 
 
@@ -29,13 +30,13 @@ def findings(
         images: whether it runs in containers.
     """
     if submit.sbatch() is None:
-        yield Finding(subject="SLURM", found="none here; --profile local runs on this machine")
+        yield Finding(subject="SLURM", found=f"none here; {ALONE}")
         return
     status, said = slurm.ask("scontrol", "ping")
     if status and "DNS SRV lookup failed" in said:  # the last place where a configuration may be
         yield Finding(
             subject="SLURM",
-            found="installed, but this machine belongs to no cluster; --profile local runs on it",
+            found=f"installed, but this machine belongs to no cluster; {ALONE}",
         )
         return
     if status:

@@ -15,7 +15,10 @@ def problems(site: Site, scales: Iterable[Scale], *, threads: int, alone: bool) 
     """Yield what stands against each scale, with a remedy."""
     program = submit.sbatch()
     if program is None:
-        yield "there is no sbatch on PATH; start this on a login node, or use --profile local"
+        yield (
+            "there is no sbatch on PATH; start this on a login node, or use --profile "
+            "profiles/local"
+        )
         return
     limit = _limit(site)
     if isinstance(limit, str):

@@ -9,7 +9,7 @@ import yaml
 
 from lockstep import workloads
 from lockstep.datasets import sources
-from lockstep.errors import UserError, nearest
+from lockstep.errors import UserError, nearest, number_hint
 from lockstep.workloads import recipe
 
 if TYPE_CHECKING:
@@ -142,7 +142,8 @@ def _explain(error: jsonschema.ValidationError) -> str:
         return f"{at} is {error.instance!r}; {hint}"
     if error.validator == "type":
         kind = expected if isinstance(expected, str) else " or ".join(expected)
-        return f"{at} is {error.instance!r}, which is not of type {kind}"
+        hint = number_hint(instance) if kind == "number" else ""
+        return f"{at} is {instance!r}, which is not of type {kind}{hint}"
     if error.validator in ("minimum", "exclusiveMinimum"):
         relation = "at least" if error.validator == "minimum" else "greater than"
         return f"{at} is {error.instance!r}; it must be {relation} {expected}"

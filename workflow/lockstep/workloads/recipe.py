@@ -4,7 +4,7 @@ import copy
 import math
 from typing import Any
 
-from lockstep.errors import UserError, nearest
+from lockstep.errors import UserError, nearest, number_hint
 
 RECIPE: dict[str, Any] = {
     "epochs": 1,
@@ -69,9 +69,10 @@ def _override(base: dict[str, Any], changes: dict[str, Any], where: str, key: st
         if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if type(value) is not type(default):
+            hint = number_hint(value) if isinstance(default, float) else ""
             raise UserError(
                 f"{where}.{dotted} is {value!r}; it must be of type {type(default).__name__}, "
-                f"as its default {default!r}"
+                f"as its default {default!r}{hint}"
             )
         _check_value(where, dotted, value)
         result[name] = value
