@@ -27,7 +27,7 @@ test: $(VENV)/dev.installed lint ## every test that this machine can run
 cluster: $(VENV)/dev.installed ## a shell on the login node of a SLURM cluster in a box (root)
 	@$(RUN) -m tests.cluster.box try "$${LOCKSTEP_BOX:-/var/tmp/lockstep-box}"
 
-drill: $(VENV)/dev.installed ## kill runs in a cluster in a box, more than fifty times (root, half an hour)
+drill: $(VENV)/dev.installed ## kill runs in a cluster in a box, more than fifty times (root; long)
 	LOCKSTEP_REQUIRE=slurm $(RUN) -m pytest -s tests/cluster/drill.py
 
 drill-archive: demo ## change an archive of the demo in 1,200 ways; is every change found?

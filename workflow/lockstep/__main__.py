@@ -133,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("reproduce", reproduce, "run an archived study again and compare", study=False)
     sub.add_argument("archive", type=Path, metavar="FILE")
     sub.add_argument("--into", type=Path, required=True, help="an empty folder")
-    sub.add_argument("--profile", default="profiles/local", help="Snakemake's; default: local")
+    sub.add_argument("--profile", default="profiles/local", help="default: profiles/local")
     only = "WORKLOAD[/VARIANT[/SCALE[/seed-S]]]"
     sub.add_argument("--only", action="append", default=[], metavar=only, help="these runs alone")
     raw = "a dataset's raw files, instead of downloading them"
