@@ -80,6 +80,23 @@ def test_a_package_that_is_not_installed(study: Path, package: str, line: str, r
     assert told.stderr.endswith(f"{remedy}\n")
 
 
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        ({"source": "mnist", "raw": "staged"}, "has its raw files in staged, where a person put"),
+        ({"source": "image_folder"}, "is of source image_folder, which has no download"),
+    ],
+)
+def test_what_is_not_downloaded(
+    study: Path, entry: dict, says: str, capsys: pytest.CaptureFixture
+) -> None:
+    raw = files.read_json(study)
+    raw["datasets"]["more"] = raw["datasets"]["digits"] | entry
+    files.write_json(study, raw)
+    assert command_line.main(["download", "--study", str(study), "--dataset", "more"]) == 2
+    assert says in capsys.readouterr().err
+
+
 def test_the_doctor_looks_at_packages(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     mnist = {"datasets": {"digits": {"source": "mnist"}}, "paths": {"data": str(tmp_path)}}

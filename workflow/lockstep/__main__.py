@@ -51,6 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"lockstep: error: {error}", file=sys.stderr)
         return 2
+    except (PermissionError, NotADirectoryError) as error:
+        print(f"lockstep: error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
     except ModuleNotFoundError as error:
         if not error.name or error.name.startswith("lockstep"):
             raise
@@ -174,8 +177,17 @@ def download(options: argparse.Namespace) -> int:
     from lockstep.datasets import sources
 
     study = Study.load(options.study)
-    source = sources.load(study.dataset(options.dataset)["source"])
-    source.fetch(study.raw_folder(options.dataset))
+    entry = study.dataset(options.dataset)
+    if entry["raw"] is not None:
+        raise UserError(
+            f"dataset {options.dataset} has its raw files in {entry['raw']}, where a person put "
+            "them; nothing is downloaded over them"
+        )
+    if not sources.downloads(entry["source"]):
+        raise UserError(
+            f"dataset {options.dataset} is of source {entry['source']}, which has no download"
+        )
+    sources.load(entry["source"]).fetch(study.raw_folder(options.dataset))
     return 0
 
 

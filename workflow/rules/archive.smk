@@ -21,4 +21,4 @@ rule archive:
     message:
         "Archive study {STUDY.name}"
     shell:
-        "python -m lockstep archive --study $LOCKSTEP_STUDY 2> {log}"
+        'python -m lockstep archive --study "$LOCKSTEP_STUDY" 2> {log:q}'

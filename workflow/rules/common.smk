@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from pathlib import Path
 
 workflow_folder = os.path.join(workflow.basedir, "workflow")
 sys.path.insert(0, workflow_folder)
@@ -11,7 +12,7 @@ from lockstep import files
 from lockstep.cluster import lease, preflight, profile, request, submit
 from lockstep.datasets import sources
 from lockstep.errors import UserError
-from lockstep.study import Study, packages, stage_code, trace_code, trace_key
+from lockstep.study import Study, packages, plain, stage_code, trace_code, trace_key
 from lockstep.study import config as study_config
 
 # With --configfile the default study must not shine through: Snakemake would merge the two.
@@ -36,7 +37,10 @@ def site(rule):
 
 
 try:
+    for path in workflow.overwrite_configfiles or ["config.yaml"]:
+        plain.read(Path(path))  # Snakemake lets a key that is given twice pass
     STUDY = Study(study_config.complete(config))
+    study_config.check_places(STUDY)
     study_config.check_raw_folders(STUDY)
     STUDY.images  # a mistake in their part of the config shows here
     SITE, TRACING_SITE = site("train"), site("trace")

@@ -26,12 +26,13 @@ rule download:
         name=lambda wildcards: next(
             name
             for name in dataset_names()
-            if STUDY.config["datasets"][name]["source"] == wildcards.source
+            if STUDY.dataset(name)["source"] == wildcards.source
+            and STUDY.dataset(name)["raw"] is None
         ),
     message:
         "Download {wildcards.source}"
     shell:
-        "python -m lockstep download --study $LOCKSTEP_STUDY --dataset {params.name} 2> {log}"
+        'python -m lockstep download --study "$LOCKSTEP_STUDY" --dataset {params.name} 2> {log:q}'
 
 
 rule preprocess:
@@ -49,4 +50,4 @@ rule preprocess:
     message:
         "Preprocess {params.name}"
     shell:
-        "python -m lockstep preprocess --study $LOCKSTEP_STUDY --dataset {params.name} 2> {log}"
+        'python -m lockstep preprocess --study "$LOCKSTEP_STUDY" --dataset {params.name} 2> {log:q}'

@@ -27,4 +27,4 @@ rule image:
     message:
         "Build the {params.name} image, or take it from the cache"
     shell:
-        "python -m lockstep image --study $LOCKSTEP_STUDY --name {params.name} 2> {log}"
+        'python -m lockstep image --study "$LOCKSTEP_STUDY" --name {params.name} 2> {log:q}'

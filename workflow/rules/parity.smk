@@ -29,8 +29,8 @@ rule weights:
     message:
         "Make the weights of {wildcards.workload}, seed {wildcards.seed}"
     shell:
-        "python -m lockstep weights --study $LOCKSTEP_STUDY"
-        " --workload {wildcards.workload} --seed {wildcards.seed} 2> {log}"
+        'python -m lockstep weights --study "$LOCKSTEP_STUDY"'
+        " --workload {wildcards.workload} --seed {wildcards.seed} 2> {log:q}"
 
 
 rule trace:
@@ -57,8 +57,8 @@ rule trace:
     message:
         "Trace {wildcards.workload} as {wildcards.variant} for parity"
     shell:
-        "python -m lockstep trace --study $LOCKSTEP_STUDY"
-        " --workload {wildcards.workload} --variant {wildcards.variant} 2> {log}"
+        'python -m lockstep trace --study "$LOCKSTEP_STUDY"'
+        " --workload {wildcards.workload} --variant {wildcards.variant} 2> {log:q}"
 
 
 rule compare_traces:
@@ -79,4 +79,4 @@ rule compare_traces:
         "Compare the traces of {wildcards.workload}"
     # The verdict itself is no output: Snakemake would delete it where parity fails.
     shell:
-        "python -m lockstep parity --study $LOCKSTEP_STUDY --workload {wildcards.workload} 2> {log}"
+        'python -m lockstep parity --study "$LOCKSTEP_STUDY" --workload {wildcards.workload} 2> {log:q}'

@@ -44,4 +44,4 @@ rule report:
     message:
         "Make the report of study {STUDY.name}"
     shell:
-        "python -m lockstep report --study $LOCKSTEP_STUDY 2> {log}"
+        'python -m lockstep report --study "$LOCKSTEP_STUDY" 2> {log:q}'

@@ -38,5 +38,5 @@ rule train:
     message:
         "Train {wildcards.block}"
     shell:
-        "python -m lockstep train --study $LOCKSTEP_STUDY --block {wildcards.block}"
-        " --gpus-per-node {resources.gpus_per_node} 2> {log}"
+        'python -m lockstep train --study "$LOCKSTEP_STUDY" --block {wildcards.block}'
+        " --gpus-per-node {resources.gpus_per_node} 2> {log:q}"

@@ -1,6 +1,9 @@
 """Reads a study's config: checks it against the schema and fills in every default."""
 
 import copy
+import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +13,7 @@ import yaml
 from lockstep import workloads
 from lockstep.datasets import sources
 from lockstep.errors import UserError, nearest, number_hint
+from lockstep.study import plain
 from lockstep.workloads import recipe
 
 if TYPE_CHECKING:
@@ -26,21 +30,31 @@ ONLY = {  # option of a variant: (framework that knows it, value that means "not
 }
 
 
+def _matches(
+    validator: Any, pattern: str, instance: Any, schema: Any
+) -> Iterator[jsonschema.ValidationError]:
+    """Hold a text to a pattern, all of it: `$` alone lets a newline at the end pass."""
+    if isinstance(instance, str) and not re.fullmatch(pattern, instance):
+        yield jsonschema.ValidationError(f"{instance!r} does not match {pattern}")
+
+
+# JSON Schema has 2.0 for an integer, which is none in Python.
+Validator = jsonschema.validators.extend(
+    jsonschema.Draft202012Validator,
+    {"pattern": _matches},
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
+        "integer", lambda _, value: type(value) is int
+    ),
+)
+
+
 def load(path: Path) -> dict[str, Any]:
     """Read, check and complete a config file.
 
     Raises:
         UserError: the file is missing, is not YAML, or breaks the schema.
     """
-    try:
-        raw = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {error}") from error
-    if not isinstance(raw, dict):
-        raise UserError(f"{path}: holds no keys; see config.yaml for a commented example")
-    return complete(raw, where=str(path))
+    return complete(plain.read(path), where=str(path))
 
 
 def complete(raw: dict[str, Any], *, where: str = "config") -> dict[str, Any]:
@@ -51,6 +65,9 @@ def complete(raw: dict[str, Any], *, where: str = "config") -> dict[str, Any]:
     Raises:
         UserError: names the key, what is wrong with it and what would be right.
     """
+    odd = plain.problem(raw)
+    if odd:
+        raise UserError(f"{where}: {odd}")
     config = copy.deepcopy(raw)
     schema = yaml.safe_load(SCHEMA.read_text())
     _fill(config, schema)
@@ -58,9 +75,10 @@ def complete(raw: dict[str, Any], *, where: str = "config") -> dict[str, Any]:
     if problem:
         raise UserError(f"{where}: {problem}")
     for name, variant in config["variants"].items():
-        _check_variant(f"{where}: variants.{name}", variant)
+        _check_variant(f"{where}: variants.{name}", variant, config["window_steps"])
     for name, entry in config["datasets"].items():
         sources.check(f"{where}: datasets.{name}", entry["source"])
+        sources.check_options(f"{where}: datasets.{name}", entry["source"], entry["options"])
     for name, entry in config["workloads"].items():
         config["workloads"][name] = _resolve_workload(f"{where}: workloads.{name}", name, entry)
         if entry["dataset"] not in config["datasets"]:
@@ -118,8 +136,7 @@ def _fill(value: Any, schema: Any) -> None:
 
 def _problem(value: Any, schema: Any) -> str | None:
     """Return the schema's first finding, in a person's words."""
-    found = jsonschema.Draft202012Validator(schema).iter_errors(value)
-    errors = sorted(found, key=lambda e: list(e.path))
+    errors = sorted(Validator(schema).iter_errors(value), key=lambda e: list(map(str, e.path)))
     return _explain(errors[0]) if errors else None
 
 
@@ -152,7 +169,7 @@ def _explain(error: jsonschema.ValidationError) -> str:
     return f"{at}: {error.message}"
 
 
-def _check_variant(where: str, variant: dict[str, Any]) -> None:
+def _check_variant(where: str, variant: dict[str, Any], window_steps: int) -> None:
     framework = variant["framework"]
     if variant["mode"] not in MODES[framework]:
         raise UserError(
@@ -164,6 +181,11 @@ def _check_variant(where: str, variant: dict[str, Any]) -> None:
             raise UserError(f"{where}.{option} is for {owner} variants; remove it here")
     if variant["steps_per_dispatch"] > 1 and variant["mode"] != "jit":
         raise UserError(f"{where}.steps_per_dispatch is for mode jit; remove it here")
+    if variant["steps_per_dispatch"] > window_steps:
+        raise UserError(
+            f"{where}.steps_per_dispatch is {variant['steps_per_dispatch']}, more than the "
+            f"{window_steps} steps of a window (window_steps), so that it would never be used"
+        )
 
 
 def _resolve_workload(where: str, name: str, entry: dict[str, Any]) -> dict[str, Any]:
@@ -171,7 +193,7 @@ def _resolve_workload(where: str, name: str, entry: dict[str, Any]) -> dict[str,
     spec = workloads.spec(kind, where=f"{where}.workload" if "workload" in entry else where)
     overrides = {k: v for k, v in entry.items() if k not in ("workload", "dataset")}
     resolved = recipe.override(spec.recipe, overrides, where=where)
-    problem = spec.check(resolved)
+    problem = recipe.problem(resolved, spec.metrics) or spec.check(resolved)
     if problem:
         raise UserError(f"{where}: {problem}")
     return {"workload": kind, "dataset": entry["dataset"], **resolved}
@@ -204,6 +226,21 @@ def check_raw_folders(study: "Study") -> None:
                 f"datasets.{name}.raw is {raw!r}, which {state}; name the folder that holds the "
                 "raw files, or null to download them"
             )
+
+
+def check_places(study: "Study") -> None:
+    """Check that there can be folders where a study's files are to be.
+
+    Raises:
+        UserError: a file is in the way, or a folder cannot be written.
+    """
+    for key, text in study.config["paths"].items():
+        path = Path(text).absolute()
+        there = next(folder for folder in (path, *path.parents) if folder.exists())
+        if not there.is_dir():
+            raise UserError(f"paths.{key} is {text!r}, but {there} is a file; choose a folder")
+        if not os.access(there, os.W_OK):
+            raise UserError(f"paths.{key} is {text!r}, but {there} cannot be written by this user")
 
 
 def _check_scales(where: str, config: dict[str, Any]) -> None:

@@ -56,7 +56,8 @@ class Workload:
         buffers: likewise, to all buffers.
         forward_flops: from the recipe's `model` to floating-point operations of one example's
             forward pass, a multiplication and an addition counted as two.
-        metric: the metric that evaluation reports beside the loss.
+        metrics: what evaluation reports beside the loss: shares of examples, the larger the
+            better.
         classes: from the recipe's `model` to how many classes it tells apart, if it does.
         small: changes of the recipe that make a preset for a test on a CPU: few layers, few
             channels, small images.
@@ -73,7 +74,7 @@ class Workload:
     parameters: Callable[[Mapping[str, Any]], tuple[Parameter, ...]]
     forward_flops: Callable[[Mapping[str, Any]], int]
     buffers: Callable[[Mapping[str, Any]], tuple[Buffer, ...]] = lambda model: ()
-    metric: str = "accuracy"
+    metrics: tuple[str, ...] = ("accuracy",)
     classes: Callable[[Mapping[str, Any]], int | None] = lambda model: None
     small: Mapping[str, Any] = field(default_factory=dict)
     check: Callable[[Mapping[str, Any]], str | None] = lambda recipe: None

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lockstep.errors import UserError, nearest, number_hint
@@ -38,7 +39,15 @@ CHOICES = {
     "schedule.name": ("constant", "cosine"),
     "augment.name": ("none", "crop_flip", "resized_crop"),
 }
-POSITIVE = ("epochs", "global_batch", "evaluation_batch", "optimizer.learning_rate")
+LARGEST = 3.4e38  # of float32
+SHARES = ("label_smoothing", "augment.smallest_area", "target.value")  # of one
+POSITIVE = (
+    "epochs",
+    "global_batch",
+    "evaluation_batch",
+    "optimizer.learning_rate",
+    "augment.smallest_area",
+)
 
 
 def recipe(**changes: Any) -> dict[str, Any]:
@@ -67,7 +76,7 @@ def _override(base: dict[str, Any], changes: dict[str, Any], where: str, key: st
             result[name] = _override(default, value, where, dotted)
             continue
         if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
+            value = float(value) if abs(value) < LARGEST else math.inf
         if type(value) is not type(default):
             hint = number_hint(value) if isinstance(default, float) else ""
             raise UserError(
@@ -85,5 +94,23 @@ def _check_value(where: str, key: str, value: Any) -> None:
     if key in POSITIVE and value <= 0:
         raise UserError(f"{where}.{key} is {value!r}; it must be greater than 0")
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if number and not 0 <= value < math.inf:
-        raise UserError(f"{where}.{key} is {value!r}; it must be finite and not negative")
+    if number and not 0 <= value < LARGEST:
+        raise UserError(
+            f"{where}.{key} is {value!r}; it must be finite, in float32 too, and not negative"
+        )
+    if key in SHARES and value > 1:
+        raise UserError(f"{where}.{key} is {value!r}; it must be at most 1")
+
+
+def problem(recipe: Mapping[str, Any], metrics: Sequence[str]) -> str | None:
+    """Return what of a complete recipe does not go together, or None.
+
+    Args:
+        metrics: that the workload's evaluation reports.
+    """
+    optimizer, metric = recipe["optimizer"], recipe["target"]["metric"]
+    if optimizer["nesterov"] and not optimizer["momentum"]:
+        return "optimizer.nesterov needs a momentum; set optimizer.momentum, or nesterov: false"
+    if metric not in metrics:
+        return f"target.metric is {metric!r}; {nearest(metric, metrics)}"
+    return None

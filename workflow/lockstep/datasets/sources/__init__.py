@@ -3,6 +3,8 @@
 A source module may have
 
 `fetch(raw)`          download the raw files into the folder `raw` (absent if nothing is needed),
+`check(options)`      raise UserError, beginning with ``options.KEY``, where its options in a config
+                      are wrong (absent if it has none),
 
 and has, if a split fits into memory,
 
@@ -22,8 +24,10 @@ or, if it has one file an example,
 """
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from lockstep.errors import UserError, nearest
 
@@ -45,6 +49,25 @@ def load(name: str) -> ModuleType:
     """Return a source's module."""
     check("datasets", name)
     return importlib.import_module(f"lockstep.datasets.sources.{name}")
+
+
+def check_options(where: str, name: str, options: Mapping[str, Any]) -> None:
+    """Raise UserError unless the source understands its options.
+
+    Where its module cannot be imported, as on a login node without what decodes images, the stage
+    that reads the files says it.
+    """
+    try:
+        check_them = getattr(load(name), "check", None)
+    except ModuleNotFoundError:
+        return
+    try:
+        if check_them:
+            check_them(options)
+        elif options:
+            raise UserError(f"options.{min(options)} is unknown; source {name} has no options")
+    except UserError as error:
+        raise UserError(f"{where}.{error}") from error
 
 
 def downloads(name: str) -> bool:

@@ -45,6 +45,7 @@ WORKLOAD = Workload(
     buffers=functools.partial(resnet.buffers, FAMILY),
     forward_flops=functools.partial(resnet.forward_flops, FAMILY),
     classes=lambda model: model["classes"],
+    metrics=("accuracy", "top5"),
     small={"model": {"blocks": [1, 1, 1, 1], "width": 8, "classes": 100, "size": 64}},
     check=resnet.check,
     firm_steps=1,
