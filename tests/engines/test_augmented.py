@@ -9,7 +9,7 @@ import pytest
 
 from lockstep import engines, workloads
 from lockstep.datasets import checksum
-from lockstep.datasets.reader import Reader
+from lockstep.datasets.reader import Reader, read_manifest
 from lockstep.engines import jax_engine, torch_engine
 from lockstep.engines.contract import Engine, Job
 from lockstep.errors import UserError
@@ -142,6 +142,13 @@ def test_a_dataset_of_more_classes_than_the_model_tells_is_refused(job_of) -> No
     manifest = {"name": "letters", "classes": list("abcdefghijklmn")}
     with pytest.raises(UserError, match="dataset letters: 14 classes, but the model tells 10"):
         check(job_of("torch-eager"), manifest)
+
+
+def test_a_dataset_smaller_than_a_batch_is_refused_where_the_last_is_dropped(job_of, study) -> None:
+    job = job_of("torch-eager")
+    job = dataclasses.replace(job, recipe={**job.recipe, "global_batch": 2000, "drop_last": True})
+    with pytest.raises(UserError, match="drop_last leaves nothing of 1437 examples, fewer than a"):
+        check(job, read_manifest(study.dataset_manifest("digits")))
 
 
 def test_a_dataset_of_other_images_is_refused(job_of) -> None:

@@ -1,5 +1,6 @@
 """Each engine against the contract: what it consumes, what it computes, how it is dispatched."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -130,6 +131,13 @@ def test_evaluations_agree_and_count_every_example(engine_of, study) -> None:
     for other in sums[1:]:
         assert other["accuracy"] == sums[0]["accuracy"]
         assert other["loss"] == pytest.approx(sums[0]["loss"], rel=1e-12)
+
+
+def test_an_evaluation_is_padded_to_no_more_than_there_is(engine_of, study) -> None:
+    _, _, job = engine_of("torch-eager")
+    job = dataclasses.replace(job, recipe={**job.recipe, "evaluation_batch": 10**12})
+    (batch,) = evaluation_batches(job, Reader(study.dataset_manifest("digits"), "test"))
+    assert batch["mask"].shape == (360,)
 
 
 @pytest.mark.parametrize("variant", ["torch-eager", "jax-jit"])

@@ -35,12 +35,20 @@ def check(job: Job, manifest: Mapping[str, Any]) -> None:
     """Check that a dataset is one that the job's model can learn from.
 
     Raises:
-        UserError: its images are too small or of other channels, or it has too many classes.
+        UserError: its images are too small or of other channels, it has too many classes, or not
+            one whole batch where incomplete ones are dropped.
     """
     dataset, name = manifest["name"], job.workload.name
     augmentation.check(
         f"{name} on dataset {dataset}", job.recipe["augment"], job.stored_shape, job.example_shape
     )
+    if job.recipe["drop_last"]:
+        examples, batch = manifest["splits"]["train"]["examples"], job.recipe["global_batch"]
+        if examples < batch:
+            raise UserError(
+                f"{name} on dataset {dataset}: drop_last leaves nothing of {examples} examples, "
+                f"fewer than a batch of {batch}; choose a smaller global_batch"
+            )
     classes, outputs = manifest.get("classes"), job.workload.classes(job.recipe["model"])
     # JAX clamps a label that is out of range, PyTorch raises: neither may ever see one.
     if classes is not None and outputs is not None and len(classes) > outputs:
@@ -104,7 +112,8 @@ def evaluation_batches(job: Job, reader: Reader) -> Iterator[dict[str, np.ndarra
     """Yield this rank's part of every batch of an evaluation, padded and masked."""
     world = job.topology.world_size
     devices = job.topology.devices
-    batch = -(-job.recipe["evaluation_batch"] // devices) * devices
+    # Not more than there are: the rest of a batch would be padding.
+    batch = -(-min(job.recipe["evaluation_batch"], reader.examples) // devices) * devices
     local = batch // world
     start = job.topology.rank * local
     for indices, count in in_turn(reader.examples, batch):
