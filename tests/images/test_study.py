@@ -127,7 +127,7 @@ def test_a_fresh_clone_takes_its_images_from_the_cache(
 ) -> None:
     for path in machine.repository.glob("data/images/*/*"):
         path.unlink()
-    text = snakemake("images", "--quiet", "host")
+    text = snakemake("--quiet", "host", "--", "images")
     assert "image" in jobs(text)
     for log in study.glob("logs/images/*.log"):
         assert "building" not in log.read_text()
