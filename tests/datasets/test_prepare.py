@@ -50,8 +50,8 @@ def test_a_shard_is_plain_hdf5_with_its_description(digits: Path) -> None:
         assert shard["images"].shape == (1437, 28, 28, 1)
         assert shard["images"].chunks is None
         assert shard["images"].id.get_offset() % shards.PAGE == 0
-        assert shard.attrs["schema"] == shards.SCHEMA
-        assert shard.attrs["licence"] == "CC BY 4.0"
+        assert shards.text(shard, "schema") == shards.SCHEMA
+        assert shards.text(shard, "licence") == "CC BY 4.0"
         assert len(shard.attrs["content"]) == 64
 
 

@@ -3,6 +3,8 @@
 import json
 import resource
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -13,6 +15,7 @@ from lockstep import files
 from lockstep.datasets import manifest, reader, shards
 from lockstep.datasets.reader import Reader
 from lockstep.errors import UserError
+from tests.conftest import environment
 
 
 @pytest.fixture
@@ -82,6 +85,52 @@ def test_a_flipped_byte_in_the_format_itself_is_found(copied: Path, seed: int) -
     flip(path, used[int(np.random.default_rng(seed).integers(len(used)))])
     with pytest.raises(UserError, match="test-00000.h5"):
         Reader(copied, "test")
+
+
+@pytest.mark.parametrize("bit", range(8))
+def test_what_describes_a_large_split_is_found_to_be_damaged_or_is_not_used(
+    copied: Path, monkeypatch: pytest.MonkeyPatch, bit: int
+) -> None:
+    """Of a large split the shards are not read whole before HDF5 reads what it needs."""
+    monkeypatch.setattr(reader, "VERIFY_AT_START", 0)
+    path = copied.parent / "test-00000.h5"
+    sound = path.read_bytes()
+    images, _ = Reader(copied, "test").take(np.arange(360))
+    known = 0
+    for position in range(sound.index(b"OHDR"), sound.index(b"OHDR") + 400, 13):
+        content = bytearray(sound)
+        content[position] ^= 1 << bit
+        path.write_bytes(content)
+        try:
+            np.testing.assert_array_equal(Reader(copied, "test").take(np.arange(360))[0], images)
+        except UserError as error:
+            assert "test-00000.h5" in str(error)
+            known += 1
+    assert known > 5
+
+
+def test_texts_do_not_lie_where_hdf5_has_no_checksums(copied: Path) -> None:
+    """One bit there, in the size of a text, and reading it would never end."""
+    assert b"GCOL" not in (copied.parent / "test-00000.h5").read_bytes()
+
+
+def test_a_small_split_is_verified_before_its_texts_are_read(copied: Path) -> None:
+    path = copied.parent / "test-00000.h5"
+    with h5py.File(path, "a", libver=("v110", "v110")) as shard:
+        del shard.attrs["schema"]
+        shard.attrs["schema"] = shards.SCHEMA  # of variable length, in the heap
+    described = json.loads(copied.read_text())
+    (entry,) = described["splits"]["test"]["shards"]
+    entry |= {"bytes": path.stat().st_size, "sha256": files.sha256_file(path)}
+    files.write_json(copied, described)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"GCOL") + 25] ^= 8
+    path.write_bytes(content)
+    line = "import sys, pathlib; from lockstep.datasets.reader import Reader; "
+    line += "Reader(pathlib.Path(sys.argv[1]), 'test')"
+    command = [sys.executable, "-c", line, str(copied)]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60)
+    assert "damaged outside its examples" in done.stderr
 
 
 def test_a_truncated_shard_is_named(copied: Path) -> None:

@@ -3,7 +3,8 @@
 A contiguous HDF5 dataset is an array at an offset of a file. The file is mapped, rows are gathered
 with `np.take`, and the page cache holds the data once for all processes of a machine. Of a split of
 many shards a batch has rows in most of them: they are copied one by one. Small splits are verified
-whole at the start, by their sha256; of others each block of rows before its first use.
+whole at the start, by their sha256, before anything is believed of them; of others each block of
+rows before its first use.
 """
 
 import mmap
@@ -41,18 +42,17 @@ class Reader:
             raise UserError(f"{manifest_path}: has no split {split!r}")
         entries = manifest["splits"][split]["shards"]
         _allow_files(len(entries))
-        self.shards = [_Shard(manifest_path.parent / entry["file"], entry) for entry in entries]
+        whole = sum(entry["bytes"] for entry in entries) <= VERIFY_AT_START
+        self.shards = [
+            _Shard(manifest_path.parent / entry["file"], entry, whole=whole) for entry in entries
+        ]
         self.examples: int = manifest["splits"][split]["examples"]
         self.example_shape = tuple(manifest["example_shape"])
         self._starts = np.cumsum([0] + [entry["examples"] for entry in entries])
         self._block_rows = np.array([shard.block_rows for shard in self.shards])
         self._first_blocks = np.cumsum([0] + [shard.blocks for shard in self.shards])
         self._verified = np.zeros(self._first_blocks[-1], bool)
-        self._sound = False  # whether all blocks are verified
-        if sum(entry["bytes"] for entry in entries) <= VERIFY_AT_START:
-            for shard in self.shards:
-                shard.verify_whole()
-            self._sound = True
+        self._sound = whole  # whether all blocks are verified
 
     def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Gather examples.
@@ -134,7 +134,8 @@ class Examples:
 class _Shard:
     """One mapped file."""
 
-    def __init__(self, path: Path, entry: dict) -> None:
+    def __init__(self, path: Path, entry: dict, *, whole: bool) -> None:
+        """Map a shard; verify all of it first if `whole`."""
         self.path = path
         if not path.is_file():
             raise UserError(f"{path}: no such shard; remove its folder to have it made again")
@@ -143,24 +144,25 @@ class _Shard:
                 f"{path}: has {path.stat().st_size} bytes instead of {entry['bytes']}; "
                 "it is truncated or was altered; remove its folder to have it made again"
             )
+        sound = not whole or files.sha256_file(path) == entry["sha256"]
         try:
             with h5py.File(path, "r") as shard:
                 self.block_rows = int(shard.attrs["block_rows"])
                 content = _mapped(path)
                 self.arrays = {name: _array(content, shard[name]) for name in shards.ARRAYS}
                 self.checksums = {name: shard[f"checksums/{name}"][()] for name in shards.ARRAYS}
-                sound = (shard.attrs["schema"], shard.attrs["content"]) == (
-                    shards.SCHEMA,
-                    entry["content"],
-                ) and all(len(array) == entry["examples"] for array in self.arrays.values())
-        except (OSError, KeyError, RuntimeError, ValueError) as error:
+                self.blocks = len(self.checksums["images"])
+                if not sound:
+                    self._refuse()
+                known = tuple(shards.text(shard, key) for key in ("schema", "content"))
+                rows = {len(array) for array in self.arrays.values()}
+        # The library and what is made of its answers raise all of these for damaged files.
+        except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
             raise UserError(
                 f"{path}: damaged ({error}); remove its folder to have it made again"
             ) from error
-        if not sound:
+        if known != (shards.SCHEMA, entry["content"]) or rows != {entry["examples"]}:
             raise UserError(f"{path}: is not the shard that its manifest describes")
-        self.sha256 = entry["sha256"]
-        self.blocks = len(self.checksums["images"])
 
     def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         # mode="clip" skips a bounds check and a second buffer; indices are made by Order.
@@ -169,14 +171,13 @@ class _Shard:
             self.arrays["labels"].take(indices, axis=0, mode="clip"),
         )
 
-    def verify_whole(self) -> None:
-        if files.sha256_file(self.path) != self.sha256:
-            for block in range(self.blocks):
-                self.verify(block)  # names the block
-            raise UserError(
-                f"{self.path}: damaged outside its examples, its sha256 is not the manifest's; "
-                "remove its folder to have it made again"
-            )
+    def _refuse(self) -> None:
+        for block in range(self.blocks):
+            self.verify(block)  # names the block
+        raise UserError(
+            f"{self.path}: damaged outside its examples, its sha256 is not the manifest's; "
+            "remove its folder to have it made again"
+        )
 
     def verify(self, block: int) -> None:
         rows = slice(block * self.block_rows, (block + 1) * self.block_rows)

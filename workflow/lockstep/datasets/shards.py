@@ -9,8 +9,10 @@ The file is plain HDF5 (`h5dump` and h5py read it). Datasets:
                                          source has one file an example
 
 Root attributes: `schema`, `split`, `source`, `origin`, `licence`, `classes` and `options` (JSON),
-`content` (sha256 of the arrays' bytes, images then labels) and `block_rows`. Everything that the
-HDF5 library would choose by time or version is fixed, so equal input gives equal bytes.
+`content` (sha256 of the arrays' bytes, images then labels) and `block_rows`. Texts are UTF-8 of
+fixed length: those of variable length lie in a heap without a checksum, where one flipped bit can
+keep the HDF5 library busy forever. Everything that the library would choose by time or version is
+fixed, so equal input gives equal bytes.
 """
 
 import hashlib
@@ -97,9 +99,19 @@ def _write(
         attributes = {**about, "schema": SCHEMA, "content": content.hexdigest()}
         for key in sorted(attributes):
             value = attributes[key]
-            shard.attrs[key] = value if isinstance(value, str) else json.dumps(value)
+            _write_text(shard, key, value if isinstance(value, str) else json.dumps(value))
         shard.attrs["block_rows"] = np.int64(block_rows)
     return content.hexdigest()
+
+
+def _write_text(shard: h5py.File, key: str, value: str) -> None:
+    text = value.encode()
+    shard.attrs.create(key, text, dtype=h5py.string_dtype("utf-8", max(1, len(text))))
+
+
+def text(shard: h5py.File, key: str) -> str:
+    """Return a root attribute that is a text."""
+    return bytes(shard.attrs[key]).decode()
 
 
 def _hashed(array: np.ndarray, block_rows: int, content: Any) -> np.ndarray:
