@@ -13,9 +13,19 @@ from PIL import Image, features
 from lockstep.datasets.survey import Undecodable
 
 FORMATS = ("JPEG", "PNG")
-CONVERTED = {"L": "grayscale", "1": "grayscale", "LA": "grayscale", "CMYK": "CMYK"}
+CONVERTED = {
+    "RGB": (),
+    "L": ("grayscale",),
+    "1": ("grayscale",),
+    "LA": ("grayscale", "transparent"),
+    "P": ("palette",),
+    "PA": ("palette", "transparent"),
+    "RGBA": ("transparent",),
+    "CMYK": ("CMYK",),
+}
 """From Pillow's modes to the words in which conversions to RGB are counted."""
-OTHERS = {"P": "palette", "RGBA": "transparent", "PA": "palette"}
+DEPTH, COLOUR = 24, 25
+"""Where a PNG says how many bits a channel has, and which channels there are."""
 
 # Pillow reads a picture's density from its EXIF data and warns of damage there; it is not used.
 warnings.filterwarnings("ignore", module="PIL")
@@ -26,7 +36,9 @@ def square(content: bytes, size: int) -> tuple[np.ndarray, list[str]]:
 
     Both at once, with Pillow's antialiased bilinear filter: only the centred square is computed, at
     its exact scale. Grey becomes three equal channels, CMYK is converted by Pillow's formula,
-    transparency is dropped. Embedded colour profiles and EXIF orientation are not applied.
+    transparency is dropped, of 16 bits a channel the upper eight are kept (grey of 16 bits Pillow
+    does not convert so, and it is refused). Embedded colour profiles and EXIF orientation are not
+    applied.
 
     Returns:
         uint8 ``(size, size, 3)``, and what was done that is worth counting.
@@ -37,20 +49,17 @@ def square(content: bytes, size: int) -> tuple[np.ndarray, list[str]]:
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
             picture.load()
-            notes = [] if picture.format != "PNG" else ["PNG"]
-            if picture.mode != "RGB":
-                kind = (CONVERTED | OTHERS).get(picture.mode)
-                if kind is None:
-                    raise Undecodable(f"has the unknown mode {picture.mode}")
-                notes.append(kind)
+            notes = _notes(picture, content)
             image = picture if picture.mode == "RGB" else picture.convert("RGB")
     except Image.UnidentifiedImageError as error:
         raise Undecodable("is neither JPEG nor PNG") from error
     except Image.DecompressionBombError as error:
         raise Undecodable("has far too many pixels") from error
-    # Pillow's plugins raise all of these for damaged files.
-    except (OSError, SyntaxError, ValueError, IndexError, EOFError, MemoryError) as error:
-        raise Undecodable(str(error)) from error
+    except Undecodable:
+        raise
+    # For damaged files Pillow raises whatever comes: OSError, SyntaxError, AssertionError, …
+    except Exception as error:
+        raise Undecodable(str(error) or f"is damaged ({type(error).__name__})") from error
     width, height = image.size
     if (width, height) != (size, size):
         short = min(width, height)
@@ -66,6 +75,23 @@ def square(content: bytes, size: int) -> tuple[np.ndarray, list[str]]:
     # As `np.asarray(image)`, in half the time.
     pixels = np.frombuffer(image.tobytes("raw", "RGB"), np.uint8)
     return pixels.reshape(size, size, 3), notes
+
+
+def _notes(picture: Image.Image, content: bytes) -> list[str]:
+    """Return what becoming RGB of 8 bits a channel changes; refuse what cannot become it."""
+    png = picture.format == "PNG"
+    deep = png and content[DEPTH] == 16
+    if picture.mode not in CONVERTED:
+        what = "is grayscale of 16 bits" if deep else f"has the unknown mode {picture.mode}"
+        raise Undecodable(f"{what}; convert it to 8 bits a channel")
+    notes = list(CONVERTED[picture.mode])
+    if "transparency" in picture.info and "transparent" not in notes:
+        notes.append("transparent")
+    if deep:
+        notes.append("16 bits a channel")
+        if content[COLOUR] == 4:
+            notes.append("grayscale")  # with transparency, which Pillow reads as RGBA
+    return ["PNG", *notes] if png else notes
 
 
 def versions() -> dict[str, str]:
