@@ -4,6 +4,7 @@ Nothing is opened here. Everything is sorted by name (code points, whatever the 
 order of the examples is that of the names alone.
 """
 
+import errno
 import os
 import unicodedata
 from collections import Counter
@@ -32,6 +33,7 @@ def listed(raw: Path, folders: Mapping[str, str]) -> dict[str, Split]:
 
     Raises:
         UserError: a folder is missing, empty, in a loop or there twice, or classes differ.
+        OSError: the system does not let us look at one.
     """
     if not raw.is_dir():
         raise UserError(f"{raw}: no such folder; name the one that holds the images as `raw`")
@@ -82,6 +84,12 @@ def _files(folder: Path, passed_over: Counter[str]) -> tuple[str, ...]:
             raise UserError(
                 f"{folder / entry.name}: is a folder; a class's folder holds images alone"
             )
+        if _is_special(entry):
+            # To open a pipe is to wait for whoever writes into it.
+            raise UserError(
+                f"{folder / entry.name}: is no file but a pipe, a socket or a device; a class's "
+                "folder holds images alone"
+            )
         found.append(entry.name)
     return tuple(found)
 
@@ -99,7 +107,14 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
         raise UserError(f"{entry.path}: is a link that loops ({error.strerror})") from error
+
+
+def _is_special(entry: os.DirEntry[str]) -> bool:
+    # `is_dir` has asked the system already; a link that leads nowhere is left to decoding.
+    return not entry.is_file() and not (entry.is_symlink() and not Path(entry.path).exists())
 
 
 def _once(folder: Path, seen: dict[Inode, Path]) -> None:

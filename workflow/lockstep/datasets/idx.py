@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lockstep.datasets import download
+from lockstep.datasets import download, staged
 from lockstep.errors import UserError
 
 SPLITS = {"train": "train", "test": "t10k"}
@@ -46,8 +46,7 @@ def read(raw: Path, checksums: Mapping[str, str]) -> Iterator[tuple[str, np.ndar
     Raises:
         UserError: a file is missing, damaged or not what it should be.
     """
-    if not raw.is_dir():
-        raise UserError(f"{raw}: no such folder; it should hold {', '.join(checksums)} (.gz)")
+    staged.check_folder(raw, f"{', '.join(checksums)} (.gz)")
     content = {name: _content(raw, name, checksum) for name, checksum in checksums.items()}
     for split, prefix in SPLITS.items():
         images = _array(raw, f"{prefix}-images-idx3-ubyte", content, 3)
@@ -59,11 +58,10 @@ def read(raw: Path, checksums: Mapping[str, str]) -> Iterator[tuple[str, np.ndar
 
 def _content(raw: Path, name: str, checksum: str) -> bytes:
     """Return a file's decompressed content, checked."""
-    found = sorted(raw.rglob(f"{name}.gz")) or sorted(raw.rglob(name))
-    if not found:
+    path = staged.find(raw, f"{name}.gz") or staged.find(raw, name)
+    if path is None:
         raise UserError(f"{raw}: holds no {name}.gz; it should hold the four IDX files")
-    path = found[0]
-    stored = path.read_bytes()
+    stored = staged.read(path)
     compressed = path.suffix == ".gz"
     try:
         content = gzip.decompress(stored) if compressed else stored

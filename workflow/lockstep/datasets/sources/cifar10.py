@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from lockstep.datasets import download
+from lockstep.datasets import download, staged
 from lockstep.errors import UserError
 
 ORIGIN = "CIFAR-10, A. Krizhevsky, Learning multiple layers of features from tiny images (2009)"
@@ -60,8 +60,7 @@ def read(raw: Path, options: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarra
     Raises:
         UserError: a file is missing or is not the published one.
     """
-    if not raw.is_dir():
-        raise UserError(f"{raw}: no such folder; it should hold {ARCHIVE} or its batches")
+    staged.check_folder(raw, f"{ARCHIVE} or its batches")
     for split, batches in SPLITS.items():
         stored = [_batch(raw, name, md5) for name, md5 in batches.items()]
         images = np.concatenate([images for images, _ in stored])
@@ -82,22 +81,24 @@ def _batch(raw: Path, name: str, md5: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _content(raw: Path, name: str) -> tuple[Path, bytes]:
     """Return where a batch was found, and its bytes."""
-    found = sorted(raw.rglob(name))
+    found = staged.find(raw, name)
     if found:
-        return found[0], found[0].read_bytes()
-    archives = sorted(raw.rglob(ARCHIVE))
-    if not archives:
+        return found, staged.read(found)
+    path = staged.find(raw, ARCHIVE)
+    if path is None:
         raise UserError(f"{raw}: holds neither {name} nor {ARCHIVE}")
     try:
-        with tarfile.open(archives[0]) as archive:
+        with tarfile.open(path) as archive:
             for member in archive:
                 if Path(member.name).name == name and member.isfile():
                     stream = archive.extractfile(member)
                     assert stream is not None
-                    return archives[0] / name, stream.read()
+                    return path / name, stream.read()
+    except PermissionError as error:
+        raise staged.unreadable(path, error) from error
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{archives[0]}: damaged ({error}); fetch it again") from error
-    raise UserError(f"{archives[0]}: holds no {name}; fetch it again")
+        raise UserError(f"{path}: damaged ({error}); fetch it again") from error
+    raise UserError(f"{path}: holds no {name}; fetch it again")
 
 
 def _check(where: Path, content: bytes, md5: str) -> None:

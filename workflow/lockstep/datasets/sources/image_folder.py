@@ -1,15 +1,20 @@
-"""Images in folders, `split/class/file.jpg`: the layout of ImageNet."""
+"""Images in folders, `split/class/file.jpg`: the layout of ImageNet.
+
+What decodes is imported late: a config's options are checked where there is neither NumPy nor
+Pillow.
+"""
 
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from lockstep.datasets import folders, pictures
+from lockstep.datasets import folders, staged
 from lockstep.datasets.survey import Original, Survey
 from lockstep.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    import numpy as np
 
 DEFAULTS: dict[str, Any] = {
     "size": 256,  # stored images are size x size
@@ -21,7 +26,35 @@ DEFAULTS: dict[str, Any] = {
     "origin": "images in folders, staged by a person",
     "licence": "unknown",
 }
+SPLITS = ("train", "test")
 TEST_FOLDERS = ("test", "val", "validation")
+LARGEST = 8192
+SHARD_BYTES = 4 << 30  # a shard is made in memory
+
+
+def check(options: Mapping[str, Any]) -> None:
+    """Check the options of a config's entry, as far as the images need not be known.
+
+    Raises:
+        UserError: names the option, what is wrong with it and what would be right.
+    """
+    unknown = sorted(map(str, options.keys() - DEFAULTS.keys()))
+    if unknown:
+        raise UserError(f"options.{unknown[0]} is unknown; {nearest(unknown[0], DEFAULTS)}")
+    settings = {**DEFAULTS, **options}
+    _whole("size", settings["size"], LARGEST)
+    if settings["shard"] is not None:
+        most = SHARD_BYTES // (3 * settings["size"] ** 2)
+        _whole("shard", settings["shard"], most)
+    if settings["classes"] is not None and not _is_names(settings["classes"]):
+        _whole("classes", settings["classes"])
+    _check_limit(settings["limit"])
+    if settings["corrupt"] not in ("refuse", "skip"):
+        raise UserError(f"options.corrupt is {settings['corrupt']!r}; it must be refuse or skip")
+    for name in ("origin", "licence"):
+        _text(name, settings[name])
+    if settings["splits"] is not None:
+        _check_splits(settings["splits"])
 
 
 def survey(raw: Path, options: Mapping[str, Any]) -> Survey:
@@ -30,9 +63,16 @@ def survey(raw: Path, options: Mapping[str, Any]) -> Survey:
     Raises:
         UserError: the options or the folders are not as they should be.
     """
-    settings = _settings(options)
-    places = settings["splits"] or _found(raw)
-    splits = folders.listed(raw, {split: places[split] for split in ("train", "test")})
+    from lockstep.datasets import pictures
+
+    check(options)
+    settings = {**DEFAULTS, **options}
+    try:
+        named = settings["splits"] or _found(raw)
+        places = {split: str(PurePosixPath(named[split])) for split in SPLITS}
+        splits = folders.listed(raw, places)
+    except OSError as error:
+        raise staged.unreadable(raw, error) from error
     classes = _chosen(list(splits["train"].classes), settings["classes"])
     originals = {
         split: [
@@ -66,34 +106,15 @@ def survey(raw: Path, options: Mapping[str, Any]) -> Survey:
     )
 
 
-def decode(content: bytes, options: Mapping[str, Any]) -> tuple[np.ndarray, list[str]]:
+def decode(content: bytes, options: Mapping[str, Any]) -> "tuple[np.ndarray, list[str]]":
     """Return one image uint8 ``(size, size, 3)`` and what is worth counting.
 
     Raises:
         Undecodable: says why.
     """
+    from lockstep.datasets import pictures
+
     return pictures.square(content, options.get("size", DEFAULTS["size"]))
-
-
-def _settings(options: Mapping[str, Any]) -> dict[str, Any]:
-    unknown = sorted(options.keys() - DEFAULTS.keys())
-    if unknown:
-        hint = nearest(unknown[0], DEFAULTS)
-        raise UserError(f"image_folder has no option {unknown[0]!r}; {hint}")
-    settings = {**DEFAULTS, **options}
-    _whole("size", settings["size"])
-    for name in ("shard", "classes"):
-        if settings[name] is not None and not (name == "classes" and _is_names(settings[name])):
-            _whole(name, settings[name])
-    if settings["corrupt"] not in ("refuse", "skip"):
-        raise UserError(f"option corrupt is {settings['corrupt']!r}; it must be refuse or skip")
-    for name in ("origin", "licence"):
-        if not isinstance(settings[name], str):
-            raise UserError(f"option {name} is {settings[name]!r}; it must be a text")
-    splits = settings["splits"]
-    if splits is not None and (not isinstance(splits, Mapping) or set(splits) != {"train", "test"}):
-        raise UserError(f"option splits is {splits!r}; it must name the folders of train and test")
-    return settings
 
 
 def _found(raw: Path) -> dict[str, str]:
@@ -106,28 +127,56 @@ def _chosen(there: list[str], wanted: int | list[str] | None) -> list[str]:
         return there
     if isinstance(wanted, int):
         if wanted > len(there):
-            raise UserError(f"option classes is {wanted}, but there are {len(there)}")
+            raise UserError(f"options.classes is {wanted}, but there are {len(there)}")
         return there[:wanted]
     unknown = sorted(set(wanted) - set(there))
     if unknown:
-        raise UserError(f"option classes names {unknown[0]!r}; {nearest(unknown[0], there)}")
+        raise UserError(f"options.classes names {unknown[0]!r}; {nearest(unknown[0], there)}")
     return sorted(set(wanted))
 
 
 def _limit(limit: Any, split: str) -> int | None:
-    if isinstance(limit, Mapping) and not limit.keys() <= {"train", "test"}:
-        unknown = sorted(limit.keys() - {"train", "test"})[0]
-        raise UserError(f"option limit names {unknown!r}; {nearest(unknown, ('train', 'test'))}")
-    value = limit.get(split) if isinstance(limit, Mapping) else limit
-    if value is not None:
-        _whole("limit", value)
-    return value
+    return limit.get(split) if isinstance(limit, Mapping) else limit
+
+
+# The options ---------------------------------------------------------------------------------
+
+
+def _check_limit(limit: Any) -> None:
+    if not isinstance(limit, Mapping):
+        limit = {} if limit is None else {"": limit}
+    elif not limit.keys() <= set(SPLITS):
+        unknown = sorted(map(str, limit.keys() - set(SPLITS)))[0]
+        raise UserError(f"options.limit.{unknown} is unknown; {nearest(unknown, SPLITS)}")
+    for split, value in limit.items():
+        if value is not None or not split:
+            _whole(f"limit.{split}".rstrip("."), value)
+
+
+def _check_splits(splits: Any) -> None:
+    if not isinstance(splits, Mapping) or set(splits) != set(SPLITS):
+        raise UserError(f"options.splits is {splits!r}; it must name the folders of train and test")
+    for split, place in splits.items():
+        name = f"splits.{split}"
+        _text(name, place)
+        path = PurePosixPath(place)
+        if not place or path.is_absolute() or ".." in path.parts:
+            raise UserError(f"options.{name} is {place!r}; it must be the name of a folder in raw")
 
 
 def _is_names(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(v, str) for v in value)
 
 
-def _whole(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UserError(f"option {name} is {value!r}; it must be a whole number from 1")
+def _text(name: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise UserError(f"options.{name} is {value!r}; it must be a text")
+    if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise UserError(f"options.{name} is {value!r}, which holds what no text may hold")
+
+
+def _whole(name: str, value: Any, most: int | None = None) -> None:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or value < 1 or (most and value > most):
+        upper = f" to {most}" if most else ""
+        raise UserError(f"options.{name} is {value!r}; it must be a whole number from 1{upper}")
