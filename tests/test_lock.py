@@ -43,6 +43,22 @@ def test_a_second_one_says_that_it_waits_and_knows_that_it_has(tmp_path: Path) -
     assert second.communicate("\n", timeout=60)[0] == "True\n"
 
 
+def test_a_lock_on_a_file_that_was_removed_meanwhile_is_none(tmp_path: Path) -> None:
+    """Its holder may clean up; whoever comes next makes the file anew and would hold it too."""
+    path = tmp_path / "lock"
+    first = hold(path)
+    assert first.stdout.readline() == "False\n"
+    second = hold(path)
+    assert second.stderr.readline() == "lockstep: it is taken, waiting\n"
+    path.unlink()
+    third = hold(path)
+    assert third.stdout.readline() == "False\n"
+    first.communicate("\n", timeout=60)
+    assert second.stderr.readline() == "lockstep: it is taken, waiting\n"
+    third.communicate("\n", timeout=60)
+    assert second.communicate("\n", timeout=60)[0] == "True\n"
+
+
 def test_a_lock_ends_with_a_killed_holder_and_can_be_shared(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     for more in ((), ("shared",), ("shared",)):

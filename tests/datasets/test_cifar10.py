@@ -106,6 +106,7 @@ def test_batches_become_images(raw: Path, known: None) -> None:
 
 def test_the_archive_is_the_same_data(raw: Path, known: None) -> None:
     content = files.read_json(make(raw))["content"]
+    files.remove(raw.parent / "made")
     packed(raw)
     assert files.read_json(make(raw))["content"] == content
 

@@ -150,7 +150,7 @@ def test_two_at_once_make_it_once(raw: Path, made: dict[str, bytes], tmp_path: P
     said = [process.communicate(timeout=120)[1] for process in (first, second)]
     assert (first.returncode, second.returncode) == (0, 0), said
     assert "150 of 150 images" in said[0]
-    assert said[1] == ""
+    assert "images" not in said[1]
     assert sorted(content(folder)) == sorted(made)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+ATTEMPTS = 20
+
 
 @contextmanager
 def held(path: Path, *, shared: bool = False, waiting: str | None = None) -> Iterator[bool]:
@@ -20,12 +22,36 @@ def held(path: Path, *, shared: bool = False, waiting: str | None = None) -> Ite
         shared: hold it with others that share it, and not alone.
         waiting: what to say if somebody else holds it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    kind, waited = fcntl.LOCK_SH if shared else fcntl.LOCK_EX, False
+    while True:
+        descriptor = _open(path)
+        try:
+            waited |= _lock(descriptor, kind, waiting)
+            # Who held it may have removed the file: then its lock keeps nobody out any more.
+            if _is_still(path, descriptor):
+                yield waited
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _open(path: Path) -> int:
+    for attempts_left in reversed(range(ATTEMPTS)):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        # Who held a lock in that folder may remove the folder at this moment.
+        except (FileNotFoundError, FileExistsError):
+            if not attempts_left:
+                raise
+    raise AssertionError
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
     try:
-        yield _lock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, waiting)
-    finally:
-        os.close(descriptor)
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def _lock(descriptor: int, kind: int, waiting: str | None) -> bool:

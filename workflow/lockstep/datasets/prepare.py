@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lockstep import files
-from lockstep.datasets import manifest, sharded, shards, sources
+from lockstep.datasets import making, manifest, progress, sharded, shards, sources
 from lockstep.errors import UserError
 
 
@@ -23,7 +23,7 @@ def prepare(
     workers: int | None = None,
     part: tuple[int, int] = (1, 1),
 ) -> None:
-    """Preprocess a dataset.
+    """Preprocess a dataset, unless its folder is there.
 
     Args:
         name: of the config's entry.
@@ -32,17 +32,28 @@ def prepare(
         raw: folder with the source's raw files.
         folder: folder to make; it appears when it is complete.
         workers: processes for a source of many files; what this process may use if None.
-        part: ``(i, n)`` makes the i-th n-th of the shards of a source of many files alone.
+        part: ``(i, n)`` makes the i-th n-th of the shards of a source of many files alone; of
+            another source, nothing.
 
     Raises:
         UserError: raw files are missing, damaged or contradictory.
     """
+    if making.finished(folder):
+        progress.say(f"{name}: is in {folder}; remove that folder to have it made anew")
+        return
     source = sources.load(entry["source"])
     named = {"name": name, "identity": identity, "source": entry["source"]}
     options = dict(entry["options"])
     if not hasattr(source, "survey"):
-        if part == (1, 1):
-            _whole(source, named, options, raw, folder)
+        if part[1] > 1:
+            progress.say(f"{name}: is made at one go; start once without --part, nothing was done")
+            return
+        with making.held(folder) as missing:
+            if missing:
+                try:
+                    _whole(source, named, options, raw, folder)
+                finally:
+                    files.remove(making.partial(folder))
         return
     survey = source.survey(raw, options)
     about = {

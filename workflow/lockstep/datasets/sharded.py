@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lockstep import files, lock
-from lockstep.datasets import manifest, pool, progress
+from lockstep import files
+from lockstep.datasets import making, manifest, pool, progress
 from lockstep.datasets.piece import TOLD, Piece, Result
 from lockstep.datasets.survey import Survey
 from lockstep.errors import UserError
@@ -40,12 +40,12 @@ def prepare(
     Raises:
         UserError: originals are lost or refused, a class has none left, or the disk is full.
     """
-    partial = folder.with_name(f".{folder.name}.partial")
+    partial = making.partial(folder)
     every = pieces(about, survey, raw, partial)
     if not every:
         raise UserError(f"{raw}: holds no examples")
-    with lock.held(partial / "lock", shared=part[1] > 1) as waited:
-        if not (waited and (folder / "manifest.json").is_file()):
+    with making.held(folder, shared=part[1] > 1) as missing:
+        if missing:
             _make(about, survey, every, raw, folder, partial, workers, part)
 
 

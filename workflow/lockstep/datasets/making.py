@@ -1,0 +1,34 @@
+"""Who makes a dataset's folder: one at a time, and what is finished is not made again.
+
+Its path holds the identity of what determines it, and others may be reading it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lockstep import files, lock
+
+
+def finished(folder: Path) -> bool:
+    """Whether a dataset is all there: its manifest is written last."""
+    return (folder / "manifest.json").is_file()
+
+
+def partial(folder: Path) -> Path:
+    """Return the folder beside a dataset's own in which it is made."""
+    return folder.with_name(f".{folder.name}.partial")
+
+
+@contextmanager
+def held(folder: Path, *, shared: bool = False) -> Iterator[bool]:
+    """Hold the lock of a dataset's folder until the block ends; yields whether it is to be made.
+
+    Args:
+        shared: hold it with others that share it, and not alone.
+    """
+    with lock.held(partial(folder) / "lock", shared=shared):
+        missing = not finished(folder)
+        if not missing:
+            files.remove(partial(folder))
+        yield missing
