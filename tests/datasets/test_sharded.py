@@ -218,3 +218,16 @@ def test_a_batch_is_gathered_from_many_shards(raw: Path, made: dict, tmp_path: P
 def test_two_folders_of_one_name_are_two_datasets(raw: Path, tmp_path: Path) -> None:
     one, two = study_on(raw, tmp_path), study_on(tmp_path / "other", tmp_path)
     assert one.dataset_folder("digits") != two.dataset_folder("digits")
+
+
+def test_one_relative_path_in_two_places_is_two_datasets(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two checkouts may share their data."""
+    study, names = study_on(Path("raw"), tmp_path), []
+    for place in (raw.parent, tmp_path):
+        monkeypatch.chdir(place)
+        names.append(study.dataset_folder("digits"))
+    assert names[0] != names[1]
+    monkeypatch.chdir(raw.parent)
+    assert study_on(raw, tmp_path).dataset_folder("digits") == names[0]

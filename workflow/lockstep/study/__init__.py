@@ -241,11 +241,14 @@ class Study:
 
         The raw files are not part of it: a source knows their checksums, or hashes them into
         the shards. Where it knows none, their folder is: two such datasets may have one name.
+        Its whole path, as two checkouts may share their data; links in it are not followed, which
+        lead elsewhere in a container and on another node.
         """
         entry = self.dataset(name)
-        staged = [] if sources.downloads(entry["source"]) else [entry["raw"]]
         determined_by = [entry["source"], entry["options"], dataset_code(entry["source"])]
-        return files.digest([*determined_by, *filter(None, staged)])
+        if entry["raw"] and not sources.downloads(entry["source"]):
+            determined_by.append(str(Path(entry["raw"]).absolute()))
+        return files.digest(determined_by)
 
     def block_parameters(self, block: str) -> dict[str, Any]:
         """What a block's runs depend on besides files: Snakemake reruns it when this changes."""
