@@ -55,7 +55,7 @@ def square(content: bytes, size: int) -> tuple[np.ndarray, list[str]]:
         raise Undecodable("is neither JPEG nor PNG") from error
     except Image.DecompressionBombError as error:
         raise Undecodable("has far too many pixels") from error
-    except Undecodable:
+    except (Undecodable, MemoryError):  # a machine's fault is not the file's
         raise
     # For damaged files Pillow raises whatever comes: OSError, SyntaxError, AssertionError, …
     except Exception as error:
