@@ -15,7 +15,7 @@ from lockstep.datasets.order import Order
 from lockstep.datasets.reader import Reader
 from lockstep.engines import jax_optimizer, torch_engine, torch_optimizer
 from lockstep.engines.contract import Job
-from lockstep.parity import compare, trace
+from lockstep.parity import compare, distances, trace
 from lockstep.study import Study
 from lockstep.training import feed as feeds
 from lockstep.workloads import naming, vision_torch, weights
@@ -259,10 +259,10 @@ def test_not_a_number_fails(reference) -> None:
 
 def test_distance_is_relative_and_has_a_floor() -> None:
     one = np.ones(4)
-    assert compare.distance(one * (1 + 1e-3), one) == pytest.approx(1e-3)
-    assert compare.distance(np.full(4, 1e-18), np.zeros(4)) < 1e-11
-    assert compare.distance(one, np.ones(5)) == float("inf")
-    assert compare.distance(one * np.nan, one) == float("inf")
+    assert distances.distance(one * (1 + 1e-3), one) == pytest.approx(1e-3)
+    assert distances.distance(np.full(4, 1e-18), np.zeros(4)) < 1e-11
+    assert distances.distance(one, np.ones(5)) == float("inf")
+    assert distances.distance(one * np.nan, one) == float("inf")
 
 
 def traces_with(gradient: float, twin: float) -> list[dict[str, np.ndarray]]:
@@ -308,7 +308,7 @@ def test_a_float32_gradient_may_be_as_far_as_ten_twins_where_a_workload_says_so(
 def test_the_first_ten_float32_losses_are_held_to_the_fixed_tolerance() -> None:
     trace, reference = ({f"{p}/steps/loss": np.ones(12) for p in ("float32", "twin")} for _ in "ab")
     trace["twin/steps/loss"][1:] += 1e-3
-    assert compare.loss_envelope(trace, reference, compare.FIRM_STEPS).tolist() == pytest.approx(
+    assert distances.loss_envelope(trace, reference, compare.FIRM_STEPS).tolist() == pytest.approx(
         [1e-5] * 10 + [1e-2] * 2
     )
     assert workloads.spec("mnist_cnn").firm_steps == compare.FIRM_STEPS == 10

@@ -260,12 +260,12 @@ def parity(options: argparse.Namespace) -> int:
     study, workload = Study.load(options.study), options.workload
     study.workload(workload)  # a name that is none is told as such, not as files that are missing
     traces = {variant: study.trace(workload, variant) for variant in study.traces()}
+    study.passed(workload).unlink(missing_ok=True)  # shut whatever happens from here on
     verdict = compare.judge(workload, traces)
     files.write_json(study.verdict(workload), verdict)
     for line in compare.explain(verdict):
         print(f"lockstep: parity FAILS: {line}", file=sys.stderr)
     if not verdict["passed"]:
-        study.passed(workload).unlink(missing_ok=True)
         return 1
     files.write_json(
         study.passed(workload), {"verdict": files.sha256_file(study.verdict(workload))}

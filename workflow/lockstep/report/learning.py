@@ -40,7 +40,9 @@ def parity(records: Records, workload: str) -> Table | None:
             where = rung["worst"] if rung["passed"] else rung["first"]
             row[variant] = f"{_distance(value)} {'✓' if rung['passed'] else '✗'} {word}"
             row[f"{variant} at"] = where
-            row["tolerance"] = max(row.get("tolerance", 0.0), _float(rung["tolerance"]))
+            held_to = "tolerance" if rung["passed"] else "first_tolerance"  # unless it is older
+            allowed = _float(rung.get(held_to, rung["tolerance"]))
+            row["tolerance"] = max(row.get("tolerance", 0.0), allowed)
     columns = [
         Column(key="precision", label="Precision"),
         Column(key="rung", label="Rung"),

@@ -21,7 +21,7 @@ def parity_problem(records: Records, workload: str, variant: str) -> str | None:
             return (
                 f"parity FAILS: {variant} is not {verdict['reference']} at {rung['precision']} "
                 f"{rung['name']}, where {rung['first']} differs by {_short(rung['first_value'])} "
-                f"(allowed {_short(rung['tolerance'])})"
+                f"(allowed {_short(rung.get('first_tolerance', rung['tolerance']))})"
             )
     return None
 

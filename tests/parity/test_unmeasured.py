@@ -1,0 +1,178 @@
+"""What cannot be measured never passes, and is named: on small traces, without a framework."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lockstep.archive import recompute
+from lockstep.parity import compare
+from lockstep.parity.rungs import Rung
+from lockstep.study import Study
+from tests.conftest import lockstep
+from tests.parity.small import STEPS, Trace, at, edited, small, written
+
+
+def failures(trace: Trace, reference: Trace, firm_steps: int = 10) -> list[Rung]:
+    return [r for r in compare.compare(trace, reference, firm_steps=firm_steps) if not r.passed]
+
+
+def first(trace: Trace, reference: Trace, firm_steps: int = 10) -> tuple[str, str, str | None]:
+    """Precision, rung and name of the first that fails."""
+    rung = failures(trace, reference, firm_steps)[0]
+    return rung.precision, rung.name, rung.first
+
+
+def test_equal_traces_pass() -> None:
+    assert failures(small(), small()) == []
+    assert failures(small(), small(), firm_steps=1) == []
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_final_state_that_is_not_finite(value: float) -> None:
+    spoiled = edited(float32__final__a=value)
+    assert first(spoiled, small()) == ("float32", "final", "a")
+    assert first(small(), spoiled) == ("float32", "final", "a")
+    assert first(spoiled, spoiled) == ("float32", "final", "a")
+
+
+def test_a_twin_that_is_not_finite_lets_nothing_else_pass() -> None:
+    blind = edited(twin__final__a=np.nan)
+    assert first(edited(float32__final__a=100.0), blind) == ("float32", "final", "a")
+    assert first(small(), blind) == ("float32", "final", "a of a twin")
+
+
+def test_nor_do_some_twins_of_a_rung_where_the_largest_counts() -> None:
+    blind = edited(twin__step__buffer=np.array([1, np.nan, 1, 1], np.float32))
+    (rung,) = failures(edited(float32__step__a=7.0, twin__step__a=7.0), blind, firm_steps=1)
+    assert (rung.name, rung.first, rung.first_value) == ("step", "a", pytest.approx(6))
+    assert first(small(), blind, firm_steps=1) == ("float32", "step", "buffer of a twin")
+    assert failures(small(), blind) == []  # its distance is asked for by nobody
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("step", [3, 11])
+def test_a_twins_loss_that_is_not_finite(step: int, value: float) -> None:
+    blind = edited(twin__steps__loss=at(step, value))
+    assert first(small(), blind) == ("float32", "steps", f"step {step} of a twin")
+    assert first(edited(float32__steps__loss=at(11, 50.0)), blind)[1] == "steps"
+
+
+def test_a_tensor_that_only_one_side_has() -> None:
+    short, long = edited(float64__gradient__b=None), small()
+    assert first(short, long) == ("float64", "gradient", "b")
+    assert first(long, short) == ("float64", "gradient", "b")
+
+
+RUNGS = ["weights", "forward", "loss", "gradient", "step", "batches", "steps", "final"]
+
+
+@pytest.mark.parametrize("rung", [*RUNGS, "evaluation"])
+def test_a_rung_that_both_sides_lack(rung: str) -> None:
+    below = {"batches": "steps/checksum", "steps": "steps/loss"}.get(rung, f"{rung}/")
+    lacking = {k: v for k, v in small().items() if not k.startswith(f"float64/{below}")}
+    kind = "steps" if rung in ("batches", "steps") else "tensors"
+    assert first(lacking, lacking) == ("float64", rung, f"number of {kind}")
+
+
+@pytest.mark.parametrize("rung", RUNGS)
+def test_a_float32_rung_that_both_sides_lack(rung: str) -> None:
+    below = {"batches": "steps/checksum", "steps": "steps/loss"}.get(rung, f"{rung}/")
+    lacking = {k: v for k, v in small().items() if not k.startswith(f"float32/{below}")}
+    for firm_steps in (1, 10):
+        assert first(lacking, lacking, firm_steps)[:2] == ("float32", rung)
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32", "twin"])
+def test_another_number_of_steps(precision: str, tmp_path: Path) -> None:
+    short = edited(**{f"{precision}__steps__loss": np.ones(STEPS - 2)})
+    where = "float64" if precision == "float64" else "float32"
+    for pair in ((short, small()), (small(), short)):
+        assert first(*pair) == (where, "steps", "number of steps")
+    verdict = compare.judge("mnist_cnn", written(tmp_path, sound=small(), short=short))
+    assert not verdict["passed"]
+    assert verdict["comparisons"]["short"]["curves"][where] is None
+
+
+def test_another_number_of_batches() -> None:
+    short = edited(float64__steps__checksum=np.zeros(STEPS - 2, np.uint32))
+    assert first(short, small()) == ("float64", "batches", "number of steps")
+
+
+def test_losses_of_nothing_are_equal() -> None:
+    changes = {f"{p}__steps__loss": at(11, 0.0) for p in ("float64", "float32", "twin")}
+    zero = edited(**changes)
+    assert failures(zero, zero) == []
+    apart = edited(**changes | {f"{p}__steps__loss": at(11, 1e-3) for p in ("float32", "twin")})
+    assert first(apart, zero) == ("float32", "steps", "step 11")
+
+
+def test_a_failure_is_told_with_the_tolerance_that_it_broke(tmp_path: Path) -> None:
+    """Not with that of the worst tensor, which a twin had made larger."""
+    reference = edited(twin__steps__loss=at(10, 1 + 1e-3))
+    losses = at(11, 3.0)
+    losses[3] = 1 + 2e-5
+    apart = edited(float32__steps__loss=losses, twin__steps__loss=losses)
+    traces = written(tmp_path, sound=reference, apart=apart)
+    verdict = compare.judge("mnist_cnn", traces)
+    (rung,) = [r for r in verdict["comparisons"]["apart"]["rungs"] if not r["passed"]]
+    assert (rung["worst"], rung["tolerance"]) == ("step 11", pytest.approx(1e-2))
+    assert (rung["first"], rung["first_tolerance"]) == ("step 3", pytest.approx(1e-5))
+    assert compare.explain(verdict) == [
+        "mnist_cnn: apart is not sound: float32 steps: step 3 differs by 2.00e-05, allowed 1.0e-05"
+    ]
+
+
+def test_what_is_infinite_is_told_too(tmp_path: Path) -> None:
+    traces = written(tmp_path, sound=edited(twin__final__a=np.nan), other=small())
+    verdict = json.loads(json.dumps(compare.judge("mnist_cnn", traces), allow_nan=False))
+    assert compare.explain(verdict) == [
+        "mnist_cnn: other is not sound: float32 final: a of a twin differs by infinity, "
+        "allowed 1.0e-05"
+    ]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda content: b"", lambda content: content[: len(content) // 2], lambda content: b"[1, 2]"],
+    ids=["empty", "truncated", "no trace"],
+)
+def test_a_damaged_trace_is_a_line_and_shuts_the_gate(
+    study_of: Callable[..., Study], damage: Callable[[bytes], bytes]
+) -> None:
+    study = study_of()
+    path = study.trace("mnist_cnn", "jax-jit")
+    path.parent.mkdir(parents=True)
+    written(path.parent, **{name: small() for name in study.traces()})
+    gate = ("parity", "--study", study.path, "--workload", "mnist_cnn")
+    lockstep(*gate)
+    assert study.passed("mnist_cnn").is_file()
+    path.write_bytes(damage(path.read_bytes()))
+    done = lockstep(*gate, check=False)
+    assert done.returncode == 2
+    assert "jax-jit.npz: not a readable trace" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not study.passed("mnist_cnn").exists()
+
+
+def test_a_verdict_of_before_first_tolerance_follows_from_its_traces(
+    study_of: Callable[..., Study],
+) -> None:
+    study = study_of()
+    path = study.trace("mnist_cnn", "jax-jit")
+    path.parent.mkdir(parents=True)
+    written(path.parent, **{name: small() for name in study.traces()})
+    lockstep("parity", "--study", study.path, "--workload", "mnist_cnn")
+    verdict = json.loads(study.verdict("mnist_cnn").read_text())
+    assert recompute.parity(study).wrong == []
+    rungs = verdict["comparisons"]["jax-jit"]["rungs"]
+    rungs[3]["first_tolerance"] = 1.0
+    study.verdict("mnist_cnn").write_text(json.dumps(verdict))
+    study.passed("mnist_cnn").unlink()
+    assert any("first_tolerance" in wrong for wrong in recompute.parity(study).wrong)
+    for rung in rungs:
+        del rung["first_tolerance"]
+    study.verdict("mnist_cnn").write_text(json.dumps(verdict))
+    assert recompute.parity(study).wrong == []

@@ -1,0 +1,99 @@
+"""How far apart two traces are, and how far each is from its own twin.
+
+What is not finite, or not there, is infinitely far away: no tolerance is ever made from it.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+TOLERANCE = {"float64": 1e-11, "float32": 1e-5}
+ENVELOPE = 10.0  # how many times its own twin's distance the other framework may be away
+FLOOR = 1e-6  # root mean square of a tensor, or size of a loss, that counts as zero
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the relative L2 distance of `a` from the reference `b`; infinity if not finite."""
+    if a.shape != b.shape:
+        return float("inf")
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    reference = max(float(np.linalg.norm(b)), FLOOR * np.sqrt(max(1, b.size)))
+    with np.errstate(invalid="ignore", over="ignore"):
+        value = float(np.linalg.norm(a - b)) / reference
+    return value if np.isfinite(value) else float("inf")
+
+
+def losses_apart(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return each loss's relative distance from the reference `b`; infinity if not finite.
+
+    Args:
+        a, b: losses of as many steps, ``(steps,)``.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        values = np.abs(a - b) / np.maximum(np.abs(b), FLOOR)
+    return np.where(np.isfinite(values), values, np.inf)
+
+
+def names(precision: str, rung: str, *traces: Arrays) -> list[str]:
+    """Return the names of a rung's tensors in any of the traces, those of the first one first."""
+    prefix = f"{precision}/{rung}/"
+    found = [
+        key.removeprefix(prefix) for trace in traces for key in trace if key.startswith(prefix)
+    ]
+    return list(dict.fromkeys(found))
+
+
+def per_step(trace: Arrays, precision: str, what: str) -> np.ndarray:
+    """Return what a trace tells of every step, `loss` or `checksum`; nothing if it does not."""
+    return np.atleast_1d(trace.get(f"{precision}/steps/{what}", np.empty(0)))
+
+
+# Twins: the same framework, from weights moved by one unit in the last place --------------------
+
+
+def from_twins(trace: Arrays, reference: Arrays, rung: str) -> dict[str, float]:
+    """Return, by tensor of a rung, the larger of both frameworks' distances from their twins."""
+    return {
+        name: max(_from_twin(t, f"{rung}/{name}") for t in (trace, reference))
+        for name in names("float32", rung, reference, trace)
+    }
+
+
+def _from_twin(trace: Arrays, tensor: str) -> float:
+    twin, exact = trace.get(f"twin/{tensor}"), trace.get(f"float32/{tensor}")
+    return float("inf") if twin is None or exact is None else distance(twin, exact)
+
+
+def tolerance_from_twin(apart: float) -> float:
+    """Return the float32 tolerance of a tensor that is so far from its twin."""
+    firm = TOLERANCE["float32"]
+    return max(firm, ENVELOPE * apart) if np.isfinite(apart) else firm
+
+
+def losses_from_twins(trace: Arrays, reference: Arrays) -> np.ndarray:
+    """Return the same for every step's loss, ``(steps,)``."""
+    ours, theirs = (
+        losses_apart(per_step(t, "twin", "loss"), per_step(t, "float32", "loss"))
+        for t in (trace, reference)
+    )
+    return np.maximum(ours, theirs)
+
+
+def loss_envelope(trace: Arrays, reference: Arrays, firm_steps: int) -> np.ndarray:
+    """Return the float32 tolerance of every step's loss, ``(steps,)``.
+
+    The fixed tolerance for the first steps; then also ten times the largest distance so far of
+    either framework from its own twin, which is infinite where one of them is.
+    """
+    envelope = ENVELOPE * np.maximum.accumulate(losses_from_twins(trace, reference))
+    envelope[:firm_steps] = 0.0
+    return np.maximum(envelope, TOLERANCE["float32"])
+
+
+def as_many_steps(trace: Arrays, reference: Arrays, precision: str) -> bool:
+    """Whether both traces have a loss of the same steps, and of float32 their twins, too."""
+    precisions = ("float32", "twin") if precision == "float32" else (precision,)
+    shapes = {per_step(t, p, "loss").shape for p in precisions for t in (trace, reference)}
+    return len(shapes) == 1
