@@ -54,11 +54,14 @@ class Reader:
         self._verified = np.zeros(self._first_blocks[-1], bool)
         self._sound = whole  # whether all blocks are verified
 
-    def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def take(
+        self, indices: np.ndarray, into: tuple[np.ndarray, np.ndarray] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Gather examples.
 
         Args:
             indices: int64 of any shape S, each in ``[0, examples)``.
+            into: contiguous arrays for what is returned, if they are not to be allocated here.
 
         Returns:
             Images uint8 ``(*S, *example_shape)`` and labels int32 ``S``, freshly allocated: JAX on
@@ -67,24 +70,27 @@ class Reader:
         Raises:
             UserError: a block that holds one of the examples is damaged.
         """
+        if into is None:
+            shape = indices.shape
+            into = np.empty((*shape, *self.example_shape), np.uint8), np.empty(shape, np.int32)
+        flat = indices.reshape(-1)
+        # Views: what is contiguous is not copied.
+        images, labels = into[0].reshape(len(flat), *self.example_shape), into[1].reshape(len(flat))
         if len(self.shards) == 1:
             if not self._sound:
-                self._verify(np.zeros(indices.size, np.int64), indices.reshape(-1))
-            return self.shards[0].take(indices)
-        flat = indices.reshape(-1)
+                self._verify(np.zeros(len(flat), np.int64), flat)
+            self.shards[0].take(flat, images, labels)
+            return into
         owners = np.searchsorted(self._starts, flat, side="right") - 1
         rows = flat - self._starts[owners]
         if not self._sound:
             self._verify(owners, rows)
-        images = np.empty((len(flat), *self.example_shape), np.uint8)
-        labels = np.empty(len(flat), np.int32)
         arrays = [shard.arrays for shard in self.shards]
         for slot, (owner, row) in enumerate(zip(owners.tolist(), rows.tolist())):
             shard = arrays[owner]
             images[slot] = shard["images"][row]
             labels[slot] = shard["labels"][row]
-        shape = indices.shape
-        return images.reshape(*shape, *self.example_shape), labels.reshape(shape)
+        return into
 
     def _verify(self, owners: np.ndarray, rows: np.ndarray) -> None:
         """Verify the blocks of these rows of shards, each once."""
@@ -164,12 +170,10 @@ class _Shard:
         if known != (shards.SCHEMA, entry["content"]) or rows != {entry["examples"]}:
             raise UserError(f"{path}: is not the shard that its manifest describes")
 
-    def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def take(self, indices: np.ndarray, images: np.ndarray, labels: np.ndarray) -> None:
         # mode="clip" skips a bounds check and a second buffer; indices are made by Order.
-        return (
-            self.arrays["images"].take(indices, axis=0, mode="clip"),
-            self.arrays["labels"].take(indices, axis=0, mode="clip"),
-        )
+        self.arrays["images"].take(indices, axis=0, mode="clip", out=images)
+        self.arrays["labels"].take(indices, axis=0, mode="clip", out=labels)
 
     def _refuse(self) -> None:
         for block in range(self.blocks):

@@ -71,31 +71,36 @@ class SharedFeed:
         self.total_steps = total_steps(recipe, self.steps_per_epoch)
 
     def window(self, first: int, steps: int) -> Window:
-        """Return a window; rows beyond its steps repeat its last one and are never trained."""
-        planned = [self.order.batch(first + min(k, steps - 1)) for k in range(self._room)]
+        """Return a window; rows beyond its steps repeat its last one and are never trained.
+
+        Only its steps' examples are gathered: a short window need not wait for those of a long one.
+        """
+        planned = [self.order.batch(first + k) for k in range(steps)]
         counts = np.array([count for _, count in planned])
-        local = self.job.local_batch
+        local, room = self.job.local_batch, self.job.window_steps
         start = self.job.topology.rank * local
         indices = np.stack([indices[start : start + local] for indices, _ in planned])
-        images, labels = self.reader.take(indices)
+        images = np.empty((room, local, *self.reader.example_shape), np.uint8)
+        labels = np.empty((room, local), np.int32)
+        self.reader.take(indices, into=(images[:steps], labels[:steps]))
+        images[steps:], labels[steps:] = images[steps - 1], labels[steps - 1]
         mask = (start + np.arange(local) < counts[:, None]).astype(np.float32)
-        batch = {"images": images, "labels": labels, "mask": mask}
+        batch = {"images": images, "labels": labels, "mask": _filled(mask, room)}
         if self.kind.draws:
-            batch["crops"] = self._crops(first, steps, indices)
-        rates = learning_rates(
-            self.job.recipe, self.steps_per_epoch, self.total_steps, first, self._room
-        )
+            batch["crops"] = _filled(self._crops(first, indices), room)
+        # Of the whole room, as ever: how NumPy rounds a cosine may depend on how many it takes.
+        rates = learning_rates(self.job.recipe, self.steps_per_epoch, self.total_steps, first, room)
         return Window(
             steps=steps,
             batch=batch,
-            counts=counts,
-            learning_rates=rates,
+            counts=_filled(counts, room),
+            learning_rates=_filled(rates[:steps], room),
         )
 
-    def _crops(self, first: int, steps: int, indices: np.ndarray) -> np.ndarray:
+    def _crops(self, first: int, indices: np.ndarray) -> np.ndarray:
         rows = []
         for k, examples in enumerate(indices):
-            epoch = (first + min(k, steps - 1)) // self.steps_per_epoch
+            epoch = (first + k) // self.steps_per_epoch
             crops = augmentation.crops(self.kind, self.reader.examples, self.order.seed, epoch)
             rows.append(crops[examples])
         return np.stack(rows)
@@ -103,9 +108,15 @@ class SharedFeed:
     def close(self) -> None:
         """Nothing to let go of: the map goes with its process."""
 
-    @property
-    def _room(self) -> int:
-        return self.job.window_steps
+
+def _filled(rows: np.ndarray, room: int) -> np.ndarray:
+    """Return rows followed by copies of the last one, as many as there is room for."""
+    if len(rows) == room:
+        return rows
+    filled = np.empty((room, *rows.shape[1:]), rows.dtype)
+    filled[: len(rows)] = rows
+    filled[len(rows) :] = rows[-1]
+    return filled
 
 
 def evaluation_batches(job: Job, reader: Reader) -> Iterator[dict[str, np.ndarray]]:
