@@ -98,9 +98,13 @@ def test_a_time_budget_stops_at_a_checkpoint(study_of) -> None:
     block = "mnist_cnn/torch-eager/1x1/seed-0"
     study = long_study(study_of, "budget", checkpoints={"seconds": 1000.0})
     assert train(study, block, "--time-budget", 1, check=False).returncode == 75
-    assert len(checkpoints(study, block)) == 1
+    (saved,) = checkpoints(study, block)
+    seconds = json.loads((saved.parent / "progress.json").read_text())["seconds"]
+    assert seconds["checkpoint"] > 0
     train(study, block)
-    assert summary(study, block)["status"] == "finished"
+    found = summary(study, block)
+    assert (found["status"], found["attempts"], found["resumed_from"]) == ("finished", 2, None)
+    assert found["seconds"]["checkpoint"] >= seconds["checkpoint"]
 
 
 @pytest.mark.parametrize(("first", "second"), [("torch", "jax"), ("jax", "torch")])
@@ -122,6 +126,7 @@ def test_a_run_begun_in_one_framework_goes_on_in_the_other(study_of, first, seco
     step = json.loads((saved.parent / "progress.json").read_text())["step"]
     assert 0 < step < 12 * 23
     train(study, continued, "--resume-from", saved.parent)
+    assert summary(study, continued)["resumed_from"]["step"] == step
     train(study, begun)  # the same run, in one framework from end to end
     np.testing.assert_allclose(losses(study, continued), losses(study, begun), rtol=1e-11)
     ends = final(study, continued), final(study, begun)

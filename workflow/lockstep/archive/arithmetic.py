@@ -20,10 +20,11 @@ def windows(folder: Path, stored: Arrays, summary: Mapping[str, Any]) -> Iterato
         stored: `loss`, of every step.
     """
     rows = read_columns((folder / "windows.csv").read_bytes(), "windows.csv")
-    loss = stored["loss"]
+    begun = (summary.get("resumed_from") or {"step": 0})["step"]  # what another run had made
+    loss = stored["loss"][begun:]
     edges = np.cumsum(rows["steps"]) if rows else np.zeros(0)
     whole = rows and (rows["steps"] >= 1).all() and edges[-1] == len(loss)
-    if not whole or not np.array_equal(rows["step"], edges - rows["steps"]):
+    if not whole or not np.array_equal(rows["step"] - begun, edges - rows["steps"]):
         if rows or len(loss):
             yield "windows.csv: its windows are not the steps of steps.npz"
         return

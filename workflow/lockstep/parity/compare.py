@@ -91,15 +91,16 @@ def _as_json(rung: Rung) -> dict[str, Any]:
 
 def _curves(trace: Arrays, reference: Arrays, firm_steps: int) -> dict[str, list[float] | None]:
     """Return the distance of every step's loss, and the float32 envelope, for the report."""
-    curves: dict[str, np.ndarray] = {}
+    curves: dict[str, list[float] | None] = {"float32_tolerance": None}
     if as_many_steps(trace, reference, "float32"):
-        curves["float32_tolerance"] = loss_envelope(trace, reference, firm_steps)
+        curves["float32_tolerance"] = _curve(loss_envelope(trace, reference, firm_steps))
     for precision in ("float64", "float32"):
+        curves[precision] = None
         if as_many_steps(trace, reference, precision):
             mine, theirs = (per_step(t, precision, "loss") for t in (trace, reference))
-            curves[precision] = losses_apart(mine, theirs)
-    known = {name: curves.get(name) for name in ("float32_tolerance", "float64", "float32")}
-    return {
-        name: curve.tolist() if curve is not None and np.isfinite(curve).all() else None
-        for name, curve in known.items()
-    }
+            curves[precision] = _curve(losses_apart(mine, theirs))
+    return curves
+
+
+def _curve(values: np.ndarray) -> list[float] | None:
+    return values.tolist() if len(values) and np.isfinite(values).all() else None

@@ -8,6 +8,7 @@ A checkpoint is a folder ``step-000000123`` with
 `manifest.json`       sha256 of each of these, written last; the folder is renamed into place.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,15 @@ class Checkpoint:
     progress: dict[str, Any]
 
 
-def save(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Write a checkpoint below `folder` and remove all but the newest two."""
+def save(
+    folder: Path, checkpoint: Checkpoint, late: Callable[[], Mapping[str, Any]] = dict
+) -> Path:
+    """Write a checkpoint below `folder` and remove all but the newest two.
+
+    Args:
+        late: returns what more to keep of the progress, when all that takes long is on the disk:
+            what a checkpoint itself has taken.
+    """
     path = folder / f"step-{checkpoint.step:09d}"
     with files.atomic(path) as temporary:
         temporary.mkdir()
@@ -58,14 +66,19 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
             checksum=checkpoint.checksums,
             count=checkpoint.counts,
         )
+        large = [name for name in FILES if name != "progress.json"]
+        hashes = {name: files.sha256_file(temporary / name) for name in large}
+        for name in large:
+            files.sync_file(temporary / name)
         progress = {
             "schema": SCHEMA,
             "step": checkpoint.step,
             "trajectory": checkpoint.trajectory,
             **checkpoint.progress,
+            **late(),
         }
         files.write_json(temporary / "progress.json", progress)
-        hashes = {name: files.sha256_file(temporary / name) for name in FILES}
+        hashes["progress.json"] = files.sha256_file(temporary / "progress.json")
         files.write_json(temporary / "manifest.json", hashes)
     for old in _all(folder)[:-KEPT]:
         files.remove(old)

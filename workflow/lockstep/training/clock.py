@@ -21,15 +21,22 @@ class Clock:
 
     def __init__(self, seconds: dict[str, float] | None = None) -> None:
         self.seconds = dict.fromkeys(PHASES, 0.0) | (seconds or {})
+        self._begun: dict[str, float] = {}
 
     @contextlib.contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
         """Time a block of code as `phase`."""
-        begin = time.perf_counter()
+        self._begun[phase] = time.perf_counter()
         try:
             yield
         finally:
-            self.add(phase, time.perf_counter() - begin)
+            self.add(phase, time.perf_counter() - self._begun.pop(phase))
+
+    def so_far(self) -> dict[str, float]:
+        """Return seconds by phase, with what has passed of those that are being timed."""
+        now = time.perf_counter()
+        under_way = {phase: now - begun for phase, begun in self._begun.items()}
+        return {name: value + under_way.get(name, 0.0) for name, value in self.seconds.items()}
 
     def add(self, phase: str, seconds: float) -> None:
         """Add seconds to a phase."""

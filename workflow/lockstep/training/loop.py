@@ -40,6 +40,8 @@ class Progress:
         windows: one row a window.
         epochs: one row an epoch.
         clock: seconds by phase.
+        resumed_from: `identity` and `step` of the checkpoint of another run that this one was
+            begun from. Its steps are these losses', its windows and seconds are not among these.
     """
 
     step: int = 0
@@ -49,6 +51,7 @@ class Progress:
     windows: list[dict[str, Any]] = field(default_factory=list)
     epochs: list[dict[str, Any]] = field(default_factory=list)
     clock: Clock = field(default_factory=Clock)
+    resumed_from: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,9 @@
 `summary.json`  everything else; written last, so that a run with a summary has all its records.
 
 A field that a machine cannot give is ``{"absent": REASON}``, never zero.
+
+A run that was begun from another run's checkpoint says so (`resumed_from`). Its losses and epochs
+are then those of both, but times, windows and FLOPs its own; the time to a target is nobody's.
 """
 
 import csv
@@ -39,7 +42,7 @@ def absent(reason: str) -> dict[str, str]:
 def write_tables(folder: Path, progress: Progress) -> None:
     """Write the tables of a run."""
     _write_csv(folder / "windows.csv", progress.windows)
-    _write_csv(folder / "epochs.csv", progress.epochs)
+    _write_csv(folder / "epochs.csv", _epochs(progress))
     with files.atomic(folder / "steps.npz") as temporary, open(temporary, "wb") as stream:
         np.savez(
             stream,
@@ -47,6 +50,19 @@ def write_tables(folder: Path, progress: Progress) -> None:
             checksum=np.concatenate([np.empty(0, np.uint32), *progress.checksums]),
             count=np.concatenate([np.empty(0, np.int64), *progress.counts]).astype(np.int32),
         )
+
+
+def _epochs(progress: Progress) -> list[dict[str, Any]]:
+    """Return a row an epoch; in those that another run made, this one had not yet trained."""
+    begun = _begun_at(progress)
+    return [
+        {**row, "training_seconds": 0.0} if row["step"] <= begun else row for row in progress.epochs
+    ]
+
+
+def _begun_at(progress: Progress) -> int:
+    """Return how many steps another run made."""
+    return progress.resumed_from["step"] if progress.resumed_from else 0
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -90,6 +106,7 @@ def summary(
         "reason": reason,
         "ended": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "steps": progress.step,
+        "resumed_from": progress.resumed_from,
         "seconds": progress.clock.seconds,
         "cache": preparation.cache,
         "steady": _steady(progress, job),
@@ -149,7 +166,8 @@ def _steady(progress: Progress, job: Job) -> dict[str, Any]:
 
 def _flops(progress: Progress, job: Job) -> dict[str, Any]:
     forward = job.workload.forward_flops(job.recipe["model"])
-    examples = int(sum(counts.sum() for counts in progress.counts))
+    counts = np.concatenate([np.empty(0, np.int64), *progress.counts])
+    examples = int(counts[_begun_at(progress) :].sum())
     seconds = progress.clock.seconds["training"]
     return {
         "forward_per_example": forward,
@@ -165,5 +183,6 @@ def _target(progress: Progress, job: Job) -> dict[str, Any]:
     column = f"test_{target['metric']}"
     for row in progress.epochs:
         if math.isfinite(row[column]) and row[column] >= target["value"]:
-            return {**target, "step": row["step"], "training_seconds": row["training_seconds"]}
+            seconds = None if progress.resumed_from else row["training_seconds"]
+            return {**target, "step": row["step"], "training_seconds": seconds}
     return {**target, "step": None, "training_seconds": None}

@@ -12,15 +12,12 @@ import traceback
 from pathlib import Path
 from typing import NoReturn
 
-import numpy as np
-
 from lockstep import files, workloads
 from lockstep.cluster import place
 from lockstep.datasets.reader import Reader, read_manifest
 from lockstep.engines.contract import Engine, Job, Preparation
 from lockstep.errors import UserError
-from lockstep.training import checkpoint, loop, records
-from lockstep.training.clock import Clock
+from lockstep.training import loop, records
 from lockstep.training.feed import Feed, SharedFeed, check, evaluation_batches, total_steps
 from lockstep.training.interruption import (
     FAILED_RUN,
@@ -28,6 +25,7 @@ from lockstep.training.interruption import (
     Interruption,
     die_with_parent,
 )
+from lockstep.training.resumption import Saver, restore
 from lockstep.training.spec import RunSpec
 from lockstep.training.tracking import Tracking
 from lockstep.workloads import weights
@@ -58,9 +56,9 @@ def main(spec_path: Path) -> int:
     check(job, manifest)
     engine = engines.start(job)
     imported = time.time()
-    progress, resumed = _restore(spec)
+    progress, attempt, state = restore(spec)
     progress.clock.add("import", imported - here.started)
-    status = _run(spec, job, engine, interruption, progress, resumed)
+    status = _run(spec, job, engine, interruption, progress, attempt, state)
     engine.close()  # all ranks together: one that fails must not wait for the others (`_leave`)
     return status
 
@@ -71,11 +69,11 @@ def _run(
     engine: Engine,
     interruption: Interruption,
     progress: loop.Progress,
-    resumed: checkpoint.Checkpoint | None,
+    attempt: int,
+    state: weights.State | None,
 ) -> int:
     manifest = Path(spec.dataset)
     initial = weights.load(Path(spec.weights))
-    attempt = resumed.progress["attempts"] if resumed else 0
     with progress.clock("staging"):
         feed = _feed(spec, job, manifest)
         test = Reader(manifest, "test")
@@ -85,13 +83,14 @@ def _run(
     progress.clock.add("trace", preparation.trace_seconds)
     progress.clock.add("compile", preparation.compile_seconds)
     with progress.clock("staging"):
-        engine.load(resumed.state if resumed else initial)
+        engine.load(initial if state is None else state)
 
     chief = job.topology.rank == 0
     tracking = Tracking(spec, total, progress.step) if chief else None
-    saver = _Saver(spec, engine, interruption, attempt, chief, progress.step)
-    if tracking and resumed:
-        tracking.say(f"resumes at step {progress.step} of {total}")
+    saver = Saver(spec, engine, interruption, attempt, chief, progress.step)
+    if tracking and state is not None:
+        other = " from another run's checkpoint" if progress.resumed_from and not attempt else ""
+        tracking.say(f"resumes at step {progress.step} of {total}{other}")
     plan = loop.Plan(
         total_steps=total,
         window_steps=spec.window_steps,
@@ -125,88 +124,6 @@ def _run(
         tracking.say(failure or "finished")
         tracking.close()
     return FAILED_RUN if failure else 0
-
-
-class _Saver:
-    """Decides when to save or stop, and saves."""
-
-    def __init__(
-        self,
-        spec: RunSpec,
-        engine: Engine,
-        interruption: Interruption,
-        attempt: int,
-        chief: bool,
-        step: int,
-    ) -> None:
-        self.spec, self.engine, self.interruption = spec, engine, interruption
-        self.attempt, self.chief = attempt, chief
-        self.saved_at, self.saved_step = time.monotonic(), step
-
-    def wish(self, step: int) -> int:
-        if self.interruption.requested:
-            return loop.STOP
-        due = time.monotonic() - self.saved_at >= self.spec.checkpoint_seconds
-        every = self.spec.checkpoint_steps
-        if due or (every and step - self.saved_step >= every):
-            return loop.SAVE
-        return loop.CONTINUE
-
-    def save(self, progress: loop.Progress) -> None:
-        state = self.engine.state()
-        if self.chief:
-            checkpoint.save(
-                Path(self.spec.checkpoints),
-                checkpoint.Checkpoint(
-                    step=progress.step,
-                    trajectory=self.spec.trajectory,
-                    state=state,
-                    losses=np.concatenate(progress.losses),
-                    checksums=np.concatenate(progress.checksums),
-                    counts=np.concatenate(progress.counts),
-                    progress={
-                        "attempts": self.attempt + 1,
-                        "windows": progress.windows,
-                        "epochs": progress.epochs,
-                        "seconds": progress.clock.seconds,
-                        "identity": self.spec.identity,
-                    },
-                ),
-            )
-        self.saved_at, self.saved_step = time.monotonic(), progress.step
-
-
-def _restore(spec: RunSpec) -> tuple[loop.Progress, checkpoint.Checkpoint | None]:
-    """Return the run so far: from its newest sound checkpoint, from the one named, or from none.
-
-    Raises:
-        UserError: the checkpoint named belongs to another configuration.
-    """
-    found, problems = checkpoint.newest(Path(spec.checkpoints))
-    for problem in problems:
-        print(f"lockstep: {problem}; an older one is used", file=sys.stderr)
-    if found is None and spec.resume_from:
-        found = checkpoint.load(Path(spec.resume_from))
-        if found.trajectory != spec.trajectory:
-            raise UserError(
-                f"{spec.resume_from}: belongs to another configuration (recipe, dataset, weights "
-                f"or seed differ): trajectory {found.trajectory[:12]} is not {spec.trajectory[:12]}"
-            )
-    if found is None:
-        return loop.Progress(), None
-    seconds = found.progress["seconds"]
-    return (
-        loop.Progress(
-            step=found.step,
-            losses=[found.losses],
-            checksums=[found.checksums],
-            counts=[found.counts],
-            windows=list(found.progress["windows"]),
-            epochs=list(found.progress["epochs"]),
-            clock=Clock(seconds),
-        ),
-        found,
-    )
 
 
 def _feed(spec: RunSpec, job: Job, manifest: Path) -> Feed:

@@ -1,0 +1,107 @@
+"""How a run is stopped and gone on with: from its own checkpoint, or from another run's."""
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from lockstep.engines.contract import Engine
+from lockstep.errors import UserError
+from lockstep.training import checkpoint, loop
+from lockstep.training.clock import Clock
+from lockstep.training.interruption import Interruption
+from lockstep.training.spec import RunSpec
+from lockstep.workloads import weights
+
+
+class Saver:
+    """Decides when to save or stop, and saves."""
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        engine: Engine,
+        interruption: Interruption,
+        attempt: int,
+        chief: bool,
+        step: int,
+    ) -> None:
+        self.spec, self.engine, self.interruption = spec, engine, interruption
+        self.attempt, self.chief = attempt, chief
+        self.saved_at, self.saved_step = time.monotonic(), step
+
+    def wish(self, step: int) -> int:
+        """Return what this rank wants at an edge: to stop, to save or to continue."""
+        if self.interruption.requested:
+            return loop.STOP
+        due = time.monotonic() - self.saved_at >= self.spec.checkpoint_seconds
+        every = self.spec.checkpoint_steps
+        if due or (every and step - self.saved_step >= every):
+            return loop.SAVE
+        return loop.CONTINUE
+
+    def save(self, progress: loop.Progress) -> None:
+        """Make a checkpoint, on rank 0."""
+        state = self.engine.state()
+        if self.chief:
+            checkpoint.save(
+                Path(self.spec.checkpoints),
+                checkpoint.Checkpoint(
+                    step=progress.step,
+                    trajectory=self.spec.trajectory,
+                    state=state,
+                    losses=np.concatenate(progress.losses),
+                    checksums=np.concatenate(progress.checksums),
+                    counts=np.concatenate(progress.counts),
+                    progress={
+                        "attempts": self.attempt + 1,
+                        "windows": progress.windows,
+                        "epochs": progress.epochs,
+                        "identity": self.spec.identity,
+                        "resumed_from": progress.resumed_from,
+                    },
+                ),
+                late=lambda: {"seconds": progress.clock.so_far()},
+            )
+        self.saved_at, self.saved_step = time.monotonic(), progress.step
+
+
+def restore(spec: RunSpec) -> tuple[loop.Progress, int, weights.State | None]:
+    """Return the run so far: from its newest sound checkpoint, from the one named, or from none.
+
+    Of a checkpoint of another run, in another framework perhaps, only what was learned is taken
+    over: what it measured was not measured of this one.
+
+    Returns:
+        The progress, how many times this run was started before, and the state to go on with.
+
+    Raises:
+        UserError: the checkpoint named belongs to another configuration.
+    """
+    found, problems = checkpoint.newest(Path(spec.checkpoints))
+    for problem in problems:
+        print(f"lockstep: {problem}; an older one is used", file=sys.stderr)
+    if found is None and spec.resume_from:
+        found = checkpoint.load(Path(spec.resume_from))
+        if found.trajectory != spec.trajectory:
+            raise UserError(
+                f"{spec.resume_from}: belongs to another configuration (recipe, dataset, weights "
+                f"or seed differ): trajectory {found.trajectory[:12]} is not {spec.trajectory[:12]}"
+            )
+    if found is None:
+        return loop.Progress(), 0, None
+    kept = found.progress
+    learned = loop.Progress(
+        step=found.step,
+        losses=[found.losses],
+        checksums=[found.checksums],
+        counts=[found.counts],
+        epochs=list(kept["epochs"]),
+    )
+    if kept["identity"] != spec.identity:
+        learned.resumed_from = {"identity": kept["identity"], "step": found.step}
+        return learned, 0, found.state
+    learned.resumed_from = kept.get("resumed_from")
+    learned.windows, learned.clock = list(kept["windows"]), Clock(kept["seconds"])
+    return learned, kept["attempts"], found.state
