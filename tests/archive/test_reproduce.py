@@ -305,6 +305,18 @@ def test_on_another_cpu_float32_is_left_to_the_statistics(archived: Archived, ag
     assert len(verdicts) == 2
 
 
+def test_a_run_that_another_run_began_is_not_held_to_its_bits(
+    archived: Archived, again: Study
+) -> None:
+    first = again.runs[0]
+    old, new = (reproduced._record(study, first) for study in (archived.study, again))
+    assert old and new
+    old[0]["resumed_from"] = {"identity": "f" * 64, "step": 5}
+    judged = reproduced.judge(first.name, old, (new[0], new[1] * (1 + 1e-7), new[2]))
+    assert judged.measure == STATISTICS
+    assert judged.differs == [f"begun from: step 5 of run {'f' * 12} / its weights"]
+
+
 def test_other_batches_are_never_a_reproduction(archived: Archived, again: Study) -> None:
     change_summary(again, other_cpu)
     change_steps(again, 1.0, checksum=1)

@@ -124,6 +124,7 @@ def conditions(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         "threads": (a["topology"]["threads"], b["topology"]["threads"]),
         "GPUs": (_gpus(a), _gpus(b)),
         "code": (a["determined_by"]["code"], b["determined_by"]["code"]),
+        "begun from": (_begun(old), _begun(new)),
     }
     differs = [f"{name}: {x} / {y}" for name, (x, y) in pairs.items() if x != y]
     if _gpus(a) and not a["variant"]["deterministic"]:
@@ -135,6 +136,11 @@ def conditions(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         if here.get(name) != there.get(name)
     ]
     return differs
+
+
+def _begun(summary: Mapping[str, Any]) -> str:
+    other = summary.get("resumed_from")
+    return f"step {other['step']} of run {other['identity'][:12]}" if other else "its weights"
 
 
 def _gpus(contract: Mapping[str, Any]) -> list[str]:
