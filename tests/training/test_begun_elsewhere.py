@@ -27,7 +27,11 @@ def table(study: Study, block: str, name: str) -> list[dict[str, str]]:
 
 def stop(study: Study, block: str, *more: object) -> None:
     """Train for a second, and then to the end of a window, which is an epoch."""
-    assert train(study, block, "--time-budget", 1, *more, check=False).returncode == 75
+    for budget in (1, 2, 4, 8):  # a busy machine may spend the first before anything is started
+        assert train(study, block, "--time-budget", budget, *more, check=False).returncode == 75
+        if (study.root / "checkpoints" / block).exists():
+            return
+    raise AssertionError("never started")
 
 
 def test_it_takes_over_what_was_learned_and_nothing_that_was_measured(
