@@ -28,6 +28,7 @@ def types(precision: str) -> dict[str, str]:
 
     Sums within convolutions and matrix products are the libraries' own: float32 for bfloat16
     operands in cuDNN, cuBLAS, oneDNN and XLA. Batch normalisation works in the parameters' type.
+    An engine that communicates gradients otherwise says so in its `facts`.
     """
     return {
         "parameter_dtype": PARAMETER_DTYPE[precision],

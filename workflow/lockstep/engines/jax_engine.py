@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lockstep.datasets import checksum
-from lockstep.engines import jax_optimizer, jax_runtime
+from lockstep.engines import jax_gradient, jax_optimizer, jax_runtime
 from lockstep.engines.contract import (
     COMPUTE_DTYPE,
     PARAMETER_DTYPE,
@@ -25,6 +25,7 @@ from lockstep.engines.contract import (
     types,
 )
 from lockstep.workloads import augmentation_flax, naming
+from lockstep.workloads.contract import AXIS
 from lockstep.workloads.weights import State
 
 Pending = list[tuple[Array, Array]]
@@ -47,7 +48,7 @@ class JaxEngine:
         self.compute_dtype = jnp.dtype(COMPUTE_DTYPE[job.variant["precision"]])
         name = f"lockstep.workloads.{job.workload.name}.flax_model"
         self.functions = importlib.import_module(name)
-        self.mesh = Mesh(np.array(jax.devices()[: job.topology.devices]), ("data",))
+        self.mesh = Mesh(np.array(jax.devices()[: job.topology.devices]), (AXIS,))
         self.replicated = NamedSharding(self.mesh, PartitionSpec())
         self._build()
 
@@ -70,6 +71,7 @@ class JaxEngine:
         naming.check(self.names, shapes, native)
         self.parameter_names = [p.name for p in parameters]
         self.buffer_names = [b.name for b in buffers]
+        self._gradient = jax_gradient.of(self._loss, self.mesh, variant["mode"] == "jit")
         self.transformation = jax_optimizer.transformation(self.job, self.names)
         self.kind = self.job.kind
         pixels = int(np.prod(self.job.example_shape))
@@ -100,7 +102,7 @@ class JaxEngine:
     def _loss(
         self, params: Tree, buffers: Tree, batch: Tree, count: Array
     ) -> tuple[Array, tuple[Tree, Array]]:
-        """Return the mean loss of a global batch, and the updated buffers and the logits."""
+        """Return a batch's share of the global mean loss, the updated buffers and the logits."""
         logits, buffers = self._apply(params, buffers, batch, train=True)
         losses = self.functions.losses(logits, batch, self.job.recipe)
         return (losses * batch["mask"].astype(losses.dtype)).sum() / count, (buffers, logits)
@@ -115,10 +117,10 @@ class JaxEngine:
 
     def _step(self, state: Tree, batch: Tree, count: Array, rate: Array) -> tuple[Tree, Any]:
         batch = self._seen(batch)
-        gradient = jax.value_and_grad(self._loss, has_aux=True)
-        (loss, (buffers, _)), grads = gradient(state["params"], state["buffers"], batch, count)
-        updates, optimizer = self.transformation.update(grads, state["optimizer"], state["params"])
-        params = jax.tree.map(lambda p, u: p - rate * u, state["params"], updates)
+        params, buffers = state["params"], state["buffers"]
+        (loss, (buffers, _)), grads = self._gradient(params, buffers, batch, count)
+        updates, optimizer = self.transformation.update(grads, state["optimizer"], params)
+        params = jax.tree.map(lambda p, u: p - rate * u, params, updates)
         state = {"params": params, "buffers": buffers, "optimizer": optimizer}
         return state, (loss, self._checksum(batch))
 
@@ -171,12 +173,10 @@ class JaxEngine:
 
     def probe(self, window: Window) -> dict[str, np.ndarray]:
         row = jax.tree.map(lambda a: a[0], self._window(window))
-        gradient = jax.value_and_grad(
-            lambda params, buffers, batch, count: self._loss(
-                params, buffers, self._seen(batch), count
-            ),
-            has_aux=True,
-        )
+
+        def gradient(params: Tree, buffers: Tree, batch: Tree, count: Array) -> Any:
+            return self._gradient(params, buffers, self._seen(batch), count)
+
         if self.job.variant["mode"] == "jit":
             gradient = jax.jit(gradient)
         (loss, (_, logits)), grads = gradient(
@@ -269,7 +269,7 @@ class JaxEngine:
         }
 
     def _sharding(self, axis: int) -> NamedSharding:
-        return NamedSharding(self.mesh, PartitionSpec(*[None] * axis, "data"))
+        return NamedSharding(self.mesh, PartitionSpec(*[None] * axis, AXIS))
 
     def _shard(self, arrays: Tree, axis: int) -> Tree:
         """Put arrays onto the devices, this process's part of the examples on its own."""
@@ -291,11 +291,15 @@ class JaxEngine:
         return int(np.max(multihost_utils.process_allgather(np.int32(value))))
 
     def facts(self) -> dict[str, Any]:
+        jit = self.job.variant["mode"] == "jit"
+        kinds = types(self.job.variant["precision"])
+        if self.mesh.size > 1 and not jit:
+            kinds["gradient_communication_dtype"] = self.compute_dtype.name  # see `jax_gradient`
         return {
             **jax_runtime.facts(),
             "devices": self.mesh.size,
-            **types(self.job.variant["precision"]),
-            "compiled": "step" if self.job.variant["mode"] == "jit" else "nothing",
+            **kinds,
+            "compiled": "step" if jit else "nothing",
             "evaluation": self.job.variant["mode"],
         }
 

@@ -12,6 +12,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+AXIS = "data"
+"""The axis over devices: in a compiled training step over several, a Flax model is shown one's part
+of a batch, and a mean over the whole is `jax.lax.pmean(x, AXIS)` (see `batch_norm_flax`)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
