@@ -1,16 +1,19 @@
 """Each engine against the contract: what it consumes, what it computes, how it is dispatched."""
 
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from lockstep import engines, workloads
 from lockstep.datasets import checksum
 from lockstep.datasets.reader import Reader
 from lockstep.engines.contract import Engine, Job
+from lockstep.errors import UserError
 from lockstep.study import Study
 from lockstep.training.feed import SharedFeed, evaluation_batches
 from lockstep.workloads import weights
@@ -119,6 +122,42 @@ def test_a_state_is_given_back_as_it_was_taken(engine_of, study, variant: str) -
     state = {n: random.normal(size=v.shape).astype(np.float32) for n, v in initial.items()}
     engine.load(state)
     assert weights.digest(engine.state()) == weights.digest(state)
+
+
+@pytest.mark.parametrize("variant", ["torch-eager", "jax-jit"])
+def test_a_state_of_another_model_is_refused(engine_of, study, variant: str) -> None:
+    engine, _, _ = engine_of(variant, "float32")
+    state = weights.load(study.weights("mnist_cnn", 0))
+    for changes, says in (
+        (
+            {"param/dense2.bias": np.zeros(1, np.float32)},
+            r"dense2.bias of shape \(1,\), not \(10,\)",
+        ),
+        ({"param/dense3.bias": np.zeros(1, np.float32)}, "dense3.bias of shape .* too many"),
+    ):
+        with pytest.raises(UserError, match=says):
+            engine.load({**state, **changes})
+    del state["momentum/conv1.kernel"]
+    with pytest.raises(UserError, match="no momentum/conv1.kernel"):
+        engine.load(state)
+
+
+@pytest.mark.parametrize(("given", "then"), [(None, ":4096:8"), (":16:8", ":16:8")])
+def test_deterministic_products_of_cublas_are_allowed(study, monkeypatch, given, then) -> None:
+    """PyTorch refuses every matrix product on a GPU unless the environment says so."""
+    name = "CUBLAS_WORKSPACE_CONFIG"
+    monkeypatch.setenv(name, given or "")
+    if given is None:
+        monkeypatch.delenv(name)
+    workload, recipe = workloads.spec("mnist_cnn"), study.workload("mnist_cnn")
+    variant = study.variant("torch-eager")
+    try:
+        for deterministic, expected in ((False, given), (True, then)):
+            settings = {**variant, "deterministic": deterministic}
+            engines.start(Job(workload=workload, recipe=recipe, variant=settings, window_steps=1))
+            assert os.environ.get(name) == expected
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def test_evaluations_agree_and_count_every_example(engine_of, study) -> None:

@@ -16,6 +16,7 @@ from lockstep.datasets import checksum
 from lockstep.datasets.order import Order
 from lockstep.datasets.reader import Reader
 from lockstep.study import Study
+from lockstep.workloads import weights
 from tests.conftest import environment, summary, train
 
 JAX64 = {"framework": "jax", "mode": "jit", "convolution": "im2col", "precision": "float64"}
@@ -159,6 +160,53 @@ def test_a_loss_that_is_not_a_number_is_a_failed_record(study_of, variant: str) 
     assert "at step" in record["reason"]
     assert "the loss is" in done.stderr
     assert json.loads(study.manifest(block).read_text())["runs"][block]["status"] == "failed"
+
+
+@pytest.mark.parametrize("variant", ["torch-eager", "jax-jit"])
+def test_a_run_that_diverges_at_its_last_step_is_a_failed_record(study_of, variant: str) -> None:
+    """Only the evaluation after it sees what the last step has done."""
+    recipe = {"max_steps": 1, "optimizer": {"learning_rate": 1e30}}
+    study = study_of(workloads={"mnist_cnn": recipe})
+    block = f"mnist_cnn/{variant}/1x1/seed-0"
+    done = train(study, block)
+    record = summary(study, block)
+    assert (record["status"], record["steps"]) == ("failed", 1)
+    assert record["reason"].startswith("the test loss is")
+    assert record["reason"].endswith("at step 1")
+    assert record["target"]["step"] is None
+    assert "Traceback" not in done.stderr
+
+
+def test_a_record_that_was_changed_or_removed_is_no_finished_run(study_of) -> None:
+    study = study_of(workloads={"mnist_cnn": {"max_steps": 2}})
+    block = "mnist_cnn/torch-eager/1x1/seed-0"
+    train(study, block)
+    folder = study.root / "runs" / block
+    table, steps_file = folder / "epochs.csv", folder / "steps.npz"
+    sound = (folder / "final.safetensors").read_bytes()
+
+    table.write_bytes(table.read_bytes().replace(b"0.", b"0.9"))
+    done = train(study, block)
+    assert "epochs.csv was changed since; the run is trained again" in done.stderr
+    steps_file.unlink()
+    done = train(study, block)
+    assert "steps.npz is missing; the run is trained again" in done.stderr
+    assert steps_file.is_file()
+    assert (folder / "final.safetensors").read_bytes() == sound
+    assert "has finished before" in train(study, block).stderr
+
+
+@pytest.mark.parametrize("variant", ["torch-eager", "jax-jit"])
+def test_weights_of_another_model_are_one_line(study_of, variant: str) -> None:
+    study = study_of(workloads={"mnist_cnn": {"max_steps": 2}})
+    path = study.weights("mnist_cnn", 0)
+    state = weights.load(path)
+    state["param/dense2.bias"] = state["param/dense2.bias"][:1]  # which would broadcast
+    weights.save(path, state)
+    done = train(study, f"mnist_cnn/{variant}/1x1/seed-0", check=False)
+    assert done.returncode == 2
+    assert "param/dense2.bias of shape (1,), not (10,)" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_flipped_byte_in_a_shard_ends_with_status_2(study_of) -> None:

@@ -16,6 +16,9 @@ CASES = {
     "crop_of_larger": Kind(
         name="crop_flip", padding=0, smallest_area=0.08, stored=(20, 24), size=(16, 18)
     ),
+    "wide_padding": Kind(
+        name="crop_flip", padding=11, smallest_area=0.08, stored=(7, 3), size=(6, 2)
+    ),
     "resized_crop": Kind(
         name="resized_crop", padding=0, smallest_area=0.08, stored=(40, 48), size=(28, 28)
     ),

@@ -81,3 +81,14 @@ def test_top_5_counts_equal_logits_in_order_as_argmax_does() -> None:
         assert vision_torch.top_k(logits, labels, 5).tolist() == expected
         first = vision_torch.top_k(logits, labels, 1)
         assert torch.equal(first, vision_torch.accuracy(logits, labels))
+
+
+def test_logits_that_are_not_numbers_are_right_for_no_label() -> None:
+    logits = np.full((2, 7), np.nan, np.float32)
+    logits[1, :6] = np.arange(6)  # NaN is the largest
+    labels = np.array([6, 1], np.int32)
+    for found in (
+        vision_torch.top_k(torch.from_numpy(logits), torch.from_numpy(labels), 5),
+        vision_flax.top_k(jnp.asarray(logits), jnp.asarray(labels), 5),
+    ):
+        assert found.tolist() == [0, 0]

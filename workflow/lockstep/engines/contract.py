@@ -193,7 +193,11 @@ class Engine(Protocol):
         """
 
     def load(self, state: State) -> None:
-        """Take over parameters, momentum and buffers."""
+        """Take over parameters, momentum and buffers.
+
+        Raises:
+            UserError: they are not those of the model.
+        """
 
     def state(self) -> dict[str, np.ndarray]:
         """Return parameters, momentum and buffers, waiting for steps under way."""

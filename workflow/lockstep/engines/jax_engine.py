@@ -24,7 +24,7 @@ from lockstep.engines.contract import (
     Window,
     types,
 )
-from lockstep.workloads import augmentation_flax, naming
+from lockstep.workloads import augmentation_flax, naming, weights
 from lockstep.workloads.contract import AXIS
 from lockstep.workloads.weights import State
 
@@ -215,6 +215,7 @@ class JaxEngine:
         )
 
     def load(self, state: State) -> None:
+        weights.check(state, self.job.workload, self.job.recipe["model"])
         params = self._to_native(state, "param", self.parameter_names)["params"]
         momentum = self._to_native(state, "momentum", self.parameter_names)["params"]
         optimizer = self.transformation.init(params)

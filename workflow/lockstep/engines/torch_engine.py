@@ -27,12 +27,14 @@ from lockstep.engines.contract import (
     Window,
     types,
 )
-from lockstep.workloads import augmentation_torch, naming
+from lockstep.workloads import augmentation_torch, naming, weights
 from lockstep.workloads.weights import State
 
 Pending = list[tuple[Tensor, Tensor]]
 
 SETTLING_STEPS = 2  # DistributedDataParallel rebuilds its buckets after the first backward pass
+WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+FIXED_WORKSPACES = (":4096:8", ":16:8")  # without one of them deterministic products are refused
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
@@ -42,6 +44,8 @@ def start(job: Job) -> "TorchEngine":
     tf32 = "tf32" if precision == "tf32" else "ieee"
     torch.backends.cuda.matmul.fp32_precision = tf32
     torch.backends.cudnn.conv.fp32_precision = tf32  # type: ignore[attr-defined]
+    if job.variant["deterministic"] and os.environ.get(WORKSPACE) not in FIXED_WORKSPACES:
+        os.environ[WORKSPACE] = FIXED_WORKSPACES[0]
     torch.use_deterministic_algorithms(job.variant["deterministic"])
     # As XLA does by itself: convolutions are tried out before one is chosen.
     torch.backends.cudnn.benchmark = not job.variant["deterministic"]
@@ -216,6 +220,7 @@ class TorchEngine:
         return Preparation(trace_seconds=0.0, compile_seconds=seconds, cache=cache)
 
     def load(self, state: State) -> None:
+        weights.check(state, self.job.workload, self.job.recipe["model"])
         parameters = self._to_native(state, "param", self.parameters)
         momenta = self._to_native(state, "momentum", self.parameters)
         buffers = self._to_native(state, "buffer", self.buffers)

@@ -19,6 +19,7 @@ from lockstep.images import stage
 from lockstep.link import link_or_copy
 from lockstep.study import Study, framework_modules
 from lockstep.study.run import Block, Run
+from lockstep.training import seal
 from lockstep.training.interruption import FAILED_RUN, INTERRUPTED
 from lockstep.training.spec import RunSpec
 
@@ -213,13 +214,18 @@ def _is_finished(spec: RunSpec) -> bool:
         summary = files.read_json(path)
     except UserError:
         return False
-    return summary.get("identity") == spec.identity
+    if summary.get("identity") != spec.identity:
+        return False
+    problem = seal.broken(path.parent, summary)
+    if problem:
+        _say(f"{path.parent}: {problem}; the run is trained again")
+    return problem is None
 
 
 def _records(spec: RunSpec) -> dict[str, Any]:
     """Return a run's line in the manifest: its status and the hashes of its records."""
     folder = Path(spec.folder)
-    names = ("summary.json", "epochs.csv", "windows.csv", "steps.npz", "final.safetensors")
+    names = ("summary.json", *seal.RECORDS)
     return {
         "identity": spec.identity,
         "status": files.read_json(folder / "summary.json")["status"],

@@ -23,8 +23,8 @@ CONTINUE, SAVE, STOP = 0, 1, 2  # what a rank wants at an edge; the largest wish
 class NonFiniteLoss(Exception):
     """The loss became NaN or infinite: the run has failed, and that is its result."""
 
-    def __init__(self, step: int, loss: float) -> None:
-        super().__init__(f"the loss is {loss} at step {step}")
+    def __init__(self, step: int, loss: float, what: str = "loss") -> None:
+        super().__init__(f"the {what} is {loss} at step {step}")
         self.step = step
 
 
@@ -84,7 +84,7 @@ def train(engine: Engine, feed: Feed, plan: Plan, progress: Progress) -> bool:
         True at the end, False if the run was interrupted and has saved a checkpoint.
 
     Raises:
-        NonFiniteLoss: at the first step whose loss is not finite.
+        NonFiniteLoss: at the first step or evaluation whose loss is not finite.
     """
     warm_up = True  # the first window of a process is no steady state
     while progress.step < plan.total_steps:
@@ -145,11 +145,14 @@ def _finish_epoch(
     losses = np.concatenate(progress.losses)[-steps:]
     counts = np.concatenate(progress.counts)[-steps:]
     examples = sums.pop("examples")
+    test_loss = sums.pop("loss") / examples
+    if not math.isfinite(test_loss):  # the last step was one too many
+        raise NonFiniteLoss(progress.step, test_loss, "test loss")
     row = {
         "epoch": epoch,
         "step": progress.step,
         "train_loss": math.fsum(losses * counts) / int(counts.sum()),
-        "test_loss": sums.pop("loss") / examples,
+        "test_loss": test_loss,
         **{f"test_{name}": value / examples for name, value in sums.items()},
         "training_seconds": progress.clock.seconds["training"],
     }

@@ -17,7 +17,7 @@ from lockstep.cluster import place
 from lockstep.datasets.reader import Reader, read_manifest
 from lockstep.engines.contract import Engine, Job, Preparation
 from lockstep.errors import UserError
-from lockstep.training import loop, records
+from lockstep.training import loop, records, seal
 from lockstep.training.feed import Feed, SharedFeed, check, evaluation_batches, total_steps
 from lockstep.training.interruption import (
     FAILED_RUN,
@@ -152,6 +152,7 @@ def _write(
     folder = Path(spec.folder)
     records.write_tables(folder, progress)
     weights.save(folder / "final.safetensors", final)
+    about = {**about, "sha256": seal.hashes(folder)}
     summary = records.summary(
         spec,
         job,

@@ -180,7 +180,8 @@ def apply(images: np.ndarray, crops: np.ndarray, size: Shape) -> np.ndarray:
 
 def _apply(image: np.ndarray, crop: list[int], size: Shape) -> np.ndarray:
     top, left, height, width, flip = crop
-    margin = max(height, width)
+    rows, columns = image.shape[:2]
+    margin = max(0, -top, -left, top + height - rows, left + width - columns)
     framed = np.pad(image, ((margin, margin), (margin, margin), (0, 0))).astype(np.int64)
     part = framed[margin + top : margin + top + height, margin + left : margin + left + width]
     (above, below, down), (before, after, right) = (

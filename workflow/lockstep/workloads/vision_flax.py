@@ -41,9 +41,9 @@ def accuracy(logits: Array, labels: Array) -> Array:
 def top_k(logits: Array, labels: Array, k: int) -> Array:
     """Return whether each example's label is among its `k` largest logits, ``(B,)``.
 
-    Of equal logits the first counts as the larger one, as for `argmax`.
+    Of equal logits the first counts as the larger one, and NaN as the largest, as for `argmax`.
     """
     own = jnp.take_along_axis(logits, labels[:, None], axis=1)
     earlier = jnp.arange(logits.shape[1]) < labels[:, None]
-    ahead = (logits > own) | ((logits == own) & earlier)
+    ahead = ~(logits <= own) | ((logits == own) & earlier)
     return (ahead.sum(axis=1) < k).astype(jnp.float32)

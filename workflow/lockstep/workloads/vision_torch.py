@@ -40,9 +40,9 @@ def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
 def top_k(logits: Tensor, labels: Tensor, k: int) -> Tensor:
     """Return whether each example's label is among its `k` largest logits, ``(B,)``.
 
-    Of equal logits the first counts as the larger one, as for `argmax`.
+    Of equal logits the first counts as the larger one, and NaN as the largest, as for `argmax`.
     """
     own = logits.gather(1, labels.long()[:, None])
     earlier = torch.arange(logits.shape[1], device=logits.device) < labels[:, None]
-    ahead = (logits > own) | ((logits == own) & earlier)
+    ahead = ~(logits <= own) | ((logits == own) & earlier)
     return (ahead.sum(dim=1) < k).to(torch.float32)

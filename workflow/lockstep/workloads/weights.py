@@ -49,6 +49,27 @@ def _draw(parameter: Parameter, *key: object) -> np.ndarray:
     return values.reshape(parameter.shape).astype(np.float32)
 
 
+def check(state: State, workload: Workload, model: Mapping[str, Any]) -> None:
+    """Check that a state has the tensors of a workload's model, in their shapes.
+
+    Raises:
+        UserError: names the first tensor that is missing, too many or of another shape.
+    """
+    shapes = {f"buffer/{b.name}": b.shape for b in workload.buffers(model)}
+    for role in ("param", "momentum"):
+        shapes |= {f"{role}/{p.name}": p.shape for p in workload.parameters(model)}
+    for name in sorted(shapes.keys() | state.keys()):
+        if name not in state:
+            raise UserError(f"the weights are not those of {workload.name}: no {name}")
+        found = f"{name} of shape {state[name].shape}"
+        if name not in shapes:
+            raise UserError(f"the weights are not those of {workload.name}: {found} too many")
+        if state[name].shape != tuple(shapes[name]):
+            raise UserError(
+                f"the weights are not those of {workload.name}: {found}, not {tuple(shapes[name])}"
+            )
+
+
 def perturbed(state: State, seed: int) -> dict[str, np.ndarray]:
     """Return a *twin*: every parameter moved to a neighbouring float, up or down at random.
 
