@@ -1,11 +1,13 @@
 """The residual networks are those of the literature."""
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 import torch
 import torchvision
 
 from lockstep import workloads
-from lockstep.workloads import vision_torch, weights
+from lockstep.workloads import vision_flax, vision_torch, weights
 from lockstep.workloads.resnet50_imagenet import torch_model
 
 
