@@ -44,9 +44,14 @@ def other_data(summary: dict) -> None:
     summary["dataset"]["licence"] = "CC0"
 
 
+def other_hash(summary: dict) -> None:
+    summary["sha256"]["final.safetensors"] = "0" * 64
+
+
 @pytest.mark.parametrize(
     ("change", "names"),
     [
+        (other_hash, "its hash of final.safetensors is not its block's"),
         (faster, "report/report.json: "),
         (better, "report/report.json: "),
         (other_seed, "its identity is not the hash of what it says that determined it"),

@@ -65,6 +65,9 @@ def _block_line(study: Study, run: Run, line: Mapping[str, Any], listed: Listed)
         for field in ("identity", "status"):
             if summary.get(field) != line.get(field):
                 yield f"runs/{run.name}/summary.json: {field} is not what its block says"
+        for name, sha256 in (summary.get("sha256") or {}).items():
+            if line["sha256"].get(name) != sha256:
+                yield f"runs/{run.name}/summary.json: its hash of {name} is not its block's"
 
 
 def _run(
