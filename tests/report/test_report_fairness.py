@@ -9,7 +9,7 @@ import pytest
 from lockstep.report import analysis, load, sentences, verdicts
 from lockstep.report.verdicts import Comparison
 from lockstep.study.run import Run
-from tests.report.report_studies import TWO, Edit, write
+from tests.report.report_studies import TWO, VARIANTS, Edit, write
 
 
 def comparison(root: Path, edit: Edit | None = None, **options: Any) -> Comparison:
@@ -138,6 +138,103 @@ def test_settings_for_float32_do_not_matter_where_bfloat16_is_computed(tmp_path:
 
     (c,) = analysis.analyse(write(tmp_path, variants=variants, edit=edit)).comparisons
     assert c.kind == verdicts.FASTER and c.flags == []
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float64", "tf32", "float32"])
+def test_a_declared_precision_is_checked_against_what_was_computed(tmp_path, precision) -> None:
+    variants = {name: {**variant, "precision": precision} for name, variant in TWO.items()}
+    wrong = "float32" if precision in ("bfloat16", "float64") else "bfloat16"
+
+    def edit(run: Run, summary: dict[str, Any]) -> None:
+        summary["contract"]["engine"]["compute_dtype"] = wrong
+
+    (c,) = analysis.analyse(write(tmp_path, variants=variants, edit=edit, seeds=2)).comparisons
+    assert c.kind == verdicts.NOT_COMPARABLE
+    assert f"torch-eager declares {precision} but computed" in text_of(c) + " ".join(c.problems)
+
+
+def test_a_declared_precision_of_one_side_is_checked_too(tmp_path: Path) -> None:
+    variants = {**TWO, "jax-jit": {**TWO["jax-jit"], "precision": "bfloat16"}}
+    edit = on_jax(set_at("contract.engine.compute_dtype", "float32"))
+    (c,) = analysis.analyse(write(tmp_path, variants=variants, edit=edit, seeds=2)).comparisons
+    assert c.problems == ["jax-jit declares bfloat16 but computed in float32"]
+
+
+def test_a_precision_that_no_engine_tells_is_not_taken_for_granted(tmp_path: Path) -> None:
+    c = comparison(tmp_path, on_jax(set_at("contract.engine.compute_dtype", None)), seeds=2)
+    assert "jax-jit declares float32 but does not say what it computed in" in c.problems
+
+
+# Several nodes --------------------------------------------------------------------------------
+
+
+def on_nodes(*names: str, **changes: Any) -> Edit:
+    """Put a run on nodes; `changes` hold for the last one's facts on JAX's side."""
+
+    def edit(run: Run, summary: dict[str, Any]) -> None:
+        host = summary["contract"]["host"]
+        nodes = [{**host, "node": name} for name in names]
+        if run.variant == "jax-jit":
+            nodes[-1] |= changes
+        summary["contract"]["host"] = nodes[0] | {"nodes": nodes, "job": host["job"]}
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"), [({"cpu": "Slow"}, "EPYC, Slow"), ({"cores": 4}, "16, 4")]
+)
+def test_another_node_than_the_first_may_be_the_slow_one(tmp_path, changes, named) -> None:
+    c = comparison(tmp_path, on_nodes("n1", "n2", **changes), scales=("2x1",), seeds=3)
+    assert c.kind == verdicts.NOT_COMPARABLE and named in text_of(c)
+
+
+def test_equal_nodes_are_no_difference_in_whatever_order(tmp_path: Path) -> None:
+    def edit(run: Run, summary: dict[str, Any]) -> None:
+        names = ("n2", "n1") if run.variant == "jax-jit" else ("n1", "n2")
+        on_nodes(*names)(run, summary)
+
+    c = comparison(tmp_path, edit, scales=("2x1",), seeds=3)
+    assert c.kind == verdicts.FASTER and c.flags == []
+
+
+def test_one_node_in_common_is_enough_to_tell_nodes_from_variants(tmp_path: Path) -> None:
+    def edit(run: Run, summary: dict[str, Any]) -> None:
+        on_nodes("n1" if run.variant == "jax-jit" else "n3", "n2")(run, summary)
+
+    study = write(tmp_path, variants=TWO, edit=edit, scales=("2x1",), seeds=3)
+    found = analysis.analyse(study)
+    (c,) = found.comparisons
+    assert c.kind == verdicts.FASTER and [d.fact for d in c.flags] == ["host.node"]
+    (threat,) = [t for t in found.threats if t.name == "Several nodes"]
+    assert "3 nodes" in threat.what
+
+
+# Containers -----------------------------------------------------------------------------------
+
+
+def in_images(names: Any) -> Edit:
+    def edit(run: Run, summary: dict[str, Any]) -> None:
+        image = names(run)
+        facts = {k: f"{k} of {image}" for k in ("identity", "name", "root_sha256", "sif_sha256")}
+        summary["contract"]["host"]["image"] = facts
+        summary["contract"]["determined_by"]["environment"] = {"image": facts["identity"]}
+
+    return edit
+
+
+def test_each_framework_has_its_own_image_which_is_no_flag(tmp_path: Path) -> None:
+    c = comparison(tmp_path, in_images(lambda run: run.variant[:3]), seeds=2)
+    assert c.kind == verdicts.FASTER and c.flags == []
+    assert {d.level for d in c.differences if d.fact.startswith("image.")} == {"declared"}
+
+
+def test_two_images_of_one_framework_are_flagged(tmp_path: Path) -> None:
+    variants = {name: VARIANTS[name] for name in ("torch-eager", "torch-compile")}
+    study = write(tmp_path, variants=variants, edit=in_images(lambda run: run.variant), seeds=2)
+    (c,) = analysis.analyse(study).comparisons
+    assert {d.fact for d in c.flags} >= {"image.identity", "image.sif_sha256"}
+    assert not any(d.fact == "environment.image" for d in c.flags)
 
 
 def test_native_input_may_have_other_batches_because_it_is_declared(tmp_path: Path) -> None:

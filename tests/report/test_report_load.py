@@ -103,6 +103,7 @@ def test_a_finished_run_whose_metric_is_not_finite_has_failed(tmp_path: Path) ->
     [
         ("interrupted", load.INTERRUPTED, "start again"),
         ("signal 9", load.FAILED, "memory"),
+        ("signal 15", load.INTERRUPTED, "start again"),
         ("exit status 1", load.FAILED, "exit status 1"),
     ],
 )
@@ -175,7 +176,7 @@ def test_a_parity_verdict_that_contradicts_itself_proves_nothing(tmp_path: Path)
 
 
 def test_steps_that_contradict_the_summary_are_not_drawn(tmp_path: Path) -> None:
-    study = write(tmp_path, variants=TWO, seeds=2)
+    study = write(tmp_path, variants=TWO, seeds=2, manifests=False)
     path = study.run_folder(study.runs[0]) / "steps.npz"
     with np.load(path) as stored:
         arrays = dict(stored)
@@ -205,6 +206,15 @@ def test_a_whole_study_does_not_say_that_it_is_partial(tmp_path: Path) -> None:
     build.build(study)
     assert "partial report" not in study.report().read_text()
     assert study.complete_report().is_file()
+    build.build(study, partial=True)
+    assert not study.complete_report().exists()
+
+
+def test_a_report_that_leaves_a_tampered_run_out_is_not_complete(tmp_path: Path) -> None:
+    study = write(tmp_path, variants=TWO, seeds=3)
+    edited(study.run_folder(study.runs[0]), lambda s: s["steady"].update(windows=1))
+    with pytest.raises(UserError, match=r"1 of 6 runs .* cannot be used .*sha256 differs"):
+        build.build(study)
     build.build(study, partial=True)
     assert not study.complete_report().exists()
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from lockstep.archive import differences
-from lockstep.report.soundness import FAILED, Columns, read_columns
+from lockstep.report.soundness import FAILED, read_columns
+from lockstep.report.windows import steady
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -41,23 +42,6 @@ def windows(folder: Path, stored: Arrays, summary: Mapping[str, Any]) -> Iterato
         summary["status"] == FAILED and told > total
     ):
         yield f"windows.csv: its seconds are {total}, summary.json says {told}"
-
-
-def steady(rows: Columns, batch: int) -> dict[str, Any] | None:
-    """Return step time in the steady state, as a summary has it; None without such a window."""
-    kept = {name: column[rows["warm_up"] == 0] for name, column in rows.items()}
-    steps, seconds = kept["steps"], kept["seconds"]
-    if not len(steps):
-        return None
-    per_step = np.repeat(seconds / steps, steps.astype(int))
-    q1, median, q3, p95 = map(float, np.quantile(per_step, [0.25, 0.5, 0.75, 0.95]))
-    return {
-        "windows": len(steps),
-        "steps": int(steps.sum()),
-        "step_seconds": {"median": median, "q1": q1, "q3": q3, "p95": p95},
-        "examples_per_second": batch / median,
-        "data_wait_fraction": float(kept["data_seconds"].sum() / seconds.sum()),
-    }
 
 
 def epochs(folder: Path, stored: Arrays) -> Iterator[str]:

@@ -66,7 +66,7 @@ class Analysis:
     @property
     def partial(self) -> bool:
         """Whether runs of the study are missing or could not be used."""
-        return any(run.status not in (load.FINISHED, load.FAILED) for run in self.records.runs)
+        return bool(self.records.unfinished)
 
 
 def options(study: Study) -> dict[str, float]:
@@ -80,20 +80,17 @@ def analyse(study: Study) -> Analysis:
     chosen = options(study)
     runs, epochs = frames.runs(records), frames.epochs(records)
     comparisons = verdicts.compare_all(records, chosen["margin"], chosen["precision"])
-    apart = list(records.apart)
     parts = []
     for workload in study.config["workloads"]:
         mine = runs[runs["workload"] == workload]
         compared = [c for c in comparisons if c.workload == workload]
-        drawn, problems = differences.curves(records, workload)
-        apart += problems
         parts.append(
             WorkloadPart(
                 name=workload,
                 runs=mine,
                 epochs=epochs[epochs["workload"] == workload],
                 tables=_tables(records, workload, mine, epochs, compared),
-                curves=drawn,
+                curves=differences.curves(records, workload),
             )
         )
     found = threats.find(records, runs, comparisons)
@@ -113,7 +110,7 @@ def analyse(study: Study) -> Analysis:
         threats=found,
         workloads=parts,
         tables=tables,
-        apart=apart,
+        apart=list(records.apart),
         profile=scaling.profile(records, runs, comparisons) if "step_median" in runs else None,
         options=chosen,
     )
@@ -127,7 +124,7 @@ def _tables(
     comparisons: Sequence[Comparison],
 ) -> dict[str, Table]:
     made: dict[str, Table | None] = {"parity": learning.parity(records, workload)}
-    if runs["finished"].any():
+    if len(frames.finished(runs)):
         made |= {
             "losses": learning.losses(records, workload, epochs[epochs["workload"] == workload]),
             "final-metric": learning.final_metric(records, workload, runs),

@@ -15,7 +15,7 @@ def build(study: Study, *, partial: bool = False) -> None:
     appears: a partial report must never pass for the workflow's result.
 
     Raises:
-        UserError: runs are missing and `partial` is not set.
+        UserError: runs are missing or cannot be used, and `partial` is not set.
     """
     found = analysis.analyse(study)
     missing = found.records.unfinished
@@ -23,8 +23,8 @@ def build(study: Study, *, partial: bool = False) -> None:
         run = missing[0]
         raise UserError(
             f"study {study.name}: {len(missing)} of {len(found.records.runs)} runs have not ended "
-            f"(the first is {run.folder.as_posix()}: {run.reason}); finish them, or add --partial "
-            "for a report of the others"
+            f"or cannot be used (the first is {run.folder.as_posix()}: {run.reason}); finish them, "
+            "or add --partial for a report of the others"
         )
     drawn = page.draw(found)
     folder = study.report().parent

@@ -11,6 +11,7 @@ from typing import Any
 
 from lockstep.errors import UserError
 from lockstep.report import analysis, contract, load, proof, sentences, verdicts
+from lockstep.report.facts import facts_of
 from lockstep.report.load import Record, Records
 from lockstep.report.verdicts import Comparison, Side
 from lockstep.study import Study
@@ -48,9 +49,13 @@ def open_study(folder: Path) -> Records:
         raise UserError(f"{folder}: not a study's folder, it has no study.json")
     try:
         study = Study.at(folder)
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path}: not the config of a study ({error!r})") from error
-    return load.load(study)
+        records = load.load(study)
+        study.traces(), analysis.options(study)  # what is read later is there too
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path}: not the complete config of a study that this version reads ({error!r})"
+        ) from error
+    return records
 
 
 def compare(a: Path, b: Path) -> StudyComparison:
@@ -119,7 +124,7 @@ def _side(records: Records, runs: Mapping[int, Record], label: str) -> Side:
     return Side(
         label=label,
         runs=runs,
-        facts={seed: contract.facts(run) for seed, run in runs.items() if run.summary},
+        facts={seed: facts_of(run) for seed, run in runs.items() if run.summary},
         problems=[f"in study {records.study.name}, {problem}"] if problem else [],
     )
 
@@ -132,6 +137,7 @@ def lines(comparison: StudyComparison) -> list[str]:
         result.append(f"  {sentences.quality_sentence(c)}")
         result += [f"  flagged: {verdicts.difference_text(d)}" for d in c.flags]
         result += [f"  left out: seed {seed}: {why}" for seed, why in c.left_out]
+        result += [f"  left out of step time: seed {seed}: {why}" for seed, why in c.untimed]
     told = {
         f"  {d.fact}: {' / '.join(d.baseline)} -> {' / '.join(d.candidate)}"
         for _, c in comparison.comparisons

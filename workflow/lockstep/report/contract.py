@@ -1,16 +1,16 @@
 """Compares the contracts of compared runs: every difference is declared by a variant, or flagged.
 
 A *fact* is anything in a record that could explain a difference. Facts that the frameworks word
-differently (is TF32 on? which CUDA?) are brought into one wording first. A rule then says for each
+differently are brought into one wording first (`lockstep.report.facts`). A rule then says for each
 fact what a difference means; a fact without a rule is flagged, so that a new one is never silent.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lockstep.report.load import Record
+from lockstep.report.facts import Facts, nodes
 
 DECLARED = "declared"  # the variants say so: it is what is compared
 FLAGGED = "flagged"  # shown beside the verdict
@@ -20,8 +20,6 @@ IGNORED = "ignored"
 TIMING = "timing"
 PREPARATION = "preparation"
 BOTH = "both"
-
-Facts = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +85,7 @@ RULES = (
     _rule(r"host\.node", "node", FLAGGED, TIMING, "one node may be slower than another"),
     _rule(r"host\.(system|python)", "system", FLAGGED, TIMING, "small effects are possible"),
     _rule(r"host\.job", "job", IGNORED, TIMING, ""),
+    _rule(r"image\.", "container image", FLAGGED, BOTH, "another image ran"),
     _rule(r"cuda\.generation", "CUDA generation", FLAGGED, TIMING, "other kernels and libraries"),
     _rule(r"cuda\.version", "CUDA version", FLAGGED, TIMING, "other kernels and libraries"),
     _rule(r"cudnn", "cuDNN", FLAGGED, TIMING, "other convolution kernels"),
@@ -102,99 +101,6 @@ BETWEEN = re.compile(
 """Facts that two studies are compared to tell apart: another cluster, another library version."""
 
 UNDECLARED = "no variant declares it and no rule knows it"
-
-
-def facts(record: Record) -> dict[str, Any]:
-    """Return the facts of a run that has a summary, by dotted name."""
-    summary, contract = record.summary, record.summary["contract"]
-    engine, host = dict(contract["engine"]), dict(contract["host"])
-    determined = contract["determined_by"]
-    nodes = host.pop("nodes", None) or [host]
-    gpus = [gpu for node in nodes for gpu in node.get("gpus") or []]
-    host["node"] = ", ".join(str(node.get("node")) for node in nodes)
-    host.pop("gpus", None)
-    host.pop("job", None)
-    topology = {k: v for k, v in contract["topology"].items() if k != "processes"}
-    # Whether a process drives one device or several is declared; what a device does must be equal.
-    processes = topology.pop("world_size")
-    devices = topology.setdefault("devices", processes)
-    topology["examples"] = topology.pop("local_batch") * processes / devices
-    result: dict[str, Any] = {
-        "dataset.content": summary["dataset"].get("content"),
-        "weights.initial": summary["weights"].get("initial"),
-        "batches": summary["batches"],
-        "steps": summary["steps"],
-        "cache": summary.get("cache"),
-        "code": determined.get("code"),
-        "precision.products": _products(contract["variant"]["framework"], engine),
-        "precision.parameters": engine.pop("parameter_dtype", None),
-        "precision.computation": engine.pop("compute_dtype", None),
-        "device.kind": "cpu" if engine.pop("device", "cpu") == "cpu" else "gpu",
-        "gpu.model": ", ".join(sorted({g.get("name", "?") for g in gpus})) or None,
-        "gpu.units": ", ".join(sorted(g.get("uuid", "?") for g in gpus)) or None,
-        "gpu.driver": ", ".join(sorted({g.get("driver", "?") for g in gpus})) or None,
-        "cudnn": _cudnn(engine.pop("cudnn", None)),
-        "nccl": engine.pop("nccl", None),
-        **_cuda(engine),
-        **_flat("variant", contract["variant"]),
-        **_flat("recipe", contract["recipe"]),
-        **_flat("topology", topology),
-        **_flat("host", host),
-        **_flat("environment", determined.get("environment", {})),
-    }
-    result |= _flat("engine", engine)
-    for name, value in contract.items():
-        if name not in _KNOWN:
-            result |= _flat(name, value) if isinstance(value, Mapping) else {name: value}
-    return result
-
-
-_KNOWN = {"variant", "recipe", "determined_by", "engine", "topology", "host"}
-
-
-def _products(framework: str, engine: dict[str, Any]) -> str:
-    """Return how products were computed: `ieee` or `tf32` in float32, else the operands' type."""
-    torch_says = {str(engine.pop(k, None)) for k in ("matmul_float32", "convolution_float32")}
-    jax_says = str(engine.pop("matmul_precision", None))
-    if engine.get("compute_dtype") not in (None, "float32"):
-        return str(engine["compute_dtype"])  # settings for float32 touch nothing then
-    if framework == "torch":
-        return "tf32" if "tf32" in torch_says else "/".join(sorted(torch_says))
-    # JAX's default on a GPU is TF32; on a CPU every setting is IEEE float32.
-    if jax_says in ("highest", "float32"):
-        return "ieee"
-    if jax_says in ("None", "default", "tensorfloat32"):
-        on_cpu = engine.get("device", "cpu") == "cpu" and jax_says != "tensorfloat32"
-        return "ieee" if on_cpu else "tf32"
-    return jax_says
-
-
-def _cuda(engine: dict[str, Any]) -> dict[str, str | None]:
-    """Return CUDA's version and generation, from PyTorch's or from XLA's way of saying it."""
-    version = engine.pop("cuda", None)
-    platform = engine.pop("platform_version", None)
-    if version is None and platform:
-        number = re.search(r"cuda\s*(\d{4,5})", str(platform), re.IGNORECASE)  # 12090 is 12.9
-        if number:
-            value = int(number[1])
-            version = f"{value // 1000}.{value % 1000 // 10}"
-    generation = str(version).partition(".")[0] if version else None
-    return {"cuda.version": version, "cuda.generation": generation}
-
-
-def _cudnn(version: Any) -> str | None:
-    """Return cuDNN's version; PyTorch packs 9.26.0 as 92600."""
-    if isinstance(version, int):
-        return f"{version // 10000}.{version % 10000 // 100}.{version % 100}"
-    return version
-
-
-def _flat(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{prefix}.{key}"
-        result |= _flat(name, value) if isinstance(value, Mapping) else {name: value}
-    return result
 
 
 def diff(
@@ -256,6 +162,8 @@ def _judge(
         return IGNORED, label, touches, "said by the generation"
     if name == "cache" and any("none" in pair for pair in values):
         return IGNORED, label, touches, "nothing is compiled on one side"
+    if name.startswith("image.") and not same_framework:
+        return DECLARED, label, touches, "each framework has its own image"
     if name == "code":
         level = FLAGGED if same_framework else DECLARED
         return level, "code", BOTH, "an engine's own" if not same_framework else "other code ran"
@@ -278,15 +186,15 @@ def _confounded(pairs: Sequence[tuple[Facts, Facts]], between: bool) -> list[Dif
 
     Then a slower node and a slower variant look the same, however many pairs there are.
     """
-    nodes = [{p[side].get("host.node") for p in pairs} for side in (0, 1)]
-    if between or None in nodes[0] | nodes[1] or nodes[0] & nodes[1]:
+    known = [{node for p in pairs for node in nodes(p[side])} for side in (0, 1)]
+    if between or not all(nodes(facts) for p in pairs for facts in p) or known[0] & known[1]:
         return []
     return [
         Difference(
             fact="host.node (all pairs)",
             label="node",
-            baseline=_shown(nodes[0]),
-            candidate=_shown(nodes[1]),
+            baseline=_shown(known[0]),
+            candidate=_shown(known[1]),
             level=BLOCKS,
             touches=TIMING,
             why="no node ran both: a slower node would look like a slower variant",
@@ -299,11 +207,3 @@ def _confounded(pairs: Sequence[tuple[Facts, Facts]], between: bool) -> list[Dif
 def _shown(values: Iterable[Any]) -> tuple[str, ...]:
     shown = sorted({"not stated" if v is None else str(v) for v in values})
     return tuple(shown if len(shown) <= 4 else [*shown[:3], f"and {len(shown) - 3} others"])
-
-
-def undeclared_precision(facts: Facts) -> str | None:
-    """Return what is wrong if a run computed at another precision than its variant declares."""
-    declared, products = facts["variant.precision"], facts["precision.products"]
-    if {"float32": "ieee", "tf32": "tf32"}.get(declared, products) != products:
-        return f"declares {declared} but computed products in {products}"
-    return None

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from lockstep.datasets import checksum
-from lockstep.report.load import FINISHED, Record, Records
+from lockstep.report import steps
+from lockstep.report.load import FINISHED, Records
 
 POINTS = 80
 SEEDS = 5
@@ -20,45 +20,23 @@ CURVES = 4
 Curve = tuple[str, str, np.ndarray, np.ndarray]
 
 
-def curves(records: Records, workload: str) -> tuple[list[Curve], list[tuple[str, str]]]:
+def curves(records: Records, workload: str) -> list[Curve]:
     """Return the curves of a workload at the study's first scale.
 
     Returns:
         Label, kind (`between`, `within` or `seeds`), steps ``(points,)`` and relative difference
-        ``(points,)`` of each curve; and the name and reason of every file that could not be used.
+        ``(points,)`` of each curve; a run whose steps cannot be used is in none.
     """
     scale = records.study.config["scales"][0]
-    losses: dict[str, dict[int, np.ndarray]] = {}
-    problems = []
+    found: dict[str, dict[int, np.ndarray]] = {}
     for run in records.runs:
         if (run.workload, run.scale, run.status) != (workload, scale, FINISHED):
             continue
-        mine = losses.setdefault(run.variant, {})
-        if len(mine) < SEEDS:
-            try:
-                mine[run.seed] = _losses(records, run)
-            except ValueError as problem:
-                problems.append((f"{run.folder.as_posix()}/steps.npz", str(problem)))
-    return list(_curves(records, losses)), problems
-
-
-def _losses(records: Records, run: Record) -> np.ndarray:
-    """Return the loss of every step of a run, ``(steps,)``.
-
-    Raises:
-        ValueError: the file is not readable or contradicts the run's summary.
-    """
-    path = records.study.root / run.folder / "steps.npz"
-    try:
-        with np.load(path) as stored:
-            loss, sums = stored["loss"], stored["checksum"]
-    except Exception as error:  # a damaged archive raises almost anything
-        raise ValueError(f"not readable ({error})") from error
-    if len(loss) != run.summary["steps"]:
-        raise ValueError(f"holds {len(loss)} of {run.summary['steps']} steps")
-    if checksum.chain(sums) != run.summary["batches"]:
-        raise ValueError("contradictory: its batches are not those of the summary")
-    return loss
+        mine = found.setdefault(run.variant, {})
+        if len(mine) < SEEDS and run.steps_problem is None:
+            folder = records.study.root / run.folder
+            mine[run.seed] = steps.losses(folder, run.summary)
+    return list(_curves(records, found))
 
 
 def _curves(records: Records, losses: Mapping[str, Mapping[int, np.ndarray]]) -> Iterator[Curve]:

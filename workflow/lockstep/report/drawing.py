@@ -168,7 +168,9 @@ def grid(axes: Axes, axis: Any = "y") -> None:
 
 
 def legend(axes: Axes, columns: int = 3) -> None:
-    """Put the legend above the axes, where it covers nothing."""
+    """Put the legend above the axes, where it covers nothing; none where nothing has a name."""
+    if not axes.get_legend_handles_labels()[0]:
+        return
     axes.legend(
         loc="lower left",
         bbox_to_anchor=(-0.02, 1.0),

@@ -81,8 +81,12 @@ def loss_ticks(low: float, high: float) -> list[float]:
     return ticks
 
 
-def parity_curves(workload: str, verdict: Mapping[str, Any], styles: Mapping[str, Look]) -> Picture:
+def parity_curves(
+    workload: str, verdict: Mapping[str, Any], styles: Mapping[str, Look]
+) -> Picture | None:
     """Draw each step's distance from the reference, with the envelope that it must stay in."""
+    if not verdict["comparisons"]:
+        return None
     figure, axes = new(ncols=2, width=2 * SIZE[0])
     worst = []
     for precision, ax in zip(("float64", "float32"), axes, strict=True):
@@ -91,7 +95,9 @@ def parity_curves(workload: str, verdict: Mapping[str, Any], styles: Mapping[str
         for variant, comparison in verdict["comparisons"].items():
             envelope = comparison["curves"].get("float32_tolerance")
             if precision == "float32" and envelope:
-                limit = np.array(envelope) if limit is None else np.maximum(limit, envelope)
+                known = np.array(envelope)
+                steps = len(known) if limit is None else min(len(limit), len(known))
+                limit = known if limit is None else np.maximum(limit[:steps], known[:steps])
             values = comparison["curves"].get(precision)
             if values is None:
                 continue

@@ -7,7 +7,9 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 
+from lockstep.report import statistics
 from lockstep.report.drawing import INK, SIZE, Look, Picture, finish, grid, legend, new, plain_log
+from lockstep.report.sentences import ratio_text
 from lockstep.report.speed import SPLIT
 from lockstep.report.verdicts import NO_PAIR, NOT_COMPARABLE, Comparison
 
@@ -15,8 +17,9 @@ from lockstep.report.verdicts import NO_PAIR, NOT_COMPARABLE, Comparison
 def forest(comparisons: Sequence[Comparison], styles: Mapping[str, Look]) -> Picture | None:
     """Draw every verdict on time: ratio and 95% interval, a row a comparison."""
     rows = [c for c in comparisons if c.kind not in (NOT_COMPARABLE, NO_PAIR) and c.step_time]
-    if not rows or len(rows) > MOST_ROWS:
+    if not rows:
         return None
+    drawn, rows = rows, rows[:MOST_ROWS]
     places = len({(c.workload, c.scale) for c in rows}) > 1
     figure, axes = new(width=2 * SIZE[0], height=0.8 + 0.3 * len(rows))
     said, labels = [], []
@@ -32,7 +35,7 @@ def forest(comparisons: Sequence[Comparison], styles: Mapping[str, Look]) -> Pic
         labels.append(
             f"{c.candidate} / {c.baseline}" + (f"\n{c.workload}, {c.scale}" if places else "")
         )
-        said.append(f"{c.candidate} over {c.baseline} {r.value:.2f}, {c.kind}")
+        said.append(f"{c.candidate} over {c.baseline} {ratio_text(r)}, {c.kind}")
     axes.axvline(1, color=INK, linewidth=0.8)
     axes.set_xscale("log")
     low, high = axes.get_xlim()
@@ -51,7 +54,12 @@ def forest(comparisons: Sequence[Comparison], styles: Mapping[str, Look]) -> Pic
         "verdicts",
         "Step time against step time",
         "; ".join(said) + ".",
-        "Left of 1, the variant named first is faster.",
+        "Left of 1, the variant named first is faster."
+        + (
+            f" These are the first {len(rows)} of {len(drawn)}; the table has all."
+            if len(drawn) > len(rows)
+            else ""
+        ),
     )
 
 
@@ -80,7 +88,8 @@ def dots(
 ) -> Picture | None:
     """Draw a dot a run and a line at the median, a row a variant and scale.
 
-    Where the boolean column `censored` is False the dot is hollow and an arrow says "not yet".
+    Where the boolean column `censored` is False the dot is hollow and an arrow says "not yet";
+    the median is then Kaplan and Meier's.
     """
     filled = [(s, v, g.dropna(subset=[column])) for s, v, g in groups if len(g)]
     filled = [(s, v, g) for s, v, g in filled if len(g)]
@@ -94,7 +103,8 @@ def dots(
         group = group.sort_values(column, kind="stable")
         look, x = styles[variant], group[column].to_numpy(dtype=float) * scale
         full = group[censored].to_numpy(dtype=bool) if censored else np.ones(len(x), bool)
-        median, count, lost = float(np.median(x)), len(x), int((~full).sum())
+        count, lost = len(x), int((~full).sum())
+        median = statistics.censored_median(x, full) if censored else float(np.median(x))
         if count > MOST_DOTS:
             chosen = np.linspace(0, count - 1, MOST_DOTS).round().astype(int)
             x, full = x[chosen], full[chosen]
@@ -111,10 +121,12 @@ def dots(
             axes.annotate(
                 "→", (a, b), xytext=(4, -3), textcoords="offset points", color=look.colour
             )
-        if not lost:
+        if median is not None:
             axes.plot([median, median], [y - 0.32, y + 0.32], color=INK, linewidth=1.2)
         said.append(
-            f"{label}: median {median:.4g} {unit} of {count} runs"
+            f"{label}: "
+            + ("no median" if median is None else f"median {median:.4g} {unit}".strip())
+            + f" of {count} runs"
             + (f", {lost} of them censored" if lost else "")
         )
     axes.set_yticks(range(len(labels)), labels)
@@ -122,10 +134,11 @@ def dots(
     axes.set_xlabel(f"{title} ({unit})" if unit else title)
     axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(6))
     grid(axes, "x")
-    note = "A dot a run, a line at the median."
+    kind = "Kaplan–Meier median" if censored else "median"
+    note = f"A dot a run, a line at the {kind}."
     if any(len(group) > MOST_DOTS for _, _, group in filled):
         note = (
-            f"A dot a run, a line at the median; of more than {MOST_DOTS} runs, evenly spaced ones."
+            f"A dot a run, a line at the {kind}; of more than {MOST_DOTS} runs, evenly spaced ones."
         )
     return finish(
         figure,

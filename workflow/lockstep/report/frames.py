@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lockstep.report.load import FINISHED, Record, Records
+from lockstep.report.load import FAILED, FINISHED, Record, Records
 from lockstep.study.run import Scale
 
 PHASES = ("import", "staging", "trace", "compile", "training", "evaluation", "checkpoint")
@@ -27,15 +27,23 @@ def runs(records: Records) -> pd.DataFrame:
 
 
 def finished(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the finished runs of `runs`."""
-    return frame[frame["finished"]]
+    """Return the finished runs of `runs` whose times and learning are their own."""
+    return frame[frame["finished"] & frame["own"]]
+
+
+def ended(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs of `finished`, and those that trained and then failed."""
+    if "target_seconds" not in frame:
+        return frame.iloc[:0]
+    failed = (frame["status"] == FAILED) & frame["target_seconds"].notna()
+    return frame[(frame["finished"] | failed) & frame["own"]]
 
 
 def epochs(records: Records) -> pd.DataFrame:
     """Return one row an epoch of every finished run."""
     parts: dict[str, list[np.ndarray]] = {}
     for record in records.runs:
-        if record.status != FINISHED:
+        if record.status != FINISHED or record.begun_elsewhere:
             continue
         length = len(record.epochs["epoch"])
         for name, value in zip(KEY, record.key, strict=True):
@@ -74,7 +82,8 @@ def _row(records: Records, record: Record) -> dict[str, Any]:
         "devices": scale.size,
         "global_batch": recipe["global_batch"],
         "status": record.status,
-        "reason": record.reason,
+        "reason": record.reason or record.begun_elsewhere,
+        "own": not record.begun_elsewhere,
         "folder": record.folder.as_posix(),
     }
     if record.summary:
@@ -93,36 +102,36 @@ def _times(record: Record) -> dict[str, Any]:
         "first_window": first,
         "steady": max(0.0, row["training"] - float(seconds.get("data_wait", 0.0)) - first),
         "cache": summary.get("cache"),
-        "attempts": summary.get("attempts", 1),
+        "attempts": summary.get("attempts") or 1,
         "drift": record.windows.get("drift", float("nan")),
     }
     steady = summary["steady"]
-    steps = steady.get("step_seconds", {})
+    steps = steady.get("step_seconds") or {}
     row |= {f"step_{name}": steps.get(name, float("nan")) for name in ("median", "q1", "q3", "p95")}
     row["step_absent"] = steady.get("absent")
-    row["windows"] = steady.get("windows", 0)
-    row["examples_per_second"] = steady.get("examples_per_second", float("nan"))
-    row["data_wait_fraction"] = steady.get("data_wait_fraction", float("nan"))
+    row["windows"] = steady.get("windows") or 0
+    for name in ("examples_per_second", "data_wait_fraction"):
+        row[name] = steady.get(name) if steady.get(name) is not None else float("nan")
     row["noise"] = (row["step_q3"] - row["step_q1"]) / row["step_median"]
     return row
 
 
 def _results(record: Record) -> dict[str, Any]:
     summary, memory, target = record.summary, record.summary["memory"], record.summary["target"]
-    device = memory.get("device", {})
-    planned = memory.get("planned", {})
-    flops = summary.get("flops", {})
+    device = memory.get("device") or {}
+    planned = memory.get("planned") or {}
+    flops = summary.get("flops") or {}
+    step, seconds = target.get("step"), target.get("training_seconds")
     row: dict[str, Any] = {
         "steps": summary["steps"],
-        **summary["metrics"],
         "metric_name": f"test_{target['metric']}",
         "metric": summary["metrics"].get(f"test_{target['metric']}", float("nan")),
         "target_value": target["value"],
-        "target_reached": target["step"] is not None,
-        "target_step": float("nan") if target["step"] is None else target["step"],
-        "target_seconds": record.summary["seconds"].get("training", float("nan"))
-        if target["training_seconds"] is None
-        else target["training_seconds"],
+        "target_reached": seconds is not None,
+        "target_step": float("nan") if step is None else step,
+        "target_seconds": summary["seconds"].get("training", float("nan"))
+        if seconds is None
+        else seconds,
     }
     for name, value in (
         ("rss", memory.get("max_rss_bytes")),

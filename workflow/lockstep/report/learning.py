@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lockstep.report import statistics
+from lockstep.report import frames, statistics
 from lockstep.report.columns import WHO, N, groups
-from lockstep.report.load import Records
+from lockstep.report.load import FAILED, Records
+from lockstep.report.sentences import metric_decimals
 from lockstep.report.tables import Absent, Column, Table
 from lockstep.report.verdicts import Comparison
 
@@ -113,14 +114,16 @@ def copied_series(records: Records, workload: str) -> tuple[float, ...] | None:
 
 
 def target(records: Records, workload: str, runs: pd.DataFrame) -> Table:
-    """Return training time to the target; runs that never met it are censored, not dropped."""
+    """Return training time to the target; runs that never met it are censored, not dropped.
+
+    A run that diverged never meets it either: it is censored later than all that did.
+    """
     goal = records.study.workload(workload)["target"]
     rows = []
-    for scale, variant, group in groups(records, runs):
+    for scale, variant, group in groups(records, runs, frames.ended):
         if not len(group):
             continue
-        reached = group["target_reached"].to_numpy(dtype=bool)
-        times = group["target_seconds"].to_numpy(dtype=float)
+        times, reached = to_target(group)
         median = statistics.censored_median(times, reached)
         rows.append(
             {
@@ -128,12 +131,13 @@ def target(records: Records, workload: str, runs: pd.DataFrame) -> Table:
                 "variant": variant,
                 "n": len(group),
                 "reached": int(reached.sum()),
+                "failed": int((group["status"] == FAILED).sum()),
                 "median": median
                 if median is not None
                 else Absent(reason="fewer than half of the runs met the target"),
                 "fastest": float(times[reached].min()) if reached.any() else None,
                 "slowest": float(times.max()),
-                "slowest_is": "met" if reached[times.argmax()] else "censored: not met by then",
+                "slowest_is": "met" if reached[times == times.max()].all() else "censored: not met",
             }
         )
     return Table(
@@ -143,6 +147,7 @@ def target(records: Records, workload: str, runs: pd.DataFrame) -> Table:
             *WHO,
             N,
             Column(key="reached", label="Met it", unit="count"),
+            Column(key="failed", label="Failed in training", unit="count"),
             Column(key="median", label="Median", unit="s", digits=4),
             Column(key="fastest", label="Fastest", unit="s", digits=4),
             Column(key="slowest", label="Slowest", unit="s", digits=4),
@@ -151,9 +156,18 @@ def target(records: Records, workload: str, runs: pd.DataFrame) -> Table:
         rows=rows,
         note=(
             "Kaplan–Meier median of training time, read at the end of epochs, without "
-            "preparation and evaluation."
+            "preparation and evaluation. A run that failed before it met the target counts as one "
+            "that never does."
         ),
     )
+
+
+def to_target(group: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Return training times ``(n,)`` and whether the target was met then ``(n,)``."""
+    reached = group["target_reached"].to_numpy(dtype=bool)
+    times = group["target_seconds"].to_numpy(dtype=float).copy()
+    times[~reached & (group["status"] == FAILED).to_numpy()] = times.max()
+    return times, reached
 
 
 def final_metric(records: Records, workload: str, runs: pd.DataFrame) -> Table:
@@ -213,12 +227,12 @@ def quality(records: Records, workload: str, comparisons: Sequence[Comparison]) 
         a, b = (records.study.variant(v) for v in (c.baseline, c.candidate))
         if (a["framework"], a["precision"]) != (b["framework"], b["precision"]) or c.problems:
             continue
-        gaps = [
-            abs(
-                values[c.candidate, c.scale, s][c.metric] - values[c.baseline, c.scale, s][c.metric]
-            )
-            for s in c.seeds
+        if not c.quality:
+            continue
+        sides = [
+            [values[v, c.scale, s][c.metric] for s in c.seeds] for v in (c.baseline, c.candidate)
         ]
+        gaps = [abs(a - b) for a, b in zip(*sides, strict=True)]
         if gaps:
             floors[c.scale] = max(floors.get(c.scale, 0.0), float(np.mean(gaps)))
     unknown = Absent(reason="no two comparable variants of one framework")
@@ -234,12 +248,14 @@ def quality(records: Records, workload: str, comparisons: Sequence[Comparison]) 
             "high": single if c.quality.high is None else c.quality.high,
             "margin": c.quality.margin,
             "p": c.quality_p_holm,
+            "p_different": c.different_p_holm,
             "verdict": c.quality_kind,
             "floor": floors.get(c.scale, unknown),
         }
         for c in comparisons
         if c.quality
     ]
+    decimals = max((metric_decimals(c.quality.margin) for c in comparisons if c.quality), default=4)
     return Table(
         name=f"{workload}-equivalence",
         title="Is the final metric equivalent?",
@@ -248,17 +264,19 @@ def quality(records: Records, workload: str, comparisons: Sequence[Comparison]) 
             Column(key="candidate", label="Variant"),
             Column(key="baseline", label="against"),
             Column(key="n", label="Pairs", unit="count"),
-            Column(key="difference", label="Difference", decimals=4),
-            Column(key="low", label="90% interval from", decimals=4),
-            Column(key="high", label="to", decimals=4),
+            Column(key="difference", label="Difference", decimals=decimals),
+            Column(key="low", label="90% interval from", decimals=decimals),
+            Column(key="high", label="to", decimals=decimals),
             Column(key="margin", label="Margin ±", digits=2),
             Column(key="p", label="TOST p, Holm", digits=2),
+            Column(key="p_different", label="Differs: p, Holm", digits=2),
             Column(key="verdict", label="Verdict"),
-            Column(key="floor", label="Noise floor", decimals=4),
+            Column(key="floor", label="Noise floor", decimals=decimals),
         ],
         rows=rows,
         note=(
-            "Two one-sided paired t tests. The noise floor is the mean absolute difference, at "
-            "equal seed, between variants of one framework and precision."
+            "Two one-sided paired t tests, and a two-sided one for “different”. The noise floor is "
+            "the mean absolute difference, at equal seed, between variants of one framework and "
+            "precision."
         ),
     )

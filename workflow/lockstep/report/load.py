@@ -12,21 +12,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from lockstep.report import judged, steps, windows
 from lockstep.report.soundness import (
     FAILED,
     FINISHED,
-    Columns,
     Unsound,
     check,
     read_columns,
     read_summary,
 )
+from lockstep.report.windows import Columns
 from lockstep.study import Study
 from lockstep.study.run import Run
 
-PARITY_SCHEMAS = ("lockstep-parity/1",)
 INTERRUPTED = "interrupted"
 MISSING = "missing"
 APART = "set apart"
@@ -45,7 +43,9 @@ class Record:
         reason: why it is not finished, in a person's words.
         summary: of a finished or failed run; empty for the others.
         epochs: columns of ``epochs.csv``, float64 ``(epochs,)``.
-        windows: what is kept of ``windows.csv`` (see `window_digest`).
+        windows: what is kept of ``windows.csv`` (see `lockstep.report.windows.digest`).
+        first_loss: of the first step, before any update; None if it is not known.
+        steps_problem: why ``steps.npz`` of a finished run cannot be used.
     """
 
     workload: str
@@ -58,6 +58,22 @@ class Record:
     summary: Mapping[str, Any] = field(default_factory=dict)
     epochs: Columns = field(default_factory=dict)
     windows: Mapping[str, float] = field(default_factory=dict)
+    first_loss: float | None = None
+    steps_problem: str | None = None
+
+    @property
+    def begun_elsewhere(self) -> str | None:
+        """Why its times and its learning are not its own, None if they are.
+
+        It may have been begun from a checkpoint of another run, even of the other framework.
+        """
+        origin = self.summary.get("resumed_from")
+        if not origin:
+            return None
+        return (
+            f"begun at step {origin['step']} from a checkpoint of another run "
+            f"({origin['identity'][:12]}): what came before is not its own"
+        )
 
     @property
     def key(self) -> Key:
@@ -82,21 +98,26 @@ class Records:
 
     @property
     def unfinished(self) -> list[Record]:
-        """Runs that have not come to an end: a failed run has, an interrupted one has not."""
-        return [run for run in self.runs if run.status in (INTERRUPTED, MISSING)]
+        """Runs of which nothing can be said: a failed run is none, an interrupted one is."""
+        return [run for run in self.runs if run.status not in (FINISHED, FAILED)]
 
 
 def load(study: Study) -> Records:
     """Read everything below the study's folder that the report needs."""
-    manifests = {name: _manifest(study.manifest(name)) for name in study.blocks}
+    apart: list[tuple[str, str]] = []
+    manifests = {}
+    for name in study.blocks:
+        manifests[name], wrong = _manifest(study.manifest(name))
+        apart += [(_below(study, study.manifest(name)), why) for why in wrong]
     listed = {run.name: name for name, block in study.blocks.items() for run in block.runs}
     runs = [_record(study, run, manifests[listed[run.name]]) for run in study.runs]
-    apart = [(str(run.folder), run.reason or "") for run in runs if run.status == APART]
+    apart += [(str(run.folder), run.reason or "") for run in runs if run.status == APART]
+    apart += [(f"{run.folder}/steps.npz", run.steps_problem) for run in runs if run.steps_problem]
     apart += _strangers(study)
     parity = {}
     for workload in study.config["workloads"]:
         try:
-            verdict = _parity(study, workload)
+            verdict = judged.read(study, workload)
         except Unsound as problem:
             apart.append((_below(study, study.verdict(workload)), str(problem)))
         else:
@@ -117,24 +138,36 @@ def _record(study: Study, run: Run, manifest: Mapping[str, Any]) -> Record:
         "seed": run.seed,
         "folder": Path(_below(study, folder)),
     }
+    entry = manifest.get(run.name, {})
     try:
         if not (folder / "summary.json").is_file():
             status, reason = _why_none(folder)
             return Record(**known, status=status, reason=reason)
-        contents = _contents(folder, manifest.get(run.name, {}))
+        contents, hashes = _contents(folder, entry)
         summary = read_summary(study, run, contents["summary.json"])
         epochs = read_columns(contents["epochs.csv"], "epochs.csv")
-        windows = read_columns(contents["windows.csv"], "windows.csv")
-        failure = check(summary, epochs, windows)
+        rows = read_columns(contents["windows.csv"], "windows.csv")
+        failure = check(summary, epochs, rows)
+        digest = windows.digest(rows)
     except Unsound as problem:
         return Record(**known, status=APART, reason=str(problem))
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        return Record(**known, status=APART, reason=f"its records cannot be read ({error!r})")
+    first_loss, problem_of_steps = None, None
+    if not failure:
+        try:
+            first_loss = float(steps.losses(folder, summary, hashes.get("steps.npz"))[0])
+        except Unsound as problem:
+            problem_of_steps = str(problem)
     return Record(
         **known,
         status=FAILED if failure else FINISHED,
         reason=failure,
         summary=summary,
         epochs=epochs,
-        windows=window_digest(windows),
+        windows=digest,
+        first_loss=first_loss,
+        steps_problem=problem_of_steps,
     )
 
 
@@ -148,6 +181,8 @@ def _why_none(folder: Path) -> tuple[str, str]:
             return INTERRUPTED, "stopped, and its failure.json is not readable"
         if reason == "interrupted":
             return INTERRUPTED, "interrupted at a checkpoint; start again to go on"
+        if reason == "signal 15":
+            return INTERRUPTED, "stopped (signal 15) before it reached a checkpoint; start again"
         if reason == "signal 9":
             reason = "killed (signal 9), as happens when memory runs out"
         return FAILED, f"{reason}; see its log"
@@ -156,53 +191,55 @@ def _why_none(folder: Path) -> tuple[str, str]:
     return MISSING, "never started"
 
 
-def _contents(folder: Path, listed: Mapping[str, Any]) -> dict[str, bytes]:
-    """Return the bytes of a run's small records, checked against its block's manifest."""
+def _contents(
+    folder: Path, listed: Mapping[str, Any]
+) -> tuple[dict[str, bytes], Mapping[str, str]]:
+    """Return the bytes of a run's small records, and the hashes that bind its records.
+
+    Raises:
+        Unsound: a record cannot be read or was changed.
+    """
     contents = {}
     for name in ("summary.json", "epochs.csv", "windows.csv"):
         try:
             contents[name] = (folder / name).read_bytes()
         except OSError as error:
             raise Unsound(f"{name} cannot be read ({error.strerror})") from error
-    hashes = listed.get("sha256", {})
     # A manifest of another identity tells of an earlier run in this folder, and binds nothing.
-    if listed.get("identity", "").encode() in contents["summary.json"]:
-        for name, content in contents.items():
-            if name in hashes and hashlib.sha256(content).hexdigest() != hashes[name]:
-                raise Unsound(f"{name} was changed after its block was finished (sha256 differs)")
-    return contents
-
-
-def window_digest(windows: Columns) -> dict[str, float]:
-    """Return the few numbers that the report wants of a run's windows.
-
-    Returns:
-        `first_seconds`: the warm-up windows, without waiting for data.
-        `drift`: median step time of the last third of the steady windows over that of the first
-        third, less 1; absent below nine windows. Thirds and medians, so that single slow windows
-        do not look like a trend.
-    """
-    if not windows:
-        return {}
-    warm = windows["warm_up"] > 0
-    digest = {"first_seconds": float((windows["seconds"] - windows["data_seconds"])[warm].sum())}
-    per_step = windows["seconds"][~warm] / windows["steps"][~warm]
-    third = len(per_step) // 3
-    if third >= 3:
-        digest["drift"] = float(np.median(per_step[-third:]) / np.median(per_step[:third]) - 1)
-    return digest
+    if not listed or listed["identity"].encode() not in contents["summary.json"]:
+        return contents, {}
+    hashes: Mapping[str, str] = listed["sha256"]
+    for name, content in contents.items():
+        if name in hashes and hashlib.sha256(content).hexdigest() != hashes[name]:
+            raise Unsound(f"{name} was changed after its block was finished (sha256 differs)")
+    return contents, hashes
 
 
 # The rest -------------------------------------------------------------------------------------
 
 
-def _manifest(path: Path) -> Mapping[str, Any]:
-    """Return the runs that a block's manifest lists; a block without one lists none."""
+def _manifest(path: Path) -> tuple[Mapping[str, Any], list[str]]:
+    """Return the runs that a block's manifest lists, and what is wrong with it.
+
+    A block without a manifest lists none; an entry that cannot be read binds nothing.
+    """
+    if not path.is_file():
+        return {}, []
     try:
-        runs = json.loads(path.read_bytes())["runs"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-    return runs if isinstance(runs, dict) else {}
+        entries = json.loads(path.read_bytes())["runs"].items()
+    except (AttributeError, OSError, ValueError, KeyError, TypeError) as error:
+        return {}, [f"not a block's manifest ({error!r})"]
+    sound, wrong = {}, []
+    for name, entry in entries:
+        if (
+            isinstance(entry, dict)
+            and isinstance(entry.get("identity"), str)
+            and isinstance(entry.get("sha256"), dict)
+        ):
+            sound[name] = entry
+        else:
+            wrong.append(f"its entry of {name} is not sound")
+    return sound, wrong
 
 
 def _strangers(study: Study) -> Iterator[tuple[str, str]]:
@@ -211,29 +248,6 @@ def _strangers(study: Study) -> Iterator[tuple[str, str]]:
     for path in sorted((study.root / "runs").glob("*/*/*/seed-*")):
         if path not in known:
             yield _below(study, path), "the study's config does not ask for this run"
-
-
-def _parity(study: Study, workload: str) -> dict[str, Any] | None:
-    path = study.verdict(workload)
-    if not path.is_file():
-        return None
-    try:
-        verdict = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise Unsound(f"not whole ({error})") from error
-    if not isinstance(verdict, dict) or verdict.get("schema") not in PARITY_SCHEMAS:
-        raise Unsound("not a parity verdict that this version reads")
-    if verdict.get("workload") != workload:
-        raise Unsound(f"foreign: it is the verdict of workload {verdict.get('workload')!r}")
-    if not isinstance(verdict.get("comparisons"), dict) or "reference" not in verdict:
-        raise Unsound("it holds no comparisons")
-    says = all(c["passed"] for c in verdict["comparisons"].values())
-    if says != verdict.get("passed"):
-        raise Unsound("contradictory: its conclusion is not that of its comparisons")
-    for variant, comparison in verdict["comparisons"].items():
-        if comparison["passed"] != all(rung["passed"] for rung in comparison["rungs"]):
-            raise Unsound(f"contradictory: {variant}'s conclusion is not that of its rungs")
-    return verdict
 
 
 def _below(study: Study, path: Path) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from lockstep.report.sentences import metric_decimals
 from lockstep.report.tables import Absent, Column, Table
 from lockstep.report.threats import Threat
 from lockstep.report.verdicts import Comparison
@@ -20,7 +21,7 @@ def comparisons(comparisons: Sequence[Comparison]) -> Table:
             "candidate": c.candidate,
             "baseline": c.baseline,
             "verdict": c.kind,
-            "n": len(c.seeds),
+            "n": c.step_time.n if c.step_time else 0,
             **_ratio_cells("step", c.step_time),
             "p": c.step_time.p if c.step_time else None,
             "p_holm": c.p_holm,
@@ -32,10 +33,13 @@ def comparisons(comparisons: Sequence[Comparison]) -> Table:
             "difference_low": c.quality.low if c.quality else None,
             "difference_high": c.quality.high if c.quality else None,
             "quality_p_holm": c.quality_p_holm,
+            "first_step": c.first_step.largest if c.first_step else None,
             "method": c.step_time.method if c.step_time else "none",
         }
         for c in comparisons
     ]
+    margins = [c.quality.margin for c in comparisons if c.quality]
+    decimals = max(map(metric_decimals, margins), default=4)
     return Table(
         name="comparisons",
         title="All comparisons",
@@ -46,23 +50,24 @@ def comparisons(comparisons: Sequence[Comparison]) -> Table:
             Column(key="baseline", label="against"),
             Column(key="verdict", label="Step time is"),
             Column(key="n", label="Pairs", unit="count"),
-            Column(key="step", label="Step time, ratio", decimals=3),
-            Column(key="step_low", label="95% from", decimals=3),
-            Column(key="step_high", label="to", decimals=3),
+            Column(key="step", label="Step time, ratio", digits=5),
+            Column(key="step_low", label="95% from", digits=5),
+            Column(key="step_high", label="to", digits=5),
             Column(key="p", label="p", digits=2),
             Column(key="p_holm", label="p, Holm", digits=2),
             Column(key="seeds_needed", label="Seeds for the set precision", unit="count"),
-            Column(key="target", label="Time to target, ratio", decimals=3),
-            Column(key="target_low", label="95% from", decimals=3),
-            Column(key="target_high", label="to", decimals=3),
-            Column(key="run", label="Whole run, ratio", decimals=3),
-            Column(key="run_low", label="95% from", decimals=3),
-            Column(key="run_high", label="to", decimals=3),
+            Column(key="target", label="Time to target, ratio", digits=5),
+            Column(key="target_low", label="95% from", digits=5),
+            Column(key="target_high", label="to", digits=5),
+            Column(key="run", label="Whole run, ratio", digits=5),
+            Column(key="run_low", label="95% from", digits=5),
+            Column(key="run_high", label="to", digits=5),
             Column(key="quality", label="Final metric is"),
-            Column(key="difference", label="Difference", decimals=4),
-            Column(key="difference_low", label="90% from", decimals=4),
-            Column(key="difference_high", label="to", decimals=4),
+            Column(key="difference", label="Difference", decimals=decimals),
+            Column(key="difference_low", label="90% from", decimals=decimals),
+            Column(key="difference_high", label="to", decimals=decimals),
             Column(key="quality_p_holm", label="TOST p, Holm", digits=2),
+            Column(key="first_step", label="First losses apart, at most", digits=2),
             Column(key="method", label="Interval of ratios"),
         ],
         rows=rows,

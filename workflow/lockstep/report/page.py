@@ -1,29 +1,29 @@
 """The page: one HTML file that needs nothing else."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import pandas as pd
 from markupsafe import Markup
 
 from lockstep import __version__
 from lockstep.report import (
+    answer,
     contract,
     drawing,
     figures_learning,
     figures_speed,
+    frames,
+    learning,
     load,
-    proof,
-    sentences,
-    verdicts,
 )
 from lockstep.report.analysis import Analysis, WorkloadPart
 from lockstep.report.columns import groups as grouped
 from lockstep.report.drawing import Picture
 from lockstep.report.tables import Absent, Column, Table, aligned, shown
-from lockstep.report.verdicts import Comparison
 
 HERE = Path(__file__).resolve().parent
 TEMPLATE = HERE / "page.html.j2"
@@ -31,18 +31,6 @@ STYLE = HERE / "page.css"
 
 MOST_ROWS = 300
 """Rows of a table that the page shows; the CSV has all."""
-
-MOST_CARDS = 12
-"""Verdicts at the top; beyond, those against the first variant, and the table has all."""
-
-BADGES = {
-    verdicts.FASTER: ("▲", "faster"),
-    verdicts.SLOWER: ("▼", "slower"),
-    verdicts.NO_DIFFERENCE: ("=", "no detectable difference"),
-    verdicts.ONE_PAIR: ("?", "one pair only"),
-    verdicts.NO_PAIR: ("?", "nothing to compare"),
-    verdicts.NOT_COMPARABLE: ("✗", "not comparable"),
-}
 
 
 def draw(analysis: Analysis) -> dict[str, list[Picture]]:
@@ -62,7 +50,7 @@ def _pictures(
     records, name = analysis.records, part.name
     verdict = records.parity.get(name)
     made = [figures_learning.parity_curves(name, verdict, styles) if verdict else None]
-    if part.runs["finished"].any():
+    if len(frames.finished(part.runs)):
         groups = list(grouped(records, part.runs))
         first = records.study.config["scales"][0]
         metric = records.study.workload(name)["target"]["metric"]
@@ -75,7 +63,7 @@ def _pictures(
             figures_speed.dots(
                 f"{name}-time-to-target",
                 "Training time to the target",
-                groups,
+                list(to_target(records, part.runs)),
                 "target_seconds",
                 "s",
                 styles,
@@ -89,6 +77,14 @@ def _pictures(
         if "scaling" in part.tables:
             made.append(figures_speed.scaling_lines(name, part.tables["scaling"].rows, styles))
     return [picture for picture in made if picture]
+
+
+def to_target(records: load.Records, runs: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Yield the groups of runs as the table of times to target counts them."""
+    for scale, variant, group in grouped(records, runs, frames.ended):
+        if len(group):
+            times, _ = learning.to_target(group)
+            yield scale, variant, group.assign(target_seconds=times)
 
 
 def render(analysis: Analysis, drawn: Mapping[str, Sequence[Picture]]) -> str:
@@ -105,14 +101,14 @@ def render(analysis: Analysis, drawn: Mapping[str, Sequence[Picture]]) -> str:
         counts=analysis.runs["status"].value_counts().to_dict(),
         total=len(analysis.runs),
         partial=analysis.partial,
-        unfinished=[
-            r for r in analysis.records.runs if r.status not in (load.FINISHED, load.FAILED)
-        ],
+        unfinished=analysis.records.unfinished,
         apart=analysis.apart,
         variants=list(config["variants"]),
         scales=config["scales"],
         seeds=config["seeds"],
-        answers=answers(analysis),
+        answers=answer.places(analysis),
+        hidden=len(analysis.comparisons) - len(answer.carded(analysis)),
+        cards=len(answer.carded(analysis)),
         forest=_inlined(drawn[""]).get("verdicts"),
         profile=_inlined(drawn[""]).get("performance-profile"),
         workloads=[
@@ -145,58 +141,6 @@ def _inlined(pictures: Sequence[Picture]) -> dict[str, dict[str, Any]]:
     return {
         p.name: {"svg": Markup(drawing.inline(p)), "title": p.title, "note": p.note}
         for p in pictures
-    }
-
-
-def answers(analysis: Analysis) -> list[dict[str, Any]]:
-    """Return the verdicts for the top of the page, by workload and scale."""
-    shown_ones = list(analysis.comparisons)
-    first = next(iter(analysis.records.study.config["variants"]))
-    if len(shown_ones) > MOST_CARDS:
-        shown_ones = [c for c in shown_ones if c.baseline == first]
-    places: dict[tuple[str, str], list[Comparison]] = {}
-    for c in shown_ones:
-        places.setdefault((c.workload, c.scale), []).append(c)
-    return [
-        {
-            "workload": workload,
-            "scale": scale,
-            "parity": _parity(analysis, workload),
-            "cards": [_card(c) for c in group],
-        }
-        for (workload, scale), group in places.items()
-    ]
-
-
-def _parity(analysis: Analysis, workload: str) -> dict[str, str]:
-    words = {
-        v: proof.parity_word(analysis.records, workload, v)
-        for v in analysis.records.study.config["variants"]
-    }
-    verdict = analysis.records.parity.get(workload)
-    if verdict is None:
-        return {"word": "NOT PROVEN", "symbol": "?", "text": "there is no readable parity verdict"}
-    bad = [v for v, word in words.items() if word != "PASS"]
-    if bad:
-        return {"word": "FAIL", "symbol": "✗", "text": ", ".join(f"{v} {words[v]}" for v in bad)}
-    text = f"all variants compute what {verdict['reference']} computes"
-    return {"word": "PASS", "symbol": "✓", "text": text}
-
-
-def _card(c: Comparison) -> dict[str, Any]:
-    symbol, word = BADGES[c.kind]
-    return {
-        "kind": c.kind.replace(" ", "-"),
-        "symbol": symbol,
-        "word": word,
-        "candidate": c.candidate,
-        "baseline": c.baseline,
-        "sentence": sentences.sentence(c),
-        "quality": sentences.quality_sentence(c),
-        "more": sentences.more_sentence(c),
-        "problems": [*c.problems, *c.timing_problems][1:],
-        "flags": [verdicts.difference_text(d) for d in c.flags],
-        "left_out": [f"Seed {seed} is left out: {why}." for seed, why in c.left_out],
     }
 
 

@@ -1,5 +1,10 @@
-"""Whether parity is proven, for a variant of a workload: the gate before every verdict."""
+"""Whether parity is proven, for a variant of a workload: the gate before every verdict.
 
+And what that proof is of: traces in float64 and float32 on one process. Other precisions and scales
+rest on the first losses of their runs (`lockstep.report.firststep`).
+"""
+
+from collections.abc import Sequence
 from typing import Any
 
 from lockstep.report.load import Records
@@ -34,3 +39,44 @@ def parity_word(records: Records, workload: str, variant: str) -> str:
     """Return PASS, FAIL or NOT PROVEN for a variant."""
     problem = parity_problem(records, workload, variant)
     return "PASS" if problem is None else "FAIL" if "FAILS" in problem else "NOT PROVEN"
+
+
+def compared(records: Records, workload: str) -> list[str]:
+    """Return the variants whose traces were compared with the reference's, and passed."""
+    verdict = records.parity.get(workload)
+    known = verdict["comparisons"] if verdict else {}
+    return [v for v, comparison in known.items() if comparison["passed"]]
+
+
+def claim(records: Records, workload: str) -> str:
+    """Return in words what was proven of a workload, where all its variants pass."""
+    verdict, study = records.parity[workload], records.study
+    traced, parity = compared(records, workload), study.config["parity"]
+    parts = []
+    if traced:
+        parts.append(
+            f"traced on one process with the weights of seed {study.config['seeds'][0]}, over "
+            f"{parity['steps']} steps in float64 and {parity['float32_steps']} in float32, "
+            f"{_listed(traced)} compute{'s' if len(traced) == 1 else ''} what "
+            f"{verdict['reference']} computes"
+        )
+    for stands, others in _without_trace(records).items():
+        parts.append(
+            f"{_listed(others)} {'has' if len(others) == 1 else 'have'} no trace: that of {stands} "
+            f"stands for {'it' if len(others) == 1 else 'them'}, which differ"
+            f"{'s' if len(others) == 1 else ''} in precision, input or steps a dispatch alone"
+        )
+    return "; ".join(parts)
+
+
+def _without_trace(records: Records) -> dict[str, list[str]]:
+    """Return the variants that another's trace stands for, by that other one."""
+    result: dict[str, list[str]] = {}
+    for variant, trace in records.study.traced.items():
+        if variant != trace:
+            result.setdefault(trace, []).append(variant)
+    return result
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

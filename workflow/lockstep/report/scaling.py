@@ -7,7 +7,7 @@ import pandas as pd
 
 from lockstep.report import frames
 from lockstep.report.columns import WHO
-from lockstep.report.load import Records
+from lockstep.report.load import FAILED, Records
 from lockstep.report.tables import Column, Table
 from lockstep.report.verdicts import NOT_COMPARABLE, Comparison
 
@@ -23,6 +23,7 @@ def scaling(records: Records, workload: str, runs: pd.DataFrame) -> Table | None
     found = {
         key: (int(g["devices"].iloc[0]), float(g["examples_per_second"].median()))
         for key, g in medians
+        if g["examples_per_second"].notna().any()
     }
     rows = []
     for variant in records.study.config["variants"]:
@@ -69,7 +70,7 @@ def weak_scaling(records: Records, runs: pd.DataFrame) -> Table | None:
     for name, recipe in records.study.config["workloads"].items():
         same = {k: v for k, v in recipe.items() if k not in ("global_batch", "optimizer", "epochs")}
         families.setdefault(repr(sorted(same.items())), []).append(name)
-    done = frames.finished(runs)
+    done = frames.finished(runs).dropna(subset=["step_median"])
     rows = []
     for names in (names for names in families.values() if len(names) > 1):
         mine = done[done["workload"].isin(names)]
@@ -114,18 +115,25 @@ def profile(
 ) -> pd.DataFrame | None:
     """Return each variant's step time over the best one's, a row a problem (workload at a scale).
 
-    What a performance profile is drawn from (Dolan & Moré 2002). A problem of which any two
-    variants are not comparable is left out; None below two problems.
+    What a performance profile is drawn from (Dolan & Moré 2002). A variant that failed on a problem
+    has lost it: its ratio is infinite. A problem of which any two variants are not comparable, or
+    of which a variant has no step time for another reason, is left out; None below two problems.
     """
     unfair = {(c.workload, c.scale) for c in comparisons if c.kind == NOT_COMPARABLE}
-    times = (
-        frames.finished(runs)
-        .groupby(["workload", "scale", "variant"])["step_median"]
-        .median()
-        .unstack("variant")
-    )
-    times = times[[problem not in unfair for problem in times.index]]
-    if len(times) < 2:
+    variants = list(records.study.config["variants"])
+    rows = {}
+    for problem, group in runs.groupby(["workload", "scale"], sort=False):
+        mine = frames.finished(group).groupby("variant")["step_median"].median()
+        times = mine.reindex(variants)
+        unknown = [v for v in variants if np.isnan(times[v]) and not _lost(group, v)]
+        if problem not in unfair and not unknown and times.notna().any():
+            rows[problem] = times / times.min()
+    if len(rows) < 2:
         return None
-    variants = [v for v in records.study.config["variants"] if v in times]
-    return times[variants].div(times.min(axis=1), axis=0).replace(np.nan, np.inf)
+    table = pd.DataFrame(rows).T.rename_axis(["workload", "scale"])
+    return table.fillna(np.inf)
+
+
+def _lost(group: pd.DataFrame, variant: str) -> bool:
+    """Whether all of a variant's runs of a problem failed."""
+    return bool((group.loc[group["variant"] == variant, "status"] == FAILED).all())

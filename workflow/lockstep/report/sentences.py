@@ -1,5 +1,7 @@
 """Verdicts in words: one sentence each, with as many digits as the interval deserves."""
 
+import math
+
 import numpy as np
 
 from lockstep.report import statistics
@@ -12,6 +14,7 @@ from lockstep.report.verdicts import (
     NO_PAIR,
     NOT_COMPARABLE,
     ONE_PAIR,
+    UNDECIDED,
     Comparison,
 )
 
@@ -25,9 +28,11 @@ def sentence(c: Comparison) -> str:
             + f": {[*c.problems, *c.timing_problems][0]}."
         )
     if c.step_time is None:
-        why = f"seed {c.left_out[0][0]}: {c.left_out[0][1]}" if c.left_out else "no steady state"
-        return f"{c.candidate} and {c.baseline} have no pair of finished runs to compare ({why})."
-    times = f"{c.step_time.value:.{_digits(c.step_time)}f} times the step time of {c.baseline}"
+        lost = next(iter([*c.left_out, *c.untimed]), None)
+        why = f"seed {lost[0]}: {lost[1]}" if lost else "there is no seed"
+        what = "runs with a step time" if c.seeds else "finished runs"
+        return f"{c.candidate} and {c.baseline} have no pair of {what} to compare ({why})."
+    times = f"{ratio_text(c.step_time)} times the step time of {c.baseline}"
     if c.kind == ONE_PAIR:
         return (
             f"{c.candidate} took {times} in the only pair of runs; "
@@ -46,18 +51,48 @@ def _after_holm(c: Comparison) -> str:
     return f", which is not enough after Holm's correction over {c.family} comparisons"
 
 
+def ratio_text(r: Ratio) -> str:
+    """Return a ratio, with as many digits as its interval deserves."""
+    return f"{r.value:.{_decimals(r)}f}"
+
+
 def interval_text(r: Ratio) -> str:
     """Return a ratio's interval, with as many digits as it deserves."""
     if r.low is None or r.high is None:
         return "none from one pair"
-    digits = _digits(r)
-    return f"{r.low:.{digits}f} to {r.high:.{digits}f}"
+    decimals = _decimals(r)
+    return f"{r.low:.{decimals}f} to {r.high:.{decimals}f}"
 
 
-def _digits(r: Ratio) -> int:
-    if r.low is None or r.high is None:
-        return 2
-    return 3 if (r.high - r.low) / r.value < 0.05 else 2
+MOST_DECIMALS = 9
+
+
+def _decimals(r: Ratio) -> int:
+    """Return the decimals that show how wide an interval is, and on which side of 1 it lies."""
+    wide = r.low is None or r.high is None or (r.high - r.low) / r.value >= 0.05
+    size = math.floor(math.log10(r.value))
+    decimals = max(0, (2 if wide else 3) - (size if size > 0 else min(0, size + 1)))
+    if r.low is None or r.high is None or r.low == r.high:
+        return decimals
+    while decimals < MOST_DECIMALS and _hides(r.low, r.value, r.high, decimals):
+        decimals += 1
+    return decimals
+
+
+def _hides(low: float, value: float, high: float, decimals: int) -> bool:
+    """Whether so few decimals hide that an interval has a width, or that it excludes 1."""
+    a, middle, b = (round(x, decimals) for x in (low, value, high))
+    return a == b or low > 1 >= a or high < 1 <= b or middle == 1 != value
+
+
+def percent(share: float) -> str:
+    """Return a share in percent with two significant digits."""
+    return f"{float(f'{100 * share:.2g}'):g}%"
+
+
+def metric_decimals(margin: float) -> int:
+    """Return how many decimals of a metric a margin deserves: its own, and one more."""
+    return max(4, 1 - math.floor(math.log10(margin))) if margin > 0 else 4
 
 
 def quality_sentence(c: Comparison) -> str:
@@ -67,14 +102,21 @@ def quality_sentence(c: Comparison) -> str:
         return f"No statement on {name}: the runs are not comparable."
     if test is None:
         return f"No statement on {name}: there is no pair of finished runs."
-    if test.n > 1 and test.difference == 0 and test.sd == 0:
+    if c.quality_kind == EQUIVALENT and test.difference == 0 and test.sd == 0:
         return (
             f"Final {name} is equivalent within ±{test.margin:g}: the same in all {test.n} pairs."
         )
-    differs = f"{test.difference:+.4f}"
+    decimals = metric_decimals(test.margin)
+    differs = f"{test.difference:+.{decimals}f}"
     if c.quality_kind == ONE_PAIR:
         return f"Final {name} differs by {differs} in the only pair; that decides nothing."
-    interval = f"{differs} (90% interval {test.low:+.4f} to {test.high:+.4f}, n = {test.n} pairs)"
+    if test.sd == 0 and test.resolution is None and c.quality_kind == UNDECIDED:
+        return (
+            f"No statement on {name}: it differs by {differs} in each of {test.n} pairs, and "
+            "without any spread nothing can be tested."
+        )
+    ends = f"{test.low:+.{decimals}f} to {test.high:+.{decimals}f}"
+    interval = f"{differs} (90% interval {ends}, n = {test.n} pairs)"
     if c.quality_kind == EQUIVALENT:
         return f"Final {name} is equivalent within ±{test.margin:g}: {interval}."
     unproven = f"Final {name} is not shown to be equivalent within ±{test.margin:g}"
@@ -93,13 +135,13 @@ def more_sentence(c: Comparison) -> str | None:
         return None
     needed = c.seeds_needed
     if needed is not None and needed <= c.step_time.n:
-        return f"The interval is within ±{c.precision:.0%} already."
+        return f"The interval is within ±{percent(c.precision)} already."
     for precision in sorted({c.precision, *COARSER}):
         within = statistics.seeds_needed(c.step_time.log_sd, precision)
         if precision >= c.precision and within is not None and c.step_time.n < within <= FEASIBLE:
-            return f"About {within} seeds would narrow the interval to ±{precision:.0%}."
+            return f"About {within} seeds would narrow the interval to ±{percent(precision)}."
     spread = np.expm1(c.step_time.log_sd)
-    return f"Pairs differ by ±{spread:.0%}: a quieter machine would tell more than more seeds."
+    return f"Pairs differ by ±{percent(spread)}: a quieter machine would tell more than more seeds."
 
 
 COARSER = (0.05, 0.10, 0.25)

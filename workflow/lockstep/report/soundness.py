@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from lockstep.report import shape, windows
+from lockstep.report.windows import Columns
 from lockstep.study import Study
 from lockstep.study.run import Run
 
@@ -15,8 +17,6 @@ SCHEMAS = ("lockstep-record/1",)
 
 FINISHED = "finished"
 FAILED = "failed"
-
-Columns = Mapping[str, np.ndarray]
 
 
 class Unsound(Exception):
@@ -42,12 +42,9 @@ def read_summary(study: Study, run: Run, content: bytes) -> dict[str, Any]:
             f"summary.json has schema {summary['schema']!r}; this version reads "
             + " and ".join(SCHEMAS)
         )
-    for name, kind in _FIELDS.items():
-        if not isinstance(summary.get(name), kind):
-            raise Unsound(f"summary.json has no sound field {name!r}")
-    for name in ("variant", "recipe", "engine", "topology", "host", "determined_by"):
-        if not isinstance(summary["contract"].get(name), dict):
-            raise Unsound(f"summary.json has no sound field 'contract.{name}'")
+    field = shape.unsound(summary, shape.SUMMARY)
+    if field:
+        raise Unsound(f"summary.json has no sound field {field!r}")
     mine = (study.name, run.workload, run.variant, str(run.scale), run.seed)
     says = tuple(summary[k] for k in ("study", "workload", "variant", "scale", "seed"))
     if says != mine:
@@ -59,29 +56,7 @@ def read_summary(study: Study, run: Run, content: bytes) -> dict[str, Any]:
     return summary
 
 
-_FIELDS: dict[str, type | tuple[type, ...]] = {
-    "study": str,
-    "workload": str,
-    "variant": str,
-    "scale": str,
-    "seed": int,
-    "identity": str,
-    "status": str,
-    "steps": int,
-    "seconds": dict,
-    "steady": dict,
-    "memory": dict,
-    "metrics": dict,
-    "target": dict,
-    "batches": str,
-    "dataset": dict,
-    "weights": dict,
-    "total_steps": int,
-    "contract": dict,
-}
-
-
-def check(summary: Mapping[str, Any], epochs: Columns, windows: Columns) -> str | None:
+def check(summary: Mapping[str, Any], epochs: Columns, rows: Columns) -> str | None:
     """Return why a run failed, None if it finished.
 
     Raises:
@@ -90,28 +65,48 @@ def check(summary: Mapping[str, Any], epochs: Columns, windows: Columns) -> str 
     if summary["status"] not in (FINISHED, FAILED):
         raise Unsound(f"contradictory: its status is {summary['status']!r}")
     for phase, seconds in summary["seconds"].items():
-        if not isinstance(seconds, (int, float)) or not seconds >= 0:
+        if not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
             raise Unsound(f"contradictory: {phase} took {seconds} seconds")
-    made = int(windows["steps"].sum()) if windows else 0
-    if made != summary["steps"]:
+    # A run that was begun from another run's checkpoint has no windows of what went before.
+    begun = (summary.get("resumed_from") or {}).get("step", 0)
+    made = int(rows["steps"].sum()) if rows else 0
+    if begun + made != summary["steps"]:
         raise Unsound(f"contradictory: {summary['steps']} steps, but windows.csv has {made}")
+    _steady(summary["steady"], rows)
     if summary["status"] == FAILED:
         return str(summary.get("reason") or "failed, and does not say why")
     if summary["steps"] != summary["total_steps"]:
         raise Unsound(
             f"contradictory: finished after {summary['steps']} of {summary['total_steps']} steps"
         )
-    if not epochs:
+    if not epochs or not len(epochs["epoch"]):
         raise Unsound("contradictory: finished, but epochs.csv has no row")
     for name, value in summary["metrics"].items():
         if not isinstance(value, (int, float)) or not math.isfinite(value):
             return f"{name} is {value} at the end"
         if name not in epochs or not math.isclose(epochs[name][-1], value, rel_tol=1e-9):
             raise Unsound(f"contradictory: {name} is not what the last row of epochs.csv says")
-    median = summary["steady"].get("step_seconds", {}).get("median")
-    if median is not None and not (math.isfinite(median) and median > 0):
-        raise Unsound(f"contradictory: a step took {median} seconds")
+    goal = f"test_{summary['target']['metric']}"
+    if goal not in summary["metrics"]:
+        raise Unsound(f"contradictory: finished, but has no {goal}, which is its target")
     return None
+
+
+def _steady(said: Mapping[str, Any], found: Columns) -> None:
+    """Check the step time that a summary says against the windows that it was taken from."""
+    if not said.get("step_seconds"):
+        return
+    computed = windows.steady(found, 1) if found else None
+    if computed is None:
+        raise Unsound("contradictory: it says a step time, but windows.csv has no steady window")
+    for name, value in computed["step_seconds"].items():
+        told = said["step_seconds"][name]
+        if not told > 0:
+            raise Unsound(f"contradictory: a step took {told} seconds")
+        if not math.isclose(told, value, rel_tol=1e-6):
+            raise Unsound(
+                f"contradictory: a step's {name} is {told:.6g} s, windows.csv gives {value:.6g} s"
+            )
 
 
 def read_columns(content: bytes, name: str) -> dict[str, np.ndarray]:
@@ -125,11 +120,21 @@ def read_columns(content: bytes, name: str) -> dict[str, np.ndarray]:
         values = np.array(rows[1:], dtype=np.float64).reshape(len(rows) - 1, len(rows[0]))
     except ValueError as error:
         raise Unsound(f"{name} is not a table of numbers ({error})") from error
-    missing = {"epochs.csv": _EPOCHS, "windows.csv": _WINDOWS}[name] - set(rows[0])
-    if missing:
-        raise Unsound(f"{name} has no column {sorted(missing)[0]!r}")
-    return dict(zip(rows[0], values.T, strict=True))
+    columns = dict(zip(rows[0], values.T, strict=True))
+    needed, finite = _COLUMNS[name]
+    for column in (*finite, *needed):
+        if column not in columns:
+            raise Unsound(f"{name} has no column {column!r}")
+    for column in finite:
+        if not (columns[column] >= 0).all() or np.isinf(columns[column]).any():
+            raise Unsound(f"{name} has a value in {column!r} that cannot be")
+    if "steps" in columns and not (columns["steps"] >= 1).all():
+        raise Unsound(f"{name} has a window without steps")
+    return columns
 
 
-_EPOCHS = {"epoch", "step", "train_loss", "test_loss", "training_seconds"}
-_WINDOWS = {"step", "steps", "seconds", "data_seconds", "warm_up"}
+_COLUMNS = {
+    "epochs.csv": (("train_loss", "test_loss"), ("epoch", "step", "training_seconds")),
+    "windows.csv": ((), ("step", "steps", "seconds", "data_seconds", "warm_up")),
+}
+"""Columns that must be there, and those that must be finite and not negative besides."""

@@ -3,6 +3,7 @@
 A run counts once; times are medians over runs unless the table says otherwise.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from lockstep.report import frames
 from lockstep.report.columns import WHO, N, groups
 from lockstep.report.load import Records
 from lockstep.report.tables import Absent, Column, Table
-from lockstep.report.verdicts import Comparison
+from lockstep.report.verdicts import NOT_COMPARABLE, Comparison
 
 
 def step_times(records: Records, workload: str, runs: pd.DataFrame) -> Table:
@@ -138,7 +139,7 @@ def break_even(
     rows = []
     for c in comparisons:
         a, b = chosen[c.scale, c.baseline], chosen[c.scale, c.candidate]
-        if not len(a) or not len(b):
+        if c.kind == NOT_COMPARABLE or not len(a) or not len(b):
             continue
         for cache in sorted({*a["cache"], *b["cache"]} - {"none"}):
             first, second = (g[g["cache"].isin([cache, "none"])] for g in (a, b))
@@ -171,6 +172,8 @@ def _break_even(c: Comparison, cache: str, a: pd.DataFrame, b: pd.DataFrame) -> 
     longer, shorter = (c.candidate, c.baseline) if more >= 0 else (c.baseline, c.candidate)
     more, saved = (more, saved) if more >= 0 else (-more, -saved)
     steps: Any = more / saved if saved > 0 else "never: its steps are not shorter"
+    if math.isnan(saved):
+        steps = Absent(reason="a step time is absent")
     return {
         "scale": c.scale,
         "longer": longer,
@@ -250,5 +253,5 @@ def resources(records: Records, workload: str, runs: pd.DataFrame) -> Table:
 def _formula(records: Records, workload: str) -> str:
     for run in records.runs:
         if run.workload == workload and run.summary:
-            return str(run.summary.get("flops", {}).get("formula", "formula not stated"))
+            return str((run.summary.get("flops") or {}).get("formula", "formula not stated"))
     return "no run tells its formula"

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lockstep.report import frames, statistics
+from lockstep.report import frames, proof, statistics
 from lockstep.report.load import Records
 from lockstep.report.verdicts import NO_PAIR, NOT_COMPARABLE, Comparison
+from lockstep.study.run import Scale
 
 FEW_SEEDS = 5
 NOISY = 0.10
@@ -64,12 +65,22 @@ def _study(
                 "variants of a seed share one."
             ),
         )
-    machines = {str(run.summary["contract"]["host"].get("node")) for run in with_summary}
+    machines = {name for run in with_summary for name in _nodes(run.summary)}
     if len(machines) > 1:
         yield Threat(
             name="Several nodes",
             where=everywhere,
             what=f"Runs were made on {len(machines)} nodes; nodes of one kind differ too.",
+        )
+    foreign = int((~runs["own"]).sum())
+    if foreign:
+        yield Threat(
+            name="Begun elsewhere",
+            where=everywhere,
+            what=(
+                f"{foreign} of {len(runs)} runs were begun from a checkpoint of another run: they "
+                "take part in no verdict and no median. The table of runs names them."
+            ),
         )
     lost = runs[~runs["finished"]]
     if len(lost):
@@ -91,13 +102,39 @@ def _study(
                 "intervals are 95% each, without correction."
             ),
         )
-    seed = records.study.config["seeds"][0]
-    steps = records.study.config["parity"]["steps"]
-    yield Threat(
-        name="Reach of the parity proof",
-        where=everywhere,
-        what=f"Parity was proven with the weights of seed {seed} over {steps} steps, not for all.",
+    yield from _reach(records, comparisons)
+
+
+def _reach(records: Records, comparisons: Sequence[Comparison]) -> Iterator[Threat]:
+    """What the parity proof does not reach, where there is one."""
+    proven = [w for w in records.study.config["workloads"] if proof.compared(records, w)]
+    if not proven:
+        return
+    config = records.study.config
+    parity, seed = config["parity"], config["seeds"][0]
+    what = (
+        f"Parity was traced with the weights of seed {seed} on one process, over "
+        f"{parity['steps']} steps in float64 and {parity['float32_steps']} in float32, not longer."
     )
+    scales = [scale for scale in config["scales"] if Scale.parse(scale).size > 1]
+    used = dict.fromkeys(variant["precision"] for variant in config["variants"].values())
+    others = [precision for precision in used if precision not in ("float64", "float32")]
+    beyond = [*(f"scale {s}" for s in scales), *others]
+    tolerances = [c.first_step.tolerance for c in comparisons if c.first_step]
+    if beyond and tolerances:
+        what += (
+            f" For {', '.join(beyond)} it rests on the first losses of each pair of runs, which "
+            f"must agree within {max(tolerances):g} at most: no gradient was compared there."
+        )
+    native = [v for v, variant in config["variants"].items() if variant["input"] != "shared"]
+    if native:
+        what += f" Input of its own, as {', '.join(native)} has, was not compared."
+    yield Threat(name="Reach of the parity proof", where=", ".join(proven), what=what)
+
+
+def _nodes(summary: Any) -> list[str]:
+    host = summary["contract"]["host"]
+    return [str(node.get("node")) for node in host.get("nodes") or [host]]
 
 
 def _device(summary: Any) -> str:
@@ -124,7 +161,7 @@ def _split_pairs(records: Records, comparisons: Sequence[Comparison]) -> tuple[i
 
 def _job(summary: Any) -> tuple[Any, Any]:
     host = summary["contract"]["host"]
-    return host.get("job", {}).get("id"), host.get("node")
+    return (host.get("job") or {}).get("id"), host.get("node")
 
 
 def _sample(comparisons: Sequence[Comparison]) -> Iterator[Threat]:
@@ -133,7 +170,7 @@ def _sample(comparisons: Sequence[Comparison]) -> Iterator[Threat]:
         if c.kind not in (NOT_COMPARABLE, NO_PAIR):
             places.setdefault((c.workload, c.scale), []).append(c)
     for (workload, scale), group in places.items():
-        fewest = min(len(c.seeds) for c in group)
+        fewest = min(c.step_time.n for c in group if c.step_time)
         if fewest < FEW_SEEDS:
             yield Threat(
                 name="Few seeds",
@@ -164,12 +201,14 @@ def _steps(runs: pd.DataFrame) -> Iterator[Threat]:
         if len(drift) > 1:
             mean, low, high = statistics.mean_interval(np.log1p(drift))
             if abs(mean) > DRIFT and low is not None and high is not None and not low <= 0 <= high:
+                shift = float(np.expm1(mean))
                 yield Threat(
                     name="Drift",
                     where=where,
                     what=(
-                        f"Steps of the last third of a run take {np.expm1(mean):+.1%} of those of "
-                        f"the first third (95% interval {np.expm1(low):+.1%} to "
+                        f"Steps of the last third of a run take {abs(shift):.1%} "
+                        f"{'longer' if shift > 0 else 'less time'} than those of the first third "
+                        f"(difference {shift:+.1%}, 95% interval {np.expm1(low):+.1%} to "
                         f"{np.expm1(high):+.1%}): heat, clocks or memory, not the variant alone."
                     ),
                 )

@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from lockstep.report import contract, proof, statistics
-from lockstep.report.contract import BLOCKS, FLAGGED, PREPARATION, TIMING, Difference, Facts
+from lockstep.report import contract, firststep, proof, statistics
+from lockstep.report.contract import BLOCKS, FLAGGED, PREPARATION, TIMING, Difference
+from lockstep.report.facts import Facts, facts_of, undeclared_precision
+from lockstep.report.firststep import FirstStep
 from lockstep.report.load import FINISHED, Key, Record, Records
 from lockstep.report.statistics import Equivalence, Ratio
 
@@ -56,6 +58,8 @@ class Comparison:
     Attributes:
         seeds: that were paired.
         left_out: seed and reason of those that were not.
+        untimed: seed and reason of paired ones without a step time.
+        first_step: how far the first losses of the pairs are apart; None if they are not compared.
         step_time: ratio of median step times, candidate over baseline.
         p_holm: its p value after Holm's correction.
         to_target: ratio of training times to the target, where all pairs met it.
@@ -63,6 +67,7 @@ class Comparison:
         metric: name of the final metric.
         quality: its equivalence test.
         quality_p_holm: its p value after Holm's correction.
+        different_p_holm: the same of the test that the metrics differ.
         differences: between the contracts.
         problems: what forbids any verdict.
         timing_problems: what forbids a verdict on time.
@@ -75,6 +80,8 @@ class Comparison:
     candidate: str
     seeds: Sequence[int]
     left_out: Sequence[tuple[int, str]]
+    untimed: Sequence[tuple[int, str]]
+    first_step: FirstStep | None
     step_time: Ratio | None
     to_target: Ratio | None
     whole_run: Ratio | None
@@ -86,6 +93,7 @@ class Comparison:
     precision: float
     p_holm: float | None = None
     quality_p_holm: float | None = None
+    different_p_holm: float | None = None
     family: int = 1
 
     @property
@@ -112,8 +120,7 @@ class Comparison:
             return ONE_PAIR
         if self.quality_p_holm < ALPHA:
             return EQUIVALENT
-        low, high = self.quality.low, self.quality.high
-        if low is not None and high is not None and not low <= 0 <= high:
+        if self.different_p_holm is not None and self.different_p_holm < ALPHA:
             return DIFFERENT
         return UNDECIDED
 
@@ -139,7 +146,7 @@ def compare_all(records: Records, margin: float, precision: float) -> list[Compa
     The variant that stands first in the config is the baseline.
     """
     by_key = {run.key: run for run in records.runs}
-    known = {run.key: contract.facts(run) for run in records.runs if run.summary}
+    known = {run.key: facts_of(run) for run in records.runs if run.summary}
     config = records.study.config
     result = []
     for workload, scale in itertools.product(config["workloads"], config["scales"]):
@@ -178,13 +185,13 @@ def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
         c.step_time.p if c.step_time and not c.problems and not c.timing_problems else None
         for c in comparisons
     ]
-    qualities = [c.quality.p if c.quality and not c.problems else None for c in comparisons]
+    tests = [c.quality if c.quality and not c.problems else None for c in comparisons]
+    same = statistics.holm([test.p if test else None for test in tests])
+    apart = statistics.holm([test.p_different if test else None for test in tests])
     family = sum(p is not None for p in times)
     return [
-        replace(c, p_holm=p, quality_p_holm=q, family=family)
-        for c, p, q in zip(
-            comparisons, statistics.holm(times), statistics.holm(qualities), strict=True
-        )
+        replace(c, p_holm=p, quality_p_holm=q, different_p_holm=d, family=family)
+        for c, p, q, d in zip(comparisons, statistics.holm(times), same, apart, strict=True)
     ]
 
 
@@ -210,9 +217,12 @@ def compare(
         else:
             seeds.append(seed)
     a, b = ([side.runs[seed] for seed in seeds] for side in (baseline, candidate))
-    facts = [(baseline.facts[seed], candidate.facts[seed]) for seed in seeds]
-    differences = contract.diff(facts, between_studies=between_studies) if facts else []
-    problems = [*baseline.problems, *candidate.problems]
+    facts = {seed: (baseline.facts[seed], candidate.facts[seed]) for seed in seeds}
+    pairs = list(facts.values())
+    differences = contract.diff(pairs, between_studies=between_studies) if pairs else []
+    first = firststep.compare(baseline.runs, candidate.runs, facts)
+    apart = firststep.problem(first, (baseline.label, candidate.label), scale)
+    problems = [*baseline.problems, *candidate.problems, *filter(None, [apart])]
     problems += [
         difference_text(d) for d in differences if d.level == BLOCKS and d.touches != TIMING
     ]
@@ -225,7 +235,9 @@ def compare(
         candidate=candidate.label,
         seeds=seeds,
         left_out=left_out,
-        step_time=_ratio(a, b, _step_time),
+        untimed=[(seed, why) for seed in seeds if (why := _untimed(baseline, candidate, seed))],
+        first_step=first,
+        step_time=_ratio(a, b, _step_time, some=True),
         to_target=_ratio(a, b, _to_target),
         whole_run=_ratio(a, b, lambda run: _whole(run.summary["seconds"])),
         metric=_metric(a),
@@ -243,11 +255,21 @@ def _lacking(side: Side, seed: int) -> str | None:
         return f"{side.label} has no such run"
     if run.status != FINISHED:
         return f"{side.label} {run.status}: {run.reason}"
+    why = run.begun_elsewhere or firststep.unknown(run, side.facts[seed])
+    return f"{side.label}: {why}" if why else None
+
+
+def _untimed(baseline: Side, candidate: Side, seed: int) -> str | None:
+    """Return why a pair has no ratio of step times, None if it has one."""
+    for side in (baseline, candidate):
+        run = side.runs[seed]
+        if not _step_time(run):
+            return f"{side.label}: {run.summary['steady'].get('absent') or 'no steady state'}"
     return None
 
 
 def _undeclared(side: Side, seeds: Sequence[int]) -> list[str]:
-    found = {contract.undeclared_precision(side.facts[seed]) for seed in seeds}
+    found = {undeclared_precision(side.facts[seed]) for seed in seeds}
     return [f"{side.label} {what}" for what in sorted(filter(None, found))]
 
 
@@ -268,23 +290,31 @@ def difference_text(difference: Difference) -> str:
 
 
 def _step_time(run: Record) -> float | None:
-    return run.summary["steady"].get("step_seconds", {}).get("median")
+    return (run.summary["steady"].get("step_seconds") or {}).get("median")
 
 
 def _to_target(run: Record) -> float | None:
-    return run.summary["target"]["training_seconds"]
+    return run.summary["target"].get("training_seconds")
 
 
 def _whole(seconds: Mapping[str, float]) -> float:
     return sum(value for phase, value in seconds.items() if phase != "data_wait")
 
 
-def _ratio(a: Sequence[Record], b: Sequence[Record], time: Any) -> Ratio | None:
-    """Return the ratio of a time over all pairs; None where a pair does not have it."""
+def _ratio(
+    a: Sequence[Record], b: Sequence[Record], time: Any, *, some: bool = False
+) -> Ratio | None:
+    """Return the ratio of a time over the pairs; None where a pair does not have it.
+
+    Args:
+        some: leave such a pair out instead. A time to target must not: those who never met it
+            would be left out for being slow.
+    """
     values = np.array([[time(run) or np.nan for run in side] for side in (a, b)], dtype=float)
-    if not values.size or not np.isfinite(values).all():
+    known = np.isfinite(values).all(axis=0)
+    if not known.any() or not (some or known.all()):
         return None
-    return statistics.ratio(*values)
+    return statistics.ratio(*values[:, known])
 
 
 def _metric(runs: Sequence[Record]) -> str:
@@ -296,4 +326,6 @@ def _quality(a: Sequence[Record], b: Sequence[Record], margin: float) -> Equival
     if not a or any(name not in run.summary["metrics"] for run in (*a, *b)):
         return None
     first, second = (np.array([run.summary["metrics"][name] for run in s]) for s in (a, b))
-    return statistics.equivalence(first, second, margin)
+    seen = [run.epochs.get(name, np.empty(0)) for run in (*a, *b)]
+    step = statistics.resolution(np.concatenate([first, second, *seen]))
+    return statistics.equivalence(first, second, margin, step)

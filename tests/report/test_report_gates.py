@@ -1,0 +1,271 @@
+"""What is not proven passes for nothing: of what parity is a proof, and for which runs."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lockstep.report import analysis, answer, firststep, judged, load, sentences, verdicts
+from lockstep.report.analysis import Analysis
+from lockstep.study import Study
+from lockstep.study.run import Run
+from tests.report.report_studies import TWO, VARIANTS, write
+
+Verdict = dict[str, Any]
+
+
+def judged_as(root: Path, change: Callable[[Verdict], object], **options: Any) -> Analysis:
+    """Write a study, change its parity verdict, and analyse it."""
+    study = write(root, seeds=2, **{"variants": TWO, **options})
+    path = study.verdict("mnist_cnn")
+    verdict = json.loads(path.read_text())
+    change(verdict)
+    path.write_text(json.dumps(verdict))
+    return analysis.analyse(study)
+
+
+def headline(found: Analysis, scale: str = "1x1") -> dict[str, str]:
+    here = [c for c in found.comparisons if c.scale == scale]
+    return answer.parity(found, "mnist_cnn", scale, here)
+
+
+def rungs(verdict: Verdict) -> list[dict[str, Any]]:
+    return verdict["comparisons"]["jax-jit"]["rungs"]
+
+
+def twice(verdict: Verdict) -> None:
+    rungs(verdict).append(rungs(verdict)[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda v: rungs(v).clear(), "jax-jit was not compared on rung float32 batches"),
+        (lambda v: rungs(v).pop(3), "not compared on rung float64 gradient"),
+        (twice, "has a rung twice"),
+        (lambda v: rungs(v)[3].update(worst="nothing"), "nothing was compared"),
+        (lambda v: rungs(v)[3].update(value="infinity"), "beyond its tolerance"),
+        (lambda v: rungs(v)[3].update(tolerance="infinity"), "beyond its tolerance"),
+        (lambda v: rungs(v)[3].update(value=1.0), "beyond its tolerance"),
+        (lambda v: v.update(reference="another"), "no trace of its reference"),
+    ],
+)
+def test_a_verdict_that_proves_less_than_all_rungs_proves_nothing(tmp_path, change, named) -> None:
+    found = judged_as(tmp_path, change)
+    ((_, reason),) = found.apart
+    assert named in reason
+    assert found.comparisons[0].kind == verdicts.NOT_COMPARABLE
+    assert headline(found)["word"] == "NOT PROVEN"
+
+
+def test_the_rungs_that_are_asked_for_are_those_that_parity_climbs() -> None:
+    from lockstep.parity import compare
+
+    arrays = {
+        f"{precision}/{name}": np.ones(2)
+        for precision in ("float64", "float32", "twin")
+        for name in (
+            *(f"{rung}/x" for rung in ("weights", "forward", "gradient", "step", "final")),
+            *("loss/loss", "steps/loss", "steps/checksum", "evaluation/loss"),
+        )
+    }
+    found = {(rung.precision, rung.name) for rung in compare.compare(arrays, arrays)}
+    assert found == judged.RUNGS
+
+
+def about(study: Study, **changes: Any) -> dict[str, Any]:
+    told = {"variant": dict(study.variant("jax-jit")) | changes.pop("variant", {}), "seed": 0}
+    return {"jax-jit": told | changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"variant": {"mode": "eager"}}, "other settings than jax-jit now has"),
+        ({"seed": 99}, "made with seed 99"),
+        ({"variant": {}}, None),
+        ({"variant": {"precision": "float64", "input": "native"}}, None),  # a trace sees neither
+    ],
+)
+def test_a_verdict_of_other_settings_or_another_seed_proves_nothing(tmp_path, changes, named):
+    plain = write(tmp_path / "plain", variants=TWO, seeds=1)
+    found = judged_as(tmp_path, lambda v: v.update(about=about(plain, **changes)))
+    reasons = [reason for _, reason in found.apart]
+    assert any(named in reason for reason in reasons) if named else not reasons
+
+
+# What was traced, and where -------------------------------------------------------------------
+
+
+def test_the_proof_says_what_was_traced_and_how(tmp_path: Path) -> None:
+    said = headline(analysis.analyse(write(tmp_path, seeds=2)))
+    assert said["word"] == "PASS"
+    assert "on one process with the weights of seed 0" in said["text"]
+    assert "50 steps in float64 and 20 in float32" in said["text"]
+    assert "torch-compile and jax-jit compute what torch-eager computes" in said["text"]
+    assert "the first losses of 6 pairs agree" in said["text"]
+
+
+def test_a_variant_without_a_trace_of_its_own_is_not_said_to_be_proven(tmp_path: Path) -> None:
+    bf16 = {**TWO["torch-eager"], "precision": "bfloat16"}
+    variants = {"torch-eager": TWO["torch-eager"], "torch-bf16": bf16}
+    times = dict.fromkeys(variants, 0.01)
+    found = analysis.analyse(write(tmp_path, variants=variants, seeds=2, step_seconds=times))
+    said = headline(found)
+    assert said["word"] == "NOT TRACED"
+    assert "torch-bf16 has no trace: that of torch-eager stands for it" in said["text"]
+    (threat,) = [t for t in found.threats if t.name == "Reach of the parity proof"] or [None]
+    assert threat is None  # nothing was proven that could fall short
+
+
+def test_the_reach_of_the_proof_names_scales_and_precisions(tmp_path: Path) -> None:
+    variants = {**TWO, "jax-bf16": {**TWO["jax-jit"], "precision": "bfloat16"}}
+    times = dict.fromkeys(variants, 0.01)
+    scales = ("1x1", "1x2")
+    study = write(tmp_path, variants=variants, seeds=2, step_seconds=times, scales=scales)
+    (threat,) = [
+        t for t in analysis.analyse(study).threats if t.name == "Reach of the parity proof"
+    ]
+    assert "For scale 1x2, bfloat16 it rests on the first losses" in threat.what
+
+
+def test_no_threat_says_that_parity_was_proven_where_it_was_not(tmp_path: Path) -> None:
+    found = analysis.analyse(write(tmp_path, variants=TWO, seeds=2, parity=False))
+    assert "Parity was" not in " ".join(t.what for t in found.threats)
+
+
+def test_what_is_not_proven_is_not_called_a_failure(tmp_path: Path) -> None:
+    found = judged_as(tmp_path, lambda v: v["comparisons"].pop("jax-jit"), variants=VARIANTS)
+    said = headline(found)
+    assert said["word"] == "NOT PROVEN" and "jax-jit is not proven" in said["text"]
+
+
+# The first step's loss, at every scale --------------------------------------------------------
+
+
+def at_two(run: Run, factor: float) -> float:
+    return factor if (run.variant, str(run.scale)) == ("jax-jit", "1x2") else 1.0
+
+
+def test_other_first_losses_at_a_scale_take_its_verdicts_away(tmp_path: Path) -> None:
+    study = write(
+        tmp_path,
+        variants=TWO,
+        scales=("1x1", "1x2"),
+        edit_loss=lambda run, loss: at_two(run, 3.0) * loss,
+    )
+    found = analysis.analyse(study)
+    one, two = found.comparisons
+    assert one.kind == verdicts.FASTER
+    assert two.kind == two.quality_kind == verdicts.NOT_COMPARABLE
+    assert "parity is not proven at scale 1x2" in sentences.sentence(two)
+    assert "in 5 of 5 pairs" in sentences.sentence(two)
+    assert headline(found, "1x1")["word"] == "PASS"
+    assert headline(found, "1x2")["word"] == "NOT PROVEN"
+
+
+@pytest.mark.parametrize(
+    ("precision", "factor", "fair"),
+    [
+        ("float64", 1 + 1e-5, False),
+        ("float32", 1 + 1e-5, True),
+        ("float32", 1.001, False),
+        ("bfloat16", 1.01, True),
+        ("bfloat16", 1.05, False),
+        ("float32", float("nan"), False),
+    ],
+)
+def test_how_far_first_losses_may_be_apart_depends_on_precision(
+    tmp_path, precision, factor, fair
+) -> None:
+    def shift(run: Run, loss: np.ndarray) -> np.ndarray:
+        first = np.r_[2.3 * (factor if run.variant == "jax-jit" else 1.0), loss[1:]]
+        return first if np.isfinite(factor) else np.where(np.arange(len(loss)), loss, first)
+
+    variants = {name: {**v, "precision": precision} for name, v in TWO.items()}
+    study = write(tmp_path, variants=variants, seeds=2)
+    for run in study.runs:
+        path = study.run_folder(run) / "steps.npz"
+        with np.load(path) as stored:
+            arrays = dict(stored)
+        np.savez(path, **{**arrays, "loss": shift(run, arrays["loss"])})
+    for name in study.blocks:
+        study.manifest(name).unlink()
+    (c,) = analysis.analyse(study).comparisons
+    assert not c.differences or all(d.level != "not comparable" for d in c.differences)
+    assert (c.kind != verdicts.NOT_COMPARABLE) == fair
+
+
+def test_input_of_its_own_is_exempt_from_the_first_loss(tmp_path: Path) -> None:
+    variants = {**TWO, "jax-jit": {**TWO["jax-jit"], "input": "native"}}
+    study = write(
+        tmp_path,
+        variants=variants,
+        edit_loss=lambda run, loss: loss * (2.0 if run.variant == "jax-jit" else 1.0),
+    )
+    (c,) = analysis.analyse(study).comparisons
+    assert c.first_step is None and c.kind == verdicts.FASTER
+
+
+def test_a_run_whose_first_loss_is_not_known_is_left_out_by_name(tmp_path: Path) -> None:
+    study = write(tmp_path, variants=TWO, manifests=False)
+    (study.run_folder(study.runs[0]) / "steps.npz").unlink()
+    (c,) = analysis.analyse(study).comparisons
+    assert c.seeds == [1, 2, 3, 4]
+    assert "torch-eager: the loss of its first step is not known" in c.left_out[0][1]
+
+
+def test_losses_of_zero_are_equal() -> None:
+    facts = {"variant.input": "shared", "variant.precision": "float32"}
+    run = load.Record(
+        workload="w",
+        variant="v",
+        scale="1x1",
+        seed=0,
+        folder=Path("v"),
+        status="finished",
+        first_loss=0.0,
+    )
+    first = firststep.compare({0: run}, {0: run}, {0: (facts, facts)})
+    assert first is not None and first.apart == 0
+
+
+# Runs that were begun from another run's checkpoint -------------------------------------------
+
+
+def begun_elsewhere(run: Run, summary: dict[str, Any]) -> None:
+    if (run.variant, run.seed) == ("jax-jit", 2):
+        summary["resumed_from"] = {"identity": "abc" * 20, "step": 0}
+        summary["steady"]["step_seconds"] = dict(summary["steady"]["step_seconds"])
+        summary["target"].update(step=1, training_seconds=1e-3)
+
+
+def test_a_run_begun_elsewhere_is_in_no_verdict_and_no_median_but_named(tmp_path: Path) -> None:
+    found = analysis.analyse(write(tmp_path, variants=TWO, edit=begun_elsewhere))
+    (c,) = found.comparisons
+    assert c.seeds == [0, 1, 3, 4] and c.quality is not None and c.quality.n == 4
+    assert "begun at step 0 from a checkpoint of another run (abcabcabcabc)" in c.left_out[0][1]
+    row = found.workloads[0].tables["step-time"].rows[1]
+    assert (row["variant"], row["n"]) == ("jax-jit", 4)
+    target = found.workloads[0].tables["target"].rows
+    assert all(r["fastest"] is None or r["fastest"] > 1e-3 for r in target)
+    (named,) = [r for r in found.tables["runs"].rows if isinstance(r["reason"], str)]
+    assert (named["variant"], named["seed"]) == ("jax-jit", 2)
+    assert "Begun elsewhere" in {t.name for t in found.threats}
+
+
+def test_a_run_begun_elsewhere_has_no_windows_of_what_came_before(tmp_path: Path) -> None:
+    study = write(tmp_path, variants=TWO, seeds=2, manifests=False)
+    folder = study.run_folder(study.runs[0])
+    header, *rows = (folder / "windows.csv").read_text().splitlines(keepends=True)
+    (folder / "windows.csv").write_text(header + "".join(rows[10:]))
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["steady"] = {"absent": "for this test"}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    assert load.load(study).runs[0].status == load.APART
+    summary["resumed_from"] = {"identity": "x", "step": 100}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    assert load.load(study).runs[0].status == load.FINISHED

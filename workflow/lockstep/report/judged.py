@@ -1,0 +1,101 @@
+"""Whether a parity verdict can be taken at its word: whole, of all rungs, and this study's."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from lockstep.report import shape
+from lockstep.report.soundness import Unsound
+from lockstep.study import Study, trace_key
+
+SCHEMAS = ("lockstep-parity/1",)
+
+LADDER = ("weights", "forward", "loss", "gradient", "step", "batches", "steps", "final")
+RUNGS = frozenset(
+    [(precision, rung) for precision in ("float64", "float32") for rung in LADDER]
+    + [("float64", "evaluation")]
+)
+"""What a proof consists of: a comparison that lacks one of them proves nothing."""
+
+
+def read(study: Study, workload: str) -> dict[str, Any] | None:
+    """Return the parity verdict of a workload, None if there is none.
+
+    Raises:
+        Unsound: it proves nothing about this study.
+    """
+    path = study.verdict(workload)
+    if not path.is_file():
+        return None
+    try:
+        verdict = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise Unsound(f"not whole ({error})") from error
+    if not isinstance(verdict, dict) or verdict.get("schema") not in SCHEMAS:
+        raise Unsound("not a parity verdict that this version reads")
+    if verdict.get("workload") != workload:
+        raise Unsound(f"foreign: it is the verdict of workload {verdict.get('workload')!r}")
+    if not isinstance(verdict.get("comparisons"), dict) or "reference" not in verdict:
+        raise Unsound("it holds no comparisons")
+    _shaped(verdict)
+    if verdict["reference"] not in study.traces():
+        raise Unsound(f"foreign: the study has no trace of its reference {verdict['reference']!r}")
+    for variant, comparison in verdict["comparisons"].items():
+        _complete(variant, comparison)
+    if verdict["passed"] != all(c["passed"] for c in verdict["comparisons"].values()):
+        raise Unsound("contradictory: its conclusion is not that of its comparisons")
+    _mine(study, verdict.get("about") or {})
+    return verdict
+
+
+def _shaped(verdict: Mapping[str, Any]) -> None:
+    parts: list[tuple[str, Any, Mapping[str, shape.Kind]]] = [("it", verdict, shape.VERDICT)]
+    for variant, comparison in verdict["comparisons"].items():
+        parts.append((f"its comparison of {variant}", comparison, shape.COMPARISON))
+        rungs = comparison.get("rungs") if isinstance(comparison, dict) else None
+        parts += [(f"a rung of {variant}", rung, shape.RUNG) for rung in rungs or []]
+    for what, value, table in parts:
+        if not isinstance(value, dict):
+            raise Unsound(f"{what} is no object")
+        field = shape.unsound(value, table)
+        if field:
+            raise Unsound(f"{what} has no sound field {field!r}")
+
+
+def _complete(variant: str, comparison: Mapping[str, Any]) -> None:
+    """Check that a comparison climbed the whole ladder and says what its rungs say."""
+    found = Counter((rung["precision"], rung["name"]) for rung in comparison["rungs"])
+    lacking = sorted(RUNGS - found.keys())
+    if lacking:
+        raise Unsound(f"{variant} was not compared on rung {' '.join(lacking[0])}")
+    if max(found.values()) > 1:
+        raise Unsound(f"contradictory: {variant} has a rung twice")
+    if comparison["passed"] != all(rung["passed"] for rung in comparison["rungs"]):
+        raise Unsound(f"contradictory: {variant}'s conclusion is not that of its rungs")
+    for rung in comparison["rungs"]:
+        where = f"{variant} on rung {rung['precision']} {rung['name']}"
+        if not rung["passed"]:
+            if rung.get("first") is None or rung.get("first_value") is None:
+                raise Unsound(f"contradictory: {where} fails, but nothing differs")
+            continue
+        if rung["worst"] == "nothing":
+            raise Unsound(f"{where} passes, but nothing was compared")
+        numbers = (rung["value"], rung["tolerance"])
+        if "infinity" in numbers or not rung["value"] <= rung["tolerance"]:
+            raise Unsound(f"contradictory: {where} passes at a distance beyond its tolerance")
+
+
+def _mine(study: Study, about: Mapping[str, Any]) -> None:
+    """Check that the traces are of the variants and the seed that the study now has."""
+    for variant, told in about.items():
+        if variant not in study.config["variants"]:
+            raise Unsound(f"foreign: the study has no variant {variant!r}")
+        try:
+            key, seed = trace_key(told["variant"]), told["seed"]
+        except (KeyError, TypeError) as error:
+            raise Unsound(f"it does not say what it traced as {variant} ({error!r})") from error
+        if key != trace_key(study.variant(variant)):
+            raise Unsound(f"made with other settings than {variant} now has; trace again")
+        if seed != study.config["seeds"][0]:
+            raise Unsound(f"made with seed {seed}, the study's first is {study.config['seeds'][0]}")
