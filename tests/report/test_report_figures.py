@@ -1,9 +1,27 @@
 """Figures of little: a curve needs two epochs, an axis two labels."""
 
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import pandas as pd
 import pytest
 
-from lockstep.report import drawing, figures_learning
+from lockstep.report import (
+    analysis,
+    build,
+    drawing,
+    figures_learning,
+    figures_speed,
+    frames,
+    load,
+    page,
+    threats,
+)
+from lockstep.study.run import Run
+from tests.report.report_studies import TWO, write
 
 STYLES = drawing.looks({"torch-eager": {"framework": "torch"}})
 
@@ -24,3 +42,107 @@ def test_a_losses_axis_has_at_least_two_labels(low: float, high: float) -> None:
     ticks = figures_learning.loss_ticks(low, high)
     assert len(ticks) >= 2
     assert all(low <= tick <= high for tick in ticks)
+
+
+# What is said of a study in figures and threats -------------------------------------------------
+
+
+def test_times_to_target_have_one_median_in_table_and_figure(tmp_path: Path) -> None:
+    """Four seeds, of which one never met the target and one diverged."""
+
+    def edit(run: Run, summary: dict[str, Any]) -> None:
+        if run.seed == 2:
+            summary["target"].update(step=None, training_seconds=None)
+        else:
+            summary["target"].update(step=50, training_seconds=1.0 + run.seed)
+        if run.seed == 3:
+            summary |= {"status": "failed", "reason": "the loss is nan at step 149"}
+            summary["target"].update(step=None, training_seconds=None)
+
+    study = write(tmp_path, variants=TWO, seeds=4, edit=edit)
+    found = analysis.analyse(study)
+    for row in found.workloads[0].tables["target"].rows:
+        assert (row["n"], row["reached"], row["failed"]) == (4, 2, 1)
+        assert row["median"] == 2.0
+    pictures = {p.name: p for p in page.draw(found)["mnist_cnn"]}
+    words = pictures["mnist_cnn-time-to-target"].alternative
+    assert "torch-eager: median 2 s of 4 runs, 2 of them censored" in words
+
+
+def test_a_run_that_diverged_never_meets_the_target_however_early_it_ended(tmp_path: Path) -> None:
+    def edit(run: Run, summary: dict[str, Any]) -> None:
+        summary["target"].update(step=50, training_seconds=1.0 + run.seed)
+        if run.seed >= 2:
+            summary |= {"status": "failed", "reason": "the loss is nan at step 149"}
+            summary["target"].update(step=None, training_seconds=None)
+            summary["seconds"]["training"] = 0.5
+
+    study = write(tmp_path, variants=TWO, seeds=5, edit=edit, manifests=False)
+    row = analysis.analyse(study).workloads[0].tables["target"].rows[0]
+    assert "fewer than half" in str(row["median"])
+
+
+def test_a_problem_on_which_a_variant_never_started_is_not_one_that_it_lost(tmp_path) -> None:
+    study = write(
+        tmp_path,
+        variants=TWO,
+        seeds=2,
+        workloads=("a", "b", "c"),
+        skip=lambda run: (run.workload, run.variant) == ("c", "jax-jit"),
+    )
+    profile = analysis.analyse(study).profile
+    assert profile is not None and set(profile.index.get_level_values(0)) == {"a", "b"}
+    assert np.isfinite(profile.to_numpy()).all()
+
+
+def test_a_problem_on_which_all_runs_of_a_variant_failed_is_lost(tmp_path: Path) -> None:
+    def edit(run: Run, summary: dict[str, Any]) -> None:
+        if (run.workload, run.variant) == ("b", "jax-jit"):
+            summary |= {"status": "failed", "reason": "the loss is nan at step 149"}
+
+    study = write(tmp_path, variants=TWO, seeds=2, workloads=("a", "b"), edit=edit)
+    profile = analysis.analyse(study).profile
+    assert profile is not None and np.isinf(profile.loc[("b", "1x1"), "jax-jit"])
+
+
+def test_a_drift_is_said_as_how_much_longer_steps_take(tmp_path: Path) -> None:
+    study = write(tmp_path, variants=TWO, seeds=3)
+    records = load.load(study)
+    slower = [replace(r, windows={**r.windows, "drift": 0.07 + r.seed / 1e3}) for r in records.runs]
+    found = replace(records, runs=slower)
+    drifts = [t.what for t in threats.find(found, frames.runs(found), []) if t.name == "Drift"]
+    assert len(drifts) == 2
+    assert all("take 7.1% longer than those of the first third" in what for what in drifts)
+
+
+def test_break_even_is_not_said_of_what_is_not_comparable(tmp_path: Path) -> None:
+    fair = write(tmp_path / "fair", seeds=2)
+    assert analysis.analyse(fair).workloads[0].tables["break-even"].rows
+    unproven = write(tmp_path / "unproven", seeds=2, parity=False)
+    assert not analysis.analyse(unproven).workloads[0].tables["break-even"].rows
+
+
+def test_more_verdicts_than_a_figure_holds_are_said_to_be_in_the_table(tmp_path: Path) -> None:
+    variants = {
+        f"jax-{k}": {"framework": "jax", "mode": "jit", "steps_per_dispatch": k}
+        for k in range(1, 10)
+    }
+    times = {name: 0.01 * (k + 1) for k, name in enumerate(variants)}
+    study = write(tmp_path, variants=variants, seeds=2, step_seconds=times)
+    found = analysis.analyse(study)
+    picture = figures_speed.forest(found.comparisons, drawing.looks(variants))
+    assert picture is not None
+    assert "the first 30 of 36; the table has all" in picture.note
+    text = page.render(found, {"": [picture], "mnist_cnn": []})
+    assert "Shown are the 8 comparisons with jax-1; the other 28 are in the" in text
+    assert '<details id="comparisons" open>' in text
+
+
+def test_a_study_of_one_variant_says_that_nothing_can_be_compared(tmp_path: Path) -> None:
+    study = write(tmp_path, variants={"torch-eager": TWO["torch-eager"]}, seeds=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        build.build(study)
+    text = study.report().read_text()
+    assert "Parity NOT TRACED" in text
+    assert "there is nothing to compare it with. Its step takes" in text

@@ -267,5 +267,8 @@ def test_a_run_begun_elsewhere_has_no_windows_of_what_came_before(tmp_path: Path
     (folder / "summary.json").write_text(json.dumps(summary))
     assert load.load(study).runs[0].status == load.APART
     summary["resumed_from"] = {"identity": "x", "step": 100}
+    epochs = (folder / "epochs.csv").read_text().splitlines(keepends=True)
+    epochs[1] = f"{epochs[1].rpartition(',')[0]},nan\n"  # another run's clock
+    (folder / "epochs.csv").write_text("".join(epochs))
     (folder / "summary.json").write_text(json.dumps(summary))
     assert load.load(study).runs[0].status == load.FINISHED

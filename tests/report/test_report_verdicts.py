@@ -65,6 +65,26 @@ def test_an_equal_metric_is_equivalent_and_a_worse_one_is_not(tmp_path: Path) ->
     assert "not shown to be equivalent" in sentences.quality_sentence(worse_one)
 
 
+def test_a_seed_without_a_steady_state_is_left_out_of_step_time_by_name(tmp_path: Path) -> None:
+    def brief(run, summary):
+        if (run.variant, run.seed) == ("jax-jit", 2):
+            summary["steady"] = {"absent": "the run had no window after its first"}
+
+    c = one(tmp_path, edit=brief)
+    assert c.kind == verdicts.FASTER
+    assert "n = 4 pairs" in sentences.sentence(c)
+    assert c.untimed == [(2, "jax-jit: the run had no window after its first")]
+    assert c.seeds == [0, 1, 2, 3, 4] and c.quality.n == 5
+
+
+def test_pairs_without_any_step_time_are_not_called_unfinished(tmp_path: Path) -> None:
+    def brief(run, summary):
+        summary["steady"] = {"absent": "too short"}
+
+    said = sentences.sentence(one(tmp_path, edit=brief))
+    assert "no pair of runs with a step time to compare (seed 0: torch-eager: too short)" in said
+
+
 def test_the_margin_of_the_config_decides(tmp_path: Path) -> None:
     def shift(run, summary):
         if run.variant == "jax-jit":
@@ -111,13 +131,17 @@ def _with_p(c: Comparison, p: float) -> Comparison:
 # By simulation, in memory ---------------------------------------------------------------------
 
 
-def side(template: Record, label: str, steps: np.ndarray) -> Side:
+def side(
+    template: Record, label: str, steps: np.ndarray, metrics: np.ndarray | None = None
+) -> Side:
     runs: dict[int, Record] = {}
     for seed, step in enumerate(steps):
+        metric = 0.9 if metrics is None else float(metrics[seed])
         summary = {
             **template.summary,
             "steady": {"step_seconds": {"median": float(step)}},
             "seed": seed,
+            "metrics": {"test_accuracy": metric},
         }
         runs[seed] = Record(
             workload="w",
@@ -171,3 +195,67 @@ def test_a_true_difference_is_named_and_in_the_right_direction(template) -> None
     kinds = [simulate(template, generator, 5, 1.15) for _ in range(100)]
     assert np.mean([k[1] == verdicts.SLOWER and k[2] == verdicts.SLOWER for k in kinds]) > 0.95
     assert np.mean([verdicts.FASTER in k[1:] for k in kinds]) == 0
+
+
+def test_equal_metrics_are_called_different_in_at_most_5_of_100_studies(template) -> None:
+    generator = np.random.default_rng(11)
+    wrong = []
+    for _ in range(150):
+        a, b, c = (
+            side(template, name, np.full(5, 0.01), 0.9 + 0.02 * generator.normal(size=5))
+            for name in "abc"
+        )
+        pairs = [
+            verdicts.compare("w", "1x1", x, y, margin=0.01, precision=0.02)
+            for x, y in ((a, b), (a, c), (b, c))
+        ]
+        kinds = [pair.quality_kind for pair in verdicts.corrected(pairs)]
+        wrong.append(verdicts.DIFFERENT in kinds)
+    assert np.mean(wrong) <= 0.085  # 5% and two standard errors of 150 studies
+
+
+# How a verdict is said --------------------------------------------------------------------------
+
+
+def said(template: Record, logs: np.ndarray, metrics: float = 0.0, **options: float) -> Comparison:
+    """Return the comparison of pairs whose log ratios and metrics' differences are known."""
+    n = len(logs)
+    noise = 1e-6 * np.arange(n) * metrics
+    a = side(template, "a", np.full(n, 0.01), np.full(n, 0.9))
+    b = side(template, "b", 0.01 * np.exp(logs), 0.9 + metrics + noise)
+    settings = {"margin": 0.01, "precision": 0.02, **options}
+    (c,) = verdicts.corrected([verdicts.compare("w", "1x1", a, b, **settings)])
+    return c
+
+
+def spread(mean: float, width: float) -> np.ndarray:
+    return mean + width * np.array([-1.0, -0.5, 0.0, 0.5, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("mean", "width", "words"),
+    [
+        (-4e-4, 3e-5, "it takes 0.99960 times"),
+        (np.log(1 / 250), 0.05, "it takes 0.0040 times"),
+        (np.log(250), 0.01, "it takes 250.0 times"),
+        (np.log(0.5), 0.1, "it takes 0.50 times"),
+        (np.log(0.97), 0.001, "it takes 0.970 times"),
+    ],
+)
+def test_a_ratio_has_the_digits_that_its_interval_deserves(template, mean, width, words) -> None:
+    c = said(template, spread(mean, width))
+    text = sentences.sentence(c)
+    assert words in text
+    low, high = text.partition("interval ")[2].partition(",")[0].split(" to ")
+    assert float(low) < c.step_time.value < float(high)
+    assert (float(high) < 1) == (mean < 0)
+
+
+def test_a_precision_below_one_percent_is_not_called_0_percent(template) -> None:
+    more = sentences.more_sentence(said(template, spread(0.0, 0.01), precision=0.004))
+    assert more is not None and "±0.4%" in more
+
+
+def test_a_small_margin_is_said_with_as_many_decimals_as_it_needs(template) -> None:
+    c = said(template, spread(0.0, 0.01), metrics=3e-5, margin=1e-5)
+    assert "+0.000030" in sentences.quality_sentence(c)

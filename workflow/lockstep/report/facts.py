@@ -22,12 +22,12 @@ def facts_of(record: Record) -> dict[str, Any]:
     gpus = [gpu for node in each for gpu in node.get("gpus") or []]
     image = host.pop("image", None) or {}
     packages = dict(determined.get("environment") or {})
-    if image and packages.get("image") == image.get("identity"):
+    if "image" in packages and packages["image"] == image.get("identity"):
         del packages["image"]  # said by the image itself
     topology = {k: v for k, v in contract["topology"].items() if k != "processes"}
     # Whether a process drives one device or several is declared; what a device does must be equal.
     processes = topology.pop("world_size")
-    devices = topology.setdefault("devices", processes)
+    devices = topology["devices"] = topology.get("devices") or processes
     topology["examples"] = topology.pop("local_batch") * processes / devices
     result: dict[str, Any] = {
         "dataset.content": summary["dataset"].get("content"),

@@ -54,7 +54,8 @@ def _shaped(verdict: Mapping[str, Any]) -> None:
     for variant, comparison in verdict["comparisons"].items():
         parts.append((f"its comparison of {variant}", comparison, shape.COMPARISON))
         rungs = comparison.get("rungs") if isinstance(comparison, dict) else None
-        parts += [(f"a rung of {variant}", rung, shape.RUNG) for rung in rungs or []]
+        rungs = rungs if isinstance(rungs, list) else []
+        parts += [(f"a rung of {variant}", rung, shape.RUNG) for rung in rungs]
     for what, value, table in parts:
         if not isinstance(value, dict):
             raise Unsound(f"{what} is no object")

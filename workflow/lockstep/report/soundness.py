@@ -81,6 +81,9 @@ def check(summary: Mapping[str, Any], epochs: Columns, rows: Columns) -> str | N
         )
     if not epochs or not len(epochs["epoch"]):
         raise Unsound("contradictory: finished, but epochs.csv has no row")
+    times = epochs["training_seconds"]
+    if not begun and not ((times >= 0) & np.isfinite(times)).all():
+        raise Unsound("contradictory: an epoch ended at no time")
     for name, value in summary["metrics"].items():
         if not isinstance(value, (int, float)) or not math.isfinite(value):
             return f"{name} is {value} at the end"
@@ -134,7 +137,7 @@ def read_columns(content: bytes, name: str) -> dict[str, np.ndarray]:
 
 
 _COLUMNS = {
-    "epochs.csv": (("train_loss", "test_loss"), ("epoch", "step", "training_seconds")),
+    "epochs.csv": (("train_loss", "test_loss", "training_seconds"), ("epoch", "step")),
     "windows.csv": ((), ("step", "steps", "seconds", "data_seconds", "warm_up")),
 }
 """Columns that must be there, and those that must be finite and not negative besides."""
