@@ -305,3 +305,13 @@ def test_in_a_browser_the_page_is_there_within_a_second_or_so(tmp_path, html) ->
     dom = chromium(tmp_path, "--dump-dom", (tmp_path / "page.html").as_uri())
     found = re.search(r"<title>(\{.*?\})</title>", dom)
     assert found and json.loads(found[1])["milliseconds"] < 5_000  # a busy machine is slower
+
+
+@pytest.mark.usefixtures("browser")
+def test_on_paper_what_is_folded_is_open(tmp_path: Path) -> None:
+    lines = "<p>a line</p>" * 300
+    text = f"<style>{page.STYLE.read_text()}</style><details><summary>s</summary>{lines}</details>"
+    (tmp_path / "page.html").write_text(text)
+    target = tmp_path / "page.pdf"
+    chromium(tmp_path, f"--print-to-pdf={target}", (tmp_path / "page.html").as_uri())
+    assert len(re.findall(rb"/Type\s*/Page\b", target.read_bytes())) > 3
