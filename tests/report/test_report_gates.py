@@ -116,7 +116,7 @@ def test_a_variant_without_a_trace_of_its_own_is_not_said_to_be_proven(tmp_path:
     found = analysis.analyse(write(tmp_path, variants=variants, seeds=2, step_seconds=times))
     said = headline(found)
     assert said["word"] == "NOT TRACED"
-    assert "torch-bf16 has no trace: that of torch-eager stands for it" in said["text"]
+    assert "torch-bf16 has no trace of its own: it differs from torch-eager" in said["text"]
     (threat,) = [t for t in found.threats if t.name == "Reach of the parity proof"] or [None]
     assert threat is None  # nothing was proven that could fall short
 

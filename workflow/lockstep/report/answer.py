@@ -85,10 +85,10 @@ def parity(
     apart = [
         problem
         for c in compared
-        if (problem := firststep.problem(c.first_step, (c.baseline, c.candidate), scale))
+        if (problem := firststep.problem(c.first_step, (c.baseline, c.candidate)))
     ]
     if apart:
-        return {"word": "NOT PROVEN", "symbol": "?", "text": apart[0]}
+        return {"word": "NOT PROVEN", "symbol": "?", "text": f"at this scale, {apart[0]}"}
     text = proof.claim(records, workload) or "there is one variant, and no trace to compare it with"
     if first:
         text += (

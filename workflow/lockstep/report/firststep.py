@@ -79,13 +79,12 @@ def compare(
     )
 
 
-def problem(first: FirstStep | None, labels: Sequence[str], scale: str) -> str | None:
-    """Return why two sides are not comparable at a scale, None if nothing speaks against it."""
+def problem(first: FirstStep | None, labels: Sequence[str]) -> str | None:
+    """Return why parity is not proven at a scale, None if nothing speaks against it."""
     if first is None or not first.apart:
         return None
     return (
-        f"parity is not proven at scale {scale}: from equal weights and an equal batch, the first "
-        f"step's loss of {labels[1]} is {first.candidate:.6g} and that of {labels[0]} "
-        f"{first.baseline:.6g} (seed {first.seed}; in {first.apart} of {first.pairs} pairs beyond "
-        f"{first.tolerance:g} relative)"
+        f"from equal weights and an equal batch, the first step's loss of {labels[1]} is "
+        f"{first.candidate:.6g} and that of {labels[0]} {first.baseline:.6g} (seed {first.seed}; "
+        f"in {first.apart} of {first.pairs} pairs beyond {first.tolerance:g} relative)"
     )

@@ -61,10 +61,11 @@ def claim(records: Records, workload: str) -> str:
             f"{verdict['reference']} computes"
         )
     for stands, others in _without_trace(records).items():
+        one = len(others) == 1
         parts.append(
-            f"{_listed(others)} {'has' if len(others) == 1 else 'have'} no trace: that of {stands} "
-            f"stands for {'it' if len(others) == 1 else 'them'}, which differ"
-            f"{'s' if len(others) == 1 else ''} in precision, input or steps a dispatch alone"
+            f"{_listed(others)} {'has no trace of its' if one else 'have no traces of their'} own: "
+            f"{'it differs' if one else 'they differ'} from {stands}, whose trace stands for "
+            f"{'it' if one else 'them'}, in precision, input or steps a dispatch alone"
         )
     return "; ".join(parts)
 

@@ -221,8 +221,9 @@ def compare(
     pairs = list(facts.values())
     differences = contract.diff(pairs, between_studies=between_studies) if pairs else []
     first = firststep.compare(baseline.runs, candidate.runs, facts)
-    apart = firststep.problem(first, (baseline.label, candidate.label), scale)
-    problems = [*baseline.problems, *candidate.problems, *filter(None, [apart])]
+    apart = firststep.problem(first, (baseline.label, candidate.label))
+    unproven = [f"parity is not proven at scale {scale}: {apart}"] if apart else []
+    problems = [*baseline.problems, *candidate.problems, *unproven]
     problems += [
         difference_text(d) for d in differences if d.level == BLOCKS and d.touches != TIMING
     ]
