@@ -108,7 +108,7 @@ def test_a_changed_config_reruns_what_reads_it(still: Checkout, change: dict, jo
          PARITY - {TRACE_JAX}),
         ("workloads/mnist_cnn/flax_model.py", "(0.5,), (0.5,)", "(0.2,), (0.5,)",
          PARITY - {TRACE_TORCH}),
-        ("parity/compare.py", "ENVELOPE = 10.0", "ENVELOPE = 9.0", {COMPARE, TORCH, JAX}),
+        ("parity/distances.py", "ENVELOPE = 10.0", "ENVELOPE = 9.0", {COMPARE, TORCH, JAX}),
         ("report/speed.py", "import ", "import os\nimport ", set()),
     ],
 )  # fmt: skip

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from lockstep import workloads
 from lockstep.engines import torch_engine, torch_optimizer
-from lockstep.parity import compare
+from lockstep.parity import compare, distances
 from lockstep.workloads import batch_norm_torch, resnet, resnet_torch, weights
 from lockstep.workloads.resnet18_cifar10 import torch_model as small
 from tests import pictures
@@ -67,7 +67,7 @@ def test_two_processes_agree_for_an_epoch(climb, scope: str) -> None:
     assert verdict(*traces) == ("none", None)
     alone = climb("resnet18_cifar10", "torch-eager", global_batch=16)
     name = "float64/step/buffer/stem_norm.mean"
-    differs = compare.distance(traces[0][name], alone[name])
+    differs = distances.distance(traces[0][name], alone[name])
     assert differs < 1e-11 if scope == "global" else differs > 1e-3
 
 

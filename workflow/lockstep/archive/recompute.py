@@ -98,20 +98,21 @@ def _passed(study: Study, workload: str) -> Iterator[str]:
 
 def _judged(study: Study, workload: str) -> Iterator[str]:
     traces = _traces(study, workload)
-    problems = [
-        f"parity/{workload}/{path.name}: {why}"
-        for path in traces.values()
-        if (why := arrays.problem(path))
-    ]
-    yield from problems
-    if not problems:
-        computed = json.loads(json.dumps(ladder.judge(workload, traces)))
-        said = agree.read(study.verdict(workload))
-        if not _names_tolerances(said):
-            for rung in _rungs(computed):
-                del rung["first_tolerance"]
-        for w in differences.between(computed, said):
-            yield f"parity/{workload}/verdict.json: {w}"
+    loaded = {}
+    for variant, path in traces.items():
+        try:
+            loaded[variant] = arrays.read(path)
+        except arrays.Unreadable as why:
+            yield f"parity/{workload}/{path.name}: {why}"
+    if len(loaded) < len(traces):
+        return
+    computed = json.loads(json.dumps(ladder.judge_loaded(workload, loaded)))
+    said = agree.read(study.verdict(workload))
+    if not _names_tolerances(said):
+        for rung in _rungs(computed):
+            del rung["first_tolerance"]
+    for w in differences.between(computed, said):
+        yield f"parity/{workload}/verdict.json: {w}"
 
 
 def _names_tolerances(verdict: Mapping[str, Any]) -> bool:

@@ -15,10 +15,10 @@ SCHEMA = "lockstep-parity/1"
 
 
 def judge(workload: str, traces: Mapping[str, Path]) -> dict[str, Any]:
-    """Compare all traces of a workload with the first one.
+    """Read all traces of a workload and compare them with the first one.
 
     Args:
-        traces: by variant; the first is the reference.
+        traces: the file of each variant; the first is the reference.
 
     Returns:
         The verdict, as written to ``verdict.json``.
@@ -26,7 +26,11 @@ def judge(workload: str, traces: Mapping[str, Path]) -> dict[str, Any]:
     Raises:
         UserError: a trace is missing or not readable.
     """
-    loaded = {name: load(path) for name, path in traces.items()}
+    return judge_loaded(workload, {name: load(path) for name, path in traces.items()})
+
+
+def judge_loaded(workload: str, loaded: Mapping[str, Arrays]) -> dict[str, Any]:
+    """As `judge`, of the arrays of each trace."""
     (reference, expected), *others = loaded.items()
     about = {name: json.loads(bytes(trace["about"])) for name, trace in loaded.items()}
     firm_steps = about[reference].get("firm_steps", FIRM_STEPS)
