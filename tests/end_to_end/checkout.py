@@ -73,9 +73,10 @@ class Checkout:
 
     root: Path
     home: Path
+    compiled: Path | None = None  # a folder of compiled programs that studies share
 
     @classmethod
-    def make(cls, root: Path, home: Path) -> "Checkout":
+    def make(cls, root: Path, home: Path, compiled: Path | None = None) -> "Checkout":
         """Copy what git has of the workflow."""
         root.mkdir(parents=True)
         for name in PARTS:
@@ -85,16 +86,20 @@ class Checkout:
                 shutil.copytree(source, root / name, ignore=ignored)
             else:
                 shutil.copy2(source, root / name)
-        return cls(root=root, home=home)
+        return cls(root=root, home=home, compiled=compiled)
 
     def duplicate(self, root: Path) -> "Checkout":
         """Copy everything, with times and what Snakemake knows, as `cp -a` does."""
         shutil.copytree(self.root, root, symlinks=True)
-        return Checkout(root=root, home=self.home)
+        return Checkout(root=root, home=self.home, compiled=self.compiled)
 
     def write(self, study: dict) -> None:
         """Write a study's config file."""
         (self.root / CONFIG).write_text(yaml.safe_dump(study, sort_keys=False))
+        cache = self.results(study["study"]) / "cache"
+        if self.compiled and not cache.exists():
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            cache.symlink_to(self.compiled)
 
     def edit(self, path: str, old: str, new: str) -> None:
         """Change a file of the code."""

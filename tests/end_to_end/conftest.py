@@ -39,9 +39,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Finished:
+def finished(tmp_path_factory: pytest.TempPathFactory, home: Path, caches: Path) -> Finished:
     """The small study, made by asking for its stages one after the other."""
-    checkout = Checkout.make(tmp_path_factory.mktemp("finished") / "lockstep", home)
+    checkout = Checkout.make(tmp_path_factory.mktemp("finished") / "lockstep", home, caches)
     checkout.write(small())
     said, made = {}, {}
     for stage in STAGES:
@@ -53,9 +53,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Finished:
 
 
 @pytest.fixture
-def clone(tmp_path: Path, home: Path) -> Checkout:
+def clone(tmp_path: Path, home: Path, caches: Path) -> Checkout:
     """A fresh copy of the repository, without results."""
-    return Checkout.make(tmp_path / "lockstep", home)
+    return Checkout.make(tmp_path / "lockstep", home, caches)
 
 
 @pytest.fixture

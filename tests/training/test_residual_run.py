@@ -13,7 +13,7 @@ from tests.conftest import kill, lockstep, start, summary, train, wait_for
 
 ENTRY = {
     "dataset": "digits",
-    "epochs": 4,
+    "epochs": 2,
     "global_batch": 32,
     "model": {"blocks": [1, 1], "width": 4, "size": 12, "batch_norm": "device"},
     "augment": {"padding": 2},

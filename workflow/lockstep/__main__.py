@@ -293,9 +293,9 @@ def report(options: argparse.Namespace) -> int:
 
 
 def tell(options: argparse.Namespace) -> int:
-    from lockstep.report import build
+    from lockstep.report.tell import tell as lines
 
-    print("\n".join(build.tell(Study.load(options.study))))
+    print("\n".join(lines(Study.load(options.study))))
     return 0
 
 

@@ -1,7 +1,5 @@
 """From a study's records to its report: a page, tables, figures, and all of it for machines."""
 
-from collections import Counter
-
 from lockstep import files
 from lockstep.errors import UserError
 from lockstep.report import analysis, page, tables
@@ -45,25 +43,3 @@ def build(study: Study, *, partial: bool = False) -> None:
     if not partial:
         written = (study.report(), folder / "report.json")
         files.write_json(complete, {path.name: files.sha256_file(path) for path in written})
-
-
-def tell(study: Study) -> list[str]:
-    """Return the lines for the terminal: one a comparison, and where the report is.
-
-    Raises:
-        UserError: there is no report yet.
-    """
-    path = study.report().parent / "report.json"
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; make the report first")
-    report = files.read_json(path)
-    statuses = Counter(report["runs"])
-    lines = [
-        f"study {report['study']}: "
-        + ", ".join(f"{count} runs {status}" for status, count in statuses.most_common())
-    ]
-    for verdict in report["verdicts"]:
-        lines.append(f"{verdict['workload']} at {verdict['scale']}: {verdict['sentence']}")
-    lines += [f"set apart: {item['name']}: {item['reason']}" for item in report["set_apart"]]
-    lines.append(f"report: {study.report()}")
-    return lines

@@ -1,0 +1,29 @@
+"""What a finished report comes to, in a few lines; without what it takes to make one."""
+
+from collections import Counter
+
+from lockstep import files
+from lockstep.errors import UserError
+from lockstep.study import Study
+
+
+def tell(study: Study) -> list[str]:
+    """Return the lines for the terminal: one a comparison, and where the report is.
+
+    Raises:
+        UserError: there is no report yet.
+    """
+    path = study.report().parent / "report.json"
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; make the report first")
+    report = files.read_json(path)
+    statuses = Counter(report["runs"])
+    lines = [
+        f"study {report['study']}: "
+        + ", ".join(f"{count} runs {status}" for status, count in statuses.most_common())
+    ]
+    for verdict in report["verdicts"]:
+        lines.append(f"{verdict['workload']} at {verdict['scale']}: {verdict['sentence']}")
+    lines += [f"set apart: {item['name']}: {item['reason']}" for item in report["set_apart"]]
+    lines.append(f"report: {study.report()}")
+    return lines
