@@ -44,8 +44,16 @@ DIGITS = {
 SETTINGS = ("LOCKSTEP_BOX", "LOCKSTEP_DATASETS", "LOCKSTEP_REQUIRE")
 """What a person tells the tests, by the environment; they remove all else of ours from it."""
 
-TOGETHER = {"archive": "archive", "cluster": "machines", "images": "machines"}
-"""Folders whose tests share something dear: a study that was run, or a whole machine."""
+TOGETHER = {
+    "archive": "archive",
+    "cluster": "machines",
+    "images": "machines",
+    **dict.fromkeys(("test_killed.py", "test_reruns.py", "test_stages.py"), "finished"),
+}
+"""Folders and files whose tests share something dear: a study that was run, or a whole machine."""
+
+FIRST = ("cluster", "images", "end_to_end", "training", "archive", "parity", "benchmarks")
+"""Folders whose tests take longest: a worker that began them last would end alone."""
 
 # Two workers share the cores (Makefile): threads that wait by spinning would take them both.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -58,13 +66,25 @@ class Grouped(LoadScopeScheduling):
     """Gives a worker all tests of a file at once, or of folders that share something."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return TOGETHER.get(Path(file).parent.name, file)
+        file = Path(nodeid.partition("::")[0])
+        return TOGETHER.get(file.name) or TOGETHER.get(file.parent.name) or str(file)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Grouped:
     """Replace pytest-xdist's own ways of sharing tests out."""
+    config.option.loadscopereorder = False  # it would begin with the most tests, not the longest
     return Grouped(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, where workers share the tests out."""
+
+    def rank(item: pytest.Item) -> int:
+        folder = item.path.parent.name
+        return FIRST.index(folder) if folder in FIRST else len(FIRST)
+
+    if hasattr(config, "workerinput"):
+        items.sort(key=rank)
 
 
 def lacks(what: str, reason: str) -> None:

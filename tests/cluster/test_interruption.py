@@ -16,7 +16,7 @@ CONFIG: dict[str, Any] = {
     "study": "undisturbed",
     "datasets": {"digits": {"source": "digits"}},
     "workloads": {
-        "mnist_cnn": {"dataset": "digits", "epochs": 8, "optimizer": {"learning_rate": 0.01}}
+        "mnist_cnn": {"dataset": "digits", "epochs": 20, "optimizer": {"learning_rate": 0.01}}
     },
     "variants": {
         "torch-eager": {"framework": "torch", "mode": "eager"},
@@ -27,7 +27,7 @@ CONFIG: dict[str, Any] = {
     "checkpoints": {"steps": 5},
     "tracking": {"tensorboard": False},
 }
-STEPS = 8 * 23
+STEPS = 20 * 23
 
 
 def block(variant: str, scale: str = "2x1") -> str:
@@ -171,7 +171,7 @@ def test_a_killed_workflow_adopts_its_jobs_and_a_cancelled_job_is_tried_again(
 ) -> None:
     cluster, variant = prepared, "jax-jit"
     config = CONFIG | {"study": "adopted", "variants": {variant: CONFIG["variants"][variant]}}
-    config["workloads"] = {"mnist_cnn": CONFIG["workloads"]["mnist_cnn"] | {"epochs": 30}}
+    config["workloads"] = {"mnist_cnn": CONFIG["workloads"]["mnist_cnn"] | {"epochs": 60}}
     command = cluster.command(config)
     first = cluster.start(*command, log=tmp_path / "first.log")
     wait_for(lambda: steps_saved(cluster, "adopted", variant) > 0, timeout=300)
