@@ -27,12 +27,13 @@ onstart:
 onsuccess:
     # A stage that was asked for by name makes no report.
     if any(job.rule.name == "report" for job in workflow.dag.jobs):
-        shell(f"python -m lockstep tell --study {STUDY.path}")
+        shell('python -m lockstep tell --study "$LOCKSTEP_STUDY"')
 
 
 onerror:
     # Whatever ran is worth seeing, above all why something did not.
     shell(
-        f"python -m lockstep report --study {STUDY.path} --partial"
-        f" && python -m lockstep tell --study {STUDY.path} || true"
+        'python -m lockstep report --study "$LOCKSTEP_STUDY" --partial'
+        ' && python -m lockstep tell --study "$LOCKSTEP_STUDY" || true'
     )
+    end_as_refused()

@@ -1,5 +1,6 @@
 """What a person gets wrong is said in one line, and nothing half-written is trusted."""
 
+import contextlib
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -92,7 +93,7 @@ def test_a_damaged_raw_file_is_named_and_leaves_nothing(clone: Checkout) -> None
     damaged = raw / "t10k-images-idx3-ubyte.gz"
     damaged.write_bytes(damaged.read_bytes()[:-100])
     study = small(datasets__digits={"source": "mnist", "raw": "raw"})
-    said = clone.snakemake("datasets", study=study, status=1)
+    said = clone.snakemake("datasets", study=study, status=2)
     assert "lockstep: error: raw/t10k-images-idx3-ubyte.gz: damaged" in said.text
     assert "Traceback" not in said.text
     assert not list((clone.root / "data").rglob("*.h5"))
@@ -113,10 +114,19 @@ def little(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk_while_preprocessing(clone: Checkout, little: Path) -> None:
     study = small(paths__data=str(little / "data"))
-    said = clone.snakemake("datasets", study=study, status=1)
+    said = clone.snakemake("datasets", study=study, status=2)
     assert "no space left on device; free some space and start again" in said.text
     assert "Traceback" not in said.text
     assert not [path for path in little.rglob("*") if path.is_file()]
     subprocess.run(["mount", "-o", "remount,size=8m", str(little)], check=True)
     clone.snakemake("datasets")
     assert len(list(little.rglob("*.h5"))) == 2
+
+
+def test_a_full_disk_at_the_start(fresh: Checkout, little: Path) -> None:
+    with open(little / "fill", "wb") as stream, contextlib.suppress(OSError):
+        stream.write(bytes(2**20))
+    said = fresh.snakemake(study=small(paths__results=str(little / "results")), status=2)
+    (line,) = said.lines
+    assert "o space left on device" in line
+    assert "Traceback" not in said.text

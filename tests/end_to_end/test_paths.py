@@ -12,6 +12,13 @@ def test_folders_with_spaces(tmp_path: Path, home: Path) -> None:
     checkout.snakemake("datasets", weights, study=small(paths=paths))
     assert Path(weights).is_file()
     assert {path.name for path in tmp_path.iterdir()} == {"lock step", "my results", "it's data"}
+    # What follows a failure finds the study, too, and says how far it came.
+    (checkout.root / "raw").mkdir()
+    (checkout.root / "raw" / "junk").touch()
+    broken = small(paths=paths, datasets__digits={"source": "mnist", "raw": "raw"})
+    said = checkout.snakemake("datasets", study=broken, status=2)
+    assert "study small: 2 runs missing" in said.text
+    assert Path(paths["results"], "small", "report", "index.html").is_file()
 
 
 def test_only_what_is_not_staged_is_downloaded(tmp_path: Path, home: Path) -> None:

@@ -60,6 +60,50 @@ def test_a_twins_loss_that_is_not_finite(step: int, value: float) -> None:
     assert first(edited(float32__steps__loss=at(11, 50.0)), blind)[1] == "steps"
 
 
+def diverging(step: int) -> Trace:
+    """A trace of which nothing is finite from a step on."""
+    losses = np.where(np.arange(STEPS) < step, 1.0, np.nan)
+    every = {f"{p}__steps__loss": losses for p in ("float64", "float32", "twin")}
+    every |= {f"{p}__final__a": np.nan for p in ("float64", "float32", "twin")}
+    return edited(**every, float64__evaluation__loss=np.nan)
+
+
+def test_what_diverges_in_both_frameworks_at_one_step_is_compared_up_to_there() -> None:
+    rungs = compare.compare(diverging(3), diverging(3))
+    assert all(rung.passed for rung in rungs)
+    told = [rung.worst for rung in rungs if rung.name in ("final", "evaluation")]
+    assert told == ["nothing finite: both diverge at step 3"] * 3
+    apart = diverging(3)
+    apart["float64/steps/loss"][2] = 1.1
+    assert first(apart, diverging(3)) == ("float64", "steps", "step 2")
+
+
+@pytest.mark.parametrize("step", [2, 4, STEPS])
+def test_what_diverges_at_different_steps_is_different(step: int) -> None:
+    assert first(diverging(step), diverging(3))[1:] == ("steps", f"step {min(step, 3)}")
+
+
+def test_what_diverges_after_the_last_step_is_compared_up_to_there() -> None:
+    blown = edited(float64__evaluation__loss=np.inf)
+    assert failures(blown, blown) == []
+    assert first(blown, small()) == ("float64", "evaluation", "loss")
+    assert first(edited(float64__evaluation__loss=np.inf, float64__final__a=2.0), blown) == (
+        *("float64", "final"),
+        "a",
+    )
+
+
+def test_what_is_huge_is_measured() -> None:
+    huge = edited(float64__final__a=1e200)
+    assert failures(huge, huge) == []
+    (rung,) = failures(edited(float64__final__a=1.1e200), huge)
+    assert rung.value == pytest.approx(0.1)
+
+
+def test_what_never_was_finite_proves_nothing() -> None:
+    assert first(diverging(0), diverging(0)) == ("float64", "steps", "step 0")
+
+
 def test_a_tensor_that_only_one_side_has() -> None:
     short, long = edited(float64__gradient__b=None), small()
     assert first(short, long) == ("float64", "gradient", "b")

@@ -1,7 +1,11 @@
 """From a config to runs, blocks, paths and what triggers what."""
 
 import copy
+from pathlib import Path
 
+import pytest
+
+from lockstep.cluster import machine
 from lockstep.study import Study, config
 from tests.conftest import DIGITS
 
@@ -36,8 +40,10 @@ def test_variants_that_compute_the_same_share_a_trace() -> None:
             "input": "native",
         },
         "jax-native": {"framework": "jax", "mode": "jit"},
+        "torch-deterministic": {"framework": "torch", "mode": "eager", "deterministic": True},
     }
-    assert study(variants=variants).traces() == ["torch-eager", "jax-jit", "jax-native"]
+    expected = ["torch-eager", "jax-jit", "jax-native", "torch-deterministic"]
+    assert study(variants=variants).traces() == expected
 
 
 def test_another_learning_rate_changes_runs_but_no_dataset() -> None:
@@ -53,6 +59,25 @@ def test_one_more_seed_leaves_the_others_alone() -> None:
     before, after = study(seeds=[0]), study(seeds=[0, 1])
     for block in before.blocks:
         assert before.block_parameters(block) == after.block_parameters(block)
+
+
+def test_other_packages_change_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    block = "mnist_cnn/torch-eager/1x1/seed-0"
+    before = study().block_parameters(block)
+    monkeypatch.setattr(machine, "versions", lambda names: dict.fromkeys(names, "0.0"))
+    assert study().block_parameters(block) != before
+
+
+def test_what_is_to_be_repeated_stays_so_until_it_is_done(tmp_path: Path) -> None:
+    paths = {"results": str(tmp_path), "data": str(tmp_path)}
+    block = "mnist_cnn/torch-eager/1x1/seed-0"
+    before = study(paths=paths).block_parameters(block)
+    asked = study(paths=paths)
+    asked.repeat(["train"], "now")
+    assert asked.block_parameters(block) != before
+    assert study(paths=paths).block_parameters(block) == before, "a plan alone notes nothing"
+    asked.write()
+    assert study(paths=paths).block_parameters(block) == asked.block_parameters(block)
 
 
 def test_studies_do_not_mix() -> None:

@@ -14,9 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lockstep import files
 from lockstep.study import Study
+from lockstep.training import block as blocks
 from lockstep.workloads import weights
-from tests.conftest import kill, start, summary, train, wait_for
+from tests.conftest import DIGITS, kill, start, summary, train, wait_for
 
 FRAMEWORKS = {"torch-eager": "torch", "jax-jit": "jax"}
 
@@ -171,6 +173,29 @@ def test_a_checkpoint_of_another_configuration_is_refused(study_of) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_checkpoint_belongs_to_an_order_of_examples(study_of) -> None:
+    variants = DIGITS["variants"] | {
+        f"{name}-native": {**entry, "input": "native"} for name, entry in DIGITS["variants"].items()
+    }
+    study = study_of(variants=variants)
+    orders = {run.variant: blocks.specify(study, run, None, {}).trajectory for run in study.runs}
+    assert orders["torch-eager"] == orders["jax-jit"]
+    assert len(set(orders.values())) == 3  # each framework's own loader has another
+
+
+def test_what_another_configuration_left_is_not_mixed_in(study_of) -> None:
+    name = "mnist_cnn/torch-eager/1x1/seed-0"
+    study = long_study(study_of, "there-and-back")
+    train(study, name, "--time-budget", 1, check=False)
+    folder = study.root / "runs" / name
+    # As if a run of another configuration had been interrupted since, too.
+    files.write_json(folder / "run.json", files.read_json(folder / "run.json") | {"identity": "x"})
+    (folder / "log.txt").write_text("of another configuration\n")
+    train(study, name)
+    assert summary(study, name)["attempts"] == 2
+    assert "of another configuration" not in (folder / "log.txt").read_text()
+
+
 def test_a_changed_configuration_starts_afresh(study_of) -> None:
     block = "mnist_cnn/torch-eager/1x1/seed-0"
     one = long_study(study_of, "same")
@@ -237,5 +262,6 @@ def test_a_finished_run_is_skipped_and_a_repeated_one_is_not(study_of) -> None:
     assert (study.root / "runs" / block / "summary.json").stat().st_mtime_ns == stamp
     assert not left.exists()
     study.repeat(["train"], "again")
+    study.write()
     train(study, block)
     assert (study.root / "runs" / block / "summary.json").stat().st_mtime_ns != stamp

@@ -262,6 +262,7 @@ def test_native_input_trains_and_resumes(study_of, variant: str) -> None:
     resumed = steps(study, block)
     assert summary(study, block)["attempts"] == 2
     study.repeat(["train"], "again")
+    study.write()
     train(study, block)
     np.testing.assert_array_equal(resumed["checksum"], steps(study, block)["checksum"])
     np.testing.assert_array_equal(resumed["loss"], steps(study, block)["loss"])

@@ -13,8 +13,10 @@ from typing import Any
 
 from lockstep import files
 from lockstep.cluster import machine, slurm
+from lockstep.errors import UserError
 
 SCHEMA = "lockstep-job/1"
+REFUSED = 2  # exit status of what ends by a person's mistake
 
 VARIABLES = (
     "CUDA_VISIBLE_DEVICES",
@@ -61,6 +63,9 @@ def recorded(
     try:
         status = command(options)
         return status
+    except UserError:
+        status = REFUSED
+        raise
     finally:
         files.write_json(
             root / "logs" / stage / f"{name}.json",
@@ -74,6 +79,18 @@ def recorded(
                 **facts(),
             },
         )
+
+
+def refused(root: Path, since: str) -> bool:
+    """Whether a stage that began at a time (of `now`) or later refused what it was given."""
+    for path in (root / "logs").rglob("*.json"):
+        try:
+            job = files.read_json(path)
+        except UserError:
+            continue
+        if job.get("status") == REFUSED and job.get("started", "") >= since:
+            return True
+    return False
 
 
 def facts() -> dict[str, Any]:

@@ -1,19 +1,21 @@
 # What the rules share: the study, and the functions that say what a job reads.
 
+import atexit
 import os
 import sys
-import time
 from pathlib import Path
 
 workflow_folder = os.path.join(workflow.basedir, "workflow")
 sys.path.insert(0, workflow_folder)
 
-from lockstep import files
+from lockstep import files, jobs
 from lockstep.cluster import lease, preflight, profile, request, submit
 from lockstep.datasets import sources
 from lockstep.errors import UserError
 from lockstep.study import Study, packages, plain, stage_code, trace_code, trace_key
 from lockstep.study import config as study_config
+
+STARTED = jobs.now()
 
 # With --configfile the default study must not shine through: Snakemake would merge the two.
 if not workflow.overwrite_configfiles:
@@ -24,8 +26,7 @@ if not workflow.overwrite_configfiles:
 def refuse(why):
     """End with one line: Snakemake would make a traceback and status 1 of a person's mistake."""
     print(f"lockstep: error: {why}", file=sys.stderr, flush=True)
-    lease.release()
-    os._exit(2)
+    leave(2)
 
 
 def site(rule):
@@ -74,13 +75,35 @@ def begin():
     """
     try:
         lease.take(STUDY.root)
+        if workflow.executor_plugin.name == "slurm":
+            prepare_submissions()
+        ask_for_repetition()
+        STUDY.write()
     except UserError as error:
         refuse(error)
-    if workflow.executor_plugin.name == "slurm":
-        prepare_submissions()
-    STUDY.write()
-    if workflow.dag_settings.forceall or "train" in workflow.dag_settings.forcerun:
-        STUDY.repeat(["train"], mark=time.strftime("%Y-%m-%dT%H:%M:%S"))
+    except OSError as error:  # a full disk, a folder that is somebody else's
+        refuse(f"{error.filename or STUDY.root}: {error.strerror}")
+
+
+def ask_for_repetition():
+    """Mark the runs that `-R train` is for: what a kill left of them stays to be trained again."""
+    settings = workflow.dag_settings  # not there yet while this file is read
+    if settings.forceall or "train" in settings.forcerun:
+        STUDY.repeat(["train"], mark=STARTED)
+
+
+def end_as_refused():
+    """End with status 2 if a stage did: Snakemake's own is 1 whatever the reason."""
+    if jobs.refused(STUDY.root, STARTED):
+        atexit.register(leave, 2)  # what is registered last is called first
+
+
+def leave(status):
+    """End this process as it is, which nothing of Snakemake's can then change."""
+    lease.release()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def prepare_submissions():
@@ -163,6 +186,7 @@ def trace_parameters(wildcards):
         "variant": trace_key(variant),
         "parity": STUDY.config["parity"],
         "code": trace_code(variant["framework"], recipe["workload"]),
+        "environment": STUDY.environment,
     }
 
 
@@ -191,6 +215,12 @@ def block_inputs(wildcards):
         "dataset": STUDY.dataset_manifest(STUDY.workload(run.workload)["dataset"]),
         "weights": STUDY.weights(run.workload, run.seed),
     }
+
+
+def block_parameters(wildcards):
+    """What else decides the runs of a block."""
+    ask_for_repetition()
+    return STUDY.block_parameters(wildcards.block)
 
 
 # Archive

@@ -34,7 +34,7 @@ rule train:
         slurm_extra=asked("slurm_extra"),
         gpus_per_node=asked("gpus_per_node"),
     params:
-        determined_by=lambda wildcards: STUDY.block_parameters(wildcards.block),
+        determined_by=block_parameters,
     message:
         "Train {wildcards.block}"
     shell:

@@ -11,6 +11,8 @@ TOLERANCE = {"float64": 1e-11, "float32": 1e-5}
 ENVELOPE = 10.0  # how many times its own twin's distance the other framework may be away
 FLOOR = 1e-6  # root mean square of a tensor, or size of a loss, that counts as zero
 
+HUGE = 1e100
+
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -19,6 +21,9 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
     if a.shape != b.shape:
         return float("inf")
     a, b = a.astype(np.float64), b.astype(np.float64)
+    largest = max(np.abs(a).max(initial=0.0), np.abs(b).max(initial=0.0))
+    if HUGE < largest < np.inf:  # a model that is about to diverge: its squares overflow
+        a, b = a / largest, b / largest
     reference = max(float(np.linalg.norm(b)), FLOOR * np.sqrt(max(1, b.size)))
     with np.errstate(invalid="ignore", over="ignore"):
         value = float(np.linalg.norm(a - b)) / reference
@@ -48,6 +53,23 @@ def names(precision: str, rung: str, *traces: Arrays) -> list[str]:
 def per_step(trace: Arrays, precision: str, what: str) -> np.ndarray:
     """Return what a trace tells of every step, `loss` or `checksum`; nothing if it does not."""
     return np.atleast_1d(trace.get(f"{precision}/steps/{what}", np.empty(0)))
+
+
+def diverged_at(trace: Arrays, reference: Arrays, precision: str) -> int | None:
+    """Return the step at which both losses stop being finite; None unless they do so together.
+
+    In float64 the evaluation counts as the loss after the last step.
+
+    A recipe under which a model diverges does so in both frameworks. That is a result of its runs
+    and no difference between them; what comes before is compared.
+    """
+    ends = []
+    for side in (trace, reference):
+        after = np.atleast_1d(side.get(f"{precision}/evaluation/loss", np.empty(0)))[:1]
+        losses = np.concatenate([per_step(side, precision, "loss"), after])
+        (wrong,) = np.nonzero(~np.isfinite(losses))
+        ends.append(int(wrong[0]) if len(wrong) else None)
+    return ends[0] if ends[0] == ends[1] and ends[0] else None
 
 
 # Twins: the same framework, from weights moved by one unit in the last place --------------------

@@ -10,7 +10,8 @@ thousandth: as much as it moves a framework's own twin, which is what the tolera
 Such a workload says so (`Workload.firm_steps`), and its traces with it.
 
 What cannot be measured fails: a tensor that only one trace has, a rung without any, and a number
-that is not finite, be it a framework's or its twin's.
+that is not finite, be it a framework's or its twin's. One thing alone is not held against them:
+that both losses stop being finite at the same step, not the first. Then nothing is left after it.
 """
 
 import math
@@ -24,6 +25,7 @@ from lockstep.parity.distances import (
     Arrays,
     as_many_steps,
     distance,
+    diverged_at,
     from_twins,
     loss_envelope,
     losses_apart,
@@ -102,7 +104,16 @@ def _rungs(
                 yield _tensors(precision, rung, trace, reference, largest, twins)
         yield _checksums(precision, trace, reference)
         yield _losses(precision, trace, reference, firm_steps)
-        if precision == "float64":
+        diverged = diverged_at(trace, reference, precision)
+        if diverged is not None:
+            nothing = [(f"nothing finite: both diverge at step {diverged}", 0.0, firm)]
+            if diverged < len(per_step(reference, precision, "loss")):
+                yield _judge(precision, "final", nothing, "tensors")
+            else:
+                yield _tensors(precision, "final", trace, reference, firm)
+            if precision == "float64":
+                yield _judge(precision, "evaluation", nothing, "tensors")
+        elif precision == "float64":
             yield _tensors(precision, "final", trace, reference, firm)
             # In float32 a metric may jump by an example's share where logits are nearly equal.
             yield _tensors(precision, "evaluation", trace, reference, firm)
@@ -146,8 +157,10 @@ def _losses(precision: str, trace: Arrays, reference: Arrays, firm_steps: int) -
         twins = losses_from_twins(trace, reference)
         tolerance = loss_envelope(trace, reference, firm_steps)
     found: list[Item] = []
-    for k, (value, allowed) in enumerate(zip(values.tolist(), tolerance.tolist())):
-        found.append((f"step {k}", value, allowed if math.isfinite(allowed) else firm))
+    compared = slice(diverged_at(trace, reference, precision))
+    for k, (value, allowed) in enumerate(zip(values[compared], tolerance[compared])):
+        allowed = allowed if math.isfinite(allowed) else firm
+        found.append((f"step {k}", float(value), float(allowed)))
         if not math.isfinite(twins[k]):
             found.append((f"step {k} of a twin", math.inf, firm))
     return _judge(precision, "steps", found, "steps")

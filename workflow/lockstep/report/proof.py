@@ -65,7 +65,7 @@ def claim(records: Records, workload: str) -> str:
         parts.append(
             f"{_listed(others)} {'has no trace of its' if one else 'have no traces of their'} own: "
             f"{'it differs' if one else 'they differ'} from {stands}, whose trace stands for "
-            f"{'it' if one else 'them'}, in precision, input or steps a dispatch alone"
+            f"{'it' if one else 'them'}, in precision, input, steps a dispatch or processes alone"
         )
     return "; ".join(parts)
 

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from lockstep import code, files
+from lockstep.cluster import machine
 from lockstep.datasets import sources
 from lockstep.errors import UserError, nearest
 from lockstep.images import study_image
 from lockstep.study.run import Block, Run, Scale
 
 PAIRED = "paired"
+PACKAGES = ("torch", "torchvision", "jax", "jaxlib", "flax", "optax", "grain", "numpy", "h5py")
 
 
 class Study:
@@ -27,6 +29,7 @@ class Study:
         self.name: str = config["study"]
         self.root = Path(config["paths"]["results"]) / self.name
         self.data = Path(config["paths"]["data"])
+        self._asked: dict[str, str] = {}  # repetitions that are not noted in the folder yet
 
     @classmethod
     def load(cls, path: Path) -> "Study":
@@ -41,9 +44,11 @@ class Study:
         return study
 
     def write(self) -> None:
-        """Write the complete config where `load` reads it, unless it is there."""
+        """Write the complete config where `load` reads it, unless it is there, and repetitions."""
         if not self.path.is_file() or files.read_json(self.path) != self.config:
             files.write_json(self.path, self.config)
+        if self._asked:
+            files.write_json(self.repetitions, self._repeated())
 
     # What is run -----------------------------------------------------------------------------
 
@@ -127,8 +132,8 @@ class Study:
     def traced(self) -> dict[str, str]:
         """From each variant to the variant whose parity trace stands for it.
 
-        Precision, input and steps per dispatch do not change what a trace computes, so variants
-        that differ in nothing else share one.
+        Precision, input, steps per dispatch and processes do not change what a trace computes, so
+        variants that differ in nothing else share one.
         """
         first: dict[tuple, str] = {}
         return {
@@ -201,14 +206,15 @@ class Study:
         """Return the mark of the last repetition of a stage; a run made before it is no longer
         finished, although everything that determines it is as it was.
         """
-        if not self.repetitions.is_file():
-            return None
-        return files.read_json(self.repetitions).get(stage)
+        return self._repeated().get(stage)
 
     def repeat(self, stages: Iterable[str], mark: str) -> None:
-        """Note that stages are to be repeated."""
+        """Ask for stages to be repeated; `write` notes it where their jobs read it."""
+        self._asked = dict.fromkeys(stages, mark)
+
+    def _repeated(self) -> dict[str, str]:
         known = files.read_json(self.repetitions) if self.repetitions.is_file() else {}
-        files.write_json(self.repetitions, {**known, **dict.fromkeys(stages, mark)})
+        return {**known, **self._asked}
 
     def report(self) -> Path:
         """The report's page."""
@@ -252,10 +258,16 @@ class Study:
 
     def block_parameters(self, block: str) -> dict[str, Any]:
         """What a block's runs depend on besides files: Snakemake reruns it when this changes."""
+        shared = [self.environment, self.repetition("train")]
         return {
-            run.name: files.digest([self.run_config(run), run_code(*self.framework(run))])
+            run.name: files.digest([self.run_config(run), run_code(*self.framework(run)), *shared])
             for run in self.block(block).runs
         }
+
+    @functools.cached_property
+    def environment(self) -> dict[str, str]:
+        """Return the versions of the packages that decide a result, if no image has them."""
+        return {} if self.images else machine.versions(PACKAGES)
 
     def run_config(self, run: Run) -> dict[str, Any]:
         """Return the part of the config that determines a run's result."""
@@ -275,7 +287,8 @@ class Study:
 
 def trace_key(variant: Mapping[str, Any]) -> tuple:
     """Return the part of a variant that decides what its parity trace computes."""
-    return tuple(variant[k] for k in ("framework", "mode", "convolution", "memory_format"))
+    keys = ("framework", "mode", "convolution", "memory_format", "deterministic")
+    return tuple(variant[k] for k in keys)
 
 
 @functools.cache

@@ -25,7 +25,6 @@ from lockstep.training.spec import RunSpec
 
 SCHEMA = "lockstep-block/1"
 LOCK = ".lock"
-PACKAGES = ("torch", "torchvision", "jax", "jaxlib", "flax", "optax", "grain", "numpy", "h5py")
 
 
 def run_block(
@@ -103,7 +102,7 @@ def _run(study: Study, run: Run, spec: RunSpec, deadline: float | None, gpus: in
         return INTERRUPTED
     for name in ("summary.json", "failure.json"):  # of another identity, or of an earlier attempt
         (folder / name).unlink(missing_ok=True)
-    if not Path(spec.checkpoints).exists():
+    if not Path(spec.checkpoints).exists() or not _begun(folder, spec.identity):
         _clear(folder)
     spec.save(folder / "run.json")
     reads = Path(spec.resume_from) if spec.resume_from else None
@@ -132,6 +131,14 @@ def _tidy(spec: RunSpec) -> None:
     files.remove(Path(spec.folder) / "failure.json")
 
 
+def _begun(folder: Path, identity: str) -> bool:
+    """Whether what lies in a run's folder was begun under this identity."""
+    try:
+        return bool(RunSpec.load(folder / "run.json").identity == identity)
+    except (UserError, OSError, TypeError):
+        return False
+
+
 def _clear(folder: Path) -> None:
     """Remove what a run of another identity left, so that no event or log of it is mixed in."""
     if folder.exists():
@@ -157,9 +164,12 @@ def specify(study: Study, run: Run, resume_from: Path | None, host: Mapping[str,
     for path in (manifest, initial):
         if not path.is_file():
             raise UserError(f"{path}: no such file; run the stages before this one first")
+    variant = study.variant(run.variant)
     trains = {
         "recipe": {k: v for k, v in recipe.items() if k != "dataset"},
-        "precision": study.variant(run.variant)["precision"],
+        "precision": variant["precision"],
+        # Each framework's own loader has an order of examples of its own.
+        "input": [framework, "native"] if variant["input"] == "native" else "shared",
         "dataset": files.read_json(manifest)["content"],
         "weights": files.sha256_file(initial),
         "seed": run.seed,
@@ -168,7 +178,7 @@ def specify(study: Study, run: Run, resume_from: Path | None, host: Mapping[str,
         **trains,
         "settings": study.run_config(run),
         "code": code.digest("lockstep.training.worker", *framework_modules(framework, workload)),
-        "environment": {"image": image.identity} if image else _environment(),
+        "environment": {"image": image.identity} if image else study.environment,
         "repetition": study.repetition("train"),
     }
     identity = files.digest(determined_by)
@@ -199,11 +209,6 @@ def specify(study: Study, run: Run, resume_from: Path | None, host: Mapping[str,
         wandb=config["tracking"]["wandb"],
         host=dict(host) | ({"image": image.facts()} if image else {}),
     )
-
-
-def _environment() -> dict[str, str]:
-    """Return the versions of the packages that can change a result."""
-    return machine.versions(PACKAGES)
 
 
 def _is_finished(spec: RunSpec) -> bool:

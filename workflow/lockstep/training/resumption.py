@@ -82,12 +82,18 @@ def restore(spec: RunSpec) -> tuple[loop.Progress, int, weights.State | None]:
     found, problems = checkpoint.newest(Path(spec.checkpoints))
     for problem in problems:
         print(f"lockstep: {problem}; an older one is used", file=sys.stderr)
+    if found is not None and spec.resume_from:
+        print(
+            f"lockstep: {spec.name} goes on from its own checkpoint, not from {spec.resume_from}",
+            file=sys.stderr,
+        )
     if found is None and spec.resume_from:
         found = checkpoint.load(Path(spec.resume_from))
         if found.trajectory != spec.trajectory:
             raise UserError(
-                f"{spec.resume_from}: belongs to another configuration (recipe, dataset, weights "
-                f"or seed differ): trajectory {found.trajectory[:12]} is not {spec.trajectory[:12]}"
+                f"{spec.resume_from}: belongs to another configuration (recipe, dataset, weights, "
+                f"seed or input differ): trajectory {found.trajectory[:12]} is not "
+                f"{spec.trajectory[:12]}"
             )
     if found is None:
         return loop.Progress(), 0, None
