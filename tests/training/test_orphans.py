@@ -13,8 +13,8 @@ launch([sys.executable, "-c", sys.argv[1]], processes=1, threads=1)
 """
 WORKER = """
 import os, time
+launcher = os.getppid()  # before the test hears of this process, and kills the launcher
 print("started", flush=True)
-launcher = os.getppid()
 while os.getppid() == launcher:
     time.sleep(0.01)
 from lockstep.cluster.place import Place
