@@ -35,6 +35,7 @@ DIGITS = {
         "jax-jit": {"framework": "jax", "mode": "jit", "convolution": "im2col"},
     },
     "threads": 2,
+    "blocks": {"share_nodes": True},  # tests time nothing, and have neighbours
     "window_steps": 5,
     "tracking": {"tensorboard": False},
 }

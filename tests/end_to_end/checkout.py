@@ -29,6 +29,7 @@ SMALL = {
     },
     "seeds": [0],
     "threads": 2,
+    "blocks": {"share_nodes": True},  # tests time nothing, and have neighbours
     "window_steps": 5,
     "parity": {"steps": 3, "float32_steps": 3},
 }

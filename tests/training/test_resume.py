@@ -236,6 +236,18 @@ def test_a_second_trainer_waits_and_takes_over_the_result(study_of) -> None:
     assert summary(study, block)["attempts"] == 1
 
 
+def test_runs_of_two_studies_are_not_timed_at_once(study_of) -> None:
+    block = "mnist_cnn/torch-eager/1x1/seed-0"
+    alone = {"blocks": {"share_nodes": False}}
+    one, other = long_study(study_of, "one", **alone), study_of("other", **alone)
+    first = start(one, block)
+    wait_for(lambda: checkpoints(one, block))
+    second = train(other, block)
+    assert "another study trains on this machine, waiting" in second.stderr
+    assert first.wait(timeout=1) == 0  # the second one ended after it
+    first.communicate()
+
+
 def test_workers_stop_when_their_launcher_dies(study_of) -> None:
     """SIGKILL to the launcher alone: what it started saves and ends by itself."""
     block = "mnist_cnn/torch-eager/1x2/seed-0"

@@ -70,24 +70,35 @@ def test_scales_and_frameworks_see_the_same_batches_and_losses(study_of) -> None
     assert [process["rank"] for process in per_node["processes"]] == [0]
 
 
-def test_a_rank_that_reads_anothers_slice_is_found(study_of, tmp_path: Path) -> None:
-    """A worker whose feed gives rank 1 the slice of rank 0."""
+SLICE = "start = self.job.topology.rank * local"
+MASK = "(start + np.arange(local) < counts[:, None])"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [(SLICE, "start = 0"), (MASK, f"({MASK} & (start == 0))")],
+    ids=["reads another's", "drops its own"],
+)
+def test_a_rank_that_does_not_read_its_slice_is_found(
+    study_of, tmp_path: Path, old: str, new: str
+) -> None:
+    """A worker whose feed gives rank 1 the slice of rank 0, or nothing but padding."""
     study = study_of(scales=["1x2"])
     block = "mnist_cnn/torch-eager/1x2/seed-0"
     train(study, block)
     sound = steps(study, block)["checksum"]
-    changed = edited(tmp_path, "start = self.job.topology.rank * local", "start = 0")
+    changed = edited(tmp_path, old, new)
     done = train_with(changed, study, block)
     assert done.returncode == 0, done.stderr
-    assert (steps(study, block)["checksum"] != sound).all()
+    # Of the last step rank 1 has nothing but padding.
+    assert (steps(study, block)["checksum"][:-1] != sound[:-1]).all()
 
 
 def test_a_rank_that_fails_ends_the_run_and_waits_for_nobody(study_of, tmp_path: Path) -> None:
     """Rank 0 waits for a sum; JAX of rank 1 would wait five minutes for it to say goodbye."""
     study = study_of(scales=["1x2"])
-    start = "start = self.job.topology.rank * local"
-    fails = f"{start}; assert not (start and first), 'broken'"
-    changed = edited(tmp_path, start, fails)
+    fails = f"{SLICE}; assert not (start and first), 'broken'"
+    changed = edited(tmp_path, SLICE, fails)
     done = train_with(changed, study, "mnist_cnn/jax-jit/1x2/seed-0")
     assert done.returncode == 1
     assert "AssertionError: broken" in done.stderr

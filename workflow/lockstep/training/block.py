@@ -20,6 +20,7 @@ from lockstep.link import link_or_copy
 from lockstep.study import Study, framework_modules
 from lockstep.study.run import Block, Run
 from lockstep.training import seal
+from lockstep.training.alone import alone
 from lockstep.training.interruption import FAILED_RUN, INTERRUPTED
 from lockstep.training.spec import RunSpec
 
@@ -106,15 +107,17 @@ def _run(study: Study, run: Run, spec: RunSpec, deadline: float | None, gpus: in
         _clear(folder)
     spec.save(folder / "run.json")
     reads = Path(spec.resume_from) if spec.resume_from else None
-    status = start(
-        stage.worker(study, study.framework(run)[0], [str(folder / "run.json")], reads=reads),
-        run.scale,
-        process=spec.settings["process"],
-        threads=spec.threads,
-        gpus=gpus,
-        deadline=deadline,
-        folder=study.root / "rendezvous",
-    )
+    worker = stage.worker(study, study.framework(run)[0], [str(folder / "run.json")], reads=reads)
+    with alone(study):
+        status = start(
+            worker,
+            run.scale,
+            process=spec.settings["process"],
+            threads=spec.threads,
+            gpus=gpus,
+            deadline=deadline,
+            folder=study.root / "rendezvous",
+        )
     if status in (0, FAILED_RUN):
         _tidy(spec)
     else:
