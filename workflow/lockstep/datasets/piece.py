@@ -151,15 +151,16 @@ def _decoded(piece: Piece) -> tuple[Result, np.ndarray, np.ndarray, dict[str, np
     result, done, stamp = Result(), 0, _stamp(piece)
     images = np.empty((len(piece.originals), *piece.example_shape), np.uint8)
     labels, names, hashes = [], [], []
+    folder = os.fsencode(f"{piece.raw}/")
     for original in piece.originals:
+        name = os.fsencode(original.name)
         try:
-            with open(f"{piece.raw}/{original.name}", "rb", buffering=0) as stream:
-                stamp.update(_state(original, os.fstat(stream.fileno())))
-                content = stream.read()
+            status, content = _read(folder + name)
         except OSError as error:
             result.lost += 1
             result.lost_first.append(f"{original.name} {_why(error)}")
             continue
+        stamp.update(_state(name, original.label, status))
         try:
             images[done], notes = decode(content, piece.options)
         except Undecodable as error:
@@ -171,7 +172,7 @@ def _decoded(piece: Piece) -> tuple[Result, np.ndarray, np.ndarray, dict[str, np
                 f"{piece.raw}/{original.name}: there is too little memory to decode it; {ROOM}"
             ) from error
         hashes.append(hashlib.sha256(content).digest())
-        names.append(os.fsencode(original.name))
+        names.append(name)
         labels.append(original.label)
         if notes:
             result.counts.update(notes)
@@ -183,6 +184,20 @@ def _decoded(piece: Piece) -> tuple[Result, np.ndarray, np.ndarray, dict[str, np
         "originals/sha256": np.frombuffer(b"".join(hashes), np.uint8).reshape(done, 32),
     }
     return result, images[:done], np.array(labels, "<i4"), extra, stamp.hexdigest()
+
+
+def _read(path: bytes) -> tuple[os.stat_result, bytes]:
+    """Return a file's state and content. For small files `open` takes twice as many calls."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        content = os.read(descriptor, status.st_size + 1)
+        if len(content) != status.st_size:  # somebody writes it, or not all came at once
+            while more := os.read(descriptor, 1 << 20):
+                content += more
+        return status, content
+    finally:
+        os.close(descriptor)
 
 
 def _why(error: OSError) -> str:
@@ -197,9 +212,8 @@ def _stamp(piece: Piece) -> Any:
     return hashlib.sha256(files.canonical_json(about))
 
 
-def _state(original: Original, status: os.stat_result) -> bytes:
-    state = f"{original.name}\0{original.label}\0{status.st_size}\0{status.st_mtime_ns}\0"
-    return os.fsencode(state)
+def _state(name: bytes, label: int, status: os.stat_result) -> bytes:
+    return b"%b\0%d\0%d\0%d\0" % (name, label, status.st_size, status.st_mtime_ns)
 
 
 def _kept(piece: Piece) -> Result | None:
@@ -210,7 +224,8 @@ def _kept(piece: Piece) -> Result | None:
     stamp = _stamp(piece)
     try:
         for original in piece.originals:
-            stamp.update(_state(original, (piece.raw / original.name).stat()))
+            name = os.fsencode(original.name)
+            stamp.update(_state(name, original.label, (piece.raw / original.name).stat()))
     except OSError:
         return None  # decoding says which
     if known["stamp"] != stamp.hexdigest() or piece.shard.stat().st_size != known["entry"]["bytes"]:
