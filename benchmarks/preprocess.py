@@ -6,12 +6,17 @@ decode       open each file with Pillow, decode it, resample it as it is stored;
 decode only  the same without resampling.
 
 Photographs are 500 x 375 and stored as 256 x 256, as ImageNet's; small ones are 32 x 32 and stored
-as they are. Two processes are there before the clock starts, and make one part of two each.
+as they are, in shards of 100 and 1,500. Two processes are there before the clock starts, and make
+one part of two each, in five shards of 50.
+
+Beside it what ImageNet's size takes: memory for the list of its names, made up, and the start of a
+reader on as many shards, of two tiny images each.
 """
 
 import contextlib
 import io
 import multiprocessing
+import resource
 import shutil
 import tempfile
 import time
@@ -24,10 +29,15 @@ from PIL import Image
 from benchmarks import photographs
 from benchmarks.row import Row, ratio, times
 from benchmarks.turns import in_turns
-from lockstep.datasets import prepare
+from lockstep import files
+from lockstep.datasets import manifest, prepare, shards
+from lockstep.datasets.reader import Reader
 from lockstep.datasets.sources import image_folder
+from lockstep.datasets.survey import Original
 
 PHOTOGRAPH, STORED, SMALL = (500, 375), 256, (32, 32)
+SHARD = {STORED: 100, SMALL[0]: 1500}
+IMAGES, CLASSES, SHARDS = 1_281_167, 1000, 976  # ImageNet; its shards at 256 x 256
 LIMIT = ("<=", 1.3)
 
 
@@ -58,6 +68,7 @@ def measure(quick: bool) -> list[Row]:
             *_one_process("32 x 32", tiny, SMALL[0], rounds),
             *_two_processes(raw, -(-rounds // 2)),
             *_listing(tiny, rounds),
+            *(_planned(Path(folder), 1000, 3) if quick else _planned(Path(folder), IMAGES, SHARDS)),
         ]
 
 
@@ -94,7 +105,7 @@ def _two_processes(raw: Path, rounds: int) -> list[Row]:
             list(pool.map(decode, halves, [STORED] * 2))
 
         def ours() -> None:
-            list(pool.map(_part, [raw] * 2, [len(names) // 2] * 2, [(1, 2), (2, 2)]))
+            list(pool.map(_part, [raw] * 2, [SHARD[STORED] // 2] * 2, [(1, 2), (2, 2)]))
             shutil.rmtree(raw.with_name(".made.partial"))
 
         turns = in_turns({"preprocess": ours, "decode": decoding}, rounds, warm_up=1)
@@ -106,7 +117,7 @@ def _two_processes(raw: Path, rounds: int) -> list[Row]:
 
 
 def _part(raw: Path, shard: int, part: tuple[int, int]) -> None:
-    """Make one of two shards, in this process."""
+    """Make every other shard, in this process."""
     entry = {"source": "image_folder", "options": {"size": STORED, "shard": shard}}
     with contextlib.redirect_stderr(io.StringIO()):  # its progress
         prepare.prepare(
@@ -115,12 +126,41 @@ def _part(raw: Path, shard: int, part: tuple[int, int]) -> None:
 
 
 def _listing(raw: Path, rounds: int) -> list[Row]:
-    files, seconds = len(_names(raw)), []
+    count, seconds = len(_names(raw)), []
     for _ in range(rounds):
         begin = time.perf_counter()
         image_folder.survey(raw, {"size": SMALL[0]})
         seconds.append(time.perf_counter() - begin)
-    return [times("listing, a million files", "s", np.array(seconds) * 1e6 / files)]
+    return [times("listing, a million files", "s", np.array(seconds) * 1e6 / count)]
+
+
+def _planned(folder: Path, images: int, count: int) -> list[Row]:
+    before, split = _resident(), "train/n{0:08d}/n{0:08d}_{1}.JPEG"
+    per_class = -(-images // CLASSES)
+    originals = [
+        Original(split.format(number // per_class, number), number // per_class)
+        for number in range(images)
+    ]
+    listed = _resident() - before
+    del originals
+    entries = []
+    for number in range(count):
+        path = folder / f"train-{number:05d}.h5"
+        content = shards.write(path, np.zeros((2, 2, 2, 3), np.uint8), np.zeros(2), {})
+        entries.append(manifest.entry(path, 2, content))
+    about = manifest.make({"example_shape": [2, 2, 3]}, {"train": entries})
+    files.write_json(folder / "manifest.json", about)
+    begin = time.process_time()
+    Reader(folder / "manifest.json", "train")
+    started = time.process_time() - begin
+    return [
+        times(f"list of {images:,} names", "MB", np.array([listed / 1e6])),
+        times(f"start of a reader on {count} shards, CPU time", "s", np.array([started])),
+    ]
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def _names(raw: Path) -> list[str]:
@@ -129,7 +169,7 @@ def _names(raw: Path) -> list[str]:
 
 def _preprocess(raw: Path, size: int) -> None:
     made = raw.with_name("made")
-    entry = {"source": "image_folder", "options": {"size": size}}
+    entry = {"source": "image_folder", "options": {"size": size, "shard": SHARD[size]}}
     with contextlib.redirect_stderr(io.StringIO()):  # its progress
         prepare.prepare("benchmark", entry, "none", raw, made, workers=1)
     shutil.rmtree(made)

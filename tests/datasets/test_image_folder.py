@@ -1,6 +1,7 @@
 """Images in folders: what becomes an example, what is counted, and what is refused by name."""
 
 import os
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from lockstep import files
-from lockstep.datasets import prepare, sharded
+from lockstep.datasets import prepare, sharded, shards
 from lockstep.datasets.reader import Reader
 from lockstep.datasets.sources import image_folder
 from lockstep.errors import UserError
@@ -64,6 +65,14 @@ def test_the_names_and_hashes_of_the_originals_are_kept(raw: Path) -> None:
 def test_the_test_split_may_have_another_name(raw: Path, name: str) -> None:
     (raw / "test").rename(raw / name)
     assert files.read_json(make(raw))["splits"]["test"]["examples"] == 6
+
+
+def test_of_two_folders_that_may_be_the_test_split_none_is_dropped(raw: Path) -> None:
+    shutil.copytree(raw / "test", raw / "val")
+    with pytest.raises(UserError, match=r"both test and val may be the test split; .*test: val}"):
+        make(raw)
+    manifest = files.read_json(make(raw, splits={"train": "train", "test": "val"}))
+    assert manifest["splits"]["test"]["examples"] == 6
 
 
 def test_splits_may_be_named(raw: Path) -> None:
@@ -170,6 +179,34 @@ def test_a_link_to_nowhere_is_named(raw: Path) -> None:
         UserError, match="1 files could not be read .*0009.jpg was listed and is not"
     ):
         make(raw, corrupt="skip")
+
+
+def test_a_lost_file_is_named_among_many_bad_ones(raw: Path) -> None:
+    for path in [*(raw / "train/ant").iterdir(), *(raw / "train/bee").iterdir()]:
+        path.write_bytes(b"bad")
+    (raw / "train/cat/0009.jpg").symlink_to("gone.jpg")
+    for shard in (2, 100):
+        with pytest.raises(
+            UserError, match=r"1 files could not be read \(train/cat/0009.jpg was listed and is not"
+        ):
+            make(raw, corrupt="skip", shard=shard)
+
+
+def test_too_little_memory_is_told_and_is_no_fault_of_the_file(
+    raw: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def want(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(image_folder, "decode", want)
+        with pytest.raises(UserError, match="train/ant/0000.jpg: there is too little memory to"):
+            make(raw, corrupt="skip")
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "write", want)
+        with pytest.raises(UserError, match="train-00000.h5: there is too little memory for 12"):
+            make(raw)
+    assert files.read_json(make(raw))["splits"]["train"]["examples"] == 12
 
 
 def test_what_is_no_class_and_hidden_files_are_counted(raw: Path) -> None:

@@ -1,6 +1,8 @@
 """The reader gives what is stored, and never a damaged byte."""
 
+import errno
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -196,6 +198,30 @@ def test_there_may_be_more_shards_than_files_a_process_may_open(tmp_path: Path) 
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert images[:, 0, 0, 0].tolist() == [299 % 256, 1]
     assert labels.tolist() == [1, 0]
+
+
+def test_too_few_open_files_are_no_damage(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    monkeypatch.setattr(reader, "_allow_files", lambda count: None)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())), hard))
+    try:
+        with pytest.raises(UserError, match=f"too many open files: a process may have {hard} and"):
+            for _ in range(9):
+                Reader(digits, "train")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("at_start", [True, False])
+def test_a_disk_that_fails_is_no_reason_to_remove_a_dataset(
+    digits: Path, monkeypatch: pytest.MonkeyPatch, at_start: bool
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(files if at_start else h5py, "sha256_file" if at_start else "File", fail)
+    with pytest.raises(UserError, match=r"cannot be read \(Input/output error\); it need not be"):
+        Reader(digits, "train")
 
 
 def test_a_large_record_is_a_block_by_itself(tmp_path: Path) -> None:

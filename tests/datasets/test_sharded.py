@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lockstep import files
 from lockstep.datasets import prepare, sharded
 from lockstep.datasets.reader import Reader
 from lockstep.errors import UserError
@@ -179,6 +180,43 @@ def test_bad_files_do_not_undo_the_good_shards(tmp_path: Path) -> None:
     (raw / "train/cat/0000.jpg").write_bytes(good)
     make(raw, tmp_path / "made", workers=2)
     assert all((tmp_path / "made" / name).stat().st_ino == inode for name, inode in kept.items())
+
+
+def test_what_another_machine_or_process_is_writing_stays(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts may overlap, and two machines have processes of one number."""
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    shard = tmp_path / ".made.partial" / "shards" / "train-00000.h5"
+    left = []
+    for node, number in (("here", ended.pid), ("here", os.getppid()), ("there", ended.pid)):
+        name = os.uname_result((sys.platform, node, "", "", ""))
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "uname", lambda name=name: name)
+            patch.setattr(os, "getpid", lambda number=number: number)
+            patch.setattr(files, "remove", lambda path: None)  # as if it was killed
+            with pytest.raises(KeyboardInterrupt), files.atomic(shard) as temporary:
+                temporary.touch()
+                left.append(temporary)
+                raise KeyboardInterrupt
+    here = os.uname_result((sys.platform, "here", "", "", ""))
+    monkeypatch.setattr(os, "uname", lambda: here)
+    make(raw, tmp_path / "made", part=(1, 20))
+    assert [path.exists() for path in left] == [False, True, True]
+
+
+def test_what_other_options_have_left_behind_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    raw = pictures.folder(tmp_path / "raw", 1, 1)
+    for name in ("animals-aaaaaaaaaaaa", "animals-small-aaaaaaaaaaaa"):
+        (tmp_path / f".{name}.partial/shards").mkdir(parents=True)
+    make(raw, tmp_path / "animals-bbbbbbbbbbbb", part=(1, 2))
+    make(raw, tmp_path / "animals-bbbbbbbbbbbb")
+    told = [line for line in capsys.readouterr().err.splitlines() if "remove it unless" in line]
+    assert len(told) == 2
+    assert f"{tmp_path}/.animals-aaaaaaaaaaaa.partial holds 0.0 GB" in told[0]
 
 
 def test_a_full_disk_is_told_and_gone_on_from(

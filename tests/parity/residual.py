@@ -51,7 +51,7 @@ class Climb:
         for key, value in changes.items():
             merged[key] = {**merged.get(key, {}), **value} if isinstance(value, dict) else value
         entry = recipe.override(spec.recipe, merged, where=name)
-        problem = spec.check(entry)
+        problem = spec.check(entry, 1)
         assert problem is None, problem
         state = weights.initial(spec, entry["model"], 0)
         path = self.folder / f"{weights.digest(state)}.safetensors"

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from lockstep.errors import UserError
+from lockstep.study import config
 from lockstep.workloads import batch_norm_flax, batch_norm_torch
 
 SHAPE = (8, 5, 6, 3)
@@ -81,6 +83,35 @@ def test_under_bfloat16_statistics_are_float32_and_results_bfloat16() -> None:
         assert mean.dtype == np.float32
         np.testing.assert_allclose(mean, torchs[1], rtol=1e-5, atol=1e-7)
         np.testing.assert_allclose(var, torchs[2], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("scope", "scale", "batch", "size", "refused"),
+    [
+        ("global", "1x1", 1, 8, True),  # 8x8 becomes 1x1 in the fourth stage
+        ("global", "1x1", 1, 9, False),
+        ("global", "1x2", 2, 8, False),
+        ("device", "1x2", 2, 8, True),
+        ("device", "1x2", 4, 8, False),
+    ],
+)
+def test_a_batch_of_one_value_is_refused(scope, scale, batch, size, refused) -> None:
+    """Its unbiased variance would be divided by zero."""
+    model = {"size": size, "width": 4, "blocks": [1, 1, 1, 1], "batch_norm": scope}
+    study = {
+        "study": "one",
+        "datasets": {"digits": {"source": "digits"}},
+        "workloads": {
+            "resnet18_cifar10": {"dataset": "digits", "model": model, "global_batch": batch}
+        },
+        "variants": {"torch-eager": {"framework": "torch", "mode": "eager"}},
+        "scales": [scale],
+    }
+    if refused:
+        with pytest.raises(UserError, match="over 1 image of 1x1, .* one value a channel"):
+            config.complete(study)
+    else:
+        config.complete(study)
 
 
 def test_groups_are_the_parts_of_a_batch(float64) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -58,7 +59,7 @@ def atomic(path: Path) -> Iterator[Path]:
         UserError: the disk is full or a quota is reached; nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{_node()}.{os.getpid()}.tmp")
     remove(temporary)
     try:
         yield temporary
@@ -81,6 +82,28 @@ def atomic(path: Path) -> Iterator[Path]:
         raise
     finally:
         remove(temporary)
+
+
+def abandoned(path: Path) -> Iterator[Path]:
+    """Yield temporaries of `path` whose process was one of this machine's and is not any more."""
+    for temporary in path.parent.glob(f".{glob.escape(path.name)}.{_node()}.*.tmp"):
+        number = temporary.name.split(".")[-2]
+        if number.isdecimal() and not Path(f"/proc/{number}").exists():
+            yield temporary
+
+
+def _node() -> str:
+    """Return a word for this machine: of those that share a folder several may have one pid."""
+    return hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:8]
+
+
+def size(folder: Path) -> int:
+    """Return how many bytes the files below a folder have, while others may be removing them."""
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            total += path.lstat().st_size
+    return total
 
 
 def remove(path: Path) -> None:

@@ -170,6 +170,12 @@ def raw_files(wildcards):
     return [ancient(STUDY.raw_folder(name))] if sources.downloads(source) else []
 
 
+def preprocess_threads():
+    """A job must not count the cores: it may see more than it was given, and memory for fewer."""
+    cores = None if workflow.remote_exec else workflow.resource_settings.cores
+    return max(STUDY.config["threads"], cores or 1)
+
+
 # Parity
 
 

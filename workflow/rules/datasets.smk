@@ -43,11 +43,12 @@ rule preprocess:
         STUDY.data / "datasets" / "{folder}" / "manifest.json",
     log:
         STUDY.root / "logs" / "preprocess" / "{folder}.log",
-    # What SLURM gives it; a process a core is started wherever it runs.
-    threads: STUDY.config["threads"]
+    # A process each: as many as the study has threads in a job, all cores on this machine.
+    threads: preprocess_threads()
     params:
         name=lambda wildcards: DATASETS[wildcards.folder],
     message:
         "Preprocess {params.name}"
     shell:
-        'python -m lockstep preprocess --study "$LOCKSTEP_STUDY" --dataset {params.name} 2> {log:q}'
+        'python -m lockstep preprocess --study "$LOCKSTEP_STUDY" --dataset {params.name}'
+        " --workers {threads} 2> {log:q}"

@@ -3,6 +3,7 @@
 Its path holds the identity of what determines it, and others may be reading it.
 """
 
+import glob
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,15 @@ def finished(folder: Path) -> bool:
 def partial(folder: Path) -> Path:
     """Return the folder beside a dataset's own in which it is made."""
     return folder.with_name(f".{folder.name}.partial")
+
+
+def others(folder: Path) -> Iterator[Path]:
+    """Yield the folders in which a dataset of this name was being made under another identity."""
+    name, _, identity = folder.name.rpartition("-")
+    for path in sorted(folder.parent.glob(f".{glob.escape(name)}-*.partial")) if name else ():
+        other = path.name.removeprefix(f".{name}-").removesuffix(".partial")
+        if len(other) == len(identity) and other != identity and "-" not in other:
+            yield path
 
 
 @contextmanager

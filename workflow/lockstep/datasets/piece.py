@@ -7,7 +7,9 @@ noted beside it (`stamp`); a shard whose note is as it would be now is kept.
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,10 @@ import numpy as np
 from lockstep import files
 from lockstep.datasets import manifest, shards, sources
 from lockstep.datasets.survey import Original, Undecodable
+from lockstep.errors import UserError
 
 TOLD = 5  # files that are named; the others are counted
+ROOM = "start again with more memory or fewer processes (what is finished is kept)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +71,7 @@ class Result:
         labels: how many examples have each label.
         bad: files that could not be decoded: how many.
         lost: files that could not be read: how many.
-        told: the first few of both, with the reason.
+        bad_first, lost_first: the first few of them, each with the reason.
     """
 
     entry: manifest.Entry | None = None
@@ -76,37 +80,69 @@ class Result:
     labels: Counter[int] = field(default_factory=Counter)
     bad: int = 0
     lost: int = 0
-    told: list[str] = field(default_factory=list)
+    bad_first: list[str] = field(default_factory=list)
+    lost_first: list[str] = field(default_factory=list)
 
 
-def make(piece: Piece) -> Result:
-    """Make a shard, or find that it is there.
+def each(pieces: Iterable[Piece]) -> Iterator[Result]:
+    """Make shards in turn: while one is decoded the one before it is brought to the disk.
 
     Raises:
-        UserError: the disk is full.
+        UserError: the disk is full, or there is too little memory.
     """
+    with ThreadPoolExecutor(1) as disk:
+        before: Future[Result] | None = None
+        for piece in pieces:
+            now = disk.submit(_begun(piece))
+            if before:
+                yield before.result()
+            before = now
+        if before:
+            yield before.result()
+
+
+def _begun(piece: Piece) -> Callable[[], Result]:
+    """Decode and write a shard, or find that it is there; returns what finishes it."""
     kept = _kept(piece)
     if kept:
-        return kept
+        return lambda: kept
     files.remove(piece.note)
-    for left_behind in piece.shard.parent.glob(f".{piece.shard.name}.*.tmp"):
+    for left_behind in files.abandoned(piece.shard):
         files.remove(left_behind)
+    try:
+        return _written(piece)
+    except MemoryError as error:
+        raise UserError(
+            f"{piece.shard}: there is too little memory for {len(piece.originals)} images; "
+            f"{ROOM}, or have smaller shards"
+        ) from error
+
+
+def _written(piece: Piece) -> Callable[[], Result]:
     result, images, labels, extra, stamp = _decoded(piece)
-    if result.lost or (result.bad and not piece.skip) or not len(images):
-        return result
-    with files.atomic(piece.shard) as temporary:
+    examples = len(images)
+    if result.lost or (result.bad and not piece.skip) or not examples:
+        return lambda: result
+    with ExitStack() as stack:
+        temporary = stack.enter_context(files.atomic(piece.shard))
         content = shards.write(temporary, images, labels, piece.about, extra)
-    result.entry = manifest.entry(piece.shard, len(images), content)
-    known = {
-        "stamp": stamp,
-        "entry": result.entry,
-        "counts": result.counts,
-        "labels": sorted(result.labels.items()),
-        "bad": result.bad,
-        "told": result.told,
-    }
-    files.write_json(piece.note, known)
-    return result
+        written = stack.pop_all()
+
+    def finish() -> Result:
+        written.close()  # synced, and has its name
+        result.entry = manifest.entry(piece.shard, examples, content)
+        known = {
+            "stamp": stamp,
+            "entry": result.entry,
+            "counts": result.counts,
+            "labels": sorted(result.labels.items()),
+            "bad": result.bad,
+            "bad_first": result.bad_first,
+        }
+        files.write_json(piece.note, known)
+        return result
+
+    return finish
 
 
 def _decoded(piece: Piece) -> tuple[Result, np.ndarray, np.ndarray, dict[str, np.ndarray], str]:
@@ -115,34 +151,53 @@ def _decoded(piece: Piece) -> tuple[Result, np.ndarray, np.ndarray, dict[str, np
     result, done, stamp = Result(), 0, _stamp(piece)
     images = np.empty((len(piece.originals), *piece.example_shape), np.uint8)
     labels, names, hashes = [], [], []
+    folder = os.fsencode(f"{piece.raw}/")
     for original in piece.originals:
+        name = os.fsencode(original.name)
         try:
-            with open(f"{piece.raw}/{original.name}", "rb", buffering=0) as stream:
-                stamp.update(_state(original, os.fstat(stream.fileno())))
-                content = stream.read()
+            status, content = _read(folder + name)
         except OSError as error:
             result.lost += 1
-            result.told.append(f"{original.name} {_why(error)}")
+            result.lost_first.append(f"{original.name} {_why(error)}")
             continue
+        stamp.update(_state(name, original.label, status))
         try:
             images[done], notes = decode(content, piece.options)
         except Undecodable as error:
             result.bad += 1
-            result.told.append(f"{original.name} {error}")
+            result.bad_first.append(f"{original.name} {error}")
             continue
+        except MemoryError as error:
+            raise UserError(
+                f"{piece.raw}/{original.name}: there is too little memory to decode it; {ROOM}"
+            ) from error
         hashes.append(hashlib.sha256(content).digest())
-        names.append(os.fsencode(original.name))
+        names.append(name)
         labels.append(original.label)
         if notes:
             result.counts.update(notes)
         done += 1
     result.labels.update(labels)
-    result.told = result.told[:TOLD]
+    del result.bad_first[TOLD:], result.lost_first[TOLD:]
     extra = {
         "originals/name": np.array(names, "S"),
         "originals/sha256": np.frombuffer(b"".join(hashes), np.uint8).reshape(done, 32),
     }
     return result, images[:done], np.array(labels, "<i4"), extra, stamp.hexdigest()
+
+
+def _read(path: bytes) -> tuple[os.stat_result, bytes]:
+    """Return a file's state and content. For small files `open` takes twice as many calls."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        content = os.read(descriptor, status.st_size + 1)
+        if len(content) != status.st_size:  # somebody writes it, or not all came at once
+            while more := os.read(descriptor, 1 << 20):
+                content += more
+        return status, content
+    finally:
+        os.close(descriptor)
 
 
 def _why(error: OSError) -> str:
@@ -157,9 +212,8 @@ def _stamp(piece: Piece) -> Any:
     return hashlib.sha256(files.canonical_json(about))
 
 
-def _state(original: Original, status: os.stat_result) -> bytes:
-    state = f"{original.name}\0{original.label}\0{status.st_size}\0{status.st_mtime_ns}\0"
-    return os.fsencode(state)
+def _state(name: bytes, label: int, status: os.stat_result) -> bytes:
+    return b"%b\0%d\0%d\0%d\0" % (name, label, status.st_size, status.st_mtime_ns)
 
 
 def _kept(piece: Piece) -> Result | None:
@@ -170,7 +224,8 @@ def _kept(piece: Piece) -> Result | None:
     stamp = _stamp(piece)
     try:
         for original in piece.originals:
-            stamp.update(_state(original, (piece.raw / original.name).stat()))
+            name = os.fsencode(original.name)
+            stamp.update(_state(name, original.label, (piece.raw / original.name).stat()))
     except OSError:
         return None  # decoding says which
     if known["stamp"] != stamp.hexdigest() or piece.shard.stat().st_size != known["entry"]["bytes"]:
@@ -181,5 +236,5 @@ def _kept(piece: Piece) -> Result | None:
         counts=Counter(known["counts"]),
         labels=Counter(dict(known["labels"])),
         bad=known["bad"],
-        told=known["told"],
+        bad_first=known["bad_first"],
     )

@@ -13,6 +13,9 @@ from lockstep.datasets import piece
 from lockstep.datasets.piece import Piece, Result
 from lockstep.errors import UserError
 
+AT_ONCE = 4
+"""Pieces that a worker is given at a time: the last one of them waits for the disk."""
+
 
 def run(pieces: Sequence[Piece], workers: int) -> Iterator[tuple[Piece, Result]]:
     """Make each piece; yields them as they are finished.
@@ -22,15 +25,17 @@ def run(pieces: Sequence[Piece], workers: int) -> Iterator[tuple[Piece, Result]]
     """
     workers = min(workers, len(pieces))
     if workers <= 1:
-        yield from ((each, piece.make(each)) for each in pieces)
+        yield from zip(pieces, piece.each(pieces))
         return
+    size = max(1, min(AT_ONCE, len(pieces) // (workers * AT_ONCE)))
+    groups = [pieces[start : start + size] for start in range(0, len(pieces), size)]
     # Fresh processes: HDF5's locks do not survive a fork.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
-        waiting = {pool.submit(piece.make, each): each for each in pieces}
+        waiting = {pool.submit(_made, group): group for group in groups}
         try:
             for done in as_completed(waiting):
-                yield waiting.pop(done), done.result()
+                yield from zip(waiting.pop(done), done.result())
         except BrokenProcessPool as error:
             raise UserError(
                 "a process that preprocessed was killed, perhaps for want of memory; start again "
@@ -38,6 +43,10 @@ def run(pieces: Sequence[Piece], workers: int) -> Iterator[tuple[Piece, Result]]
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _made(pieces: Sequence[Piece]) -> list[Result]:
+    return list(piece.each(pieces))
 
 
 def _end_with_parent() -> None:

@@ -41,6 +41,11 @@ def prepare(
     if making.finished(folder):
         progress.say(f"{name}: is in {folder}; remove that folder to have it made anew")
         return
+    for path in making.others(folder):
+        progress.say(
+            f"{name}: {path} holds {files.size(path) / 1e9:.1f} GB of a start with other options "
+            "or other code; remove it unless somebody goes on with that"
+        )
     source = sources.load(entry["source"])
     named = {"name": name, "identity": identity, "source": entry["source"]}
     options = dict(entry["options"])

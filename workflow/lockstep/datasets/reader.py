@@ -7,7 +7,9 @@ whole at the start, by their sha256, before anything is believed of them; of oth
 rows before its first use.
 """
 
+import errno
 import mmap
+import os
 import resource
 import zlib
 from pathlib import Path
@@ -21,6 +23,9 @@ from lockstep.datasets.manifest import read as read_manifest
 from lockstep.errors import UserError
 
 VERIFY_AT_START = 1 << 30  # bytes; a second or so
+FILES = (errno.EMFILE, errno.ENFILE)
+MACHINES = (errno.EACCES, errno.EIO, errno.ENOMEM, errno.EPERM, errno.ESTALE)
+"""Error numbers that say nothing of what a file holds."""
 
 
 class Reader:
@@ -150,8 +155,8 @@ class _Shard:
                 f"{path}: has {path.stat().st_size} bytes instead of {entry['bytes']}; "
                 "it is truncated or was altered; remove its folder to have it made again"
             )
-        sound = not whole or files.sha256_file(path) == entry["sha256"]
         try:
+            sound = not whole or files.sha256_file(path) == entry["sha256"]
             with h5py.File(path, "r") as shard:
                 self.block_rows = int(shard.attrs["block_rows"])
                 content = _mapped(path)
@@ -164,9 +169,7 @@ class _Shard:
                 rows = {len(array) for array in self.arrays.values()}
         # The library and what is made of its answers raise all of these for damaged files.
         except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
-            raise UserError(
-                f"{path}: damaged ({error}); remove its folder to have it made again"
-            ) from error
+            raise _refusal(path, error) from error
         if known != (shards.SCHEMA, entry["content"]) or rows != {entry["examples"]}:
             raise UserError(f"{path}: is not the shard that its manifest describes")
 
@@ -192,6 +195,20 @@ class _Shard:
                     f"{min(rows.stop, len(array)) - 1}) is damaged; remove the shard's folder to "
                     "have it made again"
                 )
+
+
+def _refusal(path: Path, error: Exception) -> UserError:
+    number = shards.system_error(error)
+    if number in FILES:
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return UserError(
+            f"{path}: cannot be opened, {os.strerror(number).lower()}: a process may have {hard} "
+            "and needs one a shard; raise the hard limit (ulimit -Hn), or have fewer and larger "
+            "shards"
+        )
+    if number in MACHINES:
+        return UserError(f"{path}: cannot be read ({os.strerror(number)}); it need not be damaged")
+    return UserError(f"{path}: damaged ({error}); remove its folder to have it made again")
 
 
 def _mapped(path: Path) -> mmap.mmap:

@@ -7,7 +7,7 @@ appears by a rename when all is there.
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,18 +103,25 @@ def shard_examples(example_shape: Sequence[int]) -> int:
 
 def _refuse(raw: Path, results: Sequence[Result], survey: Survey) -> None:
     lost, bad = sum(r.lost for r in results), sum(r.bad for r in results)
-    told = [line for r in results for line in r.told][:TOLD]
-    first = "; ".join(told) + ("; …" if lost + bad > len(told) else "")
     if lost:
+        first = _first((r.lost_first for r in results), lost)
         raise UserError(
             f"{raw}: {lost} files could not be read ({first}); bring them back or wait until "
             "nobody changes the folder, and start again: what is finished is kept"
         )
     if bad and not survey.skip:
+        first = _first((r.bad_first for r in results), bad)
         raise UserError(
             f"{raw}: {bad} files cannot be decoded ({first}); mend or remove them and start again "
-            "(finished shards are kept), or set the option corrupt: skip to leave them out"
+            "(finished shards are kept), or set the option corrupt: skip to leave them out (which "
+            "makes another dataset, all of its shards anew)"
         )
+
+
+def _first(told: Iterable[Sequence[str]], count: int) -> str:
+    """Return the first few of `count` files, each with its reason."""
+    few = [line for lines in told for line in lines][:TOLD]
+    return "; ".join(few) + ("; …" if count > len(few) else "")
 
 
 def _complete(
@@ -135,7 +142,7 @@ def _complete(
             shards[split].append(result.entry)
         more[split].update(result.counts | Counter(skipped=result.bad))
         labels[split].update(result.labels)
-        told += result.told
+        told += result.bad_first
     for split, found in labels.items():
         empty = [name for label, name in enumerate(survey.classes) if not found[label]]
         if empty:

@@ -61,10 +61,10 @@ def write(
         return _write(path, images, labels, about, extra or {})
     except RuntimeError as error:
         # So h5py says what goes wrong while a file is closed.
-        number = re.search(r"errno = (\d+)", str(error))
+        number = system_error(error)
         if number is None:
             raise
-        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+        raise OSError(number, os.strerror(number)) from error
 
 
 def _write(
@@ -107,6 +107,14 @@ def _write(
 def _write_text(shard: h5py.File, key: str, value: str) -> None:
     text = value.encode()
     shard.attrs.create(key, text, dtype=h5py.string_dtype("utf-8", max(1, len(text))))
+
+
+def system_error(error: Exception) -> int | None:
+    """Return the system's number for what went wrong, if it was the system that refused."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    number = re.search(r"errno = (\d+)", str(error))  # so the HDF5 library tells it
+    return int(number[1]) if number else None
 
 
 def text(shard: h5py.File, key: str) -> str:

@@ -193,7 +193,7 @@ def _resolve_workload(where: str, name: str, entry: dict[str, Any]) -> dict[str,
     spec = workloads.spec(kind, where=f"{where}.workload" if "workload" in entry else where)
     overrides = {k: v for k, v in entry.items() if k not in ("workload", "dataset")}
     resolved = recipe.override(spec.recipe, overrides, where=where)
-    problem = recipe.problem(resolved, spec.metrics) or spec.check(resolved)
+    problem = recipe.problem(resolved, spec.metrics) or spec.check(resolved, 1)
     if problem:
         raise UserError(f"{where}: {problem}")
     return {"workload": kind, "dataset": entry["dataset"], **resolved}
@@ -254,3 +254,6 @@ def _check_scales(where: str, config: dict[str, Any]) -> None:
                     f"scale {scale} (world size {world}) does not divide; choose a multiple of "
                     f"{world} or another scale"
                 )
+            problem = workloads.spec(entry["workload"]).check(entry, world)
+            if problem:
+                raise UserError(f"{where}: workloads.{name} at scale {scale}: {problem}")

@@ -65,7 +65,7 @@ class Workload:
         classes: from the recipe's `model` to how many classes it tells apart, if it does.
         small: changes of the recipe that make a preset for a test on a CPU: few layers, few
             channels, small images.
-        check: says what is wrong with a complete recipe, or None.
+        check: says what is wrong with a complete recipe over so many devices, or None.
         firm_steps: float32 steps whose losses the ladder holds to the fixed tolerance alone. One
             where a unit within rounding of zero moves a gradient: then the first gradient and step
             may also be as far apart as ten twins.
@@ -81,5 +81,5 @@ class Workload:
     metrics: tuple[str, ...] = ("accuracy",)
     classes: Callable[[Mapping[str, Any]], int | None] = lambda model: None
     small: Mapping[str, Any] = field(default_factory=dict)
-    check: Callable[[Mapping[str, Any]], str | None] = lambda recipe: None
+    check: Callable[[Mapping[str, Any], int], str | None] = lambda recipe, devices: None
     firm_steps: int = 10

@@ -191,8 +191,7 @@ def forward_flops(family: Family, model: Model) -> int:
     first = stem(family, model)
     side = _out(model["size"], first)
     total = _flops(first, side)
-    if family.large_stem:
-        side = (side + 2 - 3) // 2 + 1
+    side = _pooled(family, side)
     for block in blocks(family, model):
         before = side
         for layer in block.branch:
@@ -201,6 +200,10 @@ def forward_flops(family: Family, model: Model) -> int:
         if block.shortcut:
             total += _flops(block.shortcut, _out(before, block.shortcut))
     return total + 2 * features(family, model) * model["classes"]
+
+
+def _pooled(family: Family, side: int) -> int:
+    return (side + 2 - 3) // 2 + 1 if family.large_stem else side
 
 
 def _out(side: int, layer: Layer) -> int:
@@ -235,8 +238,8 @@ def example_shape(model: Model) -> tuple[int, ...]:
     return (model["size"], model["size"], 3)
 
 
-def check(recipe: Mapping[str, Any]) -> str | None:
-    """Say what is wrong with a recipe, or None."""
+def check(family: Family, recipe: Mapping[str, Any], devices: int = 1) -> str | None:
+    """Say what is wrong with a recipe over so many devices, or None."""
     model = recipe["model"]
     if model["batch_norm"] not in SCOPES:
         hint = nearest(str(model["batch_norm"]), SCOPES)
@@ -252,4 +255,21 @@ def check(recipe: Mapping[str, Any]) -> str | None:
     for key in ("width", "classes", "size"):
         if model[key] <= 0:
             return f"model.{key} is {model[key]!r}; it must be greater than 0"
+    together = recipe["global_batch"] // (devices if model["batch_norm"] == "device" else 1)
+    side = _last_side(family, model)
+    if together * side**2 < 2:  # the running variance divides by one fewer
+        return (
+            f"batch normalisation over {together} image of {side}x{side}, as it is in the last "
+            f"stage (devices: {devices}), is over one value a channel, which has no variance; "
+            "choose a larger global_batch or model.size"
+        )
     return None
+
+
+def _last_side(family: Family, model: Model) -> int:
+    """Return the height and width of what the last layer of the last block gives."""
+    side = _pooled(family, _out(model["size"], stem(family, model)))
+    for block in blocks(family, model):
+        for layer in block.branch:
+            side = _out(side, layer)
+    return side

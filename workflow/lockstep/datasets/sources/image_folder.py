@@ -118,8 +118,13 @@ def decode(content: bytes, options: Mapping[str, Any]) -> "tuple[np.ndarray, lis
 
 
 def _found(raw: Path) -> dict[str, str]:
-    test = next((name for name in TEST_FOLDERS if (raw / name).is_dir()), TEST_FOLDERS[0])
-    return {"train": "train", "test": test}
+    there = [name for name in TEST_FOLDERS if (raw / name).is_dir()]
+    if len(there) > 1:
+        raise UserError(
+            f"{raw}: both {' and '.join(there)} may be the test split; say which by "
+            f"options.splits, such as {{train: train, test: {there[1]}}}"
+        )
+    return {"train": "train", "test": there[0] if there else TEST_FOLDERS[0]}
 
 
 def _chosen(there: list[str], wanted: int | list[str] | None) -> list[str]:

@@ -45,6 +45,6 @@ WORKLOAD = Workload(
     classes=lambda model: model["classes"],
     metrics=("accuracy", "top5"),
     small={"model": {"blocks": [1, 1, 1, 1], "width": 8}},
-    check=resnet.check,
+    check=functools.partial(resnet.check, FAMILY),
     firm_steps=1,
 )

@@ -47,6 +47,6 @@ WORKLOAD = Workload(
     classes=lambda model: model["classes"],
     metrics=("accuracy", "top5"),
     small={"model": {"blocks": [1, 1, 1, 1], "width": 8, "classes": 100, "size": 64}},
-    check=resnet.check,
+    check=functools.partial(resnet.check, FAMILY),
     firm_steps=1,
 )
