@@ -94,12 +94,19 @@ def test_sigkill_at_random_moments(study_of, assert_undisturbed, variant: str, s
     assert not checkpoints(killed, block), "a finished run keeps its final state only"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-@pytest.mark.parametrize("variant", FRAMEWORKS)
+@pytest.mark.parametrize(
+    ("variant", "scale", "number"),
+    [
+        ("torch-eager", "1x1", signal.SIGTERM),
+        ("torch-eager", "1x2", signal.SIGUSR1),
+        ("jax-jit", "1x1", signal.SIGUSR1),
+        ("jax-jit", "1x2", signal.SIGTERM),  # JAX has a use of its own for it between processes
+    ],
+)
 def test_a_signal_saves_in_the_middle_of_an_epoch(
-    study_of, assert_undisturbed, variant: str, number
+    study_of, assert_undisturbed, variant: str, scale: str, number
 ) -> None:
-    block = f"mnist_cnn/{variant}/1x1/seed-0"
+    block = f"mnist_cnn/{variant}/{scale}/seed-0"
     # No checkpoint but the one that the signal asks for.
     stopped = long_study(study_of, "stopped", checkpoints={"seconds": 1000.0})
     log = stopped.root / "runs" / block / "log.txt"
@@ -211,9 +218,10 @@ def test_a_second_trainer_waits_and_takes_over_the_result(study_of) -> None:
     assert summary(study, block)["attempts"] == 1
 
 
-def test_workers_stop_when_their_launcher_dies(study_of) -> None:
+@pytest.mark.parametrize("variant", FRAMEWORKS)
+def test_workers_stop_when_their_launcher_dies(study_of, variant: str) -> None:
     """SIGKILL to the launcher alone: what it started saves and ends by itself."""
-    block = "mnist_cnn/torch-eager/1x2/seed-0"
+    block = f"mnist_cnn/{variant}/1x2/seed-0"
     study = long_study(study_of, "orphans", checkpoints={"seconds": 1000.0})
     process = start(study, block)
     log = study.root / "runs" / block / "log.txt"
