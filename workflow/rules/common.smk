@@ -94,6 +94,7 @@ def prepare_submissions():
     for problem in preflight.problems(SITE, scales, threads=threads, alone=alone):
         refuse(problem)
     os.environ.update(submit.environment(STUDY))
+    submit.begin(STUDY)
 
 
 # What the rules' messages say better, and what is meant for other workflows.
