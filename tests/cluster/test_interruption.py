@@ -70,7 +70,10 @@ def ended(cluster: Cluster, job: str) -> bool:
 def steps_saved(cluster: Cluster, study: str, variant: str, scale: str = "2x1") -> int:
     """Return how many steps the newest checkpoint holds."""
     folder = cluster.results(study) / "checkpoints" / block(variant, scale)
-    found = sorted(folder.glob("*/step-*/manifest.json"))
+    try:
+        found = sorted(folder.glob("*/step-*/manifest.json"))
+    except FileNotFoundError:  # a run that has finished keeps none
+        return 0
     return int(found[-1].parent.name.removeprefix("step-")) if found else 0
 
 
