@@ -108,7 +108,10 @@ def prepare_submissions():
         if finding.fails:
             refuse(f"{finding.subject} {finding.found}; {finding.remedy}")
     os.environ.update(submit.environment(STUDY))
-    submit.begin(STUDY)
+    try:
+        submit.begin(STUDY)
+    except UserError as error:  # SLURM does not say whether a job lives
+        refuse(error)
 
 
 # What the rules' messages say better, and what is meant for other workflows.

@@ -22,20 +22,25 @@ def all_states(study: Study) -> str:
 
 def own_states(study: Study) -> dict[str, str]:
     """Return those of the jobs that take long, by their targets as Snakemake writes them."""
-    known = {}
+    known, rules = {}, _rules()
     for name, block in study.blocks.items():
         recipe = study.workload(block.runs[0].workload)
         images = {run.variant: _image(study, run.variant) for run in block.runs}
-        parameters = [study.block_parameters(name), _dataset(study, recipe), images]
-        known[f"train:block={name}"] = files.digest([parameters, _rules()])
+        decides = [study.block_parameters(name), _dataset(study, recipe), images]
+        known[f"train:block={name}"] = files.digest([decides, rules])
     for workload, recipe in study.config["workloads"].items():
         for variant in study.traces():
             framework = study.variant(variant)["framework"]
-            parameters = [recipe, study.variant(variant), study.config["parity"]]
-            parameters += [_dataset(study, recipe), _image(study, variant)]
-            parameters.append(trace_code(framework, recipe["workload"]))
+            parameters = {
+                "recipe": recipe,
+                "variant": study.variant(variant),
+                "parity": study.config["parity"],
+                "dataset": _dataset(study, recipe),
+                "image": _image(study, variant),
+                "code": trace_code(framework, recipe["workload"]),
+            }
             target = f"trace:workload={workload},variant={variant}"
-            known[target] = files.digest([parameters, _rules()])
+            known[target] = files.digest([parameters, rules])
     return known
 
 
