@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from lockstep.study import Study
+from lockstep.training import attempts
 from lockstep.workloads import weights
 from tests.conftest import kill, start, summary, train, wait_for
 
@@ -90,6 +91,8 @@ def test_sigkill_at_random_moments(study_of, assert_undisturbed, variant: str, s
     assert kills, "no kill landed: the runs are too short"
     train(killed, block)
     assert summary(killed, block)["attempts"] > 1
+    made = summary(killed, block)["contract"]["host"]["job"]["attempts"]
+    assert [attempt["reason"] for attempt in made[-2:]] == [attempts.SILENT, None]
     assert_undisturbed(killed, block)
     assert not checkpoints(killed, block), "a finished run keeps its final state only"
 
@@ -132,11 +135,18 @@ def test_a_time_budget_stops_at_a_checkpoint(study_of) -> None:
     train(study, block)
     found = summary(study, block)
     assert (found["status"], found["attempts"], found["resumed_from"]) == ("finished", 2, None)
+    made = found["contract"]["host"]["job"]["attempts"]
+    assert [attempt["reason"] for attempt in made] == ["interrupted", None]
     assert found["seconds"]["checkpoint"] >= seconds["checkpoint"]
 
 
-@pytest.mark.parametrize(("first", "second"), [("torch", "jax"), ("jax", "torch")])
-def test_a_run_begun_in_one_framework_goes_on_in_the_other(study_of, first, second) -> None:
+@pytest.mark.parametrize(
+    ("first", "second", "scale"), [("torch", "jax", "1x1"), ("jax", "torch", "1x2")]
+)
+def test_a_run_begun_in_one_framework_goes_on_in_the_other(
+    study_of, first: str, second: str, scale: str
+) -> None:
+    """Also at another world size, where sums are in another order."""
     names = {framework: variant for variant, framework in FRAMEWORKS.items()}
     variants = {
         "torch-eager": {"framework": "torch", "mode": "eager", "precision": "float64"},
@@ -148,7 +158,8 @@ def test_a_run_begun_in_one_framework_goes_on_in_the_other(study_of, first, seco
         },
     }
     study = long_study(study_of, "crossing", variants=variants)
-    begun, continued = (f"mnist_cnn/{names[f]}/1x1/seed-0" for f in (first, second))
+    begun = f"mnist_cnn/{names[first]}/1x1/seed-0"
+    continued = f"mnist_cnn/{names[second]}/{scale}/seed-0"
     assert train(study, begun, "--time-budget", 1, check=False).returncode == 75
     (saved,) = checkpoints(study, begun)
     step = json.loads((saved.parent / "progress.json").read_text())["step"]
