@@ -14,5 +14,6 @@ MEASUREMENTS = (
     "start",
     "memory",
     "report",
+    "study",
 )
 """Modules of this package with `measure(quick) -> list[Row]`, in the order in which they run."""

@@ -115,6 +115,14 @@ class Box:
             "login", "bash", "-c", enter, programs, str(folder or self.shared), *command
         )
 
+    def shell(self, folder: Path | None = None) -> list[str]:
+        """Return the command line of a shell on the login node, where `python -m lockstep` works.
+
+        This machine's own repository, which the environment knows, is not mounted there.
+        """
+        package = f"PYTHONPATH={self.shared / 'clone' / 'workflow'}"
+        return self.login("env", package, "bash", folder=folder)
+
     def slurm(self, *command: str, timeout: float = 30) -> str:
         """Run a SLURM command on the login node; returns what it printed."""
         done = subprocess.run(
@@ -336,11 +344,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "Leave it with exit; the cluster ends then."
         )
         try:
-            return subprocess.run(box.login("bash", folder=clone)).returncode
+            return subprocess.run(box.shell(clone)).returncode
         finally:
             box.down()
     if options.action == "shell":
-        return subprocess.run(box.login("bash")).returncode
+        return subprocess.run(box.shell()).returncode
     if options.action == "down":
         box.down()
     return 0

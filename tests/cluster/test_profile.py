@@ -54,6 +54,25 @@ def test_how_a_job_ended_can_be_asked_in_one_of_two_ways(
     assert finding.fails == fails
 
 
+@pytest.mark.parametrize(
+    ("config", "partitions", "told"),
+    [
+        ("PreemptMode = REQUEUE", "PartitionName=a PreemptMode=REQUEUE", None),
+        ("PreemptMode = OFF", "PartitionName=a PreemptMode=OFF", None),
+        ("PreemptMode = CANCEL", "PartitionName=a", "the cluster has PreemptMode CANCEL"),
+        ("PreemptMode = OFF", "PartitionName=b PreemptMode=CANCEL", "partition b has PreemptMode"),
+        ("PreemptMode = GANG,SUSPEND", "", "the cluster has PreemptMode GANG,SUSPEND"),
+    ],
+)
+def test_jobs_that_nobody_would_start_again_are_warned_of(
+    config: str, partitions: str, told: str | None
+) -> None:
+    finding = examine.preemption(config, partitions)
+    assert not finding.fails
+    assert bool(finding.remedy) == bool(told)
+    assert (told or "requeues") in finding.found
+
+
 @pytest.mark.parametrize("enabled", [True, False])
 def test_a_study_without_images_needs_no_apptainer(
     enabled: bool, monkeypatch: pytest.MonkeyPatch

@@ -1,5 +1,7 @@
 """From a scale and a site to what SLURM is asked for."""
 
+import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +17,42 @@ def test_a_site_is_what_the_profile_says() -> None:
     site = Site.of({"gpus_as": '"gres=gpu:a100"', "runtime": "90", "slurm_partition": "big"})
     assert site.gpus_as == "gres=gpu:a100"
     assert (site.minutes, site.partition, site.account) == (90, "big", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("runtime", "120", 120),
+        ("runtime", "2h", 120),
+        ("runtime", "'1.5 hours'", 90),
+        ("runtime", "90m", 90),
+        ("runtime", "1d", 1440),
+        ("runtime", "60 * attempt", None),
+        ("mem_mb", "7000", 7000),
+        ("mem", "16GB", 16000),
+        ("mem", "16GiB", 17180),
+        ("mem", "16G", 16000),
+        ("mem", "0", 0),
+    ],
+)
+def test_amounts_are_read_as_snakemake_reads_them(name: str, text: str, value: int | None) -> None:
+    site = Site.of({name: text})
+    assert (site.minutes if name == "runtime" else site.memory) == value
+    resources = pytest.importorskip("snakemake.resources")
+    if value and name != "mem_mb":
+        assert resources.Resource.parse_human_friendly(name, text) == value
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"runtime": "1-00:00:00"}, "runtime is '1-00:00:00' in the profile; it must be minutes"),
+        ({"mem": "all"}, "mem_mb is 'all' in the profile; it must be megabytes"),
+    ],
+)
+def test_an_amount_that_snakemake_cannot_read(given: dict[str, str], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        Site.of(given)
 
 
 @pytest.mark.parametrize("way", ["cards", "gres", "gres=", "gres=card:a-b", "gpus-per-node=a b"])
@@ -89,6 +127,28 @@ def test_the_request_beforehand_is_the_request() -> None:
         *("--nodes=2", "--ntasks=2", "--cpus-per-task=8", "--partition=big", "--time=60"),
         *("--gres=gpu:4", "--mail-type=FAIL", "--exclusive"),
     ]
+
+
+def test_each_rule_is_asked_for_where_its_jobs_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SLURM's programs note what they are asked; one partition takes no job without a GPU."""
+    refused = "sbatch: error: allocation failure: GPUs only"
+    for name, script in {
+        "scontrol": "printf 'PartitionName=%s MaxTime=01:00:00\\n' gpu cpu",
+        "sbatch": f'echo "$@" >>\'{tmp_path}/asked\'; case "$*" in *gres*|*=cpu*) ;; '
+        f"*) echo '{refused}' >&2; exit 1;; esac",
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    gpu, cpu = Site(gpus_as="gres=gpu", partition="gpu"), Site(partition="cpu", minutes=60)
+    assert not list(preflight.problems_of_rules({"preprocess": cpu, "report": cpu, "trace": gpu}))
+    assert len((tmp_path / "asked").read_text().splitlines()) == 2, "each request is asked once"
+    (typo,) = preflight.problems_of_rules({"report": Site(partition="typo"), "trace": gpu})
+    assert typo.startswith("rule report: there is no partition 'typo'")
+    (refusal,) = preflight.problems_of_rules({"report": gpu, "weights": gpu})
+    assert refusal.startswith("rule report, weights cannot run on this cluster (GPUs only)")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from tests.cluster.conftest import Cluster
 from tests.conftest import wait_for
 
 PROFILE = "profiles/slurm/profile.yaml"
+TYPO = "  - report:slurm_partition=typo"
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def config(request: pytest.FixtureRequest) -> dict[str, Any]:
         ("1x3", {}, "--gres=gpu:3"),
         ("1x1", {"gres=gpu": "gres=gpu:a100"}, "--gres=gpu:a100:1"),
         ("1x1", {"gres=gpu": "gpus"}, "gpus_as is 'gpus' in the profile"),
-        ("1x1", {"runtime=60": "runtime=90"}, "the default partition allows 60"),
+        ("1x1", {"runtime=60": "runtime=2h"}, "the default partition allows 60"),
         (
             "1x1",
             {"# - slurm_partition=gpu": "- slurm_partition=big"},
@@ -37,7 +38,12 @@ def config(request: pytest.FixtureRequest) -> dict[str, Any]:
         ),
         ("1x1", {"# - slurm_partition=gpu": "- slurm_partition=cpu"}, "scale 1x1 cannot run"),
         ("1x1", {"# - constraint=nvlink": "- constraint=nvlink"}, "Invalid feature"),
-        ("1x1", {"mem_mb=7000": "mem_mb=9000"}, "--mem=9000"),
+        ("1x1", {"mem_mb=7000": "mem=9GB"}, "--mem=9000"),
+        (
+            "1x1",
+            {"# set-resources:": "set-resources:", "#   - report:slurm_partition=cpu": TYPO},
+            "rule report: there is no partition 'typo'",
+        ),
     ],
 )
 def test_impossible(

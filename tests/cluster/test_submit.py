@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lockstep import code
-from lockstep.cluster import submit
+from lockstep.cluster import submit, targets
 from lockstep.errors import UserError
 from lockstep.study import Study, config
 from tests.conftest import DIGITS
@@ -94,6 +94,65 @@ def test_nothing_is_submitted_where_nobody_knows_whether_the_job_lives(programs:
     assert programs.calls("sbatch") == 0
 
 
+def test_a_node_that_failed_meanwhile_is_no_other_request(
+    programs: Programs, capfd: pytest.CaptureFixture
+) -> None:
+    """The plugin excludes it in all that it submits, until its workflow ends."""
+    programs.write("squeue", "echo RUNNING")
+    assert submit.main([*LINE, "--exclude=node1"]) == 0
+    assert capfd.readouterr().out.split()[-1] == "7"
+    assert submit.main([*LINE, "--nodes=2"]) == 0
+    assert capfd.readouterr().out.split()[-1] == "8"
+
+
+def test_a_job_that_was_accepted_although_sbatch_failed_is_no_failure(
+    programs: Programs, capfd: pytest.CaptureFixture
+) -> None:
+    line = [*LINE, "--comment", "train"]
+    programs.write("sbatch", "echo 'sbatch: error: Socket timed out' >&2; exit 1")
+    programs.write("squeue", "[ $1 = --me ] && echo '9 PENDING trace' || echo COMPLETED")
+    capfd.readouterr()
+    assert submit.main(line) == 1, "another job is not this one"
+    assert not capfd.readouterr().out
+    programs.write("squeue", "[ $1 = --me ] && echo '9 PENDING train' || echo COMPLETED")
+    assert submit.main(line) == 0
+    programs.write("squeue", "echo PENDING")
+    assert submit.main(line) == 0, "the next start adopts it"
+    assert capfd.readouterr().out.split() == ["9", "9"]
+
+
+BLOCK = "train:block=mnist_cnn/torch-eager/1x1/seed-{}"
+
+
+def test_a_job_is_decided_about_by_what_its_runs_are_determined_by() -> None:
+    def states(**changes: object) -> dict[str, str]:
+        return targets.own_states(Study(config.complete({**DIGITS, **changes})))
+
+    before = states()
+    assert BLOCK.format(0) in before
+    assert "trace:workload=mnist_cnn,variant=jax-jit" in before
+    grown = states(seeds=[0, 1], archive={"title": "Another"})
+    assert grown.items() > before.items()
+    changed = states(window_steps=6)
+    assert changed.keys() == before.keys()
+    assert changed[BLOCK.format(0)] != before[BLOCK.format(0)]
+
+
+def test_jobs_of_what_the_study_no_longer_has_are_cancelled_at_the_start(
+    programs: Programs,
+) -> None:
+    for seed, number in ((0, 70), (1, 71), (2, 72)):
+        programs.write("sbatch", f"echo {number}")
+        wrapped = f"snakemake --target-jobs {BLOCK.format(seed)} --allowed-rules train"
+        assert submit.main(["--job-name", "old", "--wrap", wrapped]) == 0
+    programs.write("squeue", 'case "$*" in *72) echo COMPLETED;; *) echo RUNNING;; esac')
+    programs.write("scancel", f'echo "$@" >>{programs.folder}/cancelled')
+    submit.begin(Study(config.complete(DIGITS)))
+    assert (programs.folder / "cancelled").read_text() == "71\n"
+    submit.begin(Study(config.complete(DIGITS)))
+    assert (programs.folder / "cancelled").read_text() == "71\n"
+
+
 def test_a_changed_comment_cancels_no_job_and_changed_code_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,7 +165,7 @@ def test_a_changed_comment_cancels_no_job_and_changed_code_does(
         with open(copy / "report" / "build.py", "a") as stream:
             stream.write(line)
         monkeypatch.setattr(code, "PACKAGE", copy)
-        return submit.environment(study)[submit.STATE]
+        return targets.all_states(study)
 
     comment, changed = "# more words\n", "MORE = 1\n"
     assert mark("one", "") == mark("two", comment) != mark("three", changed)

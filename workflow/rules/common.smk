@@ -9,7 +9,7 @@ workflow_folder = os.path.join(workflow.basedir, "workflow")
 sys.path.insert(0, workflow_folder)
 
 from lockstep import files, jobs
-from lockstep.cluster import lease, preflight, profile, request, submit
+from lockstep.cluster import examine, lease, preflight, profile, request, submit
 from lockstep.datasets import sources
 from lockstep.errors import UserError
 from lockstep.study import Study, packages, plain, stage_code, trace_code, trace_key
@@ -116,7 +116,22 @@ def prepare_submissions():
         refuse(f"this Python lacks {', '.join(missing)}; {packages.REMEDY}")
     for problem in preflight.problems(SITE, scales, threads=threads, alone=alone):
         refuse(problem)
+    submitted = sorted(
+        {job.rule.name for job in workflow.dag.jobs if not job.is_local} - {"train"}
+    )
+    try:
+        sites = {rule: site(rule) for rule in submitted}
+    except UserError as error:
+        refuse(error)
+    for problem in preflight.problems_of_rules(sites):
+        refuse(problem)
+    # Once a study: it takes a job. Later starts would wait for a node for nothing.
+    if not submit.folder(STUDY).exists():
+        finding = examine.node(SITE, images=bool(STUDY.images))
+        if finding.fails:
+            refuse(f"{finding.subject} {finding.found}; {finding.remedy}")
     os.environ.update(submit.environment(STUDY))
+    submit.begin(STUDY)
 
 
 # What the rules' messages say better, and what is meant for other workflows.

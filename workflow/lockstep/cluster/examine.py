@@ -16,6 +16,7 @@ from lockstep.study.run import Scale
 
 REMEMBERED = 200  # seconds: Snakemake asks at least every 180 s and must still find a job then
 ALONE = "--profile profiles/local runs on this machine"
+RESTARTED = ("OFF", "REQUEUE")  # values of PreemptMode after which runs go on by themselves
 PATIENCE = 30  # seconds until a node is free for a look at it
 
 
@@ -51,6 +52,7 @@ def findings(
     _, config = slurm.ask("scontrol", "show", "config")
     settings = profile.read()
     yield from status_of_jobs(config, settings.get("slurm-status-command", "squeue"))
+    yield preemption(config, slurm.ask("scontrol", "show", "partition", "--oneliner")[1])
     try:
         site = Site.of(profile.resources(settings, "train"))
     except UserError as error:
@@ -64,7 +66,7 @@ def findings(
         names = ", ".join(map(str, scales))
         where = site.partition or "the default partition"
         yield Finding(subject="request", found=f"{where} can run {names}")
-        yield _nodes(site, images=images)
+        yield node(site, images=images)
 
 
 def _inside_a_job() -> Finding:
@@ -126,7 +128,31 @@ def _squeue(config: str) -> Finding:
     )
 
 
-def _nodes(site: Site, *, images: bool) -> Finding:
+def preemption(config: str, partitions: str) -> Finding:
+    """Does SLURM start again what it takes a node away from?
+
+    Args:
+        config, partitions: what `scontrol show` says of them.
+    """
+    found = re.search(r"^PreemptMode\s*=\s*(\S+)", config, re.MULTILINE)
+    modes = {"the cluster": found.group(1) if found else "OFF"}
+    for fields in map(slurm.fields, partitions.splitlines()):
+        if "PreemptMode" in fields:
+            modes[f"partition {fields.get('PartitionName')}"] = fields["PreemptMode"]
+    wrong = {name: mode for name, mode in modes.items() if mode.upper() not in RESTARTED}
+    if not wrong:
+        return Finding(subject="preemption", found="none, or SLURM requeues what it takes away")
+    return Finding(
+        subject="preemption",
+        found=", ".join(f"{name} has PreemptMode {mode}" for name, mode in wrong.items()),
+        remedy="use a partition or qos that is not preempted, or one with PreemptMode REQUEUE: "
+        "Snakemake would wait for good for a job that is cancelled so, and a job that is "
+        "suspended has no timings",
+        fatal=False,
+    )
+
+
+def node(site: Site, *, images: bool) -> Finding:
     """Does a node see this folder, this Python and Apptainer? Asked by a job of one minute."""
     asked = [
         f"{option}={value}"
@@ -149,8 +175,8 @@ def _nodes(site: Site, *, images: bool) -> Finding:
         tests.append(f"test -e {shlex.quote(probe.name)} || echo folder")
         look = f"{'; '.join(tests)}; echo on $(uname -n)"
         status, said = slurm.ask(*step, *asked, "bash", "-c", look)
-    node = re.search(r"^on (\S+)$", said, re.MULTILINE)
-    if status or node is None:
+    found = re.search(r"^on (\S+)$", said, re.MULTILINE)
+    if status or found is None:
         return Finding(
             subject="a node",
             found="none was free for a look at it",
@@ -158,7 +184,7 @@ def _nodes(site: Site, *, images: bool) -> Finding:
             fatal=False,
         )
     missing = [line for line in said.splitlines() if line in ("folder", "python", "apptainer")]
-    subject = f"node {node.group(1)}"
+    subject = f"node {found.group(1)}"
     if not missing:
         return Finding(subject=subject, found="sees this folder and this Python")
     remedies = {

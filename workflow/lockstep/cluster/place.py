@@ -10,7 +10,7 @@ from typing import Any
 from lockstep import files
 from lockstep.engines.contract import Topology
 
-PROCESS = "process-{:05d}.json"
+PROCESS = "process-{:05d}-{}.json"  # rank and process: a second start would show
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class Place:
                 "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
                 "cpus": list(self.cpus),
             }
-            name = PROCESS.format(self.topology.rank)
+            name = PROCESS.format(self.topology.rank, os.getpid())
             files.write_json(self.topology.rendezvous / name, seen)
 
     def pin(self) -> None:
@@ -76,4 +76,4 @@ def processes(topology: Topology) -> list[dict[str, Any]]:
     folder = topology.rendezvous
     if folder is None:
         return []
-    return [files.read_json(folder / PROCESS.format(rank)) for rank in range(topology.world_size)]
+    return [files.read_json(path) for path in sorted(folder.glob("process-*.json"))]

@@ -1,7 +1,7 @@
 """Can this cluster do what a study asks for? Asked before anything is submitted."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from lockstep.cluster import request, slurm, submit
 from lockstep.cluster.request import Site
@@ -13,6 +13,29 @@ WAITING = ("not available", "busy", "down, drained or reserved")
 
 def problems(site: Site, scales: Iterable[Scale], *, threads: int, alone: bool) -> Iterator[str]:
     """Yield what stands against each scale, with a remedy."""
+    yield from _problems(
+        site,
+        {
+            f"scale {scale}": request.options(site, scale, threads=threads, alone=alone)
+            for scale in scales
+        },
+    )
+
+
+def problems_of_rules(sites: Mapping[str, Site]) -> Iterator[str]:
+    """Yield what stands against the ordinary jobs of rules, of which many ask for the same."""
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for rule, site in sites.items():
+        asked = request.simple_options(site, gpu=rule == "trace")
+        alike.setdefault(tuple(asked), []).append(rule)
+    for asked_by_all, rules in alike.items():
+        what = f"rule {', '.join(rules)}"
+        for problem in _problems(sites[rules[0]], {what: asked_by_all}):
+            yield problem if what in problem else f"{what}: {problem}"
+
+
+def _problems(site: Site, requests: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Yield what stands against requests at a site, by what makes them."""
     program = submit.sbatch()
     if program is None:
         yield (
@@ -31,8 +54,7 @@ def problems(site: Site, scales: Iterable[Scale], *, threads: int, alone: bool) 
             f"{limit:.0f}; runs longer than a job go on in the next"
         )
         return
-    for scale in scales:
-        asked = request.options(site, scale, threads=threads, alone=alone)
+    for what, asked in requests.items():
         status, said = slurm.ask(program, "--test-only", *asked, "--wrap=true")
         lines = [re.sub(r"^(sbatch: )?(error: )?", "", line) for line in said.splitlines()]
         if status == 0 and not any("allocation failure" in line for line in lines):
@@ -41,7 +63,7 @@ def problems(site: Site, scales: Iterable[Scale], *, threads: int, alone: bool) 
         if any(word in reason for word in WAITING) and "configuration" not in reason:
             continue
         yield (
-            f"scale {scale} cannot run on this cluster ({reason}): sbatch {' '.join(asked)}; "
+            f"{what} cannot run on this cluster ({reason}): sbatch {' '.join(asked)}; "
             "profiles/slurm/profile.yaml says what is asked for"
         )
 

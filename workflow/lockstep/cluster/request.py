@@ -4,6 +4,7 @@ The site's part comes from `default-resources` of profiles/slurm/profile.yaml. O
 reads the result: the same rules serve both.
 """
 
+import math
 import re
 import shlex
 from collections.abc import Mapping
@@ -15,6 +16,11 @@ from lockstep.study.run import Scale
 
 GRES = r"\w+(:[\w.]+)?"  # what Snakemake's SLURM plugin lets pass
 MODEL = r"[\w.+-]+"
+EXPRESSION = r"\b(attempt|input|threads|wildcards|resources|max|min)\b"  # of Python, for each job
+UNITS = {
+    "runtime": r"(\d+(?:\.\d+)?) *((?:s|m|h|d|w|sec|min|second|minute|hour|day|week)?s?)",
+    "mem_mb": r"(\d+(?:\.\d+)?) *((?:[kmgt]?i?b|[kmgt])?)",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +67,8 @@ class Site:
             account=text.get("slurm_account"),
             constraint=text.get("constraint"),
             qos=text.get("qos"),
-            minutes=_number(text.get("runtime")),
-            memory=_number(text.get("mem_mb") or text.get("mem")),
+            minutes=_minutes(text.get("runtime")),
+            memory=_megabytes(text.get("mem_mb") or text.get("mem")),
         )
 
 
@@ -94,8 +100,40 @@ def _form(gpus_as: str) -> str:
     )
 
 
-def _number(text: str | None) -> int | None:
-    return int(text) if text and text.isdigit() else None
+def _minutes(text: str | None) -> int | None:
+    """Return a walltime as Snakemake reads it; None for what it works out for each job."""
+    found = _amount("runtime", text, "minutes, or a time such as 90m, 2h or 1d")
+    if found is None:
+        return None
+    number, unit = found
+    seconds = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+    return int(number) if not unit else max(1, int(number * seconds.get(unit[0], 60) / 60))
+
+
+def _megabytes(text: str | None) -> int | None:
+    """Return an amount of memory as Snakemake reads it."""
+    found = _amount("mem_mb", text, "megabytes, or a size such as 16GB or 16GiB")
+    if found is None:
+        return None
+    number, unit = found
+    if not unit:
+        return int(number)
+    power = "bkmgt".find(unit[0])
+    return max(1, math.ceil(number * (1024 if unit[1:2] == "i" else 1000) ** power / 1e6))
+
+
+def _amount(name: str, text: str | None, allowed: str) -> tuple[float, str] | None:
+    """Return a number with its unit in small letters.
+
+    Raises:
+        UserError: it is neither that nor an expression for Snakemake.
+    """
+    if not text or re.search(EXPRESSION, text):
+        return None
+    found = re.fullmatch(UNITS[name], text.strip().lower())
+    if found is None:
+        raise UserError(f"{name} is {text!r} in the profile; it must be {allowed}")
+    return float(found.group(1)), found.group(2)
 
 
 def gpus(site: Site, scale: Scale) -> int:
@@ -153,15 +191,27 @@ def options(site: Site, scale: Scale, *, threads: int, alone: bool) -> list[str]
     """Return the same request as options of sbatch, to ask beforehand whether it can be met."""
     asked = resources(site, scale, alone=alone)
     line = [f"--nodes={scale.nodes}", f"--ntasks={scale.nodes}", f"--cpus-per-task={threads}"]
-    for option, value in (
-        ("--partition", site.partition),
-        ("--account", site.account),
-        ("--constraint", site.constraint),
-        ("--qos", site.qos),
-        ("--time", site.minutes),
-        ("--mem", site.memory),
-        ("--gres", asked["gres"]),
-    ):
-        if value:
-            line.append(f"{option}={value}")
+    return [*line, *_of_site(site, asked)]
+
+
+def simple_options(site: Site, *, gpu: bool) -> list[str]:
+    """Return what sbatch is asked for of an ordinary job, as `options` does for one of `train`."""
+    asked = one_gpu(site) if gpu else {"gres": None, "slurm_extra": site.extra}
+    return ["--ntasks=1", *_of_site(site, asked)]
+
+
+def _of_site(site: Site, asked: Mapping[str, Any]) -> list[str]:
+    line = [
+        f"{option}={value}"
+        for option, value in (
+            ("--partition", site.partition),
+            ("--account", site.account),
+            ("--constraint", site.constraint),
+            ("--qos", site.qos),
+            ("--time", site.minutes),
+            ("--mem", site.memory),
+            ("--gres", asked["gres"]),
+        )
+        if value
+    ]
     return [*line, *shlex.split(asked["slurm_extra"] or "")]

@@ -59,6 +59,15 @@ def this_job() -> dict[str, Any]:
     return job
 
 
+def ended_as(job: str) -> str | None:
+    """Return how a job has ended, in SLURM's words; None if SLURM does not know it any more."""
+    status, said = ask("scontrol", "show", "job", "--oneliner", job)
+    known = fields(said) if status == 0 else {}
+    if "JobState" not in known:
+        return None
+    return f"{known['JobState']} ({known.get('Reason')}, exit {known.get('ExitCode')})"
+
+
 def end_of_this_job(margin: float) -> float | None:
     """Return the time (of `time.time`) at which runs should stop, to save before the job's limit.
 

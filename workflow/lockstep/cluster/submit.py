@@ -4,8 +4,11 @@ Neither Snakemake nor its SLURM plugin knows the jobs of a workflow that was kil
 puts `workflow/slurm` first on the PATH of its own sbatch calls (`workflow/rules/common.smk`), and
 every submission comes through here. It notes which job makes which target; when the same target is
 submitted again while that job lives, the job gets the new workflow's name, by which the plugin asks
-for its state, and its number is the answer. If config or code has changed since, the old job is
-cancelled instead, and its runs go on in the new one.
+for its state, and its number is the answer. If what decides about it has changed since, the old job
+is cancelled instead, and its runs go on in the new one.
+
+A controller that answers too late may have taken a job all the same, and sbatch calls that a
+failure. So after a failure the queue is searched for the job before anybody submits a second one.
 """
 
 import os
@@ -16,13 +19,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from lockstep import code, files
-from lockstep.cluster import slurm
+from lockstep import files
+from lockstep.cluster import slurm, targets
 from lockstep.errors import UserError
 from lockstep.study import Study
 
 FOLDER = "LOCKSTEP_JOBS"  # where the notes are, as the workflow says
 STATE = "LOCKSTEP_STATE"  # hash of config and code, as the workflow says
+STATES = "states"  # file beside the notes: the state of each target that has one of its own
 ENDED = {  # all else that SLURM says, now and in later versions, is of a job that lives
     *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY"),
     *("PREEMPTED", "REVOKED", "TIMEOUT"),
@@ -34,19 +38,36 @@ PATIENCE = 180.0  # seconds in which the controller must say once whether a job 
 PAUSE = 5.0  # seconds between two questions that are not answered
 
 
+def folder(study: Study) -> Path:
+    """Return where a study's notes on its jobs are, from its first submission on."""
+    return (study.root / "jobs").absolute()
+
+
 def environment(study: Study) -> dict[str, str]:
     """Return what the workflow's own environment needs for its submissions to come through here."""
-    rules = sorted(SHIM.with_name("rules").glob("*.smk"))
-    state = [
-        study.config,
-        code.digest(*code.modules()),
-        [files.sha256_file(rule) for rule in rules],
-    ]
     return {
         "PATH": os.pathsep.join([str(SHIM), *os.get_exec_path()]),
-        FOLDER: str((study.root / "jobs").absolute()),
-        STATE: files.digest(state),
+        FOLDER: str(folder(study)),
+        STATE: targets.all_states(study),
     }
+
+
+def begin(study: Study) -> None:
+    """Write down what decides about each target, and cancel jobs of those that are no more.
+
+    In the environment that `environment` makes.
+    """
+    notes, known = folder(study), targets.own_states(study)
+    files.write_json(notes / STATES, known)
+    for path in sorted(notes.glob("*.json")):
+        note = files.read_json(path)
+        target = note.get("target", "")
+        if not target.startswith(("train:", "trace:")) or target in known:
+            continue
+        if _lives(note["job"]):
+            _say(f"job {note['job']} makes {target}, which is not of the study any more: cancelled")
+            slurm.ask("scancel", note["job"])
+        path.unlink()
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -55,12 +76,12 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         UserError: the controller does not say whether the job of an earlier start lives.
     """
-    folder = Path(os.environ[FOLDER])
-    note = folder / f"{_key(arguments)}.json"
+    notes, target = Path(os.environ[FOLDER]), _target(arguments)
+    note = notes / f"{files.digest(target)[:16]}.json"
     known = files.read_json(note) if note.is_file() else {}
-    request = _request(arguments)
+    state, request = _state_of(notes, target), _request(arguments)
     if known and _lives(known["job"]):
-        same = known["state"] == os.environ[STATE] and known["request"] == request
+        same = known["state"] == state and known["request"] == request
         if same and _rename(known["job"], _option(arguments, "--job-name")):
             _say(f"job {known['job']} of an earlier start is still there and is adopted")
             print(known["job"])
@@ -68,29 +89,61 @@ def main(arguments: Sequence[str]) -> int:
         _cancel(known["job"])
     done = subprocess.run([sbatch() or "sbatch", *arguments], capture_output=True, text=True)
     sys.stderr.write(done.stderr)
-    sys.stdout.write(done.stdout)
     found = re.match(r"\d+", done.stdout)
-    if done.returncode == 0 and found:
-        job = {
-            "job": found.group(),
-            "state": os.environ[STATE],
-            "request": request,
-            "submitted": time.time(),
-        }
-        files.write_json(note, job)
-    return done.returncode
+    job = found.group() if found and done.returncode == 0 else None
+    if job is None and done.returncode:
+        job = _accepted(arguments)
+        if job is None:
+            return done.returncode
+        _say(f"job {job} was accepted although sbatch failed ({done.stderr.strip()})")
+        print(job)
+    else:
+        sys.stdout.write(done.stdout)
+    if job is not None:
+        about = {"job": job, "target": target, "state": state, "request": request}
+        files.write_json(note, {**about, "submitted": time.time()})
+    return 0
 
 
-def _key(arguments: Sequence[str]) -> str:
-    """Return a name for what a job makes: its targets, as Snakemake tells the job."""
+def _target(arguments: Sequence[str]) -> str:
+    """Return what a job makes, as Snakemake tells the job: ``RULE:WILDCARD=VALUE,…``."""
     wrapped = _option(arguments, "--wrap")
     found = re.search(r"--target-jobs\s+(.*?)\s+--allowed-rules", wrapped)
-    return files.digest(found.group(1) if found else wrapped)[:16]
+    return found.group(1).strip("'\"") if found else wrapped
+
+
+def _state_of(notes: Path, target: str) -> str:
+    """Return the hash of what decides about a target."""
+    path = notes / STATES
+    known = files.read_json(path) if path.is_file() else {}
+    return str(known.get(target, os.environ[STATE]))
+
+
+def _accepted(arguments: Sequence[str]) -> str | None:
+    """Return the living job with this submission's name and comment, which no other has."""
+    name, comment = _option(arguments, "--job-name"), _option(arguments, "--comment")
+    if not name or not comment:
+        return None
+    asked = ("squeue", "--me", "--noheader", f"--name={name}", "--format=%i %T %k")
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        status, said = slurm.ask(*asked)
+        if status == 0:
+            break
+        if time.monotonic() > deadline:
+            return None
+        time.sleep(PAUSE)
+    rows = [line.split(None, 2) for line in said.splitlines()]
+    jobs = [row[0] for row in rows if len(row) == 3 and row[2] == comment and row[1] not in ENDED]
+    return jobs[-1] if jobs else None
 
 
 def _request(arguments: Sequence[str]) -> list[str]:
-    """Return what the job is given, without what each start of a workflow names anew."""
-    skipped, kept = ("--job-name", "--wrap", "--output", "--comment"), []
+    """Return what the job is given, without what each start of a workflow names anew.
+
+    The plugin excludes nodes that have failed, and forgets them with its workflow.
+    """
+    skipped, kept = ("--job-name", "--wrap", "--output", "--comment", "--exclude"), []
     rest = iter(arguments)
     for argument in rest:
         name = argument.partition("=")[0]
@@ -148,7 +201,7 @@ def _rename(job: str, name: str) -> bool:
 
 
 def _cancel(job: str) -> None:
-    _say(f"job {job} of an earlier start has another config or code and is cancelled")
+    _say(f"job {job} of an earlier start has another config, code or request and is cancelled")
     slurm.ask("scancel", job)
     deadline = time.monotonic() + ENDING
     while _lives(job) and time.monotonic() < deadline:

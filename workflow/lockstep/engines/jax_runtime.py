@@ -59,6 +59,10 @@ def _join(topology: Topology) -> None:
         rendezvous.publish(topology, port)
     else:
         host, port = rendezvous.find(topology)
+    if hasattr(jax.config, "jax_enable_preemption_service"):
+        # It would take SIGTERM from the run, which then neither saves nor ends (JAX before 0.9 has
+        # no switch for it).
+        jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
         f"{host}:{port}",
         topology.world_size,

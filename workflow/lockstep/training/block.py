@@ -19,7 +19,7 @@ from lockstep.images import stage
 from lockstep.link import link_or_copy
 from lockstep.study import Study, framework_modules
 from lockstep.study.run import Block, Run
-from lockstep.training import seal
+from lockstep.training import attempts, seal
 from lockstep.training.alone import alone
 from lockstep.training.interruption import FAILED_RUN, INTERRUPTED
 from lockstep.training.spec import RunSpec
@@ -105,6 +105,7 @@ def _run(study: Study, run: Run, spec: RunSpec, deadline: float | None, gpus: in
         (folder / name).unlink(missing_ok=True)
     if not Path(spec.checkpoints).exists() or not _begun(folder, spec.identity):
         _clear(folder)
+    spec = attempts.begin(spec)
     spec.save(folder / "run.json")
     reads = Path(spec.resume_from) if spec.resume_from else None
     worker = stage.worker(study, study.framework(run)[0], [str(folder / "run.json")], reads=reads)
@@ -125,6 +126,7 @@ def _run(study: Study, run: Run, spec: RunSpec, deadline: float | None, gpus: in
             status, f"signal {status - 128}" if status > 128 else f"exit status {status}"
         )
         files.write_json(folder / "failure.json", {"identity": spec.identity, "reason": reason})
+        attempts.end(spec, reason)
     return status
 
 

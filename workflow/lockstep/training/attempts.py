@@ -1,0 +1,71 @@
+"""How the attempts to train a run have ended: a list beside its checkpoints, then in its summary.
+
+What kills a run at once (SIGKILL, the memory's end, a node's) leaves it no time to say so. So each
+attempt is noted when it begins, and the next one asks what became of it.
+"""
+
+import dataclasses
+import datetime
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lockstep import files
+from lockstep.cluster import slurm
+from lockstep.training.spec import RunSpec
+
+SILENT = "it ended without a word: a kill, or a failure of the machine"
+AGAIN = "SLURM took its nodes away and started the job again"
+
+
+def begin(spec: RunSpec) -> RunSpec:
+    """Note a new attempt; returns the specification with all that were made, this one last."""
+    job = spec.host.get("job") or {}
+    made = added(_path(spec), job)
+    return dataclasses.replace(spec, host={**spec.host, "job": {**job, "attempts": made}})
+
+
+def added(path: Path, job: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Add an attempt to the list in a file, and return it.
+
+    Args:
+        job: what SLURM says of the job around this process; empty outside of one.
+    """
+    made = _read(path)
+    if made and made[-1]["reason"] is None:
+        made[-1]["reason"] = _found_out(made[-1]["job"], job.get("id"))
+    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    made.append({"job": job.get("id"), "started": started, "reason": None})
+    files.write_json(path, made)
+    return made
+
+
+def end(spec: RunSpec, reason: str) -> None:
+    """Note why the newest attempt ended before its run had."""
+    made = _read(_path(spec))
+    if made:
+        made[-1]["reason"] = reason
+        files.write_json(_path(spec), made)
+
+
+def _path(spec: RunSpec) -> Path:
+    """It is removed with the checkpoints, when the run has its records."""
+    return Path(spec.checkpoints).with_name(f"attempts-{spec.identity[:16]}.json")
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    return files.read_json(path) if path.is_file() else []
+
+
+def _found_out(job: str | None, now: str | None) -> str:
+    """Return why an attempt has ended that could not say it.
+
+    Args:
+        job, now: the jobs around it and around this process; None outside of one.
+    """
+    if job is None:
+        return SILENT
+    if job == now:
+        return AGAIN
+    ended = slurm.ended_as(job)
+    return f"job {job} ended as {ended}" if ended else f"{SILENT} (SLURM has forgotten job {job})"
