@@ -1,6 +1,8 @@
 """What a host lacks is found before anything is built, each with its remedy."""
 
+import errno
 import getpass
+import os
 from pathlib import Path
 
 import pytest
@@ -104,13 +106,18 @@ def test_a_file_system_without_links_or_permissions_cannot_either(
     monkeypatch.setattr(Path, "chmod", lambda path, mode: None)  # as FAT has it
     assert "has no permissions" in host.build_folder(tmp_path).found
 
-    def refuse(link: Path, target: Path) -> None:
-        raise PermissionError
+    for number, says in (
+        (errno.EPERM, "has no symbolic links"),
+        (errno.ENOSPC, "cannot be written ([Errno 28] No space left on device)"),
+    ):
 
-    monkeypatch.setattr(Path, "symlink_to", refuse)
-    finding = host.build_folder(tmp_path)
-    assert "has no symbolic links" in finding.found
-    assert finding.fails
+        def refuse(link: Path, target: Path, number: int = number) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(Path, "symlink_to", refuse)
+        finding = host.build_folder(tmp_path)
+        assert says in finding.found
+        assert finding.fails
     assert list(tmp_path.iterdir()) == []
 
 

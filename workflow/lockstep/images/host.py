@@ -12,6 +12,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from lockstep import files
 from lockstep.errors import UserError
 
 NETWORK = {"nfs", "nfs4", "lustre", "gpfs", "beegfs", "cifs", "smb3", "ceph", "afs", "9p", "pvfs2"}
@@ -156,7 +157,10 @@ def build_folder(folder: Path) -> Finding:
             return Finding(subject=subject, found=f"is mounted {option}", remedy=remedy)
     if not os.access(folder, os.W_OK | os.X_OK):
         return Finding(subject=subject, found="cannot be written", remedy=remedy)
-    lacking = _lacking(folder)
+    try:
+        lacking = _lacking(folder)
+    except OSError as error:
+        return Finding(subject=subject, found=f"cannot be written ({error})", remedy=remedy)
     if lacking:
         return Finding(subject=subject, found=f"has no {lacking} (it is on {kind})", remedy=remedy)
     return Finding(subject=subject, found=f"on {kind}")
@@ -168,7 +172,9 @@ def _lacking(folder: Path) -> str | None:
         file, link = Path(probe, "file"), Path(probe, "link")
         try:
             link.symlink_to(file)
-        except OSError:
+        except OSError as error:
+            if error.errno in files.FULL:
+                raise
             return "symbolic links"
         file.touch()
         for mode in (0o755, 0o600):
