@@ -119,7 +119,7 @@ def _of_images(
         images = study_image.of_study({**section, "enabled": True}, data, frameworks)
         missing = study_image.to_build(images.values(), cache_folder(section["cache"]))
     except UserError as error:
-        remedy = "name a finished image (a SIF file), or none for one to be built"
+        remedy = "set images.ready to finished images (SIF files), or to none for them to be built"
         yield host.Finding(subject="images", found=str(error), remedy=remedy)
         return
     if missing:
