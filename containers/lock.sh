@@ -25,7 +25,7 @@ python_locks() {
 }
 
 mirror() { # as a build finds it
-    PYTHONPATH=../../workflow python3 -c 'from lockstep.images import root; print(root.host_mirror())'
+    PYTHONPATH=../../workflow python3 -c 'from lockstep.images.mirror import host_mirror; print(host_mirror())'
 }
 
 debian_lock() { # OUTPUT INPUT...

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lockstep.images import build, root
+from lockstep.images import build
+from lockstep.images.mirror import host_mirror
 from tests.images.conftest import MOVED_ON, Machine, Tiny
 
 NO_PACKAGES = "# no Python packages\n"
@@ -92,12 +93,12 @@ class TestFailure:
         self, tiny: Tiny
     ) -> None:
         lock = "# of long ago\npython3=0.1\n"
-        command = tiny.ensure("debian_packages", debian=lock, debian_mirror=root.host_mirror())
+        command = tiny.ensure("debian_packages", debian=lock, debian_mirror=host_mirror())
         answer = tiny.machine.run(*command, status=1)
         assert MOVED_ON in answer.stderr
         assert "containers/lock.sh debian" in answer.stderr
         assert "# of long ago" in answer.stderr
-        silent = [part.replace(root.host_mirror(), "http://127.0.0.1:9/debian") for part in command]
+        silent = [part.replace(host_mirror(), "http://127.0.0.1:9/debian") for part in command]
         answer = tiny.machine.run(*silent, status=1)
         assert MOVED_ON not in answer.stderr
         assert "the Debian mirror does not answer" in answer.stderr
@@ -111,7 +112,7 @@ class TestFailure:
             "dpkg-query -W -f 'it is there: ${Package}' login; "
             "debian_packages; finish"
         )
-        answer = tiny.machine.run(*tiny.ensure(steps, debian_mirror=root.host_mirror()))
+        answer = tiny.machine.run(*tiny.ensure(steps, debian_mirror=host_mirror()))
         assert "it is there" in answer.stderr
         assert len(tiny.images) == 1
 

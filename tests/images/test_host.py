@@ -9,8 +9,9 @@ import pytest
 
 from lockstep.cluster import doctor
 from lockstep.errors import UserError
-from lockstep.images import host, identity, root
+from lockstep.images import host, identity
 from lockstep.images.host import Finding
+from lockstep.images.mirror import host_mirror
 
 MOUNTS = """\
 22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
@@ -172,7 +173,7 @@ def test_the_mirror_comes_from_apt(tmp_path: Path, name_and_text: tuple[str, str
     name, text = name_and_text
     (tmp_path / "sources.list.d").mkdir()
     (tmp_path / name).write_text(text)
-    assert root.host_mirror(tmp_path) == "http://mirror.example/debian"
+    assert host_mirror(tmp_path) == "http://mirror.example/debian"
 
 
 def test_archives_of_others_are_not_debians(tmp_path: Path) -> None:
@@ -192,20 +193,20 @@ def test_archives_of_others_are_not_debians(tmp_path: Path) -> None:
         "deb [signed-by=/etc/apt/keyrings/x.gpg] https://x.example stable main\n"
     )
     with pytest.raises(UserError, match="no archive of Debian"):
-        root.host_mirror(tmp_path)
+        host_mirror(tmp_path)
     (lists / "site.sources").write_text(
         f"Types: deb\nEnabled: no\nURIs: http://off.example/debian\n{debian}{own}\n"
         f"# the near one\nTypes: deb deb-src\nURIs: http://near.example/debian\n{debian}{own}"
     )
-    assert root.host_mirror(tmp_path) == "http://near.example/debian"
+    assert host_mirror(tmp_path) == "http://near.example/debian"
     with open(tmp_path / "sources.list", "a") as stream:
         stream.write("deb http://first.example/debian trixie main # as installed\n")
-    assert root.host_mirror(tmp_path) == "http://first.example/debian"
+    assert host_mirror(tmp_path) == "http://first.example/debian"
 
 
 def test_a_host_without_apt_is_told_what_to_set(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"images\.debian_mirror, or images\.base"):
-        root.host_mirror(tmp_path)
+        host_mirror(tmp_path)
 
 
 @pytest.fixture

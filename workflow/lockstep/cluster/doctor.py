@@ -11,6 +11,7 @@ from lockstep.cluster import examine
 from lockstep.errors import UserError
 from lockstep.images import build, host, root, study_image
 from lockstep.images.identity import DEBIAN, MINIMUM_DRIVER, NAMES
+from lockstep.images.mirror import host_mirror
 from lockstep.images.settings import cache_folder
 from lockstep.study.run import Scale
 
@@ -157,7 +158,7 @@ def _debian(mirror: str | None) -> host.Finding:
     """Can the base image's root file system be made from packages?"""
     try:
         root.check_tools()
-        mirror = mirror or root.host_mirror()
+        mirror = mirror or host_mirror()
     except UserError as error:
         found, _, remedy = str(error).partition("; ")
         return host.Finding(subject="Debian root", found=found, remedy=remedy)

@@ -21,6 +21,7 @@ from lockstep.images.identity import (
     cuda_facts,
     locked_versions,
 )
+from lockstep.images.mirror import host_mirror
 from lockstep.images.settings import Settings
 from lockstep.images.workspace import run, workspace
 
@@ -195,7 +196,7 @@ def _build(recipe: Recipe, settings: Settings, parent: Path | None, work: Path) 
         arguments = {"bootstrap": "docker", "from": recipe.start.removeprefix(DOCKER)}
     mirror = settings.debian_mirror
     if recipe.start == DEBIAN:
-        mirror = mirror or root.host_mirror()
+        mirror = mirror or host_mirror()
     if mirror:
         source = f"deb {mirror} {root.SUITE} main\n"
         (context / "sources.list").write_text(source)
