@@ -18,7 +18,7 @@ demo: $(VENV)/cpu.installed ## a small study on this machine, in minutes
 	@$(SNAKEMAKE) --profile profiles/local --configfile demo/config.yaml
 
 demo-containers: $(VENV)/workflow.installed ## the same in images that are built first (needs Apptainer)
-	@$(RUN) -m lockstep doctor
+	@$(RUN) -m lockstep doctor demo/config.yaml demo/containers.yaml
 	@$(SNAKEMAKE) --profile profiles/local --configfile demo/config.yaml demo/containers.yaml
 
 test: $(VENV)/dev.installed lint ## every test that this machine can run

@@ -21,13 +21,15 @@ debian_packages() {
         set -- -qq -o APT::Sandbox::User=root -o Dpkg::Use-Pty=0 -o Acquire::Retries=3 \
             -o Acquire::Languages=none -o APT::Update::Error-Mode=any
         apt-get "$@" update || fail "the mirror's lists of packages could not be fetched"
-        set -- "$@" install --yes --no-install-recommends --allow-downgrades
+        set -- "$@" install --yes --purge --no-install-recommends --allow-downgrades
         # Tried first without a download: then what fails is not the network.
         # shellcheck disable=SC2046
         apt-get --simulate "$@" $(cat /tmp/locked) >/dev/null ||
             fail "the mirror does not have the versions of the lock ($(head -n 1 /mnt/debian.txt))"
+        # An image of a registry may hold more than the lock names, also what Debian protects.
         # shellcheck disable=SC2046
-        apt-get "$@" $(cat /tmp/locked) || fail "apt-get could not install them"
+        apt-get "$@" --allow-remove-essential $(cat /tmp/locked) $(surplus) ||
+            fail "apt-get could not install them"
         present | diff /tmp/locked - >&2 || fail "other packages are here than in the lock"
     fi
     cp /mnt/debian.txt /opt/debian.txt
@@ -35,6 +37,12 @@ debian_packages() {
 
 present() {
     dpkg-query -W -f '${Package}=${Version}\n' | sort
+}
+
+# Packages that the lock does not name, as apt-get wants those that it shall remove.
+surplus() {
+    cut -d= -f1 /tmp/locked | sort >/tmp/names
+    cut -d= -f1 /tmp/present | sort | comm -13 /tmp/names - | sed 's/$/-/'
 }
 
 # The first words are what workflow/lockstep/images/build.py finds the cause by.
@@ -67,7 +75,8 @@ finish() {
     apt-get clean
     [ ! -s /mnt/sources.list ] || : >/etc/apt/sources.list
     rm -rf /etc/apt/apt.conf.d/00ca /var/lib/apt/lists/* /var/cache/* /var/log/* /root/.cache \
-        /usr/share/doc /usr/share/man /usr/share/info /usr/share/locale /usr/share/lintian \
+        /usr/share/doc /usr/share/doc-base /usr/share/man /usr/share/info /usr/share/locale \
+        /usr/share/lintian /opt/lockstep/share/doc /opt/lockstep/share/man \
         /etc/machine-id /etc/hostname /etc/*- /var/lib/dpkg/*-old /var/lib/systemd
     rm -f /etc/shadow /etc/gshadow # the day of the build stands in them; nobody logs in
     find /run -xdev -mindepth 1 -delete

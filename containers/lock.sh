@@ -24,10 +24,8 @@ python_locks() {
     done
 }
 
-mirror() {
-    cat /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null |
-        awk '$1 == "URIs:" { print $2; exit }
-             $1 == "deb" { for (i = 2; i <= NF; i++) if ($i ~ /:\/\//) { print $i; exit } }'
+mirror() { # as a build finds it
+    PYTHONPATH=../../workflow python3 -c 'from lockstep.images.mirror import host_mirror; print(host_mirror())'
 }
 
 debian_lock() { # OUTPUT INPUT...

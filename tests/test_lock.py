@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -81,3 +82,26 @@ def test_a_file_system_without_locks_holds_nobody_up(
     monkeypatch.setattr(fcntl, "flock", flock)
     with lock.held(tmp_path / "lock") as waited:
         assert not waited
+
+
+def test_a_file_that_another_user_made_is_locked_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "lock"
+    first = hold(path)
+    assert first.stdout.readline() == "False\n"
+    real = os.open
+
+    def refuse(name: object, flags: int, *more: object) -> int:
+        if flags & os.O_RDWR:
+            raise PermissionError(errno.EACCES, "Permission denied", str(name))
+        return real(name, flags, *more)
+
+    monkeypatch.setattr(os, "open", refuse)
+    descriptor = lock._open(path)
+    with pytest.raises(BlockingIOError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(descriptor)
+    with pytest.raises(PermissionError), lock.held(tmp_path / "none"):
+        pass
+    first.communicate("\n", timeout=60)

@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import platform
+import subprocess
 import sysconfig
 import tempfile
 from pathlib import Path
@@ -36,12 +37,31 @@ USED = (
 ALSO_USED = (statsmodels.api, tensorboardX, tqdm, yaml)
 
 
+def require_gpu(seen: bool, control: Path = Path("/dev/nvidiactl")) -> None:
+    """Fail if a framework does not see a GPU although the image was given one (`--nv`)."""
+    assert seen or not control.exists(), (
+        "there is a GPU here, but the framework cannot use it; look at nvidia-smi, or hide it "
+        "(CUDA_VISIBLE_DEVICES=) for an image that need not be tested on it"
+    )
+
+
+def debian() -> dict[str, str]:
+    """Return the versions of Debian's packages; none in an image of another distribution."""
+    query = ["dpkg-query", "--show", "--showformat", "${Package}=${Version}\n"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, check=True)
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return {}
+    return dict(line.split("=", 1) for line in sorted(answer.stdout.splitlines()))
+
+
 def report() -> str:
     """Return the versions that this image holds, as one line of JSON."""
     # Not sys.path: setuptools, once imported, adds a folder of its own copies.
     installed = importlib.metadata.distributions(path=[sysconfig.get_path("purelib")])
     found = {entry.name: entry.version for entry in installed}
-    return json.dumps({"python": platform.python_version(), "packages": found})
+    told = {"python": platform.python_version(), "packages": found, "debian": debian()}
+    return json.dumps(told)
 
 
 def main() -> None:

@@ -53,6 +53,7 @@ def loss_after_one_step(*, compiled: bool) -> float:
 def main() -> None:
     """Compare eager and compiled steps on the CPU, and on a GPU if there is one."""
     assert list(grain.python.MapDataset.range(3)) == [0, 1, 2]
+    base.require_gpu(jax.default_backend() != "cpu")
     devices = [jax.devices("cpu")[0]]
     if jax.default_backend() != "cpu":
         devices.append(jax.devices()[0])

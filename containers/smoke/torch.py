@@ -37,6 +37,7 @@ def loss_after_one_step(device: str, *, compiled: bool) -> float:
 def main() -> None:
     """Compare eager and compiled steps on the CPU, and on a GPU if there is one."""
     assert torchvision.ops.nms(torch.tensor([[0.0, 0, 1, 1]]), torch.ones(1), 0.5).tolist() == [0]
+    base.require_gpu(torch.cuda.is_available())
     for device in ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]:
         eager = loss_after_one_step(device, compiled=False)
         compiled = loss_after_one_step(device, compiled=True)

@@ -1,5 +1,7 @@
 """What the site's profile says of a rule's jobs, and what the doctor makes of it."""
 
+from pathlib import Path
+
 import pytest
 
 from lockstep.cluster import doctor, examine, profile
@@ -78,8 +80,9 @@ def test_a_study_without_images_needs_no_apptainer(
     enabled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    section = {**doctor._section(None), "enabled": enabled}
-    (finding,) = [f for f in doctor.findings(section) if f.subject == "apptainer"]
+    section = {**doctor.DEFAULTS, "enabled": enabled}
+    found = doctor.findings(section, Path("data"), ("torch",))
+    (finding,) = [each for each in found if each.subject == "apptainer"]
     assert finding.remedy
     assert finding.fails == enabled
     assert isinstance(finding, host.Finding)

@@ -40,6 +40,9 @@ def test_all_runs_have_their_records(finished: Finished) -> None:
 
 
 def test_a_person_sees_one_line_a_job_and_the_verdict(finished: Finished) -> None:
+    assert finished.said["images"].jobs == {
+        "This study has no images; images.enabled: true in its config gives it some"
+    }
     assert finished.said["datasets"].jobs == {"Preprocess digits", "The datasets are there"}
     assert finished.said["runs"].jobs == {
         *(f"Train {block}" for block in BLOCKS),

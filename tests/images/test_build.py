@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lockstep.images import root
+from lockstep.images import build
+from lockstep.images.mirror import host_mirror
 from tests.images.conftest import MOVED_ON, Machine, Tiny
 
 NO_PACKAGES = "# no Python packages\n"
@@ -17,6 +18,27 @@ NO_PACKAGES = "# no Python packages\n"
 def sif_sha256(folder: Path) -> str:
     """Return the sha256 of an image as its manifest has it."""
     return json.loads((folder / "manifest.json").read_text())["sif"]["sha256"]
+
+
+@pytest.mark.parametrize(
+    ("output", "says"),
+    [
+        (
+            "NewConnectionError: [Errno -3] Temporary failure in name resolution\n"
+            "ERROR: No matching distribution found for h5py==3.14.0",
+            "there is no network",
+        ),
+        (
+            "NewConnectionError: Failed to establish a new connection: [Errno 111] refused\n"
+            "ERROR: No matching distribution found for h5py==3.14.0",
+            "the package index does not answer",
+        ),
+        ("ERROR: No matching distribution found for h5py==3.14.0", "does not have what the lock"),
+        ("something else", "Apptainer ended with"),
+    ],
+)
+def test_the_first_cause_is_said_not_what_follows_from_it(output: str, says: str) -> None:
+    assert says in build.cause_of(output)
 
 
 class TestBase:
@@ -71,16 +93,28 @@ class TestFailure:
         self, tiny: Tiny
     ) -> None:
         lock = "# of long ago\npython3=0.1\n"
-        command = tiny.ensure("debian_packages", debian=lock, debian_mirror=root.host_mirror())
+        command = tiny.ensure("debian_packages", debian=lock, debian_mirror=host_mirror())
         answer = tiny.machine.run(*command, status=1)
         assert MOVED_ON in answer.stderr
         assert "containers/lock.sh debian" in answer.stderr
         assert "# of long ago" in answer.stderr
-        silent = [part.replace(root.host_mirror(), "http://127.0.0.1:9/debian") for part in command]
+        silent = [part.replace(host_mirror(), "http://127.0.0.1:9/debian") for part in command]
         answer = tiny.machine.run(*silent, status=1)
         assert MOVED_ON not in answer.stderr
         assert "the Debian mirror does not answer" in answer.stderr
         assert tiny.images == tiny.leftovers == []
+
+    def test_packages_that_the_lock_does_not_name_are_removed(self, tiny: Tiny) -> None:
+        """A registry's Debian has some, also such as Debian protects from removal."""
+        steps = (
+            "cp /mnt/sources.list /etc/apt/; apt='apt-get -qq -o APT::Sandbox::User=root'; "
+            "$apt update; $apt install --yes --no-install-recommends login mount; "
+            "dpkg-query -W -f 'it is there: ${Package}' login; "
+            "debian_packages; finish"
+        )
+        answer = tiny.machine.run(*tiny.ensure(steps, debian_mirror=host_mirror()))
+        assert "it is there" in answer.stderr
+        assert len(tiny.images) == 1
 
     def test_an_image_that_fails_its_smoke_test_is_not_kept(self, tiny: Tiny) -> None:
         steps = "rm -r /opt/lockstep/lib/python3*/site-packages/h5py"

@@ -65,6 +65,37 @@ def test_jax_is_told_where_there_is_no_gpu() -> None:
     assert "JAX_PLATFORMS" not in enter.environment(LEAVE, {}, gpu=True)
 
 
+def test_a_gpu_that_is_hidden_from_the_job_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enter, "CONTROL", tmp_path / "nvidiactl")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert not enter.gpus_here()
+    enter.CONTROL.touch()
+    assert enter.gpus_here()
+    for hidden in ("", "-1", "NoDevFiles"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        assert not enter.gpus_here()
+
+
+def test_no_mount_or_option_comes_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = tmp_path / "i.sif"
+    image.touch()
+    leave = dataclasses.replace(LEAVE, image=str(image), writable=(str(tmp_path / "results"),))
+    kept = ("APPTAINER_TMPDIR", "APPTAINER_CACHEDIR", "APPTAINER_CONFIGDIR")
+    dropped = ("MOUNT", "BIND", "BINDPATH", "OVERLAY", "CONTAINLIBS", "FAKEROOT", "NV", "WRITABLE")
+    for name in (*kept, *(f"{tool}_{n}" for n in dropped for tool in ("APPTAINER", "SINGULARITY"))):
+        monkeypatch.setenv(name, "/x")
+    seen = {}
+    monkeypatch.setattr(enter, "end_with_parent", lambda: None)
+    monkeypatch.setattr(enter.os, "execve", lambda path, line, env: seen.update(env))
+    enter.become(leave, [])
+    told = {n for n in seen if n.startswith(("APPTAINER_", "SINGULARITY"))}
+    assert told == set(kept)
+
+
 def test_the_driver_is_mounted_only_where_a_gpu_is() -> None:
     for gpu in (False, True):
         line = enter.apptainer_command(LEAVE, [], scratch="/s", gpu=gpu)

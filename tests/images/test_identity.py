@@ -24,6 +24,17 @@ def test_the_same_recipe_has_the_same_identity_wherever_it_lies(containers: Path
         )
 
 
+def test_a_cache_of_two_kinds_of_cpu_has_an_image_of_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def identities() -> set[str]:
+        return {identity.recipe(name).identity for name in identity.NAMES}
+
+    here = identities()
+    monkeypatch.setattr(identity.platform, "machine", lambda: "riscv64")
+    assert identities().isdisjoint(here)
+
+
 def test_touching_a_file_changes_nothing(containers: Path) -> None:
     before = identity.recipe("torch", containers=containers).identity
     (containers / "torch.def").touch()

@@ -72,6 +72,22 @@ def test_nothing_of_the_host_is_seen_but_the_study(drive: Drive, machine: Machin
     assert "LEAK" not in seen["environment"]
 
 
+def test_no_documentation_caches_or_lists_are_left(drive: Drive) -> None:
+    answer = drive(
+        "subprocess.run(inside)",
+        """
+        import glob
+        below = ("/usr/share/{}", "/opt/lockstep/share/{}")
+        names = ("doc", "doc-base", "info", "locale", "man", "man/man1")
+        left = [place.format(name) + "/*" for place in below for name in names]
+        left += ["/var/cache/*", "/var/lib/apt/lists/*", "/var/log/*", "/root/.cache"]
+        left += ["/opt/lockstep/lib/python3*/site-packages/pip*"]
+        print([path for pattern in left for path in glob.glob(pattern)])
+        """,
+    )
+    assert answer == "[]\n"
+
+
 def test_only_results_and_scratch_can_be_written(
     drive: Drive, machine: Machine, folder: Path
 ) -> None:

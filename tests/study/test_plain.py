@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from snakemake.utils import update_config
 
 from lockstep.errors import UserError
 from lockstep.study import plain
@@ -25,6 +26,15 @@ def test_a_file_that_is_no_config(tmp_path: Path, content: bytes, says: str) -> 
     with pytest.raises(UserError, match="config.yaml: ") as error:
         plain.read(path)
     assert says in str(error.value)
+
+
+def test_a_config_is_changed_key_by_key_as_snakemake_has_it() -> None:
+    config = {"a": {"b": 1, "c": {"d": 2}}, "e": [1]}
+    by = {"a": {"c": {"f": 3}, "g": 4}, "e": [2], "h": {"i": 5}}
+    both = plain.changed(config, by)
+    assert both == {"a": {"b": 1, "c": {"d": 2, "f": 3}, "g": 4}, "e": [2], "h": {"i": 5}}
+    update_config(config, by)
+    assert both == config
 
 
 def test_merged_keys_may_be_given_again(tmp_path: Path) -> None:

@@ -99,7 +99,9 @@ def _parser() -> argparse.ArgumentParser:
         "--name", required=True, choices=["base", "torch", "jax"]
     )
     sub = add("doctor", doctor, "say whether SLURM and containers will work here", study=False)
-    sub.add_argument("config", type=Path, nargs="?", help="whose scales and images count")
+    sub.add_argument(
+        "config", type=Path, nargs="*", help="whose scales and images count; later ones change it"
+    )
     for name, command, summary in (
         ("download", download, "download a dataset's raw files"),
         ("preprocess", preprocess, "bring a dataset into shards"),
@@ -170,7 +172,7 @@ def image(options: argparse.Namespace) -> int:
 def doctor(options: argparse.Namespace) -> int:
     from lockstep.cluster import doctor as examination
 
-    return examination.main(options.config)
+    return examination.main(*options.config)
 
 
 def download(options: argparse.Namespace) -> int:

@@ -49,6 +49,24 @@ def sync_file(path: Path) -> None:
 
 
 @contextlib.contextmanager
+def room_for(path: Path) -> Iterator[None]:
+    """Say of what is written in the block that there was no room for it.
+
+    Raises:
+        UserError: the disk is full or a quota is reached.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise UserError(
+                f"{path}: cannot be written, {os.strerror(error.errno).lower()}; "
+                "free some space and start again (nothing half-written was kept)"
+            ) from error
+        raise
+
+
+@contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it becomes `path` only if the block succeeds.
 
@@ -62,24 +80,18 @@ def atomic(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{_node()}.{os.getpid()}.tmp")
     remove(temporary)
     try:
-        yield temporary
-        if temporary.is_dir():
-            for child in sorted(temporary.rglob("*")):
-                if child.is_file():
-                    sync_file(child)
-            sync_folder(temporary)
-            remove(path)
-        else:
-            sync_file(temporary)
-        temporary.replace(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        if error.errno in FULL:
-            raise UserError(
-                f"{path}: cannot be written, {os.strerror(error.errno).lower()}; "
-                "free some space and start again (nothing half-written was kept)"
-            ) from error
-        raise
+        with room_for(path):
+            yield temporary
+            if temporary.is_dir():
+                for child in sorted(temporary.rglob("*")):
+                    if child.is_file():
+                        sync_file(child)
+                sync_folder(temporary)
+                remove(path)
+            else:
+                sync_file(temporary)
+            temporary.replace(path)
+            sync_folder(path.parent)
     finally:
         remove(temporary)
 

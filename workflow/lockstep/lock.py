@@ -1,5 +1,6 @@
 """Locks of the operating system on a file, which end with their process however that ends."""
 
+import errno
 import fcntl
 import os
 import sys
@@ -8,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ATTEMPTS = 20
+UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @contextmanager
@@ -39,7 +41,12 @@ def _open(path: Path) -> int:
     for attempts_left in reversed(range(ATTEMPTS)):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            except OSError as error:
+                if error.errno not in UNWRITABLE or not path.exists():
+                    raise
+                return os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # another user's
         # Who held a lock in that folder may remove the folder at this moment.
         except (FileNotFoundError, FileExistsError):
             if not attempts_left:

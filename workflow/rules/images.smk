@@ -11,7 +11,11 @@ rule images:
     input:
         [image.manifest for image in STUDY.images.values()],
     message:
-        "The images are there"
+        (
+            "The images are there"
+            if STUDY.images
+            else "This study has no images; images.enabled: true in its config gives it some"
+        )
 
 
 rule image:

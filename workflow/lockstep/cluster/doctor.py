@@ -2,29 +2,44 @@
 
 import itertools
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lockstep.cluster import examine
 from lockstep.errors import UserError
-from lockstep.images import build, host, root
-from lockstep.images.identity import DEBIAN, MINIMUM_DRIVER
+from lockstep.images import build, host, root, study_image
+from lockstep.images.identity import DEBIAN, MINIMUM_DRIVER, NAMES
+from lockstep.images.mirror import host_mirror
 from lockstep.images.settings import cache_folder
 from lockstep.study.run import Scale
 
+if TYPE_CHECKING:
+    from lockstep.study import Study
+
 MEMORY_KINDS = {"tmpfs", "ramfs"}
+DEFAULTS = {  # of the images section, for a host without YAML
+    "enabled": True,
+    "base": DEBIAN,
+    "cuda": "cuda12",
+    "build_folder": None,
+    "cache": None,
+    "debian_mirror": None,
+    "ready": dict.fromkeys(NAMES),
+}
 
 
-def main(config: Path | None) -> int:
+def main(*configs: Path) -> int:
     """Print what was found; 0 if studies can run here, 1 if something must be done.
 
     Args:
-        config: a study's config, for what it asks for; None to look at everything, images too.
+        configs: a study's config, for what it asks for, and others that change it; without one
+            everything is looked at, images too.
     """
     status = 0
-    looked_at = itertools.chain(_cluster(config), _packages(config), findings(_section(config)))
+    study = _study(*configs) if configs else None
+    looked_at = itertools.chain(_cluster(study), _packages(study), _images(study))
     for finding in looked_at:
         if finding.remedy is None:
             print(f"ok    {finding.subject}: {finding.found}")
@@ -35,13 +50,19 @@ def main(config: Path | None) -> int:
     return status
 
 
-def _cluster(config: Path | None) -> Iterator[host.Finding]:
-    """Look at SLURM, for the scales of a study."""
-    if config is None:
-        return examine.findings([Scale(1, 1)], threads=1, alone=False, images=False)
+def _study(*configs: Path) -> "Study":
+    """Return the study of a config; a host without YAML can still be examined without one."""
+    from lockstep.study import Study
     from lockstep.study import config as study_config
 
-    asked = study_config.load(config)
+    return Study(study_config.load(*configs))
+
+
+def _cluster(study: "Study | None") -> Iterator[host.Finding]:
+    """Look at SLURM, for the scales of a study."""
+    if study is None:
+        return examine.findings([Scale(1, 1)], threads=1, alone=False, images=False)
+    asked = study.config
     return examine.findings(
         [Scale.parse(scale) for scale in asked["scales"]],
         threads=asked["threads"],
@@ -50,14 +71,12 @@ def _cluster(config: Path | None) -> Iterator[host.Finding]:
     )
 
 
-def _packages(config: Path | None) -> Iterator[host.Finding]:
+def _packages(study: "Study | None") -> Iterator[host.Finding]:
     """Look at this Python, for the stages of a study that run in it."""
-    if config is None:
+    if study is None:
         return
-    from lockstep.study import Study, packages
-    from lockstep.study import config as study_config
+    from lockstep.study import packages
 
-    study = Study(study_config.load(config))
     missing, staged = packages.lacking(study), packages.cannot_download(study)
     if missing:
         found = f"this Python lacks {', '.join(missing)}, which the stages import"
@@ -69,35 +88,53 @@ def _packages(config: Path | None) -> Iterator[host.Finding]:
         yield host.Finding(subject="packages", found="what runs in this Python has all it imports")
 
 
-def _section(config: Path | None) -> dict[str, Any]:
-    """Return the images section; a host without YAML can still be examined by the defaults."""
-    if config is None:
-        return {
-            "enabled": True,
-            "base": DEBIAN,
-            "cuda": "cuda12",
-            "build_folder": None,
-            "cache": None,
-            "debian_mirror": None,
-        }
-    from lockstep.study import config as study_config
-
-    return study_config.load(config)["images"]
+def _images(study: "Study | None") -> Iterator[host.Finding]:
+    if study is None:
+        return findings(DEFAULTS, Path("data"), ("torch", "jax"))
+    used = {variant["framework"] for variant in study.config["variants"].values()}
+    return findings(study.config["images"], study.data, used)
 
 
-def findings(section: dict[str, Any]) -> Iterator[host.Finding]:
-    """Yield one finding on images after the other; none is fatal to a study that has no images."""
-    for finding in _of_images(section):
+def findings(
+    section: dict[str, Any], data: Path, frameworks: Iterable[str]
+) -> Iterator[host.Finding]:
+    """Yield one finding on images after the other; none is fatal to a study that has no images.
+
+    Args:
+        section: `images` of a study's config.
+        data: the study's folder for data.
+        frameworks: those that its variants use.
+    """
+    for finding in _of_images(section, data, frameworks):
         yield finding if section["enabled"] else replace(finding, fatal=False)
 
 
-def _of_images(section: dict[str, Any]) -> Iterator[host.Finding]:
+def _of_images(
+    section: dict[str, Any], data: Path, frameworks: Iterable[str]
+) -> Iterator[host.Finding]:
     """Yield those that explain others first."""
-    folder = Path(section["build_folder"] or tempfile.gettempdir())
     yield host.apptainer()
     yield host.user_namespaces()
-    yield host.subordinate_ids()
     yield host.fuse()
+    try:
+        images = study_image.of_study({**section, "enabled": True}, data, frameworks)
+        missing = study_image.to_build(images.values(), cache_folder(section["cache"]))
+    except UserError as error:
+        remedy = "set images.ready to finished images (SIF files), or to none for them to be built"
+        yield host.Finding(subject="images", found=str(error), remedy=remedy)
+        return
+    if missing:
+        yield from _of_builds(section, [recipe.name for recipe in missing])
+    else:
+        yield host.Finding(subject="images", found="none has to be built")
+    if any(image.recipe for image in images.values()):
+        yield host.driver(section["cuda"], MINIMUM_DRIVER[section["cuda"]])
+
+
+def _of_builds(section: dict[str, Any], names: list[str]) -> Iterator[host.Finding]:
+    """Yield what matters where these images have to be built."""
+    folder = Path(section["build_folder"] or tempfile.gettempdir())
+    yield host.subordinate_ids()
     if not folder.is_dir():
         yield host.Finding(
             subject=f"build folder {folder}",
@@ -106,22 +143,22 @@ def _of_images(section: dict[str, Any]) -> Iterator[host.Finding]:
         )
     else:
         yield host.build_folder(folder)
-        # Two images at once: Snakemake builds both frameworks' as soon as it has two cores.
-        grown = sum(build.NEEDED[name][0] for name in ("torch", "jax"))
-        yield host.space(folder, grown, "building both framework images at once")
+        # Where two do not fit beside each other, one waits for the other.
+        largest = max(names, key=lambda name: build.NEEDED[name][0])
+        grown = build.NEEDED[largest][0]
+        yield host.space(folder, grown, f"building the image {largest}")
         yield _memory(folder, grown)
-    kept = sum(image for _, image in build.NEEDED.values())
+    kept = sum(build.NEEDED[name][1] for name in names)
     yield host.space(cache_folder(section["cache"]), kept, "keeping the images")
-    if section["base"] == DEBIAN:
+    if "base" in names and section["base"] == DEBIAN:
         yield _debian(section["debian_mirror"])
-    yield host.driver(section["cuda"], MINIMUM_DRIVER[section["cuda"]])
 
 
 def _debian(mirror: str | None) -> host.Finding:
     """Can the base image's root file system be made from packages?"""
     try:
         root.check_tools()
-        mirror = mirror or root.host_mirror()
+        mirror = mirror or host_mirror()
     except UserError as error:
         found, _, remedy = str(error).partition("; ")
         return host.Finding(subject="Debian root", found=found, remedy=remedy)

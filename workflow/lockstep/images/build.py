@@ -8,7 +8,7 @@ from typing import Any
 
 from lockstep import files
 from lockstep.errors import UserError
-from lockstep.images import cache, host, root, sif, smoke
+from lockstep.images import cache, enter, host, root, sif, smoke
 from lockstep.images.host import GIB
 from lockstep.images.identity import (
     DEBIAN,
@@ -21,10 +21,10 @@ from lockstep.images.identity import (
     cuda_facts,
     locked_versions,
 )
+from lockstep.images.mirror import host_mirror
 from lockstep.images.settings import Settings
 from lockstep.images.workspace import run, workspace
 
-SCHEMA = "lockstep-image/1"
 # Peak of the build folder, and the image, in bytes; measured (docs/containers.md), rounded up.
 NEEDED = {"base": (2 * GIB, GIB), "torch": (14 * GIB, 5 * GIB), "jax": (12 * GIB, 4 * GIB)}
 CAUSES = {  # what a failed build's output holds: what it means
@@ -39,10 +39,17 @@ CAUSES = {  # what a failed build's output holds: what it means
     "Disk quota exceeded": "a quota is reached; set images.build_folder to another folder",
     "CERTIFICATE_VERIFY_FAILED": "a proxy inspects TLS here: set images.ca_bundle to the "
     "certificates that this host trusts",
+    # pip says these before it says that it found no distribution.
+    **dict.fromkeys(
+        ("Temporary failure", "Name or service not known", "Network is unreachable"),
+        "there is no network, or not one that leads there; build on a node with one, set the "
+        "mirrors (images.package_index, images.debian_mirror), or name finished images under "
+        "images.ready",
+    ),
+    "Failed to establish a new connection": "the package index does not answer; build on a node "
+    "with a network, or set images.package_index",
     "No matching distribution": "the package index does not have what the lock pins; set "
     "images.package_index to one that has",
-    "Temporary failure": "a host name could not be resolved; build on a node with a network, or "
-    "name finished images under images.ready",
     "userns": "python -m lockstep doctor says what user namespaces lack here",
 }
 
@@ -54,8 +61,11 @@ def ensure(recipe: Recipe, settings: Settings) -> Path:
         UserError: it cannot be built here; says why and the remedy. Nothing partial is left.
     """
     folder = settings.cache / recipe.folder
+    # First without the lock, which takes more than to read: the cache may be another user's.
+    if cache.damage(folder, recipe.identity) is None:
+        return folder
     with cache.alone(folder):
-        problem = cache.damage(folder)
+        problem = cache.damage(folder, recipe.identity)
         if problem is None:
             return folder
         if folder.exists():
@@ -63,20 +73,33 @@ def ensure(recipe: Recipe, settings: Settings) -> Path:
             files.remove(folder)
         parent = ensure(recipe.parent, settings) if recipe.parent else None
         _check_host(recipe, settings)
-        with workspace(settings.build_folder) as work:
+        grown, _ = NEEDED[recipe.name]
+        purpose = f"building the image {recipe.name}"
+        with (
+            workspace(settings.build_folder, needed=grown, purpose=purpose) as work,
+            files.room_for(work),
+        ):
             _build(recipe, settings, parent, work)
             made = work / "made"
             made.mkdir()
             print(f"lockstep: hashing {recipe.folder}", file=sys.stderr)
             hashes = sif.normalise(work / "raw.sif", made / cache.SIF, epoch=EPOCH)
             (work / "raw.sif").unlink()
-            tested = smoke.test(recipe.name, made / cache.SIF, work, lock=recipe.python_lock)
+            tested = smoke.test(
+                recipe.name,
+                made / cache.SIF,
+                work,
+                lock=recipe.python_lock,
+                minimum_driver=MINIMUM_DRIVER.get(recipe.cuda or ""),
+            )
             files.write_json(
                 made / cache.MANIFEST,
                 manifest(recipe, _sif_facts(made / cache.SIF, *hashes), tested),
             )
             with files.atomic(folder) as temporary:
-                shutil.move(made, temporary)
+                temporary.mkdir()
+                for name in (cache.SIF, cache.MANIFEST):
+                    shutil.move(made / name, temporary / name)
     return folder
 
 
@@ -89,7 +112,7 @@ def manifest(recipe: Recipe, file: dict[str, Any], tested: dict[str, Any]) -> di
         tested: what its smoke test found in it.
     """
     return {
-        "schema": SCHEMA,
+        "schema": cache.SCHEMA,
         "name": recipe.name,
         "cuda_generation": recipe.cuda,
         "identity": recipe.identity,
@@ -110,7 +133,7 @@ def finished_manifest(
     runtime = found.get("runtime", "").split(".")[0]
     generation = f"cuda{runtime}" if f"cuda{runtime}" in MINIMUM_DRIVER else None
     return {
-        "schema": SCHEMA,
+        "schema": cache.SCHEMA,
         "name": name,
         "cuda_generation": generation,
         "identity": identity,
@@ -119,7 +142,7 @@ def finished_manifest(
         "cuda": cuda_facts(generation, tested["packages"]),
         "python": tested["python"],
         "packages": tested["packages"],
-        "debian": {},
+        "debian": tested["debian"],
     }
 
 
@@ -138,15 +161,16 @@ def _debian_versions(lock: Path) -> dict[str, str]:
 
 
 def _check_host(recipe: Recipe, settings: Settings) -> None:
-    grown, image = NEEDED[recipe.name]
+    _, image = NEEDED[recipe.name]
     host.require(
         host.apptainer(),
         host.user_namespaces(),
         host.subordinate_ids(),
         host.build_folder(settings.build_folder),
-        host.space(settings.build_folder, grown, f"building the image {recipe.name}"),
         host.space(settings.cache, image, f"keeping the image {recipe.name}"),
     )
+    if recipe.cuda and enter.gpus_here():
+        host.require(host.driver(recipe.cuda, MINIMUM_DRIVER[recipe.cuda]))
 
 
 def _build(recipe: Recipe, settings: Settings, parent: Path | None, work: Path) -> None:
@@ -172,7 +196,7 @@ def _build(recipe: Recipe, settings: Settings, parent: Path | None, work: Path) 
         arguments = {"bootstrap": "docker", "from": recipe.start.removeprefix(DOCKER)}
     mirror = settings.debian_mirror
     if recipe.start == DEBIAN:
-        mirror = mirror or root.host_mirror()
+        mirror = mirror or host_mirror()
     if mirror:
         source = f"deb {mirror} {root.SUITE} main\n"
         (context / "sources.list").write_text(source)
@@ -202,8 +226,11 @@ def _build(recipe: Recipe, settings: Settings, parent: Path | None, work: Path) 
     text = log.read_text(errors="replace")
     sys.stderr.write(text)
     if status:
-        cause = next((meaning for sign, meaning in CAUSES.items() if sign in text), None)
         tail = "\n".join(text.strip().splitlines()[-12:])
-        raise UserError(
-            f"image {recipe.name} could not be built: {cause or 'Apptainer ended with'}\n{tail}"
-        )
+        raise UserError(f"image {recipe.name} could not be built: {cause_of(text)}\n{tail}")
+
+
+def cause_of(output: str) -> str:
+    """Return what made a build fail, by what it said."""
+    known = (meaning for sign, meaning in CAUSES.items() if sign in output)
+    return next(known, "Apptainer ended with")

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from lockstep.cluster.launch import visible_gpus
 from lockstep.errors import UserError
 from lockstep.images import host
 from lockstep.images.watch import end_with_parent
@@ -31,9 +32,21 @@ FORWARDED = (  # what of the host's environment goes in, by name or by prefix
     "XLA_FLAGS",
     "TERM",
 )
+OUTSIDE = (  # and what of it Apptainer itself may know: no mounts, overlays or options
+    "PATH",
+    "HOME",
+    "USER",
+    "LANG",
+    "TMPDIR",
+    "XDG_RUNTIME_DIR",
+    "APPTAINER_TMPDIR",
+    "APPTAINER_CACHEDIR",
+    "APPTAINER_CONFIGDIR",
+)
 INSIDE = "LOCKSTEP_INSIDE"
 HOSTS = "/etc/hosts"
 FABRIC = "/dev/infiniband"  # through it NCCL reaches other nodes; --contain leaves it out
+CONTROL = Path("/dev/nvidiactl")
 DRIVER = Path("/sys/module/nvidia/version")
 
 
@@ -79,8 +92,8 @@ def command(leave: Pass, arguments: Sequence[str]) -> list[str]:
 
 
 def gpus_here() -> bool:
-    """Whether this node has an NVIDIA GPU that its driver runs."""
-    return Path("/dev/nvidiactl").exists()
+    """Whether this node has an NVIDIA GPU that its driver runs and that this process may use."""
+    return CONTROL.exists() and bool(visible_gpus())
 
 
 def check_driver(leave: Pass, version: Path = DRIVER) -> None:
@@ -96,7 +109,8 @@ def check_driver(leave: Pass, version: Path = DRIVER) -> None:
         raise UserError(
             f"the NVIDIA driver of {os.uname().nodename} is {found}, but the CUDA of image "
             f"{leave.name} needs {leave.minimum_driver} or later: have it updated, set images.cuda "
-            "to a generation that it runs, or leave this node out"
+            "to a generation that it runs, leave this node out, or hide its GPUs "
+            "(CUDA_VISIBLE_DEVICES=)"
         )
 
 
@@ -263,14 +277,7 @@ def become(leave: Pass, arguments: Sequence[str]) -> None:
     for folder in leave.writable:
         Path(folder).mkdir(parents=True, exist_ok=True)
     inside = environment(leave, os.environ, gpu=gpu)
-    outside = {
-        name: os.environ[name]
-        for name in ("PATH", "HOME", "USER", "LANG", "TMPDIR", "XDG_RUNTIME_DIR")
-        if name in os.environ
-    }
-    outside |= {
-        n: v for n, v in os.environ.items() if n.startswith("APPTAINER_") and "BIND" not in n
-    }
+    outside = {name: os.environ[name] for name in OUTSIDE if name in os.environ}
     outside |= {f"APPTAINERENV_{name}": value for name, value in inside.items() if name != "HOME"}
     # Apptainer has room for two signals at a time, and Go's scheduler sends it some (SIGURG): one
     # for us that comes then would be lost.

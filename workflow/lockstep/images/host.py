@@ -8,13 +8,16 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from lockstep import files
 from lockstep.errors import UserError
 
 NETWORK = {"nfs", "nfs4", "lustre", "gpfs", "beegfs", "cifs", "smb3", "ceph", "afs", "9p", "pvfs2"}
 GIB = 1 << 30
+FUSE = Path("/dev/fuse")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,11 +125,14 @@ def subordinate_ids(user: str | None = None, etc: Path = Path("/etc")) -> Findin
 
 def fuse() -> Finding:
     """Can an image be mounted? Otherwise Apptainer unpacks it at every start."""
-    path = Path("/dev/fuse")
-    helpers = shutil.which("squashfuse_ll") or shutil.which("squashfuse")
-    if path.exists() and os.access(path, os.R_OK | os.W_OK) and helpers:
+    built = _output("apptainer", "buildcfg", missing="")
+    own = re.search(r"^LIBEXECDIR=(\S+)", built, re.MULTILINE)  # where packages bring their own
+    places = [*([f"{own[1]}/apptainer/bin"] if own else []), os.environ.get("PATH", "")]
+    names = ("squashfuse_ll", "squashfuse")
+    helpers = any(shutil.which(name, path=":".join(places)) for name in names)
+    if FUSE.exists() and os.access(FUSE, os.R_OK | os.W_OK) and helpers:
         return Finding(subject="FUSE", found="images can be mounted")
-    if _output("apptainer", "buildcfg", missing="").find("APPTAINER_SUID_INSTALL=1") >= 0:
+    if "APPTAINER_SUID_INSTALL=1" in built:
         return Finding(subject="FUSE", found="not needed, Apptainer is installed setuid")
     return Finding(
         subject="FUSE",
@@ -151,10 +157,43 @@ def build_folder(folder: Path) -> Finding:
             return Finding(subject=subject, found=f"is mounted {option}", remedy=remedy)
     if not os.access(folder, os.W_OK | os.X_OK):
         return Finding(subject=subject, found="cannot be written", remedy=remedy)
+    try:
+        lacking = _lacking(folder)
+    except OSError as error:
+        return Finding(subject=subject, found=f"cannot be written ({error})", remedy=remedy)
+    if lacking:
+        return Finding(subject=subject, found=f"has no {lacking} (it is on {kind})", remedy=remedy)
     return Finding(subject=subject, found=f"on {kind}")
 
 
-def space(folder: Path, needed: int, purpose: str) -> Finding:
+def _lacking(folder: Path) -> str | None:
+    """Return what of a root file system cannot be kept in a folder, by trying."""
+    with tempfile.TemporaryDirectory(prefix=".lockstep-", dir=folder) as probe:
+        file, link = Path(probe, "file"), Path(probe, "link")
+        try:
+            link.symlink_to(file)
+        except OSError as error:
+            if error.errno in files.FULL:
+                raise
+            return "symbolic links"
+        file.touch()
+        for mode in (0o755, 0o600):
+            try:
+                file.chmod(mode)
+            except OSError:
+                return "permissions"
+            if file.stat().st_mode & 0o777 != mode:
+                return "permissions"
+    return None
+
+
+def space(
+    folder: Path,
+    needed: int,
+    purpose: str,
+    *,
+    remedy: str = "free some, or name another folder (images.build_folder, images.cache)",
+) -> Finding:
     """Is there enough space for what is about to be written?"""
     there = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(there).free
@@ -164,7 +203,7 @@ def space(folder: Path, needed: int, purpose: str) -> Finding:
     return Finding(
         subject=subject,
         found=f"{free / GIB:.1f} GiB free, but {purpose} needs {needed / GIB:.1f} GiB",
-        remedy="free some, or name another folder (images.build_folder, images.cache)",
+        remedy=remedy,
     )
 
 

@@ -1,11 +1,13 @@
 """What determines an image, and its identity: the hash of that, which is part of its path.
 
 An image is determined by its definition and what the definition reads (locks, shared steps), by
-its build arguments and by the image or root file system it starts from. Where packages were
-fetched from, and where it was built, are not part of it: the locks say what is fetched.
+its build arguments, by the kind of CPU and by the image or root file system it starts from. Where
+packages were fetched from, and where it was built, are not part of it: the locks say what is
+fetched.
 """
 
 import functools
+import platform
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -64,6 +66,7 @@ class Recipe:
         containers = self.definition.parent
         return {
             "name": self.name,
+            "architecture": platform.machine(),
             "definition": files.sha256_file(self.definition),
             "steps": {name: files.sha256_file(containers / name) for name in SHARED},
             "python": files.sha256_file(self.python_lock),

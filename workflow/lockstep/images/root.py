@@ -4,40 +4,19 @@ import hashlib
 import json
 import os
 import platform
-import re
 import shutil
 import stat
-import subprocess
 import tempfile
 from pathlib import Path
 
 from lockstep.errors import UserError
 from lockstep.images.identity import EPOCH, SUITE
+from lockstep.images.workspace import run
 
-APT = Path("/etc/apt")
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-
-
-def host_mirror(apt: Path = APT) -> str:
-    """Return the archive that the host's apt uses first.
-
-    Raises:
-        UserError: the host has no apt, or its apt knows no archive.
-    """
-    texts = [path.read_text() for path in sorted(apt.glob("sources.list.d/*.sources"))]
-    old = [apt / "sources.list", *sorted(apt.glob("sources.list.d/*.list"))]
-    texts += [path.read_text() for path in old if path.is_file()]
-    for text in texts:
-        found = re.search(r"^URIs:\s*(\S+)|^deb\s+(?:\[[^]]*\]\s+)?(\S+)", text, re.MULTILINE)
-        if found:
-            return found[1] or found[2]
-    raise UserError(
-        f"{apt}: names no package archive, so no Debian root can be made from it; set "
-        "images.debian_mirror, or images.base to a container image (docker:NAME@sha256:DIGEST)"
-    )
 
 
 def check_tools() -> None:
@@ -64,18 +43,11 @@ def make(folder: Path, mirror: str) -> None:
     tar = folder / "root.tar"
     command = ["mmdebstrap", "--quiet", "--variant=apt", "--format=tar", SUITE, "-", mirror]
     environment = {**os.environ, "SOURCE_DATE_EPOCH": str(EPOCH), "TMPDIR": _open_folder(folder)}
-    with open(tar, "wb") as stream:
-        answer = subprocess.run(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-    if answer.returncode:
+    log = folder.with_suffix(".log")
+    if run(command, folder, environment, log, output=tar):
+        said = log.read_text(errors="replace").strip()
         raise UserError(
-            f"{' '.join(command)}: failed:\n{answer.stderr.strip()}\nIs the mirror one of Debian "
+            f"{' '.join(command)}: failed:\n{said}\nIs the mirror one of Debian "
             "that has this suite (images.debian_mirror), and has this user entries in /etc/subuid "
             "(python -m lockstep doctor)?"
         )

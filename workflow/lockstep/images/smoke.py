@@ -16,16 +16,24 @@ SCRIPTS = CONTAINERS / "smoke"
 TIMEOUT = 900  # seconds; a first compilation takes half a minute
 
 
-def test(name: str, image: Path, scratch: Path, *, lock: Path | None) -> dict[str, Any]:
+def test(
+    name: str,
+    image: Path,
+    scratch: Path,
+    *,
+    lock: Path | None,
+    minimum_driver: str | None = None,
+) -> dict[str, Any]:
     """Import what the image is for, train a step in it, and compare its packages with the lock.
 
     Args:
         name: `base`, `torch` or `jax`: which script of `containers/smoke` is run.
         scratch: folder for caches; removed by the caller.
         lock: the packages that it must hold, and no others; None for an image from elsewhere.
+        minimum_driver: NVIDIA driver that its CUDA needs, where that is known.
 
     Returns:
-        `python` and `packages`: the versions found.
+        `python`, `packages` and `debian`: the versions found.
 
     Raises:
         UserError: says what does not work.
@@ -38,6 +46,7 @@ def test(name: str, image: Path, scratch: Path, *, lock: Path | None) -> dict[st
         writable=(str(scratch / "smoke"),),
         readable=(str(SCRIPTS),),
         caches=str(scratch / "smoke"),
+        minimum_driver=minimum_driver,
     )
     (scratch / "smoke").mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch) as private:

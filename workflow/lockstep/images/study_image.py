@@ -49,6 +49,7 @@ class StudyImage:
         kept = ("name", "identity", "cuda_generation", "cuda", "python", "packages")
         return {
             **{key: manifest[key] for key in kept},
+            "debian": files.digest(manifest["debian"]),  # their versions are in the manifest
             "sif_sha256": manifest["sif"]["sha256"],
             "root_sha256": manifest["sif"]["root_sha256"],
         }
@@ -94,6 +95,17 @@ def of_study(
         return {}
     used = [name for name in NAMES if name == "base" or name in set(frameworks)]
     return {name: _image(section, data, name) for name in used}
+
+
+def to_build(images: Iterable[StudyImage], kept: Path) -> list[Recipe]:
+    """Return what has to be built: neither the study has it nor the cache `kept`."""
+    found: dict[str, Recipe] = {}
+    for image in images:
+        recipe = None if image.manifest.is_file() else image.recipe
+        while recipe is not None and not (kept / recipe.folder / cache.MANIFEST).is_file():
+            found[recipe.folder] = recipe
+            recipe = recipe.parent
+    return list(found.values())
 
 
 def _image(section: Mapping[str, Any], data: Path, name: str) -> StudyImage:

@@ -48,13 +48,16 @@ Validator = jsonschema.validators.extend(
 )
 
 
-def load(path: Path) -> dict[str, Any]:
-    """Read, check and complete a config file.
+def load(*paths: Path) -> dict[str, Any]:
+    """Read, check and complete a config file; others change it key by key, as Snakemake has it.
 
     Raises:
-        UserError: the file is missing, is not YAML, or breaks the schema.
+        UserError: a file is missing, is not YAML, or breaks the schema.
     """
-    return complete(plain.read(path), where=str(path))
+    raw: dict[str, Any] = {}
+    for path in paths:
+        raw = plain.changed(raw, plain.read(path))
+    return complete(raw, where=", ".join(map(str, paths)))
 
 
 def complete(raw: dict[str, Any], *, where: str = "config") -> dict[str, Any]:

@@ -48,6 +48,16 @@ def read(path: Path) -> dict[str, Any]:
     return raw
 
 
+def changed(config: dict[str, Any], by: dict[str, Any]) -> dict[str, Any]:
+    """Return a config with the values of another; mappings are changed key by key."""
+    both = {
+        key: changed(config[key], value)
+        for key, value in by.items()
+        if isinstance(value, dict) and isinstance(config.get(key), dict)
+    }
+    return {**config, **by, **both}
+
+
 def problem(value: Any, at: str = "") -> str | None:
     """Return the first thing in a config that JSON has not, in a person's words.
 
