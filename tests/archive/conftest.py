@@ -83,6 +83,18 @@ def archived(tmp_path_factory: pytest.TempPathFactory) -> Archived:
     return Archived(checkout=checkout, file=checkout.results("small.crate.zip"), said=said)
 
 
+@pytest.fixture(scope="session")
+def everything(archived: Archived, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same study's archive, its data and states included."""
+    copied = archived.checkout.duplicate(tmp_path_factory.mktemp("everything") / "lockstep")
+    path = copied.results() / "study.json"
+    config = json.loads(path.read_text())
+    config["archive"]["include"] |= {"data": True, "checkpoints": True}
+    path.write_text(json.dumps(config))
+    make(copied)
+    return copied.results("small.crate.zip")
+
+
 @pytest.fixture
 def copied(archived: Archived, tmp_path: Path) -> Checkout:
     """A copy of the finished study that a test may change."""

@@ -147,4 +147,5 @@ def test_an_image_that_no_record_names_is_found(contained: Checkout) -> None:
 
     tamper.forge(file, lambda contents: tamper.edit_json(contents, name, change))
     found = wrong(verify.verify(file))
+    assert any("#image-jax: is not what data/images says" in problem for problem in found)
     assert any("its image's sha256 is not what data/images says" in problem for problem in found)

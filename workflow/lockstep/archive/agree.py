@@ -6,7 +6,7 @@ from typing import Any
 
 from lockstep import code, files
 from lockstep.archive import arithmetic, arrays, layout
-from lockstep.archive.completeness import read, shards
+from lockstep.archive.completeness import read
 from lockstep.archive.findings import Check, guarded
 from lockstep.datasets import checksum
 from lockstep.study import Study, framework_modules
@@ -138,32 +138,6 @@ def _steps(folder: Path, summary: Mapping[str, Any]) -> Iterator[str]:
         yield "steps.npz: its batches are not those of the summary"
     yield from guarded("windows.csv", arithmetic.windows(folder, stored, summary))
     yield from guarded("epochs.csv", arithmetic.epochs(folder, stored))
-
-
-def same_data(listed: Listed, data: Path) -> Check:
-    """Are archived shards and images those that their manifests have the hashes of?"""
-    wrong: list[str] = []
-    folders = [path.parent for path in sorted(data.glob("*/*/manifest.json"))]
-    for folder in folders:
-        below = f"{layout.DATA}{folder.parent.name}/{folder.name}/"
-        wrong += guarded(f"{below}manifest.json", _content(folder, below, listed))
-    large = (".h5", ".sif")
-    counted = sum(name.startswith(layout.DATA) and name.endswith(large) for name in listed)
-    said = f"{counted} shards and images are those of their manifests"
-    return Check(name="data", says=said if counted else "described; not included", wrong=wrong)
-
-
-def _content(folder: Path, below: str, listed: Listed) -> Iterator[str]:
-    told = read(folder / "manifest.json")
-    known = {"image.sif": told["sif"]["sha256"]} if folder.parent.name == "images" else shards(told)
-    if not folder.name.endswith(told["identity"][:12]):
-        yield f"{below}manifest.json: its identity is not that of its folder"
-    for name in sorted(name for name in listed if name.startswith(below)):
-        file = name.removeprefix(below)
-        if file not in (*known, "manifest.json"):
-            yield f"{name}: its manifest does not name it"
-        elif file in known and listed[name]["sha256"] != known[file]:
-            yield f"{name}: is not what its manifest has the hash of"
 
 
 def source(study: Study, package: Path) -> Check:

@@ -42,6 +42,7 @@ def main(
     into: Path,
     *,
     profile: str,
+    digest: str | None = None,
     only: Sequence[str] = (),
     raw: Sequence[str] = (),
     dry_run: bool = False,
@@ -49,17 +50,21 @@ def main(
 ) -> int:
     """Run an archived study again; returns the exit status.
 
+    Args:
+        digest: that the archive was published with; its manifest must have it.
+
     Raises:
         UserError: the archive or the folder cannot be used, or nobody said yes.
     """
-    problems = [line for check in verify.verify(path) if check.wrong for line in check.lines()]
-    if problems:
-        print("\n".join(problems))
-        print(f"{path}: does not hold; nothing was run")
-        return DIFFERS
-    with open(path, "rb") as stream:
+    # One open file: what is run is what was verified, whatever happens to its name meanwhile.
+    with verify.reading(path) as stream:
         archive = opened.read(path, stream)
-        assert archive.manifest is not None, "it has been verified"
+        checks = verify.checked(archive, digest=digest)
+        problems = [line for check in checks if check.wrong for line in check.lines()]
+        if problems or archive.manifest is None:
+            print("\n".join(problems))
+            print(f"{path}: does not hold; nothing was run")
+            return DIFFERS
         config = json.loads(archive.reader.bytes_of(layout.STUDY))
         found = plan.profile(profile, archive.files)
         chosen = plan.plan(config, folder=into, profile=found, only=only, raw=raw)
@@ -68,9 +73,8 @@ def main(
             return SUCCEEDED
         _agree(yes)
         _set_up(archive, chosen)
-        digest = archive.manifest["digest"]
     status = subprocess.run(chosen.command, cwd=chosen.checkout, env=_environment()).returncode
-    return _conclude(chosen, path, digest, status)
+    return _conclude(chosen, path, archive.manifest["digest"], status)
 
 
 def _agree(yes: bool) -> None:

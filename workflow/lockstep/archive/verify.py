@@ -4,21 +4,25 @@ Exit status 0 if all holds, 1 if something does not, 2 if the file cannot be use
 no framework, executes nothing of the archive, unpickles nothing.
 """
 
+import contextlib
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from lockstep.archive import (
     agree,
     completeness,
+    container,
     described,
+    included,
     layout,
     opened,
     publishing,
     recompute,
     settings,
 )
-from lockstep.archive.findings import Check, attempted
+from lockstep.archive.findings import Check, attempted, printable
 from lockstep.archive.opened import Opened
 from lockstep.errors import UserError
 
@@ -53,25 +57,43 @@ def verify(path: Path, *, digest: str | None = None) -> list[Check]:
     Raises:
         UserError: the file cannot be used.
     """
+    with reading(path) as stream:
+        return checked(opened.read(path, stream), digest=digest)
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[BinaryIO]:
+    """Open an archive; what is checked and what is used later are of one and the same file.
+
+    Raises:
+        UserError: it is not there, or becomes shorter meanwhile.
+    """
     if not path.is_file():
         raise UserError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
-    with open(path, "rb") as stream:
-        archive = opened.read(path, stream)
-        checks = list(archive.checks)
-        if archive.manifest is None:
-            return checks
-        if digest is not None:
-            own = archive.manifest["digest"]
-            same = own == digest.lower()
-            wrong = [] if same else [f"{layout.MANIFEST}: has digest {own}, not the one published"]
-            checks.append(Check(name="digest", says="is the one published", wrong=wrong))
-        checks.append(opened.hashes(archive))
-        crate = archive.reader.bytes_of(layout.CRATE)
-        checks.append(described.check(crate, archive.files))
-        if any(check.wrong for check in checks if check.name in ("form", "manifest", "content")):
-            reason = "not checked, as files of the archive are damaged"
-            return [*checks, Check(name="records, parity, report", says=reason, open=True)]
-        return [*checks, *_numbers(archive)]
+    try:
+        with open(path, "rb") as stream:
+            yield stream
+    except container.Malformed as problem:
+        raise UserError(f"{path}: {printable(str(problem))}; is it being written?") from problem
+
+
+def checked(archive: Opened, *, digest: str | None = None) -> list[Check]:
+    """Return the same of an archive that is open."""
+    checks = list(archive.checks)
+    if archive.manifest is None:
+        return checks
+    if digest is not None:
+        own = archive.manifest["digest"]
+        same = own == digest.lower()
+        wrong = [] if same else [f"{layout.MANIFEST}: has digest {own}, not the one published"]
+        checks.append(Check(name="digest", says="is the one published", wrong=wrong))
+    checks.append(opened.hashes(archive))
+    crate = archive.reader.bytes_of(layout.CRATE)
+    checks.append(described.check(crate, archive.files))
+    if any(check.wrong for check in checks if check.name in ("form", "manifest", "content")):
+        reason = "not checked, as files of the archive are damaged"
+        return [*checks, Check(name="records, parity, report", says=reason, open=True)]
+    return [*checks, *_numbers(archive)]
 
 
 def _numbers(archive: Opened) -> Sequence[Check]:
@@ -91,8 +113,12 @@ def _numbers(archive: Opened) -> Sequence[Check]:
         checks: dict[str, Callable[[], Check]] = {
             "whole": lambda: completeness.whole(study, manifest, folder / layout.STUDY),
             "records": lambda: agree.records(study, listed, data),
-            "data": lambda: agree.same_data(listed, data),
+            "data": lambda: included.data(archive, data),
+            "weights": lambda: included.weights(study, archive),
             "source": lambda: agree.source(study, package),
+            "described": lambda: described.study(
+                study, manifest["missing"], folder / layout.CRATE, data
+            ),
             "pages": lambda: publishing.check(study, manifest, folder / layout.CRATE, package),
             "parity": lambda: recompute.parity(study),
             "report": lambda: recompute.report(study),
