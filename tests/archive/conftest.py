@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from lockstep import files
+from lockstep.archive import manifest
 from lockstep.archive import verify as verifying
 from lockstep.archive.findings import Check
 from lockstep.study import Study
+from tests.archive.tamper import Contents
 from tests.conftest import ROOT
 from tests.end_to_end.checkout import Checkout, Said, small
 
@@ -107,6 +109,11 @@ def make(checkout: Checkout, *more: object, status: int = 0) -> Said:
     return checkout.lockstep("archive", "--study", study, *more, status=status)
 
 
+def listed(contents: Contents, **notes: object) -> dict[str, dict[str, object]]:
+    """The manifest's lines of these files."""
+    return {name: {**manifest.entry(content), **notes} for name, content in contents.items()}
+
+
 def grow(root: Path, study: str, size: int, log: int = 0) -> None:
     """Give a study's dataset one more shard of this size, and have the archive hold its data.
 
@@ -131,11 +138,11 @@ def grow(root: Path, study: str, size: int, log: int = 0) -> None:
     with open(shard, "wb") as stream:
         for _ in range(size >> 20):
             stream.write(noise.standard_normal(1 << 17).tobytes())
-    manifest = json.loads(told.read_text())
-    shards = manifest["splits"]["train"]["shards"][:1]
+    dataset = json.loads(told.read_text())
+    shards = dataset["splits"]["train"]["shards"][:1]
     entry = {**shards[0], "file": shard.name, "bytes": size, "sha256": files.sha256_file(shard)}
-    manifest["splits"]["train"]["shards"] = [*shards, entry]
-    told.write_text(json.dumps(manifest))
+    dataset["splits"]["train"]["shards"] = [*shards, entry]
+    told.write_text(json.dumps(dataset))
 
 
 @pytest.fixture

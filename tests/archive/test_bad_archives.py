@@ -17,7 +17,7 @@ from lockstep.__main__ import main
 from lockstep.archive import container, layout, manifest, opened, scan, verify
 from lockstep.errors import UserError
 from tests.archive import tamper
-from tests.archive.conftest import wrong
+from tests.archive.conftest import listed, wrong
 from tests.archive.tamper import Contents
 from tests.conftest import lockstep, small_disk
 
@@ -222,10 +222,8 @@ LINKS = {
 def of(path: Path, stream: BinaryIO, contents: Contents, **notes: object) -> opened.Opened:
     """An archive of these files and nothing else, open."""
     tamper.store(path, contents)
-    lines = {name: {**manifest.entry(content), **notes} for name, content in contents.items()}
-    return opened.Opened(
-        path=path, reader=scan.Reader(stream), manifest={"files": lines}, checks=[]
-    )
+    told = {"files": listed(contents, **notes)}
+    return opened.Opened(path=path, reader=scan.Reader(stream), manifest=told, checks=[])
 
 
 @pytest.mark.parametrize("target", LINKS, ids=range(len(LINKS)))

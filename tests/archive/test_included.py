@@ -19,7 +19,7 @@ from lockstep.datasets import shards
 from lockstep.images.identity import recipe
 from lockstep.workloads import weights
 from tests.archive import tamper
-from tests.archive.conftest import wrong
+from tests.archive.conftest import listed, wrong
 from tests.archive.tamper import Contents
 from tests.conftest import ROOT
 
@@ -163,11 +163,9 @@ def images(read: Read, tmp_path: Path, change: Callable[[Contents], object]) -> 
         }
         contents[f"data/images/{made.folder}/manifest.json"] = json.dumps(told).encode()
     change(contents)
-    listed = {n: {"bytes": len(c), "sha256": hashlib.sha256(c).hexdigest()}
-              for n, c in contents.items()}  # fmt: skip
     reader = read(contents)
     archive = opened.Opened(
-        path=tmp_path / "x.zip", reader=reader, manifest={"files": listed}, checks=[]
+        path=tmp_path / "x.zip", reader=reader, manifest={"files": listed(contents)}, checks=[]
     )
     for name in [name for name in contents if name.startswith(layout.DATA)]:
         files.write_bytes(tmp_path / name, contents[name])

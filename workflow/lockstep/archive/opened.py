@@ -134,13 +134,19 @@ def hashes(opened: Opened) -> Check:
 
 
 def extract(
-    opened: Opened, wanted: Callable[[str], bool], folder: Path, *, strip: str = ""
+    opened: Opened,
+    wanted: Callable[[str], bool],
+    folder: Path,
+    *,
+    strip: str = "",
+    places: Mapping[str, str] | None = None,
 ) -> None:
     """Write files of an archive into a folder; links and what may be executed as they were.
 
     Args:
         wanted: of which names.
         strip: what names begin with that is left away.
+        places: where else files go than to their names, below the folder.
 
     Raises:
         UserError: there is no room for them, a link leads out of the folder, or the archive is
@@ -150,7 +156,7 @@ def extract(
     room(folder, sum(member.size for member in members))
     lines = opened.files
     for member in members:
-        path = folder / member.name.removeprefix(strip)
+        path = folder / (places or {}).get(member.name, member.name.removeprefix(strip))
         path.parent.mkdir(parents=True, exist_ok=True)
         line = lines.get(member.name, {})
         if line.get("link"):
