@@ -67,7 +67,10 @@ def _described(study: Study, there: set[str]) -> Iterator[str]:
                 wanted.add(("images", image["name"], image["identity"][:12]))
         except (KeyError, TypeError, AttributeError):
             continue  # what it is instead is said elsewhere
+    told = {(kind, name) for kind, name, identity in wanted if identity}
     for kind, name, identity in sorted(wanted):
+        if not identity and (kind, name) in told:
+            continue
         folder = f"{re.escape(name)}(-cuda\\d+|-ready)?-{identity or '[0-9a-f]{12}'}"
         path = re.compile(f"{layout.DATA}{kind}/{folder}/manifest.json")
         if not any(map(path.fullmatch, there)):

@@ -5,24 +5,15 @@ no framework, executes nothing of the archive, unpickles nothing.
 """
 
 import contextlib
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+import importlib
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import BinaryIO
 
-from lockstep.archive import (
-    agree,
-    completeness,
-    container,
-    described,
-    included,
-    layout,
-    opened,
-    publishing,
-    recompute,
-    settings,
-)
-from lockstep.archive.findings import Check, attempted, printable
+from lockstep.archive import container, described, layout, opened
+from lockstep.archive.findings import Check, printable
 from lockstep.archive.opened import Opened
 from lockstep.errors import UserError
 
@@ -87,55 +78,22 @@ def checked(archive: Opened, *, digest: str | None = None) -> list[Check]:
         same = own == digest.lower()
         wrong = [] if same else [f"{layout.MANIFEST}: has digest {own}, not the one published"]
         checks.append(Check(name="digest", says="is the one published", wrong=wrong))
+    threading.Thread(target=_import_ahead).start()
     checks.append(opened.hashes(archive))
     crate = archive.reader.bytes_of(layout.CRATE)
     checks.append(described.check(crate, archive.files))
     if any(check.wrong for check in checks if check.name in ("form", "manifest", "content")):
         reason = "not checked, as files of the archive are damaged"
         return [*checks, Check(name="records, parity, report", says=reason, open=True)]
-    return [*checks, *_numbers(archive)]
+    return [*checks, *_recheck().numbers(archive)]
 
 
-def _numbers(archive: Opened) -> Sequence[Check]:
-    manifest, listed = archive.manifest, archive.files
-    assert manifest is not None
-    name = manifest["study"]
-    below = f"{layout.RESULTS}{name}/"
-    if f"{below}study.json" not in listed:
-        raise UserError(f"{archive.path}: holds no config of study {name!r}")
-
-    with tempfile.TemporaryDirectory(prefix="lockstep-verify-") as scratch:
-        folder = Path(scratch).resolve()
-        opened.extract(archive, lambda member: _is_read(member, name), folder)
-        study = settings.study_in(folder, name)
-        data = folder / "data"
-        package = folder / "source" / "workflow" / "lockstep"
-        checks: dict[str, Callable[[], Check]] = {
-            "whole": lambda: completeness.whole(study, manifest, folder / layout.STUDY),
-            "records": lambda: agree.records(study, listed, data),
-            "data": lambda: included.data(archive, data),
-            "weights": lambda: included.weights(study, archive),
-            "source": lambda: agree.source(study, package),
-            "described": lambda: described.study(
-                study, manifest["missing"], folder / layout.CRATE, data
-            ),
-            "pages": lambda: publishing.check(study, manifest, folder / layout.CRATE, package),
-            "parity": lambda: recompute.parity(study),
-            "report": lambda: recompute.report(study),
-        }
-        return [attempted(name, check) for name, check in checks.items()]
+def _import_ahead() -> None:
+    """Import while the files are hashed, which leaves the interpreter free."""
+    with contextlib.suppress(Exception):  # it is raised again where it is missed
+        _recheck()
 
 
-def _is_read(member: str, study: str) -> bool:
-    """Whether a file says something that can be compared with others, besides by its hash."""
-    below = f"{layout.RESULTS}{study}/"
-    if member.startswith(below):
-        large = (layout.FINAL, ".log", "/log.txt")
-        aside = (f"{below}report/figures/", f"{below}weights/")
-        return not (member.startswith(aside) or member.endswith(large))
-    if member.startswith(layout.DATA):
-        return member.endswith("/manifest.json")
-    code = f"{layout.SOURCE}workflow/lockstep/"
-    return member in (layout.STUDY, layout.CRATE) or (
-        member.startswith(code) and member.endswith(".py")
-    )
+def _recheck() -> ModuleType:
+    """Return what compares and computes, which a file that cannot be used needs not."""
+    return importlib.import_module("lockstep.archive.recheck")
