@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -115,7 +116,7 @@ def listed(contents: Contents, **notes: object) -> dict[str, dict[str, object]]:
 
 
 def grow(root: Path, study: str, size: int, log: int = 0) -> None:
-    """Give a study's dataset one more shard of this size, and have the archive hold its data.
+    """Let a dataset's shard hold so much more than its arrays, and have the archive hold its data.
 
     Args:
         root: what `results` and `data` are in.
@@ -130,18 +131,21 @@ def grow(root: Path, study: str, size: int, log: int = 0) -> None:
     config = json.loads(path.read_text())
     config["archive"]["include"]["data"] = True
     path.write_text(json.dumps(config))
-    told = next((root / "data" / "datasets").glob("*/manifest.json"))
-    shard = told.parent / "train-00001.h5"
     if not size:
         return
-    noise = np.random.default_rng(0)
-    with open(shard, "wb") as stream:
-        for _ in range(size >> 20):
-            stream.write(noise.standard_normal(1 << 17).tobytes())
+    told = next((root / "data" / "datasets").glob("*/manifest.json"))
     dataset = json.loads(told.read_text())
-    shards = dataset["splits"]["train"]["shards"][:1]
-    entry = {**shards[0], "file": shard.name, "bytes": size, "sha256": files.sha256_file(shard)}
-    dataset["splits"]["train"]["shards"] = [*shards, entry]
+    (entry,) = dataset["splits"]["train"]["shards"]
+    shard, grown = told.parent / entry["file"], told.parent / "grown"
+    shutil.copyfile(shard, grown)  # what it is a link to stays
+    noise = np.random.default_rng(0)
+    with h5py.File(grown, "r+") as file:
+        file.pop("noise", None)
+        array = file.create_dataset("noise", (size,), np.uint8)
+        for start in range(0, size, 1 << 20):
+            array[start : start + (1 << 20)] = np.frombuffer(noise.bytes(1 << 20), np.uint8)
+    grown.replace(shard)
+    entry |= {"bytes": shard.stat().st_size, "sha256": files.sha256_file(shard)}
     told.write_text(json.dumps(dataset))
 
 

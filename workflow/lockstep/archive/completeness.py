@@ -62,16 +62,16 @@ def _described(study: Study, there: set[str]) -> Iterator[str]:
         summary = read(study.run_folder(run) / "summary.json")
         try:
             dataset, image = summary["dataset"], summary["contract"]["host"].get("image")
-            wanted.add(("datasets", dataset["name"], dataset["identity"][:12]))
+            wanted.add(("datasets", str(dataset["name"]), str(dataset["identity"])[:12]))
             if image:
-                wanted.add(("images", image["name"], image["identity"][:12]))
+                wanted.add(("images", str(image["name"]), str(image["identity"])[:12]))
         except (KeyError, TypeError, AttributeError):
             continue  # what it is instead is said elsewhere
     told = {(kind, name) for kind, name, identity in wanted if identity}
     for kind, name, identity in sorted(wanted):
         if not identity and (kind, name) in told:
             continue
-        folder = f"{re.escape(name)}(-cuda\\d+|-ready)?-{identity or '[0-9a-f]{12}'}"
+        folder = f"{re.escape(name)}(-cuda\\d+|-ready)?-{re.escape(identity) or '[0-9a-f]{12}'}"
         path = re.compile(f"{layout.DATA}{kind}/{folder}/manifest.json")
         if not any(map(path.fullmatch, there)):
             yield f"{layout.DATA}{kind}/{name}-{identity or '*'}/manifest.json"

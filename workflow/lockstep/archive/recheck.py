@@ -22,6 +22,8 @@ from lockstep.archive.findings import Check, attempted
 from lockstep.archive.opened import Opened
 from lockstep.errors import UserError
 
+PAGE = "held by its digest, not computed again; what it shows is in report.json and the tables"
+
 
 def numbers(archive: Opened) -> Sequence[Check]:
     """Return what holds of an archive whose files are the listed ones.
@@ -55,7 +57,10 @@ def numbers(archive: Opened) -> Sequence[Check]:
             "parity": lambda: recompute.parity(study),
             "report": lambda: recompute.report(study),
         }
-        return [attempted(name, check) for name, check in checks.items()]
+        found = [attempted(name, check) for name, check in checks.items()]
+        if study.report().is_file():
+            found.append(Check(name="page", says=PAGE, open=True))
+        return found
 
 
 def _is_read(member: str, study: str) -> bool:
