@@ -78,6 +78,16 @@ def test_an_archive_that_does_not_hold_is_not_run(
     assert not (tmp_path / "again").exists()
 
 
+def test_another_archive_than_the_published_one_is_not_run(
+    archived: Archived, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    into = tmp_path / "again"
+    status = repetition.main(archived.file, into, profile="x", digest="0" * 64, yes=True)
+    assert status == 1 and not into.exists()
+    said = capsys.readouterr().out
+    assert "not the one published" in said and "does not hold; nothing was run" in said
+
+
 def test_a_folder_that_is_not_empty_is_refused(archived: Archived, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = lockstep("reproduce", archived.file, "--into", tmp_path, "--yes", check=False)
