@@ -68,8 +68,10 @@ def test_a_secret_of_several_lines_is_found_line_by_line_and_in_json() -> None:
         ("sk-" + "a1B2" * 8, "[removed]"),
         ("WANDB_API_KEY " + "0a" * 20, "WANDB_API_KEY [removed]"),
         ("wandb login " + "0a" * 20, "wandb login [removed]"),
+        ("Authorization: 'Basic YWRhOnN3'", "Authorization: 'Basic [removed]'"),
         # No secrets: a package, a commit, a hash, counts, what is meant to be filled in.
         ("passwd=1:4.17.4-2", "passwd=1:4.17.4-2"),
+        ('{"token": 123456789, "authorization": 1e-10}',) * 2,
         ("commit " + "0a" * 20, "commit " + "0a" * 20),
         ("key " + "0a" * 32, "key " + "0a" * 32),
         ("tokens: 131072000, task-" + "a1B2" * 8, "tokens: 131072000, task-" + "a1B2" * 8),

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from lockstep.archive import opened, plan, reproduce, scan
+from lockstep.errors import UserError
 from lockstep.images.identity import recipe
 from lockstep.study import Study, config
 from tests.archive import tamper
@@ -23,7 +24,9 @@ def described(folder: str, **fields: Any) -> Contents:
     return {f"{folder}/manifest.json": json.dumps({"identity": "0" * 64, **fields}).encode()}
 
 
-def set_up(folder: Path, contents: Contents, *, raw: Path | None = None) -> tuple[Study, list[str]]:
+def set_up(
+    folder: Path, contents: Contents, *, raw: Path | None = None, dataset: str = "photos"
+) -> tuple[Study, list[str]]:
     """Set up a study of an archive with these data and images.
 
     Returns:
@@ -37,6 +40,8 @@ def set_up(folder: Path, contents: Contents, *, raw: Path | None = None) -> tupl
             "images": {"enabled": True},
         }
     )
+    told["datasets"][dataset] = told["datasets"].pop("photos")  # which no config can be called
+    told["workloads"]["mnist_cnn"]["dataset"] = dataset
     for path in (ROOT / "workflow" / "lockstep").rglob("*.py"):
         contents[f"source/{path.relative_to(ROOT)}"] = path.read_bytes()
     tamper.store(folder / "x.zip", contents)
@@ -69,6 +74,14 @@ def test_shards_of_staged_files_are_found_without_the_files(tmp_path: Path, stag
     assert [path.name for path in (study.data / "datasets").iterdir()] == [manifest.parent.name]
     assert "datasets: photos, from image_folder, archived shards, below" in lines
     assert f"  archived: {SHARD}, sha256 {SHA256}" in lines
+
+
+def test_shards_go_nowhere_else(tmp_path: Path) -> None:
+    name = "../../../../elsewhere"
+    contents = {SHARD: b"test", **described(SHARD.rpartition("/")[0], name=name)}
+    with pytest.raises(UserError, match="not touched"):
+        set_up(tmp_path, contents, dataset=name)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.zip"]
 
 
 def test_built_images_lie_where_the_workflow_would_build_them(tmp_path: Path) -> None:

@@ -53,7 +53,10 @@ def moved(archive: Opened, config: Mapping[str, Any], package: Path) -> dict[str
         held.setdefault(told["name"], []).append(folder)
     found = {}
     for name, entry in config["datasets"].items():
-        new = identity(entry, package)
+        try:
+            new = identity(entry, package)
+        except (OSError, ImportError, SyntaxError, ValueError):
+            continue  # the workflow will say what is wrong with its source
         wanted = f"{layout.DATA}datasets/{name}-{new[:12]}"
         # Of several, which one trained the runs that are repeated is not said here.
         if len(held.get(name, [])) == 1 and held[name] != [wanted]:

@@ -53,17 +53,21 @@ BEHIND = tuple(
 )
 """What stands behind a word: names and passwords in addresses (of an image, it is its name)."""
 
+SCHEME = rb"(?:basic|bearer|digest|token)"
+
 NAMED = tuple(
     re.compile(shape, re.I)
     for shape in (
-        rb"(authorization\\?[\"']?\s*[:=]\s*\\?[\"']?(?:[a-z]+ )?)[^\s\"'\\,;]{6,}",
-        rb"(%b\\?[\"']?\s*[:=]\s*)(?=[^\s\"'\\]*\d)[^][\s\"'\\,;&(){}$]{8,}" % SECRET_WORD,
+        rb"(authorization\s*[:=]\s*(?:%b )?)(?!%b )[^][\s\"'\\,;(){}]{6,}" % (SCHEME, SCHEME),
+        rb"(authorization\\?[\"']?\s*[:=]\s*\\?[\"'](?:%b )?)(?!%b )[^][\s\"'\\,;]{6,}"
+        % (SCHEME, SCHEME),
+        rb"(%b\s*[:=]\s*)(?=[^\s\"'\\]*\d)[^][\s\"'\\,;&(){}$]{8,}" % SECRET_WORD,
         rb"(%b\\?[\"']?\s*[:=]\s*\\?[\"'])[^][\s\"'\\(){}$]{8,}(?=\\?[\"'])" % SECRET_WORD,
         rb"((?:key|token|login|wandb)\W{1,4}(?:is )?)[0-9a-f]{40}(?![0-9a-f])",
     )
 )
 """What stands behind a word that says it is a secret. Code has such words too, for what is none, so
-these are not looked for in what is compared by its hash.
+these are not looked for in what is compared by its hash. Numbers of JSON stay numbers.
 """
 HINTS = (b"authorization", b"passw", b"passphrase", b"secret", b"token", b"key", b"login", b"wandb")
 

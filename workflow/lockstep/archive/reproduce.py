@@ -137,6 +137,9 @@ def _set_up_parts(archive: opened.Opened, chosen: Plan) -> None:
         folder, _, file = name.rpartition("/")
         if folder in moved:
             places[name] = f"{moved[folder][0]}/{file}"
+    flaw = names.flaw(places.values())
+    if flaw:
+        raise UserError(f"{archive.path}: running it would need {flaw}; not touched")
     opened.extract(archive, held.__contains__, root, places=places)
     for folder, identity in moved.values():
         path = root / folder / "manifest.json"
