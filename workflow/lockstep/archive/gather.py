@@ -111,7 +111,7 @@ def _is_compared(name: str) -> bool:
 
 def _compared(name: str, path: Path, rules: Rules, **notes: bool) -> Item:
     """Return a text that cannot be rewritten; what code itself says of paths may stay."""
-    item = _text(name, path, functools.partial(rules.clean, code=True), **notes)
+    item = _text(name, path, functools.partial(rules.clean, paths=False, named=False), **notes)
     code = not name.startswith(f"{layout.SOURCE}containers/")
     hidden = bool(item.notes and item.notes.get("rewritten"))
     if hidden or (not code and redact.HOMES.search(path.read_bytes())):
@@ -149,7 +149,8 @@ def _results(study: Study, rules: Rules) -> Iterator[Item]:
         if not is_text(below):
             yield _file(name, path)
             continue
-        item = _text(name, path, rules.clean)
+        # What only may be a secret must not keep a study from being archived.
+        item = _text(name, path, functools.partial(rules.clean, named=below not in bound))
         if item.notes and below in bound:
             raise UserError(
                 f"{path}: holds a path of this machine or a secret, and cannot be rewritten, as "

@@ -115,11 +115,12 @@ class Rules:
         }
         return cls(secrets=_longest_first(secrets), paths=_longest_first(paths))
 
-    def clean(self, text: bytes, *, code: bool = False) -> bytes:
-        """Return a text without secrets and without paths of this machine.
+    def clean(self, text: bytes, *, paths: bool = True, named: bool = True) -> bytes:
+        """Return a text without secrets.
 
         Args:
-            code: it is compared by its hash: only what can be nothing else than a secret goes.
+            paths: paths of this machine go too.
+            named: so does what is a secret only because a word before it says so.
         """
         for secret, name in self.secrets:
             text = text.replace(secret, name)
@@ -127,11 +128,12 @@ class Rules:
             text = shape.sub(REMOVED, text)
         for shape in BEHIND:
             text = shape.sub(rb"\1" + REMOVED, text)
-        if not code:
+        if named:
             lower = text.lower()
             if any(hint in lower for hint in HINTS):
                 for shape in NAMED:
                     text = shape.sub(rb"\1" + REMOVED, text)
+        if paths:
             for place, placeholder in self.paths:
                 text = _whole(place).sub(placeholder.replace(b"\\", rb"\\"), text)
             text = HOMES.sub(b"$HOME", text)
