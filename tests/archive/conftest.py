@@ -8,13 +8,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
 from lockstep import files
+from lockstep.archive import manifest
 from lockstep.archive import verify as verifying
 from lockstep.archive.findings import Check
 from lockstep.study import Study
+from tests.archive.tamper import Contents
 from tests.conftest import ROOT
 from tests.end_to_end.checkout import Checkout, Said, small
 
@@ -83,6 +86,18 @@ def archived(tmp_path_factory: pytest.TempPathFactory) -> Archived:
     return Archived(checkout=checkout, file=checkout.results("small.crate.zip"), said=said)
 
 
+@pytest.fixture(scope="session")
+def everything(archived: Archived, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same study's archive, its data and states included."""
+    copied = archived.checkout.duplicate(tmp_path_factory.mktemp("everything") / "lockstep")
+    path = copied.results() / "study.json"
+    config = json.loads(path.read_text())
+    config["archive"]["include"] |= {"data": True, "checkpoints": True}
+    path.write_text(json.dumps(config))
+    make(copied)
+    return copied.results("small.crate.zip")
+
+
 @pytest.fixture
 def copied(archived: Archived, tmp_path: Path) -> Checkout:
     """A copy of the finished study that a test may change."""
@@ -95,8 +110,13 @@ def make(checkout: Checkout, *more: object, status: int = 0) -> Said:
     return checkout.lockstep("archive", "--study", study, *more, status=status)
 
 
+def listed(contents: Contents, **notes: object) -> dict[str, dict[str, object]]:
+    """The manifest's lines of these files."""
+    return {name: {**manifest.entry(content), **notes} for name, content in contents.items()}
+
+
 def grow(root: Path, study: str, size: int, log: int = 0) -> None:
-    """Give a study's dataset one more shard of this size, and have the archive hold its data.
+    """Let a dataset's shard hold so much more than its arrays, and have the archive hold its data.
 
     Args:
         root: what `results` and `data` are in.
@@ -111,19 +131,22 @@ def grow(root: Path, study: str, size: int, log: int = 0) -> None:
     config = json.loads(path.read_text())
     config["archive"]["include"]["data"] = True
     path.write_text(json.dumps(config))
-    told = next((root / "data" / "datasets").glob("*/manifest.json"))
-    shard = told.parent / "train-00001.h5"
     if not size:
         return
+    told = next((root / "data" / "datasets").glob("*/manifest.json"))
+    dataset = json.loads(told.read_text())
+    (entry,) = dataset["splits"]["train"]["shards"]
+    shard, grown = told.parent / entry["file"], told.parent / "grown"
+    shutil.copyfile(shard, grown)  # what it is a link to stays
     noise = np.random.default_rng(0)
-    with open(shard, "wb") as stream:
-        for _ in range(size >> 20):
-            stream.write(noise.standard_normal(1 << 17).tobytes())
-    manifest = json.loads(told.read_text())
-    shards = manifest["splits"]["train"]["shards"][:1]
-    entry = {**shards[0], "file": shard.name, "bytes": size, "sha256": files.sha256_file(shard)}
-    manifest["splits"]["train"]["shards"] = [*shards, entry]
-    told.write_text(json.dumps(manifest))
+    with h5py.File(grown, "r+") as file:
+        file.pop("noise", None)
+        array = file.create_dataset("noise", (size,), np.uint8)
+        for start in range(0, size, 1 << 20):
+            array[start : start + (1 << 20)] = np.frombuffer(noise.bytes(1 << 20), np.uint8)
+    grown.replace(shard)
+    entry |= {"bytes": shard.stat().st_size, "sha256": files.sha256_file(shard)}
+    told.write_text(json.dumps(dataset))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""`make drill-archive`: a thousand changed bytes and two hundred changed structures, all found?
+"""`make drill-archive`: a thousand changed bytes and three hundred other changes, all found?
 
     python -m tests.archive.drill results/demo.crate.zip
 
@@ -27,8 +27,10 @@ from tests.archive.conftest import grow, wrong
 from tests.archive.tamper import Contents
 from tests.conftest import ROOT
 
-BYTES, STRUCTURES = 1000, 200
-LARGE = 384 << 20
+BYTES, STRUCTURES, ANYTHING = 1000, 200, 100
+LEAF = "any value of a record, all hashes fit"
+FILE = "any file changed, renamed or removed, all hashes fit"
+SIZES = (0, 384 << 20, 2 << 30)
 
 Change = tuple[str, str, Callable[[Contents], None], bool]
 """Kind, a word that a finding must hold, the change, and whether all hashes are made to fit."""
@@ -40,6 +42,7 @@ def main(archive: Path) -> int:
         copy = Path(shutil.copy(archive, Path(scratch) / "drill.crate.zip"))
         assert wrong(verify.verify(copy)) == [], "the archive must hold before it is changed"
         missed = [*single_bytes(copy, random.Random(1)), *structures(copy, random.Random(2))]
+        missed += anything(copy, random.Random(3))
         for problem in missed:
             print(f"NOT FOUND: {problem}")
         speeds(archive, study_of(copy), Path(scratch))
@@ -51,10 +54,10 @@ def study_of(copy: Path) -> str:
     return json.loads(tamper.load(copy)[layout.MANIFEST])["study"]
 
 
-def found(copy: Path) -> list[str]:
+def found(copy: Path, digest: str | None = None) -> list[str]:
     """What verifying finds; a file that it refuses is a finding too."""
     try:
-        return wrong(verify.verify(copy))
+        return wrong(verify.verify(copy, digest=digest))
     except UserError as refusal:
         return [str(refusal)]
 
@@ -173,12 +176,77 @@ def edited(original: Contents, chance: random.Random, number: int) -> Change:
     return "record edited, all hashes fit", says, change, True
 
 
+# Anything -------------------------------------------------------------------------------------
+
+
+def anything(copy: Path, chance: random.Random) -> Iterator[str]:
+    """Change what may be told nowhere else, and make every hash fit; yield what is not found.
+
+    The published digest must find all of it; what is found without it, is counted beside.
+    """
+    original, tried = tamper.load(copy), Counter[str]()
+    with_digest, without = Counter[str](), Counter[str]()
+    digest = json.loads(original[layout.MANIFEST])["digest"]
+    for number in range(ANYTHING):
+        contents = dict(original)
+        kind, what = (leaf, file_of_any_kind)[number % 2](contents, chance)
+        tamper.store(copy, tamper.reseal(contents, blocks=kind == LEAF))
+        findings = found(copy, digest)
+        tried[kind] += 1
+        by_digest = [problem for problem in findings if "not the one published" in problem]
+        with_digest[kind] += bool(by_digest)
+        without[kind] += len(findings) > len(by_digest)
+        if not findings:
+            yield f"{kind}: {what}"
+    tamper.store(copy, original)
+    for kind, count in sorted(tried.items()):
+        print(f"{kind}: {with_digest[kind]} of {count} found by the published digest, "
+              f"{without[kind]} without it")  # fmt: skip
+
+
+def leaf(contents: Contents, chance: random.Random) -> tuple[str, str]:
+    """Change a value of a run's record, whichever it is."""
+    name = chance.choice(sorted(n for n in contents if n.endswith("/summary.json")))
+    told = json.loads(contents[name])
+    *parents, last = chance.choice(sorted(_leaves(told), key=str))
+    inner = told
+    for key in parents:
+        inner = inner[key]
+    value = inner[last]
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    inner[last] = value * 1.01 + 1 if number else f"not {value}"
+    contents[name] = json.dumps(told, indent=2).encode() + b"\n"
+    return LEAF, f"{name}: {[*parents, last]}"
+
+
+def _leaves(value: object, path: tuple = ()) -> Iterator[tuple]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, part in inner:
+        if isinstance(part, dict | list):
+            yield from _leaves(part, (*path, key))
+        else:
+            yield (*path, key)
+
+
+def file_of_any_kind(contents: Contents, chance: random.Random) -> tuple[str, str]:
+    """Change a byte of a file, rename it or leave it out, whichever file it is."""
+    made = (layout.MANIFEST, layout.CRATE)
+    name = chance.choice(sorted(n for n in contents if n not in made and contents[n]))
+    how = chance.choice(("changed", "renamed", "removed"))
+    content = bytearray(contents.pop(name))
+    if how == "changed":
+        content[chance.randrange(len(content))] ^= chance.randrange(1, 256)
+    if how != "removed":
+        contents[f"{name}.old" if how == "renamed" else name] = bytes(content)
+    return FILE, f"{name} {how}"
+
+
 # Speed ----------------------------------------------------------------------------------------
 
 
 def speeds(archive: Path, study: str, scratch: Path) -> None:
     """Compare with the programs that people know, over the same files, small and large."""
-    for size in (0, LARGE):
+    for size in SIZES:
         root = scratch / f"study-{size}"
         try:
             speed(archive.resolve().parent.parent, study, root, size)

@@ -126,6 +126,8 @@ def test_an_image_that_is_not_built_yet_is_not_told_of(contained: Checkout, tmp_
     begun.lockstep("archive", "--study", "results/small/study.json", "--partial")
     file = begun.results("small.partial.crate.zip")
     graph = {e["@id"]: e for e in json.loads(tamper.load(file)[layout.CRATE])["@graph"]}
+    missing = json.loads(tamper.load(file)[layout.MANIFEST])["missing"]
+    assert "data/images/jax-*/manifest.json" in missing  # no record says which
     assert "containerImage" not in graph["#trace-mnist_cnn-jax-jit"]
     assert graph["#trace-mnist_cnn-torch-eager"]["containerImage"] == {"@id": "#image-torch"}
     assert wrong(verify.verify(file)) == []
@@ -147,4 +149,5 @@ def test_an_image_that_no_record_names_is_found(contained: Checkout) -> None:
 
     tamper.forge(file, lambda contents: tamper.edit_json(contents, name, change))
     found = wrong(verify.verify(file))
+    assert any("#image-jax: is not what data/images says" in problem for problem in found)
     assert any("its image's sha256 is not what data/images says" in problem for problem in found)

@@ -3,20 +3,22 @@
 import io
 import json
 import os
-import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
 
+from lockstep import files
 from lockstep.__main__ import main
 from lockstep.archive import container, layout, manifest, opened, scan, verify
 from lockstep.errors import UserError
 from tests.archive import tamper
-from tests.archive.conftest import wrong
+from tests.archive.conftest import listed, wrong
+from tests.archive.tamper import Contents
 from tests.conftest import lockstep, small_disk
 
 Refused = Callable[[Path], str]
@@ -207,14 +209,64 @@ def test_no_room_for_what_verifying_extracts(file: Path, tmp_path: Path) -> None
         assert list(disk.iterdir()) == []
 
 
-def test_links_out_of_the_folder_are_not_made(file: Path, tmp_path: Path) -> None:
-    for target in ("../../outside", "/etc/passwd", "workflow/../../outside"):
-        copy = Path(shutil.copy(file, tmp_path / "link.zip"))
-        tamper.forge(
-            copy, lambda contents, to=target: contents.update({"source/slurm": to.encode()})
-        )
-        folder = tmp_path / target.replace("/", "-")
-        folder.mkdir()
-        with open(copy, "rb") as stream, pytest.raises(UserError, match="a link out of its folder"):
-            opened.extract(opened.read(copy, stream), opened.below("source/slurm"), folder)
-        assert not any(path.is_symlink() for path in folder.rglob("*"))
+LINKS = {
+    "../../outside": "a link out of its folder",
+    "/etc/passwd": "a link out of its folder",
+    "workflow/../../outside": "a link out of its folder",
+    "": "a link to no name",
+    "a\0b": "a link to no name",
+    "x" * 4096: "too long for a link",
+}
+
+
+def of(path: Path, stream: BinaryIO, contents: Contents, **notes: object) -> opened.Opened:
+    """An archive of these files and nothing else, open."""
+    tamper.store(path, contents)
+    told = {"files": listed(contents, **notes)}
+    return opened.Opened(path=path, reader=scan.Reader(stream), manifest=told, checks=[])
+
+
+@pytest.mark.parametrize("target", LINKS, ids=range(len(LINKS)))
+def test_links_that_cannot_be_made_are_one_line(tmp_path: Path, target: str) -> None:
+    path, folder = tmp_path / "x.zip", tmp_path / "folder"
+    path.touch()
+    folder.mkdir()
+    with open(path, "rb") as stream, pytest.raises(UserError, match=LINKS[target]):
+        archive = of(path, stream, {"source/slurm": target.encode()}, link=True)
+        opened.extract(archive, bool, folder)
+    assert not any(path.is_symlink() for path in folder.rglob("*"))
+
+
+# While it is read -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", files.FULL)
+def test_a_disk_that_fills_while_it_is_written_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def full(*_: object) -> str:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(opened, "_write", full)
+    path = tmp_path / "x.zip"
+    path.touch()
+    with open(path, "rb") as stream, pytest.raises(UserError, match="cannot be written, "):
+        opened.extract(of(path, stream, {"a": b"content"}), bool, tmp_path)
+
+
+def test_an_archive_that_becomes_shorter_is_one_line(file: Path) -> None:
+    says = "the file ends within it; is it being written"
+    with pytest.raises(UserError, match=says), verify.reading(file) as stream:
+        archive = opened.read(file, stream)
+        os.truncate(file, file.stat().st_size // 2)
+        verify.checked(archive)
+
+
+def test_what_changes_after_it_was_verified_is_not_used(tmp_path: Path) -> None:
+    path = tmp_path / "x.zip"
+    path.touch()
+    with open(path, "rb") as stream:
+        archive = of(path, stream, {"source/a": b"content"})
+        tamper.flip(path, archive.reader.members["source/a"].data, 1)
+        with pytest.raises(UserError, match="source/a: is not what the manifest says"):
+            opened.extract(archive, bool, tmp_path)

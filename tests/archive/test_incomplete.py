@@ -81,6 +81,20 @@ def test_parts_that_are_asked_for_and_missing_are_an_error(
     assert wrong(verify.verify(Path("x.zip"))) == []
 
 
+def test_data_that_nothing_describes_any_more_are_missing(
+    archived: Archived, copied: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(copied.root)
+    (manifest,) = Path("data/datasets").glob("*/manifest.json")
+    manifest.unlink()
+    study = Study(archived.study.config)
+    with pytest.raises(UserError, match=f"the first is {manifest}"):
+        build.build(study, output=Path("x.zip"), root=copied.root)
+    build.build(study, output=Path("x.zip"), root=copied.root, partial=True)
+    assert json.loads(tamper.load(Path("x.zip"))[layout.MANIFEST])["missing"] == [str(manifest)]
+    assert wrong(verify.verify(Path("x.zip"))) == []
+
+
 def test_no_room_is_said_before_anything_is_written(
     archived: Archived, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

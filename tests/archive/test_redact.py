@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from lockstep.archive import gather, redact
+from lockstep.archive import gather, redact, source
 from lockstep.archive.redact import Rules
+from lockstep.errors import UserError
 from lockstep.study import Study, config
 from tests.conftest import DIGITS
 
@@ -56,6 +57,25 @@ def test_a_secret_of_several_lines_is_found_line_by_line_and_in_json() -> None:
         ("docker://debian:13@sha256:0123", "docker://debian:13@sha256:0123"),
         ("Authorization: Bearer " + "a1" * 10, "Authorization: Bearer [removed]"),
         ("ghp_" + "a1B2" * 9, "[removed]"),
+        ("https://:tok12345678@h/x", "https://[removed]@h/x"),
+        ("https://u:p@ss:w0rd@h", "https://[removed]@h"),
+        ("Authorization: Basic YWRhOnN3", "Authorization: Basic [removed]"),
+        ('{"Authorization": "token abcdefgh"}', '{"Authorization": "token [removed]"}'),
+        ("password=hunter2abc", "password=[removed]"),
+        ('{"token": "abcdefghij"}', '{"token": "[removed]"}'),
+        (r'"{\"api_key\": \"abcdefghij\"}"', r'"{\"api_key\": \"[removed]\"}"'),
+        ("pypi-" + "AgEIcHlwaS5vcmc_" * 4, "[removed]"),
+        ("sk-" + "a1B2" * 8, "[removed]"),
+        ("WANDB_API_KEY " + "0a" * 20, "WANDB_API_KEY [removed]"),
+        ("wandb login " + "0a" * 20, "wandb login [removed]"),
+        ("Authorization: 'Basic YWRhOnN3'", "Authorization: 'Basic [removed]'"),
+        # No secrets: a package, a commit, a hash, counts, what is meant to be filled in.
+        ("passwd=1:4.17.4-2", "passwd=1:4.17.4-2"),
+        ('{"token": 123456789, "authorization": 1e-10}',) * 2,
+        ("commit " + "0a" * 20, "commit " + "0a" * 20),
+        ("key " + "0a" * 32, "key " + "0a" * 32),
+        ("tokens: 131072000, task-" + "a1B2" * 8, "tokens: 131072000, task-" + "a1B2" * 8),
+        ("password=required token: $HF_TOKEN_1", "password=required token: $HF_TOKEN_1"),
     ],
 )
 def test_tokens_are_known_by_their_looks(text: str, says: str) -> None:
@@ -102,3 +122,63 @@ def test_a_log_that_grows_meanwhile_is_cleaned_when_it_is_read(tmp_path: Path) -
     item = gather._text("x.log", log, rules({"A_TOKEN": "abcd-1234"}).clean)
     log.write_text("begun\ntoken abcd-1234\n")
     assert b"".join(item.pieces()) == b"begun\ntoken [$A_TOKEN]\n"
+
+
+# Of the source --------------------------------------------------------------------------------
+
+
+def archived_source(root: Path, contents: dict[str, str]) -> dict[str, bytes]:
+    """What of these files of a checkout goes into an archive."""
+    for name, text in contents.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        if text.startswith("-> "):
+            (root / name).symlink_to(text.removeprefix("-> "))
+        else:
+            (root / name).write_text(text)
+    found = source.Source(
+        root=root,
+        files=tuple(contents),
+        commit=None,
+        difference=b"+raw: /home/ada/x\n",
+        note="",
+    )
+    items = gather._source(found, rules({"HOME": "/root"}, raw="/data/ada/digits"))
+    return {item.name: b"".join(item.pieces()) for item in items}
+
+
+def test_the_source_names_no_folder_of_a_person_but_where_its_hash_is_taken(tmp_path: Path) -> None:
+    code = "import os  # /home/ada\ntoken = 'a-name-of-1-thing'\n"
+    held = archived_source(
+        tmp_path,
+        {
+            "config.yaml": "raw: /home/ada/mnist\n# or /data/ada/digits, not /root/.cache\n",
+            "profiles/mine/config.yaml": "password: hunter2abc\n",
+            "profiles/other": "-> /home/ada/profile",
+            "workflow/lockstep/a.py": code,
+            "containers/install.sh": "rm /root/.cache\npasswd=1:4.17\n",
+        },
+    )
+    assert held == {
+        "source/config.yaml": b"raw: $HOME/mnist\n# or $RAW/digits, not /root/.cache\n",
+        "source/profiles/mine/config.yaml": b"password: [removed]\n",
+        "source/profiles/other": b"$HOME/profile",
+        "source/workflow/lockstep/a.py": code.encode(),
+        "source/containers/install.sh": b"rm /root/.cache\npasswd=1:4.17\n",
+        "source.diff": b"+raw: $HOME/x\n",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("docs/elsewhere", "-> /scratch/docs", "is a link to a place of this machine"),
+        ("containers/base.def", "%files /home/ada/x /x", "holds a home folder"),
+        ("containers/base.def", "https://me:password@example.org", "holds a secret"),
+        ("workflow/lockstep/a.py", f"X = '{'ghp_' + 'a1B2' * 9}'", "holds a secret"),
+    ],
+)
+def test_what_cannot_be_rewritten_is_refused(
+    tmp_path: Path, name: str, text: str, says: str
+) -> None:
+    with pytest.raises(UserError, match=says):
+        archived_source(tmp_path, {name: text})

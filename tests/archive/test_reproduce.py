@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -77,6 +78,16 @@ def test_an_archive_that_does_not_hold_is_not_run(
     assert not (tmp_path / "again").exists()
 
 
+def test_another_archive_than_the_published_one_is_not_run(
+    archived: Archived, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    into = tmp_path / "again"
+    status = repetition.main(archived.file, into, profile="x", digest="0" * 64, yes=True)
+    assert status == 1 and not into.exists()
+    said = capsys.readouterr().out
+    assert "not the one published" in said and "does not hold; nothing was run" in said
+
+
 def test_a_folder_that_is_not_empty_is_refused(archived: Archived, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = lockstep("reproduce", archived.file, "--into", tmp_path, "--yes", check=False)
@@ -103,19 +114,8 @@ def test_the_source_is_set_up_as_it_was(archived: Archived, tmp_path: Path) -> N
     assert not (checkout / "data").exists()  # a manifest alone is no dataset
 
 
-def with_data(archived: Archived, tmp_path: Path) -> Path:
-    """The same study's archive, its datasets included."""
-    copied = archived.checkout.duplicate(tmp_path / "copied")
-    path = copied.results() / "study.json"
-    config = json.loads(path.read_text())
-    config["archive"]["include"]["data"] = True
-    path.write_text(json.dumps(config))
-    copied.lockstep("archive", "--study", "results/small/study.json")
-    return copied.results("small.crate.zip")
-
-
-def test_archived_data_are_used(archived: Archived, tmp_path: Path) -> None:
-    checkout = set_up(archived, with_data(archived, tmp_path), tmp_path)
+def test_archived_data_are_used(archived: Archived, everything: Path, tmp_path: Path) -> None:
+    checkout = set_up(archived, everything, tmp_path)
     names = {path.name for path in (checkout / "data" / "datasets").glob("*/*")}
     assert names == {"manifest.json", "train-00000.h5", "test-00000.h5"}
 
@@ -142,10 +142,10 @@ LINKS = {"source/p/q/d": b"../..", "source/data": b"p/q/d/../../victim"}
     ],
 )
 def test_a_source_that_leads_its_data_elsewhere_is_not_set_up(
-    archived: Archived, tmp_path: Path, added: dict[str, bytes], says: str
+    archived: Archived, everything: Path, tmp_path: Path, added: dict[str, bytes], says: str
 ) -> None:
     (tmp_path / "victim" / "datasets").mkdir(parents=True)
-    file = with_data(archived, tmp_path)
+    file = Path(shutil.copy(everything, tmp_path / "x.zip"))
     links = [name for name in added if not name.endswith(".json")]
     tamper.forge(file, lambda contents: contents.update(added), links=links)
     with pytest.raises(UserError, match=says):
@@ -315,6 +315,48 @@ def test_a_run_that_another_run_began_is_not_held_to_its_bits(
     judged = reproduced.judge(first.name, old, (new[0], new[1] * (1 + 1e-7), new[2]))
     assert judged.measure == STATISTICS
     assert judged.differs == [f"begun from: step 5 of run {'f' * 12} / its weights"]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "distance"),
+    [
+        ([1, 2, 3], [1, 2, 3], 0.0),
+        ([1, 2, 4], [1, 2, 5], 0.25),
+        ([1, 2, 3], [1, np.nan, 3], np.inf),
+        ([1, np.nan, 3], [1, 2, 3], np.inf),
+        ([1, np.nan, np.inf], [1, np.nan, np.inf], 0.0),
+        ([1, np.inf], [1, -np.inf], np.inf),
+        ([1, 2], [1], np.inf),
+        ([], [], 0.0),
+    ],
+)
+def test_a_loss_that_is_none_is_as_far_as_can_be(
+    a: list[float], b: list[float], distance: float
+) -> None:
+    assert reproduced._distance(np.array(a), np.array(b)) == distance
+
+
+def test_another_final_state_alone_is_called_so(archived: Archived, again: Study) -> None:
+    first = again.runs[0]
+    old, new = (reproduced._record(study, first) for study in (archived.study, again))
+    assert old and new
+    new[0]["weights"]["final"] = "0" * 64
+    judged = reproduced.judge(first.name, old, new)
+    assert (judged.outcome, judged.measure) == (NO, BITS)
+    assert judged.says.endswith("losses have the same bits, but the final state differs")
+    new[1][:1] = old[1][:1] = np.nan
+    new[1][4] += 1
+    assert reproduced.judge(first.name, old, new).says.endswith("first in step 5")
+
+
+def test_a_trace_that_is_not_made_again_is_no_reproduction(
+    archived: Archived, again: Study
+) -> None:
+    again.trace("mnist_cnn", "jax-jit").unlink()
+    found = outcome(archived, again)
+    assert reproduced.conclusion(found) == NO
+    (trace,) = [o for o in found if o.what == "trace mnist_cnn/jax-jit"]
+    assert (trace.outcome, trace.says) == (NO, "the repetition has none")
 
 
 def test_other_batches_are_never_a_reproduction(archived: Archived, again: Study) -> None:

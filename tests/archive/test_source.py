@@ -37,6 +37,20 @@ def test_the_difference_does_not_depend_on_a_persons_settings(checkout: Path) ->
     assert source.find(checkout).difference == plain
 
 
+def test_what_is_called_like_a_key_goes_in_only_where_it_is_committed(checkout: Path) -> None:
+    for name in ("ca.pem", ".env", "id_ed25519", "id_card.txt"):
+        (checkout / "workflow" / name).write_text("x\n")
+    git(checkout, "add", "workflow/ca.pem")
+    git(checkout, "commit", "--quiet", "--message", "A certificate", "workflow/ca.pem")
+    found = source.find(checkout)
+    names = {"Snakefile", "workflow/other.txt", "workflow/ca.pem", "workflow/id_card.txt"}
+    assert set(found.files) == names
+    assert b"id_card" in found.difference and b"id_ed25519" not in found.difference
+    assert found.note.endswith("left out, as keys are called so: .env, id_ed25519")
+    (checkout / ".git").rename(checkout / "git")
+    assert set(source.find(checkout).files) == names - {"workflow/ca.pem"}
+
+
 def test_a_submodule_is_no_file_of_the_source(checkout: Path) -> None:
     (checkout / "plugin").mkdir()
     entry = f"160000,{git(checkout, 'rev-parse', 'HEAD').strip()},plugin"

@@ -25,12 +25,12 @@ Found = Callable[[], list[str]]
 def test_an_untouched_archive_holds_with_a_line_a_check(archived: Archived) -> None:
     done = lockstep("verify", archived.file)
     lines = done.stdout.splitlines()
-    assert lines[-1] == f"{archived.file}: holds"
-    assert [line.split()[0] for line in lines[:-1]] == ["holds"] * (len(lines) - 1)
+    assert lines[-1] == f"{archived.file}: holds (not checked: page)"
+    assert [line.split()[0] for line in lines[:-1]] == ["holds"] * (len(lines) - 2) + ["open"]
     told = [line.split()[1].rstrip(":") for line in lines[:-1]]
     assert told == [
-        "form", "manifest", "content", "crate", "whole", "records", "data", "source", "pages",
-        "parity", "report",
+        "form", "manifest", "content", "crate", "whole", "records", "data", "weights", "source",
+        "described", "pages", "parity", "report", "page",
     ]  # fmt: skip
     assert "4 runs agree" in done.stdout
     assert "verdicts computed again from the records, equal to the bit" in done.stdout
@@ -60,7 +60,7 @@ def test_it_needs_no_framework(archived: Archived) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[-1] == f"{archived.file}: holds"
+    assert done.stdout.splitlines()[-1] == f"{archived.file}: holds (not checked: page)"
 
 
 def test_the_published_digest_is_compared(archived: Archived) -> None:

@@ -137,6 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--digest", help="that the archive must have, as it was published")
     sub = add("reproduce", reproduce, "run an archived study again and compare", study=False)
     sub.add_argument("archive", type=Path, metavar="FILE")
+    sub.add_argument("--digest", help="that the archive must have, as it was published")
     sub.add_argument("--into", type=Path, required=True, help="an empty folder")
     sub.add_argument("--profile", default="profiles/local", help="default: profiles/local")
     only = "WORKLOAD[/VARIANT[/SCALE[/seed-S]]]"
@@ -323,6 +324,7 @@ def reproduce(options: argparse.Namespace) -> int:
         options.archive,
         options.into,
         profile=options.profile,
+        digest=options.digest,
         only=options.only,
         raw=options.raw,
         dry_run=options.dry_run,

@@ -7,7 +7,7 @@ from typing import Any
 from rocrate.model.entity import Entity
 
 from lockstep import __version__
-from lockstep.archive import layout, people, story
+from lockstep.archive import layout, people, statements, story
 from lockstep.archive.making import Making
 from lockstep.archive.story import STAGES, Deed
 
@@ -109,11 +109,9 @@ def _image(making: Making, name: str) -> Entity:
     return making.add(
         f"#image-{name}",
         "ContainerImage",
-        name=image.folder.name,
         additionalType={"@id": "https://w3id.org/ro/terms/workflow-run#SIFImage"},
         registry="none: built from the definitions and locks in this archive",
-        tag=image.identity,
-        sha256=facts["sif"]["sha256"],
+        **statements.image(facts, image.folder.name),
     )
 
 

@@ -1,6 +1,7 @@
 """Whether all is there: what a study's config asks for, and what its own records promise."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,11 @@ def missing(study: Study, names: Iterable[str]) -> list[str]:
     """
     there = set(names)
     below = f"{layout.RESULTS}{study.name}/"
-    wanted = (*(below + name for name in _records(study)), *_options(study, there))
+    wanted = (
+        *(below + name for name in _records(study)),
+        *_options(study, there),
+        *_described(study, there),
+    )
     return sorted(name.removeprefix(below) for name in wanted if name not in there)
 
 
@@ -42,6 +47,34 @@ def _records(study: Study) -> Iterator[str]:
     for run in study.runs:
         yield from (f"runs/{run.name}/{name}" for name in (*layout.RECORDS, "run.json"))
     yield from (f"report/{name}" for name in ("index.html", "report.json", "complete.json"))
+
+
+def _described(study: Study, there: set[str]) -> Iterator[str]:
+    """Yield the manifests of datasets and images that config and records name, and are not there.
+
+    Of those that no record names yet only a part of the folder's name is known.
+    """
+    wanted = {("datasets", study.workload(w)["dataset"], "") for w in study.config["workloads"]}
+    if study.config["images"]["enabled"]:
+        frameworks = {v["framework"] for v in study.config["variants"].values()}
+        wanted |= {("images", name, "") for name in ("base", *frameworks)}
+    for run in study.runs:
+        summary = read(study.run_folder(run) / "summary.json")
+        try:
+            dataset, image = summary["dataset"], summary["contract"]["host"].get("image")
+            wanted.add(("datasets", str(dataset["name"]), str(dataset["identity"])[:12]))
+            if image:
+                wanted.add(("images", str(image["name"]), str(image["identity"])[:12]))
+        except (KeyError, TypeError, AttributeError):
+            continue  # what it is instead is said elsewhere
+    told = {(kind, name) for kind, name, identity in wanted if identity}
+    for kind, name, identity in sorted(wanted):
+        if not identity and (kind, name) in told:
+            continue
+        folder = f"{re.escape(name)}(-cuda\\d+|-ready)?-{re.escape(identity) or '[0-9a-f]{12}'}"
+        path = re.compile(f"{layout.DATA}{kind}/{folder}/manifest.json")
+        if not any(map(path.fullmatch, there)):
+            yield f"{layout.DATA}{kind}/{name}-{identity or '*'}/manifest.json"
 
 
 def _options(study: Study, there: set[str]) -> Iterator[str]:

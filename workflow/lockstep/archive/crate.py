@@ -12,7 +12,7 @@ from rocrate.model.entity import Entity
 from rocrate.rocrate import ROCrate
 
 from lockstep import __version__
-from lockstep.archive import actions, layout, manifest, people
+from lockstep.archive import actions, layout, manifest, people, statements
 from lockstep.archive.making import Making
 from lockstep.archive.story import Story
 from lockstep.study import Study
@@ -86,15 +86,9 @@ def _root(making: Making, note: str) -> None:
         making.add(identifier, "CreativeWork", name=name, version=version)
         for identifier, (name, version) in PROFILES.items()
     ]
-    root["name"] = about.title
-    root["description"] = f"{about.description} {note}"
     root["datePublished"] = making.story.ended[:10]
-    root["keywords"] = list(about.keywords)
-    if about.citation:
-        root["citation"] = about.citation
-    root["author"] = [people.add_author(making.add, author) for author in about.authors]
-    root["publisher"] = people.add_organization(making.add, about.publisher)
-    root["license"] = people.add_licence(making.add, about.licence)
+    for key, value in statements.root(making.add, about, note).items():
+        root[key] = value
 
 
 def _data(making: Making) -> None:
@@ -140,15 +134,7 @@ def _data(making: Making) -> None:
 
 def _dataset(making: Making, folder: str) -> None:
     path = making.study.data / folder.removeprefix(layout.DATA) / "manifest.json"
-    told = json.loads(path.read_bytes())
-    making.folder(
-        folder,
-        name=told["name"],
-        description=f"{told['origin']}; content {told['content']}",
-        license=told["licence"],
-        isBasedOn=told["origin"],
-        identifier=told["identity"],
-    )
+    making.folder(folder, **statements.dataset(json.loads(path.read_bytes())))
 
 
 def _below(entries: Iterable[str], top: str) -> list[str]:

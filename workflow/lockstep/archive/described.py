@@ -31,12 +31,12 @@ def check(content: bytes, listed: Mapping[str, Mapping[str, Any]]) -> Check:
 def _wrong(
     entities: Mapping[str, Mapping[str, Any]], listed: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[str]:
-    profiles = [p["@id"] for p in _several(entities["./"].get("conformsTo"))]
+    profiles = [p["@id"] for p in several(entities["./"].get("conformsTo"))]
     if PROFILE not in profiles:
         yield f"does not conform to {PROFILE}"
     trees = manifest.Trees(listed)
     for identifier, entity in entities.items():
-        kinds = _several(entity.get("@type"))
+        kinds = several(entity.get("@type"))
         name = unquote(identifier)
         if identifier in ("./", layout.CRATE) or name.startswith("#") or "://" in name:
             continue
@@ -62,5 +62,6 @@ def _covered(name: str, entities: Mapping[str, Any]) -> bool:
     return name in entities or any(folder in entities for folder in folders)
 
 
-def _several(value: Any) -> list[Any]:
+def several(value: Any) -> list[Any]:
+    """Return a value of a description as a list: one is none."""
     return value if isinstance(value, list) else [] if value is None else [value]

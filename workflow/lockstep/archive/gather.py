@@ -86,18 +86,50 @@ def items(study: Study, source: Source, rules: Rules) -> list[Item]:
 
 
 def _source(source: Source, rules: Rules) -> Iterator[Item]:
-    # Paths stay: they are what the authors wrote, and code is compared by its digest.
-    clean = functools.partial(rules.clean, paths=False)
+    rules = rules.of_source()
     for name in source.files:
         path, target = source.root / name, layout.SOURCE + name
         if path.is_symlink():
-            leads = os.fsencode(path.readlink())
-            yield Item(name=target, size=len(leads), content=leads, notes={"link": True})
+            yield _link(target, path, rules)
             continue
         notes = {"executable": True} if os.access(path, os.X_OK) else {}
-        yield _file(target, path, **notes) if _binary(path) else _text(target, path, clean, **notes)
+        if _binary(path):
+            yield _file(target, path, **notes)
+        elif _is_compared(name):
+            yield _compared(target, path, rules, **notes)
+        else:
+            yield _text(target, path, rules.clean, **notes)
     if source.difference:
-        yield _made(layout.DIFFERENCE, source.difference, clean)
+        yield _made(layout.DIFFERENCE, source.difference, rules.clean)
+
+
+def _is_compared(name: str) -> bool:
+    """Whether records or images have the hash of a file of the source."""
+    code = name.startswith("workflow/lockstep/") and name.endswith(".py")
+    return code or name.startswith("containers/")
+
+
+def _compared(name: str, path: Path, rules: Rules, **notes: bool) -> Item:
+    """Return a text that cannot be rewritten; what code itself says of paths may stay."""
+    item = _text(name, path, functools.partial(rules.clean, paths=False, named=False), **notes)
+    code = not name.startswith(f"{layout.SOURCE}containers/")
+    hidden = bool(item.notes and item.notes.get("rewritten"))
+    if hidden or (not code and redact.HOMES.search(path.read_bytes())):
+        raise UserError(
+            f"{path}: holds {'a secret' if hidden else 'a home folder'}, and cannot be rewritten, "
+            "as records or images have its hash; take it out"
+        )
+    return item
+
+
+def _link(name: str, path: Path, rules: Rules) -> Item:
+    leads = rules.clean(os.fsencode(path.readlink()))
+    if leads.startswith(b"/"):
+        raise UserError(
+            f"{path}: is a link to a place of this machine, {os.fsdecode(leads)}; make it a "
+            "relative one within the checkout, or remove it"
+        )
+    return Item(name=name, size=len(leads), content=leads, notes={"link": True})
 
 
 def _binary(path: Path) -> bool:
@@ -117,7 +149,8 @@ def _results(study: Study, rules: Rules) -> Iterator[Item]:
         if not is_text(below):
             yield _file(name, path)
             continue
-        item = _text(name, path, rules.clean)
+        # What only may be a secret must not keep a study from being archived.
+        item = _text(name, path, functools.partial(rules.clean, named=below not in bound))
         if item.notes and below in bound:
             raise UserError(
                 f"{path}: holds a path of this machine or a secret, and cannot be rewritten, as "

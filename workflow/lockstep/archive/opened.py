@@ -6,7 +6,7 @@ import itertools
 import os
 import shutil
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,6 +18,7 @@ from lockstep.errors import UserError
 
 LARGE_TEXT = 1 << 28
 SPARE = 1 << 24
+LONGEST_LINK = 4096  # with the zero at its end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,32 +134,62 @@ def hashes(opened: Opened) -> Check:
 
 
 def extract(
-    opened: Opened, wanted: Callable[[str], bool], folder: Path, *, strip: str = ""
+    opened: Opened,
+    wanted: Callable[[str], bool],
+    folder: Path,
+    *,
+    strip: str = "",
+    places: Mapping[str, str] | None = None,
 ) -> None:
     """Write files of an archive into a folder; links and what may be executed as they were.
 
     Args:
         wanted: of which names.
         strip: what names begin with that is left away.
+        places: where else files go than to their names, below the folder.
 
     Raises:
-        UserError: there is no room for them, or a link leads out of the folder.
+        UserError: there is no room for them, a link leads out of the folder, or the archive is
+            being changed.
     """
     members = [m for name, m in opened.reader.members.items() if wanted(name)]
     room(folder, sum(member.size for member in members))
     lines = opened.files
     for member in members:
-        path = folder / member.name.removeprefix(strip)
+        path = folder / (places or {}).get(member.name, member.name.removeprefix(strip))
         path.parent.mkdir(parents=True, exist_ok=True)
         line = lines.get(member.name, {})
         if line.get("link"):
-            _link(opened, member, path, folder)
+            _link(opened, member, path, folder, line)
             continue
-        with open(path, "xb") as stream:
-            for piece in opened.reader.content(member):
-                stream.write(piece)
+        try:
+            sha256 = _write(opened, member, path)
+        except OSError as error:
+            why = (error.strerror or str(error)).lower()
+            raise UserError(
+                f"{path}: cannot be written, {why}; free some space, or name another place (TMPDIR)"
+            ) from error
+        _check_read(opened, member, line, sha256)
         if line.get("executable"):
             path.chmod(0o755)
+
+
+def _write(opened: Opened, member: Member, path: Path) -> str:
+    """Write a member's content; returns its sha256."""
+    total = hashlib.sha256()
+    with open(path, "xb") as stream:
+        for piece in opened.reader.content(member):
+            total.update(piece)
+            stream.write(piece)
+    return total.hexdigest()
+
+
+def _check_read(opened: Opened, member: Member, line: Mapping[str, Any], sha256: str) -> None:
+    """Refuse what is not what it was when it was verified."""
+    if sha256 != line.get("sha256", sha256):
+        raise UserError(
+            f"{opened.path}: {member.name}: is not what the manifest says; is it being written?"
+        )
 
 
 def room(folder: Path, size: int) -> None:
@@ -175,16 +206,26 @@ def room(folder: Path, size: int) -> None:
         )
 
 
-def _link(opened: Opened, member: Member, path: Path, folder: Path) -> None:
-    if member.size > 4096:
+def _link(
+    opened: Opened, member: Member, path: Path, folder: Path, line: Mapping[str, Any]
+) -> None:
+    if member.size >= LONGEST_LINK:
         raise UserError(f"{opened.path}: {member.name}: too long for a link; not touched")
-    target = os.fsdecode(b"".join(opened.reader.content(member)))
+    content = b"".join(opened.reader.content(member))
+    if not content or b"\0" in content:
+        raise UserError(f"{opened.path}: {member.name}: a link to no name; not touched")
+    _check_read(opened, member, line, hashlib.sha256(content).hexdigest())
+    target = os.fsdecode(content)
     leads = Path(os.path.normpath(path.parent / target))
     # Behind a name, `..` leads out of wherever that name leads to, which may be a link itself.
     down = itertools.dropwhile(lambda part: part in ("", ".", ".."), target.split("/"))
     if Path(target).is_absolute() or ".." in down or not leads.is_relative_to(folder):
         raise UserError(f"{opened.path}: {member.name}: a link out of its folder; not touched")
-    path.symlink_to(target)
+    try:
+        path.symlink_to(target)
+    except OSError as error:  # such as a name in it that is too long
+        why = (error.strerror or str(error)).lower()
+        raise UserError(f"{opened.path}: {member.name}: no link can be made, {why}") from error
 
 
 def below(*tops: str) -> Callable[[str], bool]:

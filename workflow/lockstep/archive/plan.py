@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lockstep.archive import layout, settings
+from lockstep.archive import layout, parts, settings
 from lockstep.archive.findings import printable
 from lockstep.errors import UserError, nearest
 from lockstep.study import Study
@@ -53,21 +53,27 @@ class Plan:
         study, source = Study(self.config), manifest["source"]
         commit = source["commit"] or "of unknown commit"
         kinds = {entry["source"] for entry in self.config["datasets"].values()}
-        images = self.config["images"]
+        images, held = self.config["images"], parts.large(manifest["files"])
+        shards = [name for name in held if name.endswith(".h5")]
+        how = "archived shards, below" if shards else "obtained by the workflow"
         lines = [
+            f"archive: digest {manifest['digest']}",
             f"study {study.name}: {len(self.runs)} of its runs, in {self.folder}",
             f"code: the archive's, {commit} ({source['note']})",
             f"command, in {self.checkout}: {shlex.join(self.command)}",
             f"datasets: {', '.join(sorted(self.config['datasets']))}, from "
-            f"{', '.join(sorted(kinds))}, obtained by the workflow",
+            f"{', '.join(sorted(kinds))}, {how}",
         ]
         for name, entry in self.config["datasets"].items():
             if entry["raw"]:
                 lines.append(f"  raw files of {name}: {entry['raw']}")
-        if images["enabled"]:
+        if images["enabled"] and len(held) > len(shards):
+            lines.append("images: archived ones, below; others are built from the definitions")
+        elif images["enabled"]:
             lines.append(f"images: built from the archived definitions and locks, {images['cuda']}")
         else:
             lines.append("images: none; the packages of this Python are used")
+        lines += [f"  archived: {n}, sha256 {manifest['files'][n]['sha256']}" for n in held]
         extra = len(study.runs) - len(self.runs)
         if extra:
             lines.append(f"besides: {extra} runs that share a block or the reference with them")
@@ -81,6 +87,7 @@ def plan(
     profile: str,
     only: Sequence[str] = (),
     raw: Sequence[str] = (),
+    archived: Collection[str] = (),
 ) -> Plan:
     """Return what is to be run.
 
@@ -88,6 +95,7 @@ def plan(
         config: the archived study's.
         only: beginnings of runs' names, WORKLOAD/VARIANT/SCALE/seed-S; empty for all.
         raw: NAME=FOLDER, folders with raw files of datasets.
+        archived: what the archive holds.
 
     Raises:
         UserError: nothing is chosen, a dataset is unknown, or the folder is not empty.
@@ -110,7 +118,10 @@ def plan(
         if not Path(path).is_dir():
             raise UserError(f"--raw {entry}: {path} is not a folder")
         chosen["datasets"][name]["raw"] = str(Path(path).absolute())
-    return Plan(config=chosen, runs=runs, profile=profile, folder=folder.absolute())
+    made = Plan(config=chosen, runs=runs, profile=profile, folder=folder.absolute())
+    for name in parts.ready(archived):
+        chosen["images"]["ready"][name] = str(made.checkout / parts.ready_place(name))
+    return made
 
 
 def profile(name: str, archived: Collection[str]) -> str:

@@ -29,6 +29,8 @@ SHAPES = tuple(
         rb"github_pat_[A-Za-z0-9_]{40,}",
         rb"glpat-[A-Za-z0-9_-]{20,}",
         rb"hf_[A-Za-z0-9]{30,}",
+        rb"pypi-[A-Za-z0-9_-]{32,}",
+        rb"(?<![\w-])sk-[A-Za-z0-9_-]{20,}",
         rb"xox[abprs]-[A-Za-z0-9-]{20,}",
         rb"(?:AKIA|ASIA)[A-Z0-9]{16}",
         rb"eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}",
@@ -37,15 +39,37 @@ SHAPES = tuple(
 )
 """What tokens of well-known services look like."""
 
+SECRET_WORD = (
+    rb"(?:password|passwd(?!=\d)|passphrase|secret|token|(?:api|access|auth|secret)[_-]?key)"
+)
+
 BEHIND = tuple(
     re.compile(shape)
     for shape in (
-        rb"(://)[^/\s:@\"']+:[^/\s@\"']+(?=@(?!sha256:))",
+        rb"(://)[^/\s:@\"']*:[^/\s\"']+(?=@(?!sha256:))",
         rb"(https?://)[^/\s:@\"']+(?=@(?!sha256:))",
         rb"(earer )[A-Za-z0-9._~+/-]{16,}=*",
     )
 )
 """What stands behind a word: names and passwords in addresses (of an image, it is its name)."""
+
+SCHEME = rb"(?:basic|bearer|digest|token)"
+
+NAMED = tuple(
+    re.compile(shape, re.I)
+    for shape in (
+        rb"(authorization\s*[:=]\s*(?:%b )?)(?!%b )[^][\s\"'\\,;(){}]{6,}" % (SCHEME, SCHEME),
+        rb"(authorization\\?[\"']?\s*[:=]\s*\\?[\"'](?:%b )?)(?!%b )[^][\s\"'\\,;]{6,}"
+        % (SCHEME, SCHEME),
+        rb"(%b\s*[:=]\s*)(?=[^\s\"'\\]*\d)[^][\s\"'\\,;&(){}$]{8,}" % SECRET_WORD,
+        rb"(%b\\?[\"']?\s*[:=]\s*\\?[\"'])[^][\s\"'\\(){}$]{8,}(?=\\?[\"'])" % SECRET_WORD,
+        rb"((?:key|token|login|wandb)\W{1,4}(?:is )?)[0-9a-f]{40}(?![0-9a-f])",
+    )
+)
+"""What stands behind a word that says it is a secret. Code has such words too, for what is none, so
+these are not looked for in what is compared by its hash. Numbers of JSON stay numbers.
+"""
+HINTS = (b"authorization", b"passw", b"passphrase", b"secret", b"token", b"key", b"login", b"wandb")
 
 REMOVED = b"[removed]"
 HOMES = re.compile(rb"/(?:home|Users)/[^/\s\"':,;)\]}]+")
@@ -91,19 +115,35 @@ class Rules:
         }
         return cls(secrets=_longest_first(secrets), paths=_longest_first(paths))
 
-    def clean(self, text: bytes, *, paths: bool = True) -> bytes:
-        """Return a text without secrets and, if `paths`, without paths of this machine."""
+    def clean(self, text: bytes, *, paths: bool = True, named: bool = True) -> bytes:
+        """Return a text without secrets.
+
+        Args:
+            paths: paths of this machine go too.
+            named: so does what is a secret only because a word before it says so.
+        """
         for secret, name in self.secrets:
             text = text.replace(secret, name)
         for shape in SHAPES:
             text = shape.sub(REMOVED, text)
         for shape in BEHIND:
             text = shape.sub(rb"\1" + REMOVED, text)
+        if named:
+            lower = text.lower()
+            if any(hint in lower for hint in HINTS):
+                for shape in NAMED:
+                    text = shape.sub(rb"\1" + REMOVED, text)
         if paths:
             for place, placeholder in self.paths:
                 text = _whole(place).sub(placeholder.replace(b"\\", rb"\\"), text)
             text = HOMES.sub(b"$HOME", text)
         return text
+
+    def of_source(self) -> "Rules":
+        """Return the rules for what people wrote: there, /root is no place of this machine."""
+        return Rules(
+            secrets=self.secrets, paths=tuple(pair for pair in self.paths if pair[0] != b"/root")
+        )
 
 
 @functools.cache

@@ -21,6 +21,7 @@ from lockstep.archive import (
     layout,
     names,
     opened,
+    parts,
     plan,
     reproduced,
     reproduced_page,
@@ -34,7 +35,6 @@ from lockstep.study import Study
 SCHEMA = "lockstep-reproduction/1"
 SUCCEEDED, DIFFERS, NOT_RUN = 0, 1, 2
 FAILED = "could not be run to its end"
-LARGE = (".h5", ".sif")
 
 
 def main(
@@ -42,6 +42,7 @@ def main(
     into: Path,
     *,
     profile: str,
+    digest: str | None = None,
     only: Sequence[str] = (),
     raw: Sequence[str] = (),
     dry_run: bool = False,
@@ -49,28 +50,33 @@ def main(
 ) -> int:
     """Run an archived study again; returns the exit status.
 
+    Args:
+        digest: that the archive was published with; its manifest must have it.
+
     Raises:
         UserError: the archive or the folder cannot be used, or nobody said yes.
     """
-    problems = [line for check in verify.verify(path) if check.wrong for line in check.lines()]
-    if problems:
-        print("\n".join(problems))
-        print(f"{path}: does not hold; nothing was run")
-        return DIFFERS
-    with open(path, "rb") as stream:
+    # One open file: what is run is what was verified, whatever happens to its name meanwhile.
+    with verify.reading(path) as stream:
         archive = opened.read(path, stream)
-        assert archive.manifest is not None, "it has been verified"
+        checks = verify.checked(archive, digest=digest)
+        problems = [line for check in checks if check.wrong for line in check.lines()]
+        if problems or archive.manifest is None:
+            print("\n".join(problems))
+            print(f"{path}: does not hold; nothing was run")
+            return DIFFERS
         config = json.loads(archive.reader.bytes_of(layout.STUDY))
         found = plan.profile(profile, archive.files)
-        chosen = plan.plan(config, folder=into, profile=found, only=only, raw=raw)
+        chosen = plan.plan(
+            config, folder=into, profile=found, only=only, raw=raw, archived=archive.files
+        )
         print("\n".join(chosen.lines(archive.manifest)), flush=True)
         if dry_run:
             return SUCCEEDED
         _agree(yes)
         _set_up(archive, chosen)
-        digest = archive.manifest["digest"]
     status = subprocess.run(chosen.command, cwd=chosen.checkout, env=_environment()).returncode
-    return _conclude(chosen, path, digest, status)
+    return _conclude(chosen, path, archive.manifest["digest"], status)
 
 
 def _agree(yes: bool) -> None:
@@ -104,7 +110,7 @@ def _set_up(archive: opened.Opened, chosen: Plan) -> None:
         chosen.checkout.mkdir()
         source = opened.below(layout.SOURCE)
         opened.extract(archive, source, chosen.checkout.resolve(), strip=layout.SOURCE)
-        opened.extract(archive, lambda name: _whole(name, archive), chosen.checkout.resolve())
+        _set_up_parts(archive, chosen)
         target = chosen.folder / ARCHIVED
         target.mkdir()
         opened.extract(
@@ -119,21 +125,34 @@ def _set_up(archive: opened.Opened, chosen: Plan) -> None:
         raise
 
 
+def _set_up_parts(archive: opened.Opened, chosen: Plan) -> None:
+    """Write archived data and images to where the repetition looks for them."""
+    root = chosen.checkout.resolve()
+    held = parts.used(archive.files)
+    moved = parts.moved(archive, chosen.config, root / "workflow" / "lockstep") if held else {}
+    places = {sif: parts.ready_place(name) for name, sif in parts.ready(held).items()}
+    # The workflow writes what such an image is when it takes it.
+    held -= {sif.replace("image.sif", "manifest.json") for sif in places}
+    for name in held:
+        folder, _, file = name.rpartition("/")
+        if folder in moved:
+            places[name] = f"{moved[folder][0]}/{file}"
+    flaw = names.flaw(places.values())
+    if flaw:
+        raise UserError(f"{archive.path}: running it would need {flaw}; not touched")
+    opened.extract(archive, held.__contains__, root, places=places)
+    for folder, identity in moved.values():
+        path = root / folder / "manifest.json"
+        files.write_json(path, {**files.read_json(path), "identity": identity})
+
+
 def _check_places(archive: opened.Opened) -> None:
     """Refuse a source that has its own files where data and config go, or links to elsewhere."""
     source = [n.removeprefix(layout.SOURCE) for n in archive.files if n.startswith(layout.SOURCE)]
-    data = [name for name in archive.files if _whole(name, archive)]
+    data = sorted(parts.used(archive.files))
     flaw = names.flaw([*source, *data, CONFIG])
     if flaw:
         raise UserError(f"{archive.path}: running it would need {flaw}; not touched")
-
-
-def _whole(name: str, archive: opened.Opened) -> bool:
-    """Whether a name is of a dataset or image that is in the archive; a manifest is none alone."""
-    if not (name.startswith(layout.DATA) and name.endswith((*LARGE, "manifest.json"))):
-        return False
-    folder = name.rpartition("/")[0] + "/"
-    return any(n.startswith(folder) and n.endswith(LARGE) for n in archive.files)
 
 
 def _environment() -> dict[str, str]:

@@ -78,6 +78,7 @@ def judge(name: str, old: Sides, new: Sides) -> Outcome:
         old, new: summary, losses ``(steps,)`` and checksums of batches ``(steps,)``.
     """
     differs = conditions(old[0], new[0])
+    same = np.array_equal(old[1], new[1], equal_nan=True)
     measure, outcome = BITS, NO
     distance = _distance(old[1], new[1])
     if old[0]["status"] != new[0]["status"]:
@@ -89,11 +90,13 @@ def judge(name: str, old: Sides, new: Sides) -> Outcome:
         says = f"other batches than in the archive (step {_first(old[2] != new[2])})"
     elif not differs:
         state = old[0]["weights"]["final"] == new[0]["weights"]["final"]
-        if np.array_equal(old[1], new[1], equal_nan=True) and state:
+        if same and state:
             outcome = YES
             says = f"all {len(old[1])} losses, all batches and the final state have the same bits"
+        elif same:
+            says = f"all {len(old[1])} losses have the same bits, but the final state differs"
         else:
-            first = _first(old[1] != new[1])
+            first = _first((old[1] != new[1]) & ~(np.isnan(old[1]) & np.isnan(new[1])))
             says = f"losses differ by {distance:.1e} at most, first in step {first}"
     elif old[0]["contract"]["variant"]["precision"] == "float64":
         measure, outcome = DOUBLE, YES if distance <= FLOAT64 else NO
@@ -148,9 +151,13 @@ def _gpus(contract: Mapping[str, Any]) -> list[str]:
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the largest relative difference; where only one of two is NaN, it is infinite."""
     if len(a) != len(b) or not len(a):
         return float("inf") if len(a) != len(b) else 0.0
-    return float(np.nanmax(np.abs(a - b) / np.maximum(np.abs(a), 1e-300)))
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    with np.errstate(invalid="ignore"):
+        apart = np.where(same, 0.0, np.abs(a - b) / np.maximum(np.abs(a), 1e-300))
+    return float(np.where(np.isnan(apart), np.inf, apart).max())
 
 
 def _first(differs: np.ndarray) -> int:
@@ -167,9 +174,14 @@ def _traces(archived: Study, again: Study) -> Iterator[Outcome]:
     for workload in again.config["workloads"]:
         for variant in again.traces():
             paths = [study.trace(workload, variant) for study in (archived, again)]
-            if any(arrays.problem(path) for path in paths):
-                continue
+            if not paths[0].is_file():
+                continue  # traces are not in every archive
             what = f"trace {workload}/{variant}"
+            why = [problem for problem in map(arrays.problem, paths) if problem]
+            if not paths[1].is_file() or why:
+                says = why[0] if paths[1].is_file() else "the repetition has none"
+                yield Outcome(what=what, measure=DOUBLE, outcome=NO, says=says)
+                continue
             try:
                 old, new = map(ladder.load, paths)
                 rungs = ladder.compare(new, old, precisions=("float64",))

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +16,12 @@ PARTS = (
     "Makefile", "README.md", "CITATION.cff", "pyproject.toml", "docs", "slurm",
 )  # fmt: skip
 """What a copy without git is known to consist of."""
+
+PRIVATE = re.compile(
+    r"\.env(\..*)?|.*\.(pem|key|p12|pfx)|id_(rsa|dsa|ecdsa|ed25519).*|\.(net|pypi|npm)rc",
+    re.I,
+)
+"""Names of files that hold keys and passwords: they go in only where git has them committed."""
 
 SKIPPED = {"__pycache__", ".snakemake", ".venv", "results", "data"}
 
@@ -82,6 +89,8 @@ def _by_git(root: Path) -> Source:
         _git(root, "add", "--all", "--", *there, **own)
         listed = _names(_git(root, "ls-files", "-z", **own))
         gone = [name for name in listed if not os.path.lexists(root / name)]
+        private = sorted({*filter(_private, listed)} - {*tracked, *gone})
+        gone += private
         if gone:
             _git(root, "rm", "--cached", "--quiet", "-r", "--", *gone, **own)
         difference = _git(
@@ -89,12 +98,15 @@ def _by_git(root: Path) -> Source:
             "--no-ext-diff", "--no-textconv", "--no-color", "HEAD", **own,
         )  # fmt: skip
     # What is neither is a submodule, of which the commit is in the difference.
-    found = tuple(sorted(n for n in listed if (root / n).is_symlink() or (root / n).is_file()))
-    note = (
-        "the committed files, with uncommitted changes (source.diff)"
-        if difference
-        else "the committed files"
-    )
+    there = [n for n in listed if (root / n).is_symlink() or (root / n).is_file()]
+    found = tuple(sorted({*there} - {*private}))
+    note = "the committed files"
+    if difference:
+        note += ", with uncommitted changes (source.diff)"
+    if private:
+        note += (
+            f"; left out, as keys are called so: {', '.join(Path(name).name for name in private)}"
+        )
     return Source(root=root, files=found, commit=commit, difference=difference, note=note)
 
 
@@ -126,8 +138,12 @@ def _walk(root: Path) -> Iterator[str]:
                 name for name in folders if name not in SKIPPED and not name.startswith(".")
             )
             for name in names:
-                if not name.startswith(".") and not name.endswith(".pyc"):
+                if not (name.startswith(".") or name.endswith(".pyc") or _private(name)):
                     yield (Path(folder) / name).relative_to(root).as_posix()
+
+
+def _private(name: str) -> bool:
+    return PRIVATE.fullmatch(Path(name).name) is not None
 
 
 def _short(text: str) -> str:

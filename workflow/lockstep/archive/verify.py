@@ -4,21 +4,16 @@ Exit status 0 if all holds, 1 if something does not, 2 if the file cannot be use
 no framework, executes nothing of the archive, unpickles nothing.
 """
 
-import tempfile
-from collections.abc import Callable, Sequence
+import contextlib
+import importlib
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import BinaryIO
 
-from lockstep.archive import (
-    agree,
-    completeness,
-    described,
-    layout,
-    opened,
-    publishing,
-    recompute,
-    settings,
-)
-from lockstep.archive.findings import Check, attempted
+from lockstep.archive import container, described, layout, opened
+from lockstep.archive.findings import Check, printable
 from lockstep.archive.opened import Opened
 from lockstep.errors import UserError
 
@@ -53,63 +48,52 @@ def verify(path: Path, *, digest: str | None = None) -> list[Check]:
     Raises:
         UserError: the file cannot be used.
     """
+    with reading(path) as stream:
+        return checked(opened.read(path, stream), digest=digest)
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[BinaryIO]:
+    """Open an archive; what is checked and what is used later are of one and the same file.
+
+    Raises:
+        UserError: it is not there, or becomes shorter meanwhile.
+    """
     if not path.is_file():
         raise UserError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
-    with open(path, "rb") as stream:
-        archive = opened.read(path, stream)
-        checks = list(archive.checks)
-        if archive.manifest is None:
-            return checks
-        if digest is not None:
-            own = archive.manifest["digest"]
-            same = own == digest.lower()
-            wrong = [] if same else [f"{layout.MANIFEST}: has digest {own}, not the one published"]
-            checks.append(Check(name="digest", says="is the one published", wrong=wrong))
-        checks.append(opened.hashes(archive))
-        crate = archive.reader.bytes_of(layout.CRATE)
-        checks.append(described.check(crate, archive.files))
-        if any(check.wrong for check in checks if check.name in ("form", "manifest", "content")):
-            reason = "not checked, as files of the archive are damaged"
-            return [*checks, Check(name="records, parity, report", says=reason, open=True)]
-        return [*checks, *_numbers(archive)]
+    try:
+        with open(path, "rb") as stream:
+            yield stream
+    except container.Malformed as problem:
+        raise UserError(f"{path}: {printable(str(problem))}; is it being written?") from problem
 
 
-def _numbers(archive: Opened) -> Sequence[Check]:
-    manifest, listed = archive.manifest, archive.files
-    assert manifest is not None
-    name = manifest["study"]
-    below = f"{layout.RESULTS}{name}/"
-    if f"{below}study.json" not in listed:
-        raise UserError(f"{archive.path}: holds no config of study {name!r}")
-
-    with tempfile.TemporaryDirectory(prefix="lockstep-verify-") as scratch:
-        folder = Path(scratch).resolve()
-        opened.extract(archive, lambda member: _is_read(member, name), folder)
-        study = settings.study_in(folder, name)
-        data = folder / "data"
-        package = folder / "source" / "workflow" / "lockstep"
-        checks: dict[str, Callable[[], Check]] = {
-            "whole": lambda: completeness.whole(study, manifest, folder / layout.STUDY),
-            "records": lambda: agree.records(study, listed, data),
-            "data": lambda: agree.same_data(listed, data),
-            "source": lambda: agree.source(study, package),
-            "pages": lambda: publishing.check(study, manifest, folder / layout.CRATE, package),
-            "parity": lambda: recompute.parity(study),
-            "report": lambda: recompute.report(study),
-        }
-        return [attempted(name, check) for name, check in checks.items()]
+def checked(archive: Opened, *, digest: str | None = None) -> list[Check]:
+    """Return the same of an archive that is open."""
+    checks = list(archive.checks)
+    if archive.manifest is None:
+        return checks
+    if digest is not None:
+        own = archive.manifest["digest"]
+        same = own == digest.lower()
+        wrong = [] if same else [f"{layout.MANIFEST}: has digest {own}, not the one published"]
+        checks.append(Check(name="digest", says="is the one published", wrong=wrong))
+    threading.Thread(target=_import_ahead).start()
+    checks.append(opened.hashes(archive))
+    crate = archive.reader.bytes_of(layout.CRATE)
+    checks.append(described.check(crate, archive.files))
+    if any(check.wrong for check in checks if check.name in ("form", "manifest", "content")):
+        reason = "not checked, as files of the archive are damaged"
+        return [*checks, Check(name="records, parity, report", says=reason, open=True)]
+    return [*checks, *_recheck().numbers(archive)]
 
 
-def _is_read(member: str, study: str) -> bool:
-    """Whether a file says something that can be compared with others, besides by its hash."""
-    below = f"{layout.RESULTS}{study}/"
-    if member.startswith(below):
-        large = (layout.FINAL, ".log", "/log.txt")
-        aside = (f"{below}report/figures/", f"{below}weights/")
-        return not (member.startswith(aside) or member.endswith(large))
-    if member.startswith(layout.DATA):
-        return member.endswith("/manifest.json")
-    code = f"{layout.SOURCE}workflow/lockstep/"
-    return member in (layout.STUDY, layout.CRATE) or (
-        member.startswith(code) and member.endswith(".py")
-    )
+def _import_ahead() -> None:
+    """Import while the files are hashed, which leaves the interpreter free."""
+    with contextlib.suppress(Exception):  # it is raised again where it is missed
+        _recheck()
+
+
+def _recheck() -> ModuleType:
+    """Return what compares and computes, which a file that cannot be used needs not."""
+    return importlib.import_module("lockstep.archive.recheck")
