@@ -27,6 +27,7 @@ TWO = {name: VARIANTS[name] for name in ("torch-eager", "jax-jit")}
 STEP_SECONDS = {"torch-eager": 0.010, "torch-compile": 0.010, "jax-jit": 0.005}
 EPOCHS, WINDOWS, STEPS = 3, 5, 10  # windows an epoch, steps a window
 TOTAL = EPOCHS * WINDOWS * STEPS
+TARGET = {"metric": "accuracy", "value": 0.93}
 
 Edit = Callable[[Run, dict[str, Any]], None]
 
@@ -39,14 +40,21 @@ def config(
     seeds: int = 5,
     scales: tuple[str, ...] = ("1x1",),
     workloads: tuple[str, ...] = ("mnist_cnn",),
+    changes: Mapping[str, Mapping[str, Any]] | None = None,
     **more: Any,
 ) -> dict[str, Any]:
-    """Return a complete config, as the workflow would write it."""
+    """Return a complete config, as the workflow would write it.
+
+    Args:
+        changes: of workloads' recipes, by name.
+    """
     raw = {
         "study": name,
         "datasets": {"digits": {"source": "digits"}},
         "workloads": {
-            w: {"workload": "mnist_cnn", "dataset": "digits", "epochs": EPOCHS} for w in workloads
+            w: {"workload": "mnist_cnn", "dataset": "digits", "epochs": EPOCHS, "target": TARGET}
+            | dict((changes or {}).get(w, {}))
+            for w in workloads
         },
         "variants": copy.deepcopy(dict(variants)),
         "scales": list(scales),
@@ -142,11 +150,14 @@ def write_run(
     ]
     summary = run_summary(study, run, framework, windows, epochs, checksum.chain(sums))
     if edit:
+        before = dict(summary["target"])
         edit(run, summary)
         if summary["batches"] != checksum.chain(sums):  # other batches, as all records then say
             sums = sums ^ np.uint32(1)
             summary["batches"] = checksum.chain(sums)
         epochs[-1] |= {k: v for k, v in summary["metrics"].items() if k in epochs[-1]}
+        if summary["target"] == before:  # the last epoch may be the one that met it
+            summary["target"] = met(before, epochs)
     put_csv(folder / "windows.csv", windows)
     put_csv(folder / "epochs.csv", epochs)
     np.savez(folder / "steps.npz", loss=loss, checksum=sums, count=np.full(TOTAL, 64, np.int32))
@@ -161,7 +172,6 @@ def run_summary(
     q1, median, q3, p95 = (float(v) for v in np.quantile(steady, [0.25, 0.5, 0.75, 0.95]))
     training = epochs[-1]["training_seconds"]
     target = study.workload(run.workload)["target"]
-    met = next((e for e in epochs if e["test_accuracy"] >= 0.93), None)
     mode = study.variant(run.variant)["mode"]
     last = {k: epochs[-1][k] for k in ("train_loss", "test_loss", "test_accuracy")}
     return {
@@ -191,13 +201,13 @@ def run_summary(
             "windows": len(windows) - 1,
             "steps": TOTAL - STEPS,
             "step_seconds": {"median": median, "q1": q1, "q3": q3, "p95": p95},
-            "examples_per_second": 64 / median,
+            "examples_per_second": study.workload(run.workload)["global_batch"] / median,
             "data_wait_fraction": 0.01,
         },
         "flops": {
             "forward_per_example": 961000,
             "formula": "3 x forward FLOPs",
-            "total": 1,
+            "total": 1e9 * training,
             "per_second": 1e9,
         },
         "mfu": {"absent": "the peak of this device is not known"},
@@ -208,11 +218,7 @@ def run_summary(
             "planned": {"absent": "the framework does not plan memory"},
         },
         "metrics": last,
-        "target": {
-            **target,
-            "step": met["step"] if met else None,
-            "training_seconds": met["training_seconds"] if met else None,
-        },
+        "target": met(target, epochs),
         "batches": batches,
         "dataset": {"name": "digits", "content": "c" * 64},
         "weights": {"initial": hashlib.sha256(str(run.seed).encode()).hexdigest()},
@@ -220,6 +226,13 @@ def run_summary(
         "total_steps": TOTAL,
         "contract": contract(study, run, framework),
     }
+
+
+def met(target: Mapping[str, Any], epochs: list) -> dict[str, Any]:
+    """Return a target with when it was first met."""
+    value = target["value"]
+    first: dict[str, Any] = next((e for e in epochs if e["test_accuracy"] >= value), {})
+    return {**target} | {key: first.get(key) for key in ("step", "training_seconds")}
 
 
 def contract(study: Study, run: Run, framework: str) -> dict[str, Any]:
@@ -251,7 +264,7 @@ def contract(study: Study, run: Run, framework: str) -> dict[str, Any]:
         "topology": {
             "devices": run.scale.size,
             "world_size": run.scale.size,
-            "local_batch": 64 // run.scale.size,
+            "local_batch": study.workload(run.workload)["global_batch"] // run.scale.size,
             "threads": 2,
             "window_steps": STEPS,
         },
