@@ -73,7 +73,7 @@ def test_what_could_change_the_result_takes_all_verdicts_away(tmp_path, path, va
         ("contract.host.cores", 8, "CPU cores"),
         ("contract.host.gpus", [{"name": "A100", "uuid": "x", "driver": "580.1"}], "GPU model"),
         ("contract.engine.device", "cpu", "kind of device"),
-        ("contract.host.node", "slow", "no node ran both"),
+        ("contract.host.node", "slow", "look like a slower variant"),
     ],
 )
 def test_what_could_change_the_time_takes_the_verdict_on_time_away(tmp_path, path, value, named):
@@ -198,16 +198,81 @@ def test_equal_nodes_are_no_difference_in_whatever_order(tmp_path: Path) -> None
     assert c.kind == verdicts.FASTER and c.flags == []
 
 
-def test_one_node_in_common_is_enough_to_tell_nodes_from_variants(tmp_path: Path) -> None:
+def test_of_two_nodes_the_other_one_may_be_the_slow_one(tmp_path: Path) -> None:
     def edit(run: Run, summary: dict[str, Any]) -> None:
         on_nodes("n1" if run.variant == "jax-jit" else "n3", "n2")(run, summary)
 
     study = write(tmp_path, variants=TWO, edit=edit, scales=("2x1",), seeds=3)
     found = analysis.analyse(study)
     (c,) = found.comparisons
-    assert c.kind == verdicts.FASTER and [d.fact for d in c.flags] == ["host.node"]
+    assert c.kind == verdicts.NOT_COMPARABLE and "look like a slower variant" in text_of(c)
     (threat,) = [t for t in found.threats if t.name == "Several nodes"]
     assert "3 nodes" in threat.what
+
+
+def placed(where) -> Edit:
+    """Put each run on the node that `where` says."""
+    return lambda run, summary: summary["contract"]["host"].update(node=where(run))
+
+
+def test_a_variant_that_had_the_fast_node_in_nearly_all_pairs_has_no_verdict(tmp_path) -> None:
+    def where(run: Run) -> str:
+        return "slow" if run.variant == "jax-jit" and run.seed else "fast"
+
+    c = comparison(tmp_path, placed(where), seeds=10)
+    assert c.kind == verdicts.NOT_COMPARABLE and c.quality_kind == verdicts.EQUIVALENT
+    assert "in 9 of 10 pairs: fast against slow" in text_of(c)
+
+
+def test_pairs_on_one_node_are_compared_and_the_others_left_out_by_name(tmp_path: Path) -> None:
+    def where(run: Run) -> str:
+        return "slow" if run.variant == "jax-jit" and run.seed > 2 else "fast"
+
+    c = comparison(tmp_path, placed(where))
+    assert c.kind == verdicts.FASTER and c.step_time.n == c.whole_run.n == 3
+    assert c.untimed == [
+        (seed, "its two runs were on other nodes (slow against fast)") for seed in (3, 4)
+    ]
+    assert c.quality.n == 5
+
+
+def test_nodes_that_served_both_sides_equally_cancel_out(tmp_path: Path) -> None:
+    def where(run: Run) -> str:
+        return f"node-{(run.seed + (run.variant == 'jax-jit')) % 2}"
+
+    c = comparison(tmp_path, placed(where), seeds=4)
+    assert c.kind == verdicts.FASTER and c.step_time.n == 4
+    assert [d.fact for d in c.flags] == ["host.node"]
+
+
+# One framework --------------------------------------------------------------------------------
+
+TORCH = {name: VARIANTS[name] for name in ("torch-eager", "torch-compile")}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "level"),
+    [
+        ("contract.engine.torch", "2.14.0", "flagged"),
+        ("contract.engine.threads", 7, "flagged"),
+        ("contract.engine.deterministic", True, "flagged"),
+        ("contract.engine.never_heard_of", 1, "flagged"),
+        ("contract.engine.compiled", "step", "declared"),
+        ("contract.engine.evaluation", "compile", "declared"),
+    ],
+)
+def test_within_a_framework_only_what_follows_from_the_mode_is_declared(
+    tmp_path, path, value, level
+) -> None:
+    def edit(run: Run, summary: dict[str, Any]) -> None:
+        engine = {"threads": 2, "deterministic": False, "compiled": "no", "evaluation": "eager"}
+        summary["contract"]["engine"] |= engine
+        if run.variant == "torch-compile":
+            set_at(path, value)(run, summary)
+
+    (c,) = analysis.analyse(write(tmp_path, variants=TORCH, edit=edit, seeds=2)).comparisons
+    name = path.removeprefix("contract.")
+    assert {d.fact: d.level for d in c.differences}[name] == level
 
 
 # Containers -----------------------------------------------------------------------------------
@@ -245,13 +310,14 @@ def test_native_input_may_have_other_batches_because_it_is_declared(tmp_path: Pa
     assert {d.fact: d.level for d in c.differences}["batches"] == "declared"
 
 
-def test_one_slower_node_in_one_pair_is_flagged(tmp_path: Path) -> None:
+def test_one_slower_node_in_one_pair_is_flagged_and_the_pair_left_out(tmp_path: Path) -> None:
     def change(run: Run, summary: dict[str, Any]) -> None:
         if run.seed == 2:
             summary["contract"]["host"]["node"] = "node-0"
 
     c = comparison(tmp_path, on_jax(change))
-    assert c.kind == verdicts.FASTER
+    assert c.kind == verdicts.FASTER and c.step_time.n == 4
+    assert [seed for seed, _ in c.untimed] == [2]
     (flag,) = c.flags
     assert (flag.fact, flag.pairs, flag.of) == ("host.node", 1, 5)
 

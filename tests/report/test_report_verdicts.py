@@ -2,16 +2,18 @@
 
 import gc
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lockstep.report import analysis, sentences, verdicts
+from lockstep.report import analysis, build, sentences, verdicts
 from lockstep.report.facts import Facts, facts_of
 from lockstep.report.load import Record
+from lockstep.report.tables import Absent
 from lockstep.report.verdicts import Comparison, Side
-from tests.report.report_studies import STEP_SECONDS, TWO, VARIANTS, write
+from tests.report.report_studies import STEP_SECONDS, TWO, VARIANTS, put_json, write
 
 
 def one(root: Path, **options) -> Comparison:
@@ -123,9 +125,24 @@ def test_an_interval_that_the_correction_takes_back_is_explained(tmp_path: Path)
 
 
 def _with_p(c: Comparison, p: float) -> Comparison:
-    from dataclasses import replace
-
     return replace(c, step_time=replace(c.step_time, p=p))
+
+
+def test_killed_runs_never_met_their_target(tmp_path: Path) -> None:
+    study = write(tmp_path, variants=TWO)
+    for run in study.runs:
+        if run.variant == "jax-jit" and run.seed:
+            folder = study.run_folder(run)
+            for path in folder.iterdir():
+                path.unlink()
+            put_json(folder / "failure.json", {"identity": "x", "reason": "signal 9"})
+    build.build(study, partial=True)
+    found = analysis.analyse(study)
+    row = found.workloads[0].tables["target"].rows[1]
+    assert (row["n"], row["reached"], row["failed"]) == (5, 1, 4)
+    assert isinstance(row["median"], Absent)
+    (c,) = found.comparisons
+    assert c.to_target is None  # the only pair is no sample of those that got there
 
 
 # By simulation, in memory ---------------------------------------------------------------------
@@ -259,3 +276,26 @@ def test_a_precision_below_one_percent_is_not_called_0_percent(template) -> None
 def test_a_small_margin_is_said_with_as_many_decimals_as_it_needs(template) -> None:
     c = said(template, spread(0.0, 0.01), metrics=3e-5, margin=1e-5)
     assert "+0.000030" in sentences.quality_sentence(c)
+
+
+def test_what_the_correction_takes_back_of_a_metric_is_explained(template) -> None:
+    within = said(template, spread(0.0, 0.01), metrics=3e-3)
+    assert within.quality_kind == verdicts.EQUIVALENT
+    taken = replace(within, quality_p_holm=0.5, different_p_holm=0.5, quality_family=61)
+    assert taken.quality_kind == verdicts.UNDECIDED
+    text = sentences.quality_sentence(taken)
+    assert "n = 5 pairs), which is not enough to lie within the margin" in text
+    assert "or to be different from 0 after Holm's correction over 61 comparisons." in text
+    differs = replace(taken, different_p_holm=0.01)
+    assert "and differs" in sentences.quality_sentence(differs)
+    assert "not enough to lie within the margin after" in sentences.quality_sentence(differs)
+
+
+def test_pairs_whose_ratios_agree_to_the_bit_claim_nothing(template) -> None:
+    c = said(template, np.full(5, np.log(0.5)))
+    assert c.kind == verdicts.NO_DIFFERENCE and c.step_time.low is None
+    assert sentences.sentence(c) == (
+        "No statement on step time: b took 0.50 times the step time of a in each of 5 pairs, and "
+        "without any spread nothing can be tested."
+    )
+    assert sentences.more_sentence(c) is None

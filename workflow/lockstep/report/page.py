@@ -83,8 +83,8 @@ def to_target(records: load.Records, runs: pd.DataFrame) -> Iterator[tuple[str, 
     """Yield the groups of runs as the table of times to target counts them."""
     for scale, variant, group in grouped(records, runs, frames.ended):
         if len(group):
-            times, _ = learning.to_target(group)
-            yield scale, variant, group.assign(target_seconds=times)
+            times, reached = learning.to_target(group)
+            yield scale, variant, group.assign(target_seconds=times, target_reached=reached)
 
 
 def render(analysis: Analysis, drawn: Mapping[str, Sequence[Picture]]) -> str:
