@@ -26,7 +26,8 @@ TWO = {name: VARIANTS[name] for name in ("torch-eager", "jax-jit")}
 
 STEP_SECONDS = {"torch-eager": 0.010, "torch-compile": 0.010, "jax-jit": 0.005}
 EPOCHS, WINDOWS, STEPS = 3, 5, 10  # windows an epoch, steps a window
-TOTAL = EPOCHS * WINDOWS * STEPS
+EPOCH = WINDOWS * STEPS
+TOTAL = EPOCHS * EPOCH
 TARGET = {"metric": "accuracy", "value": 0.93}
 
 Edit = Callable[[Run, dict[str, Any]], None]
@@ -74,17 +75,20 @@ def write(
     edit: Edit | None = None,
     skip: Callable[[Run], bool] = lambda run: False,
     edit_loss: Callable[[Run, np.ndarray], np.ndarray] = lambda run, loss: loss,
+    edit_epochs: Callable[[Run, list], None] = lambda run, epochs: None,
     parity: bool = True,
     manifests: bool = True,
     rng: int = 1,
+    spread: float = 0.01,
     **options: Any,
 ) -> Study:
     """Write a finished study.
 
     Args:
-        noise: standard deviation of the log step time between runs.
+        noise, spread: standard deviation of the log step time between runs, and windows of one.
         edit: changes a run's summary before it is written.
         edit_loss: returns another loss of every step, which all records then agree on.
+        edit_epochs: changes the rows of epochs, which all records then agree on.
         skip: runs that leave nothing.
         options: of `config`.
     """
@@ -95,7 +99,7 @@ def write(
         step = step_seconds[run.variant] * float(np.exp(noise * generator.normal()))
         if skip(run):
             continue
-        write_run(study, run, step, generator, edit, edit_loss)
+        write_run(study, run, step, generator, edit, edit_loss, edit_epochs, spread)
     if parity:
         for workload in study.config["workloads"]:
             put_json(study.verdict(workload), parity_verdict(study, workload))
@@ -112,6 +116,8 @@ def write_run(
     generator: np.random.Generator,
     edit: Edit | None = None,
     edit_loss: Callable[[Run, np.ndarray], np.ndarray] = lambda run, loss: loss,
+    edit_epochs: Callable[[Run, list], None] = lambda run, epochs: None,
+    spread: float = 0.01,
 ) -> None:
     """Write the records of one run."""
     folder = study.run_folder(run)
@@ -119,11 +125,11 @@ def write_run(
     framework = study.variant(run.variant)["framework"]
     base = np.random.default_rng(1000 + run.seed)
     sums = base.integers(0, 2**32, TOTAL, dtype=np.uint32)
-    curve = 2.3 * np.exp(-np.arange(TOTAL) / 40) * (1 + 0.02 * base.normal(size=TOTAL))
+    curve = 2.3 * np.exp(-np.arange(TOTAL) / (TOTAL / 3.75)) * (1 + 0.02 * base.normal(size=TOTAL))
     loss = edit_loss(run, curve * (1 + 1e-6 * generator.normal(size=TOTAL)))
     windows = []
     for k in range(EPOCHS * WINDOWS):
-        seconds = step * STEPS * float(np.exp(0.01 * generator.normal())) + (0.3 if k == 0 else 0)
+        seconds = step * STEPS * float(np.exp(spread * generator.normal())) + (0.3 if k == 0 else 0)
         windows.append(
             {
                 "step": k * STEPS,
@@ -140,14 +146,15 @@ def write_run(
     epochs = [
         {
             "epoch": e,
-            "step": (e + 1) * WINDOWS * STEPS,
-            "train_loss": float(loss[e * 50 : (e + 1) * 50].mean()),
-            "test_loss": float(loss[e * 50 : (e + 1) * 50].mean() * 1.1),
+            "step": (e + 1) * EPOCH,
+            "train_loss": float(loss[e * EPOCH : (e + 1) * EPOCH].mean()),
+            "test_loss": float(loss[e * EPOCH : (e + 1) * EPOCH].mean() * 1.1),
             "test_accuracy": 0.9 + 0.03 * e + float(base.integers(-2, 3)) / 1000,
             "training_seconds": float(elapsed[(e + 1) * WINDOWS - 1]),
         }
         for e in range(EPOCHS)
     ]
+    edit_epochs(run, epochs)
     summary = run_summary(study, run, framework, windows, epochs, checksum.chain(sums))
     if edit:
         before = dict(summary["target"])

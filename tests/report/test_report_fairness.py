@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from lockstep.datasets import checksum
 from lockstep.report import analysis, load, sentences, verdicts
 from lockstep.report.verdicts import Comparison
 from lockstep.study.run import Run
@@ -322,6 +324,25 @@ def test_one_slower_node_in_one_pair_is_flagged_and_the_pair_left_out(tmp_path: 
     assert (flag.fact, flag.pairs, flag.of) == ("host.node", 1, 5)
 
 
+def test_a_swapped_label_is_found_and_named(tmp_path: Path) -> None:
+    """Two examples of one batch have each other's label, on JAX's side of one seed."""
+    images = np.random.default_rng(0).integers(0, 256, (4, 8, 8), np.uint8)
+    labels = np.array([3, 1, 4, 1])
+    right, swapped = (
+        checksum.checksum(images, given, len(given)) for given in (labels, labels[[1, 0, 2, 3]])
+    )
+    assert right != swapped
+
+    def swap(run: Run, summary: dict[str, Any]) -> None:
+        if run.seed == 1:
+            summary["batches"] = checksum.chain(np.array([swapped], np.uint32))
+
+    c = comparison(tmp_path, on_jax(swap), seeds=3)
+    assert c.kind == c.quality_kind == verdicts.NOT_COMPARABLE
+    assert "batches consumed (batches) differs in 1 of 3 pairs" in text_of(c)
+    assert "other examples, labels or order" in text_of(c)
+
+
 def test_a_missing_seed_is_left_out_by_name(tmp_path: Path) -> None:
     c = comparison(tmp_path, skip=lambda run: run.variant == "jax-jit" and run.seed == 3)
     assert c.seeds == [0, 1, 2, 4]
@@ -361,3 +382,34 @@ def test_runs_that_did_not_share_a_job_are_a_threat(tmp_path: Path) -> None:
     )
     (threat,) = [t for t in analysis.analyse(paired).threats if t.name == "Unpaired"]
     assert "5 of 5 pairs" in threat.what
+
+
+def test_threats_are_what_was_measured(tmp_path: Path) -> None:
+    """A study on CPUs of three seeds, with another cuDNN, steps that vary and an unpaired job."""
+
+    def edit(run: Run, summary: dict[str, Any]) -> None:
+        engine = summary["contract"]["engine"]
+        engine |= {"device": "cpu", "cudnn": "9.1.0" if run.variant == "jax-jit" else 92600}
+        summary["contract"]["host"]["gpus"] = []
+
+    study = write(tmp_path, variants=TWO, seeds=3, edit=edit, spread=0.5)
+    threats = {t.name: t for t in analysis.analyse(study).threats}
+    assert {"CPU only", "Few seeds", "Noisy step times", "Several nodes"} <= threats.keys()
+    assert "the node is shared" in threats["Noisy step times"].what
+    flagged = threats["Undeclared cuDNN"]
+    assert flagged.where == "mnist_cnn at 1x1"
+    assert "9.26.0 against 9.1.0" in flagged.what and "jax-jit and torch-eager" in flagged.what
+
+
+def test_a_flag_stands_beside_its_verdict_wherever_that_is_told(tmp_path: Path) -> None:
+    edit = on_jax(set_at("contract.engine.nccl", "2.21.5"))
+    found = analysis.analyse(write(tmp_path, variants=TWO, edit=edit, seeds=2))
+    (row,) = found.tables["comparisons"].rows
+    assert row["beside"] == "NCCL (nccl)"
+    (told,) = analysis.as_json(found)["verdicts"]
+    assert "2.30.7 against 2.21.5" in told["flags"][0]
+
+
+def test_why_there_is_no_verdict_stands_beside_it(tmp_path: Path) -> None:
+    found = analysis.analyse(write(tmp_path, variants=TWO, seeds=2, parity=False))
+    assert "not proven" in found.tables["comparisons"].rows[0]["beside"]

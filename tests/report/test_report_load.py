@@ -127,6 +127,7 @@ def test_a_finished_run_whose_metric_is_not_finite_has_failed(tmp_path: Path) ->
     [
         ("interrupted", load.INTERRUPTED, "start again"),
         ("signal 9", load.FAILED, "memory"),
+        ("out of memory", load.FAILED, "out of memory; see its log"),
         ("signal 15", load.INTERRUPTED, "start again"),
         ("exit status 1", load.FAILED, "exit status 1"),
     ],

@@ -275,7 +275,7 @@ def quality(records: Records, workload: str, comparisons: Sequence[Comparison]) 
         ],
         rows=rows,
         note=(
-            "Two one-sided paired t tests, and a two-sided one for “different”; p values after "
+            "Two one-sided paired tests, and a two-sided one for “different”; p values after "
             "Holm's correction. The noise floor is the mean absolute difference, at equal seed, "
             "between variants of one framework and precision."
         ),
