@@ -26,7 +26,9 @@ TWO = {name: VARIANTS[name] for name in ("torch-eager", "jax-jit")}
 
 STEP_SECONDS = {"torch-eager": 0.010, "torch-compile": 0.010, "jax-jit": 0.005}
 EPOCHS, WINDOWS, STEPS = 3, 5, 10  # windows an epoch, steps a window
-TOTAL = EPOCHS * WINDOWS * STEPS
+EPOCH = WINDOWS * STEPS
+TOTAL = EPOCHS * EPOCH
+TARGET = {"metric": "accuracy", "value": 0.93}
 
 Edit = Callable[[Run, dict[str, Any]], None]
 
@@ -39,14 +41,21 @@ def config(
     seeds: int = 5,
     scales: tuple[str, ...] = ("1x1",),
     workloads: tuple[str, ...] = ("mnist_cnn",),
+    changes: Mapping[str, Mapping[str, Any]] | None = None,
     **more: Any,
 ) -> dict[str, Any]:
-    """Return a complete config, as the workflow would write it."""
+    """Return a complete config, as the workflow would write it.
+
+    Args:
+        changes: of workloads' recipes, by name.
+    """
     raw = {
         "study": name,
         "datasets": {"digits": {"source": "digits"}},
         "workloads": {
-            w: {"workload": "mnist_cnn", "dataset": "digits", "epochs": EPOCHS} for w in workloads
+            w: {"workload": "mnist_cnn", "dataset": "digits", "epochs": EPOCHS, "target": TARGET}
+            | dict((changes or {}).get(w, {}))
+            for w in workloads
         },
         "variants": copy.deepcopy(dict(variants)),
         "scales": list(scales),
@@ -66,17 +75,20 @@ def write(
     edit: Edit | None = None,
     skip: Callable[[Run], bool] = lambda run: False,
     edit_loss: Callable[[Run, np.ndarray], np.ndarray] = lambda run, loss: loss,
+    edit_epochs: Callable[[Run, list], None] = lambda run, epochs: None,
     parity: bool = True,
     manifests: bool = True,
     rng: int = 1,
+    spread: float = 0.01,
     **options: Any,
 ) -> Study:
     """Write a finished study.
 
     Args:
-        noise: standard deviation of the log step time between runs.
+        noise, spread: standard deviation of the log step time between runs, and windows of one.
         edit: changes a run's summary before it is written.
         edit_loss: returns another loss of every step, which all records then agree on.
+        edit_epochs: changes the rows of epochs, which all records then agree on.
         skip: runs that leave nothing.
         options: of `config`.
     """
@@ -87,7 +99,7 @@ def write(
         step = step_seconds[run.variant] * float(np.exp(noise * generator.normal()))
         if skip(run):
             continue
-        write_run(study, run, step, generator, edit, edit_loss)
+        write_run(study, run, step, generator, edit, edit_loss, edit_epochs, spread)
     if parity:
         for workload in study.config["workloads"]:
             put_json(study.verdict(workload), parity_verdict(study, workload))
@@ -104,6 +116,8 @@ def write_run(
     generator: np.random.Generator,
     edit: Edit | None = None,
     edit_loss: Callable[[Run, np.ndarray], np.ndarray] = lambda run, loss: loss,
+    edit_epochs: Callable[[Run, list], None] = lambda run, epochs: None,
+    spread: float = 0.01,
 ) -> None:
     """Write the records of one run."""
     folder = study.run_folder(run)
@@ -111,11 +125,11 @@ def write_run(
     framework = study.variant(run.variant)["framework"]
     base = np.random.default_rng(1000 + run.seed)
     sums = base.integers(0, 2**32, TOTAL, dtype=np.uint32)
-    curve = 2.3 * np.exp(-np.arange(TOTAL) / 40) * (1 + 0.02 * base.normal(size=TOTAL))
+    curve = 2.3 * np.exp(-np.arange(TOTAL) / (TOTAL / 3.75)) * (1 + 0.02 * base.normal(size=TOTAL))
     loss = edit_loss(run, curve * (1 + 1e-6 * generator.normal(size=TOTAL)))
     windows = []
     for k in range(EPOCHS * WINDOWS):
-        seconds = step * STEPS * float(np.exp(0.01 * generator.normal())) + (0.3 if k == 0 else 0)
+        seconds = step * STEPS * float(np.exp(spread * generator.normal())) + (0.3 if k == 0 else 0)
         windows.append(
             {
                 "step": k * STEPS,
@@ -132,21 +146,25 @@ def write_run(
     epochs = [
         {
             "epoch": e,
-            "step": (e + 1) * WINDOWS * STEPS,
-            "train_loss": float(loss[e * 50 : (e + 1) * 50].mean()),
-            "test_loss": float(loss[e * 50 : (e + 1) * 50].mean() * 1.1),
+            "step": (e + 1) * EPOCH,
+            "train_loss": float(loss[e * EPOCH : (e + 1) * EPOCH].mean()),
+            "test_loss": float(loss[e * EPOCH : (e + 1) * EPOCH].mean() * 1.1),
             "test_accuracy": 0.9 + 0.03 * e + float(base.integers(-2, 3)) / 1000,
             "training_seconds": float(elapsed[(e + 1) * WINDOWS - 1]),
         }
         for e in range(EPOCHS)
     ]
+    edit_epochs(run, epochs)
     summary = run_summary(study, run, framework, windows, epochs, checksum.chain(sums))
     if edit:
+        before = dict(summary["target"])
         edit(run, summary)
         if summary["batches"] != checksum.chain(sums):  # other batches, as all records then say
             sums = sums ^ np.uint32(1)
             summary["batches"] = checksum.chain(sums)
         epochs[-1] |= {k: v for k, v in summary["metrics"].items() if k in epochs[-1]}
+        if summary["target"] == before:  # the last epoch may be the one that met it
+            summary["target"] = met(before, epochs)
     put_csv(folder / "windows.csv", windows)
     put_csv(folder / "epochs.csv", epochs)
     np.savez(folder / "steps.npz", loss=loss, checksum=sums, count=np.full(TOTAL, 64, np.int32))
@@ -161,7 +179,6 @@ def run_summary(
     q1, median, q3, p95 = (float(v) for v in np.quantile(steady, [0.25, 0.5, 0.75, 0.95]))
     training = epochs[-1]["training_seconds"]
     target = study.workload(run.workload)["target"]
-    met = next((e for e in epochs if e["test_accuracy"] >= 0.93), None)
     mode = study.variant(run.variant)["mode"]
     last = {k: epochs[-1][k] for k in ("train_loss", "test_loss", "test_accuracy")}
     return {
@@ -191,13 +208,13 @@ def run_summary(
             "windows": len(windows) - 1,
             "steps": TOTAL - STEPS,
             "step_seconds": {"median": median, "q1": q1, "q3": q3, "p95": p95},
-            "examples_per_second": 64 / median,
+            "examples_per_second": study.workload(run.workload)["global_batch"] / median,
             "data_wait_fraction": 0.01,
         },
         "flops": {
             "forward_per_example": 961000,
             "formula": "3 x forward FLOPs",
-            "total": 1,
+            "total": 1e9 * training,
             "per_second": 1e9,
         },
         "mfu": {"absent": "the peak of this device is not known"},
@@ -208,11 +225,7 @@ def run_summary(
             "planned": {"absent": "the framework does not plan memory"},
         },
         "metrics": last,
-        "target": {
-            **target,
-            "step": met["step"] if met else None,
-            "training_seconds": met["training_seconds"] if met else None,
-        },
+        "target": met(target, epochs),
         "batches": batches,
         "dataset": {"name": "digits", "content": "c" * 64},
         "weights": {"initial": hashlib.sha256(str(run.seed).encode()).hexdigest()},
@@ -220,6 +233,13 @@ def run_summary(
         "total_steps": TOTAL,
         "contract": contract(study, run, framework),
     }
+
+
+def met(target: Mapping[str, Any], epochs: list) -> dict[str, Any]:
+    """Return a target with when it was first met."""
+    value = target["value"]
+    first: dict[str, Any] = next((e for e in epochs if e["test_accuracy"] >= value), {})
+    return {**target} | {key: first.get(key) for key in ("step", "training_seconds")}
 
 
 def contract(study: Study, run: Run, framework: str) -> dict[str, Any]:
@@ -251,7 +271,7 @@ def contract(study: Study, run: Run, framework: str) -> dict[str, Any]:
         "topology": {
             "devices": run.scale.size,
             "world_size": run.scale.size,
-            "local_batch": 64 // run.scale.size,
+            "local_batch": study.workload(run.workload)["global_batch"] // run.scale.size,
             "threads": 2,
             "window_steps": STEPS,
         },

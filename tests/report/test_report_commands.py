@@ -10,7 +10,7 @@ import pytest
 
 from lockstep.__main__ import main
 from lockstep.errors import UserError
-from lockstep.report import compare, verdicts
+from lockstep.report import analysis, compare, verdicts
 from tests.report.report_studies import STEP_SECONDS, TWO, parity_verdict, put_json, write
 
 
@@ -22,6 +22,19 @@ def test_report_and_tell_print_one_line_a_comparison(tmp_path: Path, capsys) -> 
     assert lines[0] == "study planted: 9 runs finished"
     assert sum(line.startswith("mnist_cnn at 1x1: ") for line in lines) == 3
     assert lines[-1] == f"report: {study.report()}"
+
+
+def test_tell_says_what_is_flagged_below_its_verdict(tmp_path: Path, capsys) -> None:
+    def other(run, summary) -> None:
+        if run.variant == "jax-jit":
+            summary["contract"]["engine"]["cudnn"] = "9.1.0"
+
+    study = write(tmp_path, variants=TWO, seeds=2, edit=other)
+    put_json(study.report().parent / "report.json", analysis.as_json(analysis.analyse(study)))
+    assert main(["tell", "--study", str(study.path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("mnist_cnn at 1x1: jax-jit is faster")
+    assert lines[2].startswith("  flagged: cuDNN (cudnn) differs: 9.26.0 against 9.1.0")
 
 
 def test_tell_without_a_report_says_what_to_do(tmp_path: Path, capsys) -> None:

@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from lockstep.datasets import checksum
 from lockstep.report import analysis, load, sentences, verdicts
 from lockstep.report.verdicts import Comparison
 from lockstep.study.run import Run
@@ -73,7 +75,7 @@ def test_what_could_change_the_result_takes_all_verdicts_away(tmp_path, path, va
         ("contract.host.cores", 8, "CPU cores"),
         ("contract.host.gpus", [{"name": "A100", "uuid": "x", "driver": "580.1"}], "GPU model"),
         ("contract.engine.device", "cpu", "kind of device"),
-        ("contract.host.node", "slow", "no node ran both"),
+        ("contract.host.node", "slow", "look like a slower variant"),
     ],
 )
 def test_what_could_change_the_time_takes_the_verdict_on_time_away(tmp_path, path, value, named):
@@ -198,16 +200,81 @@ def test_equal_nodes_are_no_difference_in_whatever_order(tmp_path: Path) -> None
     assert c.kind == verdicts.FASTER and c.flags == []
 
 
-def test_one_node_in_common_is_enough_to_tell_nodes_from_variants(tmp_path: Path) -> None:
+def test_of_two_nodes_the_other_one_may_be_the_slow_one(tmp_path: Path) -> None:
     def edit(run: Run, summary: dict[str, Any]) -> None:
         on_nodes("n1" if run.variant == "jax-jit" else "n3", "n2")(run, summary)
 
     study = write(tmp_path, variants=TWO, edit=edit, scales=("2x1",), seeds=3)
     found = analysis.analyse(study)
     (c,) = found.comparisons
-    assert c.kind == verdicts.FASTER and [d.fact for d in c.flags] == ["host.node"]
+    assert c.kind == verdicts.NOT_COMPARABLE and "look like a slower variant" in text_of(c)
     (threat,) = [t for t in found.threats if t.name == "Several nodes"]
     assert "3 nodes" in threat.what
+
+
+def placed(where) -> Edit:
+    """Put each run on the node that `where` says."""
+    return lambda run, summary: summary["contract"]["host"].update(node=where(run))
+
+
+def test_a_variant_that_had_the_fast_node_in_nearly_all_pairs_has_no_verdict(tmp_path) -> None:
+    def where(run: Run) -> str:
+        return "slow" if run.variant == "jax-jit" and run.seed else "fast"
+
+    c = comparison(tmp_path, placed(where), seeds=10)
+    assert c.kind == verdicts.NOT_COMPARABLE and c.quality_kind == verdicts.EQUIVALENT
+    assert "in 9 of 10 pairs: fast against slow" in text_of(c)
+
+
+def test_pairs_on_one_node_are_compared_and_the_others_left_out_by_name(tmp_path: Path) -> None:
+    def where(run: Run) -> str:
+        return "slow" if run.variant == "jax-jit" and run.seed > 2 else "fast"
+
+    c = comparison(tmp_path, placed(where))
+    assert c.kind == verdicts.FASTER and c.step_time.n == c.whole_run.n == 3
+    assert c.untimed == [
+        (seed, "its two runs were on other nodes (slow against fast)") for seed in (3, 4)
+    ]
+    assert c.quality.n == 5
+
+
+def test_nodes_that_served_both_sides_equally_cancel_out(tmp_path: Path) -> None:
+    def where(run: Run) -> str:
+        return f"node-{(run.seed + (run.variant == 'jax-jit')) % 2}"
+
+    c = comparison(tmp_path, placed(where), seeds=4)
+    assert c.kind == verdicts.FASTER and c.step_time.n == 4
+    assert [d.fact for d in c.flags] == ["host.node"]
+
+
+# One framework --------------------------------------------------------------------------------
+
+TORCH = {name: VARIANTS[name] for name in ("torch-eager", "torch-compile")}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "level"),
+    [
+        ("contract.engine.torch", "2.14.0", "flagged"),
+        ("contract.engine.threads", 7, "flagged"),
+        ("contract.engine.deterministic", True, "flagged"),
+        ("contract.engine.never_heard_of", 1, "flagged"),
+        ("contract.engine.compiled", "step", "declared"),
+        ("contract.engine.evaluation", "compile", "declared"),
+    ],
+)
+def test_within_a_framework_only_what_follows_from_the_mode_is_declared(
+    tmp_path, path, value, level
+) -> None:
+    def edit(run: Run, summary: dict[str, Any]) -> None:
+        engine = {"threads": 2, "deterministic": False, "compiled": "no", "evaluation": "eager"}
+        summary["contract"]["engine"] |= engine
+        if run.variant == "torch-compile":
+            set_at(path, value)(run, summary)
+
+    (c,) = analysis.analyse(write(tmp_path, variants=TORCH, edit=edit, seeds=2)).comparisons
+    name = path.removeprefix("contract.")
+    assert {d.fact: d.level for d in c.differences}[name] == level
 
 
 # Containers -----------------------------------------------------------------------------------
@@ -245,15 +312,35 @@ def test_native_input_may_have_other_batches_because_it_is_declared(tmp_path: Pa
     assert {d.fact: d.level for d in c.differences}["batches"] == "declared"
 
 
-def test_one_slower_node_in_one_pair_is_flagged(tmp_path: Path) -> None:
+def test_one_slower_node_in_one_pair_is_flagged_and_the_pair_left_out(tmp_path: Path) -> None:
     def change(run: Run, summary: dict[str, Any]) -> None:
         if run.seed == 2:
             summary["contract"]["host"]["node"] = "node-0"
 
     c = comparison(tmp_path, on_jax(change))
-    assert c.kind == verdicts.FASTER
+    assert c.kind == verdicts.FASTER and c.step_time.n == 4
+    assert [seed for seed, _ in c.untimed] == [2]
     (flag,) = c.flags
     assert (flag.fact, flag.pairs, flag.of) == ("host.node", 1, 5)
+
+
+def test_a_swapped_label_is_found_and_named(tmp_path: Path) -> None:
+    """Two examples of one batch have each other's label, on JAX's side of one seed."""
+    images = np.random.default_rng(0).integers(0, 256, (4, 8, 8), np.uint8)
+    labels = np.array([3, 1, 4, 1])
+    right, swapped = (
+        checksum.checksum(images, given, len(given)) for given in (labels, labels[[1, 0, 2, 3]])
+    )
+    assert right != swapped
+
+    def swap(run: Run, summary: dict[str, Any]) -> None:
+        if run.seed == 1:
+            summary["batches"] = checksum.chain(np.array([swapped], np.uint32))
+
+    c = comparison(tmp_path, on_jax(swap), seeds=3)
+    assert c.kind == c.quality_kind == verdicts.NOT_COMPARABLE
+    assert "batches consumed (batches) differs in 1 of 3 pairs" in text_of(c)
+    assert "other examples, labels or order" in text_of(c)
 
 
 def test_a_missing_seed_is_left_out_by_name(tmp_path: Path) -> None:
@@ -295,3 +382,34 @@ def test_runs_that_did_not_share_a_job_are_a_threat(tmp_path: Path) -> None:
     )
     (threat,) = [t for t in analysis.analyse(paired).threats if t.name == "Unpaired"]
     assert "5 of 5 pairs" in threat.what
+
+
+def test_threats_are_what_was_measured(tmp_path: Path) -> None:
+    """A study on CPUs of three seeds, with another cuDNN, steps that vary and an unpaired job."""
+
+    def edit(run: Run, summary: dict[str, Any]) -> None:
+        engine = summary["contract"]["engine"]
+        engine |= {"device": "cpu", "cudnn": "9.1.0" if run.variant == "jax-jit" else 92600}
+        summary["contract"]["host"]["gpus"] = []
+
+    study = write(tmp_path, variants=TWO, seeds=3, edit=edit, spread=0.5)
+    threats = {t.name: t for t in analysis.analyse(study).threats}
+    assert {"CPU only", "Few seeds", "Noisy step times", "Several nodes"} <= threats.keys()
+    assert "the node is shared" in threats["Noisy step times"].what
+    flagged = threats["Undeclared cuDNN"]
+    assert flagged.where == "mnist_cnn at 1x1"
+    assert "9.26.0 against 9.1.0" in flagged.what and "jax-jit and torch-eager" in flagged.what
+
+
+def test_a_flag_stands_beside_its_verdict_wherever_that_is_told(tmp_path: Path) -> None:
+    edit = on_jax(set_at("contract.engine.nccl", "2.21.5"))
+    found = analysis.analyse(write(tmp_path, variants=TWO, edit=edit, seeds=2))
+    (row,) = found.tables["comparisons"].rows
+    assert row["beside"] == "NCCL (nccl)"
+    (told,) = analysis.as_json(found)["verdicts"]
+    assert "2.30.7 against 2.21.5" in told["flags"][0]
+
+
+def test_why_there_is_no_verdict_stands_beside_it(tmp_path: Path) -> None:
+    found = analysis.analyse(write(tmp_path, variants=TWO, seeds=2, parity=False))
+    assert "not proven" in found.tables["comparisons"].rows[0]["beside"]

@@ -12,16 +12,19 @@ import pytest
 from lockstep.report import (
     analysis,
     build,
+    differences,
     drawing,
     figures_learning,
     figures_speed,
     frames,
+    learning,
     load,
     page,
+    statistics,
     threats,
 )
 from lockstep.study.run import Run
-from tests.report.report_studies import TWO, write
+from tests.report.report_studies import TWO, VARIANTS, write
 
 STYLES = drawing.looks({"torch-eager": {"framework": "torch"}})
 
@@ -50,36 +53,38 @@ def test_a_losses_axis_has_at_least_two_labels(low: float, high: float) -> None:
 def test_times_to_target_have_one_median_in_table_and_figure(tmp_path: Path) -> None:
     """Four seeds, of which one never met the target and one diverged."""
 
+    def miss(run: Run, epochs: list[dict[str, Any]]) -> None:
+        if run.seed >= 2:
+            for row in epochs:
+                row["test_accuracy"] = 0.5
+
     def edit(run: Run, summary: dict[str, Any]) -> None:
-        if run.seed == 2:
-            summary["target"].update(step=None, training_seconds=None)
-        else:
-            summary["target"].update(step=50, training_seconds=1.0 + run.seed)
         if run.seed == 3:
             summary |= {"status": "failed", "reason": "the loss is nan at step 149"}
-            summary["target"].update(step=None, training_seconds=None)
 
-    study = write(tmp_path, variants=TWO, seeds=4, edit=edit)
+    study = write(tmp_path, variants=TWO, seeds=4, edit=edit, edit_epochs=miss)
     found = analysis.analyse(study)
+    reached = found.runs[found.runs["target_reached"]].groupby("variant")["target_seconds"]
     for row in found.workloads[0].tables["target"].rows:
         assert (row["n"], row["reached"], row["failed"]) == (4, 2, 1)
-        assert row["median"] == 2.0
+        assert row["median"] == reached.max()[row["variant"]]  # of four, the second to arrive
     pictures = {p.name: p for p in page.draw(found)["mnist_cnn"]}
     words = pictures["mnist_cnn-time-to-target"].alternative
-    assert "torch-eager: median 2 s of 4 runs, 2 of them censored" in words
+    median = f"{reached.max()['torch-eager']:.4g}"
+    assert f"torch-eager: median {median} s of 4 runs, 2 of them censored" in words
 
 
-def test_a_run_that_diverged_never_meets_the_target_however_early_it_ended(tmp_path: Path) -> None:
-    def edit(run: Run, summary: dict[str, Any]) -> None:
-        summary["target"].update(step=50, training_seconds=1.0 + run.seed)
-        if run.seed >= 2:
-            summary |= {"status": "failed", "reason": "the loss is nan at step 149"}
-            summary["target"].update(step=None, training_seconds=None)
-            summary["seconds"]["training"] = 0.5
-
-    study = write(tmp_path, variants=TWO, seeds=5, edit=edit, manifests=False)
-    row = analysis.analyse(study).workloads[0].tables["target"].rows[0]
-    assert "fewer than half" in str(row["median"])
+def test_a_run_that_diverged_never_meets_the_target_however_early_it_ended() -> None:
+    group = pd.DataFrame(
+        {
+            "status": ["finished", "finished", "failed", "failed", "failed"],
+            "target_reached": [True, True, False, False, None],
+            "target_seconds": [1.0, 2.0, 0.5, 0.5, np.nan],  # the last was killed
+        }
+    )
+    times, reached = learning.to_target(group)
+    assert statistics.censored_median(times, reached) is None
+    assert times.tolist() == [1.0, 2.0, 2.0, 2.0, 2.0]
 
 
 def test_a_problem_on_which_a_variant_never_started_is_not_one_that_it_lost(tmp_path) -> None:
@@ -146,3 +151,24 @@ def test_a_study_of_one_variant_says_that_nothing_can_be_compared(tmp_path: Path
     text = study.report().read_text()
     assert "Parity NOT TRACED" in text
     assert "there is nothing to compare it with. Its step takes" in text
+
+
+def test_figures_say_what_they_do_not_show(tmp_path: Path) -> None:
+    five = {name: VARIANTS[name] for name in ("torch-eager", "torch-compile")}
+    five |= {f"jax-{k}": {**VARIANTS["jax-jit"], "steps_per_dispatch": k} for k in (1, 2, 5)}
+    times = dict.fromkeys(five, 0.01)
+    study = write(tmp_path, variants=five, seeds=1, scales=("1x1", "1x2"), step_seconds=times)
+    said = differences.limits(load.load(study))
+    assert said == (
+        "Scale 1x1 alone; the tables have all scales. "
+        "Drawn are 4 of the 6 pairs between frameworks."
+    )
+
+
+def test_without_two_variants_of_a_framework_no_floor_is_spoken_of() -> None:
+    curve = (np.arange(1.0, 4.0), np.array([1e-7, 1e-6, 1e-5]))
+    alone = figures_learning.difference_curves("w", [("a and b", "between", *curve)])
+    both = figures_learning.difference_curves(
+        "w", [("a and b", "between", *curve), ("a and c", "within", *curve)]
+    )
+    assert "no noise floor" in alone.note and "is read against the noise floor" in both.note

@@ -40,6 +40,17 @@ def change(**values: Any) -> Callable[[Path, Study], None]:
     return lambda folder, study: edited(folder, lambda summary: summary.update(values))
 
 
+def within(part: str, **values: Any) -> Callable[[Path, Study], None]:
+    return lambda folder, study: edited(folder, lambda summary: summary[part].update(values))
+
+
+def later_epochs(folder: Path, study: Study) -> None:
+    """Move the time at which the first epoch ended."""
+    head, first, *rest = (folder / "epochs.csv").read_text().splitlines(keepends=True)
+    row = first.rpartition(",")[0]
+    (folder / "epochs.csv").write_text("".join([head, f"{row},9.0\n", *rest]))
+
+
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
@@ -62,6 +73,19 @@ def change(**values: Any) -> Callable[[Path, Study], None]:
         (text("windows.csv", "step,steps\n0,ten\n"), "windows.csv is not a table of numbers"),
         (text("windows.csv", "step,steps\n0,150\n"), "windows.csv has no column"),
         (lambda f, s: (f / "epochs.csv").unlink(), "epochs.csv cannot be read"),
+        (text("summary.json", "[" * 100_000), "summary.json is not whole (maximum recursion"),
+        (within("target", value=10**400), "an integer of 401 digits"),
+        (within("target", training_seconds=1e-3), "it met its target at step 150 after 0.001 s"),
+        (within("target", step=50), "it met its target at step 50"),
+        (within("target", metric="loss"), "its target is a loss of 0.93, its recipe's a accuracy"),
+        (within("target", value=0.5), "its target is a accuracy of 0.5"),
+        (within("steady", examples_per_second=1e9), "steady examples_per_second is 1e+09"),
+        (within("steady", data_wait_fraction=0.5), "steady data_wait_fraction is 0.5"),
+        (within("steady", windows=1000), "steady windows is 1000"),
+        (within("seconds", training=0.5), "training is 0.5 s"),
+        (within("seconds", data_wait=0.5), "data_wait is 0.5 s"),
+        (within("flops", per_second=1e20), "FLOP/s is 1e+20"),
+        (later_epochs, "an epoch's training_seconds is"),
     ],
 )
 def test_an_unsound_record_is_set_apart_by_name(tmp_path, damage, named: str) -> None:
@@ -103,6 +127,7 @@ def test_a_finished_run_whose_metric_is_not_finite_has_failed(tmp_path: Path) ->
     [
         ("interrupted", load.INTERRUPTED, "start again"),
         ("signal 9", load.FAILED, "memory"),
+        ("out of memory", load.FAILED, "out of memory; see its log"),
         ("signal 15", load.INTERRUPTED, "start again"),
         ("exit status 1", load.FAILED, "exit status 1"),
     ],
@@ -135,10 +160,14 @@ def test_a_run_that_the_config_does_not_ask_for_is_named(tmp_path: Path) -> None
     ]
 
 
-def test_a_manifest_of_an_earlier_run_binds_nothing(tmp_path: Path) -> None:
+def test_a_manifest_of_an_earlier_run_binds_nothing_and_is_named(tmp_path: Path) -> None:
     study = write(tmp_path, variants=TWO, seeds=2)
     edited(study.run_folder(study.runs[0]), lambda s: s.update(identity="9" * 64))
-    assert load.load(study).runs[0].status == load.FINISHED
+    records = load.load(study)
+    assert records.runs[0].status == load.FINISHED
+    ((name, why),) = records.apart
+    assert name.startswith("blocks/") and study.runs[0].name in why
+    assert "not bound by its block's manifest" in why
 
 
 def test_a_broken_manifest_keeps_no_run_from_being_read(tmp_path: Path) -> None:
@@ -185,6 +214,29 @@ def test_steps_that_contradict_the_summary_are_not_drawn(tmp_path: Path) -> None
     reasons = [reason for _, reason in analysis.analyse(study).apart]
     assert any("its batches are not those of the summary" in r for r in reasons)
     assert any("not readable" in r for r in reasons)
+
+
+@pytest.mark.parametrize("name", ["loss", "checksum"])
+def test_steps_that_are_no_numbers_are_named_and_the_rest_is_reported(tmp_path, name) -> None:
+    study = write(tmp_path, variants=TWO, seeds=2, manifests=False)
+    path = study.run_folder(study.runs[0]) / "steps.npz"
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    np.savez(path, **{**arrays, name: np.full(arrays[name].shape, "one")})
+    records = load.load(study)
+    assert "holds no numbers of steps" in (records.runs[0].steps_problem or "")
+    assert all(run.status == load.FINISHED and run.first_loss for run in records.runs[1:])
+
+
+def test_a_failed_run_may_have_spent_more_than_its_whole_windows(tmp_path: Path) -> None:
+    """The window in which the loss was no number is in the clock and in no table."""
+
+    def fail(folder: Path, study: Study) -> None:
+        edited(folder, lambda s: s.update(status="failed", reason="nan", flops={}))
+        edited(folder, lambda s: s["seconds"].update(training=60.0, data_wait=1.0))
+
+    record = first(tmp_path, fail)
+    assert (record.status, record.reason) == (load.FAILED, "nan")
 
 
 # What becomes of it in the report -------------------------------------------------------------

@@ -36,3 +36,14 @@ def test_what_is_not_stated_is_absent_with_the_key_to_state(tmp_path: Path) -> N
         for key, says in (("mfu", "peak_flops.float32"), ("cost", "price_per_hour")):
             assert isinstance(row[key], Absent)
             assert f"report.device.{says}" in str(row[key])
+
+
+def test_energy_is_told_by_the_example_and_to_the_target(tmp_path: Path) -> None:
+    known = resources(tmp_path / "a", edit=lambda run, s: s.update(energy={"value": 960.0}))
+    for row in known.rows:
+        assert row["n"] == 3
+        assert row["example_energy"] == pytest.approx(960 / (150 * 64))
+        assert 0 < row["target_energy"] <= 960
+    for row in resources(tmp_path / "b").rows:
+        for key in ("energy", "example_energy", "target_energy"):
+            assert row[key] == Absent(reason="no energy counter was read")

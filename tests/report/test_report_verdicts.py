@@ -2,16 +2,18 @@
 
 import gc
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lockstep.report import analysis, sentences, verdicts
+from lockstep.report import analysis, build, sentences, verdicts
 from lockstep.report.facts import Facts, facts_of
 from lockstep.report.load import Record
+from lockstep.report.tables import Absent
 from lockstep.report.verdicts import Comparison, Side
-from tests.report.report_studies import STEP_SECONDS, TWO, VARIANTS, write
+from tests.report.report_studies import STEP_SECONDS, TWO, VARIANTS, put_json, write
 
 
 def one(root: Path, **options) -> Comparison:
@@ -123,9 +125,24 @@ def test_an_interval_that_the_correction_takes_back_is_explained(tmp_path: Path)
 
 
 def _with_p(c: Comparison, p: float) -> Comparison:
-    from dataclasses import replace
-
     return replace(c, step_time=replace(c.step_time, p=p))
+
+
+def test_killed_runs_never_met_their_target(tmp_path: Path) -> None:
+    study = write(tmp_path, variants=TWO)
+    for run in study.runs:
+        if run.variant == "jax-jit" and run.seed:
+            folder = study.run_folder(run)
+            for path in folder.iterdir():
+                path.unlink()
+            put_json(folder / "failure.json", {"identity": "x", "reason": "signal 9"})
+    build.build(study, partial=True)
+    found = analysis.analyse(study)
+    row = found.workloads[0].tables["target"].rows[1]
+    assert (row["n"], row["reached"], row["failed"]) == (5, 1, 4)
+    assert isinstance(row["median"], Absent)
+    (c,) = found.comparisons
+    assert c.to_target is None  # the only pair is no sample of those that got there
 
 
 # By simulation, in memory ---------------------------------------------------------------------
@@ -180,19 +197,20 @@ def simulate(template: Record, generator: np.random.Generator, n: int, truth: fl
     return [c.kind for c in verdicts.corrected(pairs)]
 
 
-@pytest.mark.parametrize("n", [3, 5])
-def test_a_difference_is_claimed_wrongly_in_at_most_5_of_100_studies(template, n: int) -> None:
+@pytest.mark.parametrize("n", [3, 30])
+def test_equal_variants_have_a_verdict_in_hardly_any_study(template, n: int) -> None:
+    """How often exactly is the business of the statistics."""
     generator = np.random.default_rng(n)
     wrong = [
         any(kind != verdicts.NO_DIFFERENCE for kind in simulate(template, generator, n, 1.0))
-        for _ in range(400)
+        for _ in range(40)
     ]
-    assert np.mean(wrong) <= 0.07  # 5% and three standard errors of 400 studies, nearly
+    assert np.mean(wrong) <= 0.15  # 5% and three standard errors of 40 studies
 
 
 def test_a_true_difference_is_named_and_in_the_right_direction(template) -> None:
     generator = np.random.default_rng(9)
-    kinds = [simulate(template, generator, 5, 1.15) for _ in range(100)]
+    kinds = [simulate(template, generator, 5, 1.15) for _ in range(40)]
     assert np.mean([k[1] == verdicts.SLOWER and k[2] == verdicts.SLOWER for k in kinds]) > 0.95
     assert np.mean([verdicts.FASTER in k[1:] for k in kinds]) == 0
 
@@ -259,3 +277,26 @@ def test_a_precision_below_one_percent_is_not_called_0_percent(template) -> None
 def test_a_small_margin_is_said_with_as_many_decimals_as_it_needs(template) -> None:
     c = said(template, spread(0.0, 0.01), metrics=3e-5, margin=1e-5)
     assert "+0.000030" in sentences.quality_sentence(c)
+
+
+def test_what_the_correction_takes_back_of_a_metric_is_explained(template) -> None:
+    within = said(template, spread(0.0, 0.01), metrics=3e-3)
+    assert within.quality_kind == verdicts.EQUIVALENT
+    taken = replace(within, quality_p_holm=0.5, different_p_holm=0.5, quality_family=61)
+    assert taken.quality_kind == verdicts.UNDECIDED
+    text = sentences.quality_sentence(taken)
+    assert "n = 5 pairs), which is not enough to lie within the margin" in text
+    assert "or to be different from 0 after Holm's correction over 61 comparisons." in text
+    differs = replace(taken, different_p_holm=0.01)
+    assert "and differs" in sentences.quality_sentence(differs)
+    assert "not enough to lie within the margin after" in sentences.quality_sentence(differs)
+
+
+def test_pairs_whose_ratios_agree_to_the_bit_claim_nothing(template) -> None:
+    c = said(template, np.full(5, np.log(0.5)))
+    assert c.kind == verdicts.NO_DIFFERENCE and c.step_time.low is None
+    assert sentences.sentence(c) == (
+        "No statement on step time: b took 0.50 times the step time of a in each of 5 pairs, and "
+        "without any spread nothing can be tested."
+    )
+    assert sentences.more_sentence(c) is None

@@ -173,6 +173,7 @@ def verdict_json(c: Comparison) -> dict[str, Any]:
             "sentence": sentences.sentence(c),
             "quality_kind": c.quality_kind,
             "quality_sentence": sentences.quality_sentence(c),
+            "flags": [verdicts.difference_text(d) for d in c.flags],
             "more": sentences.more_sentence(c),
             "seeds_needed": c.seeds_needed,
         }

@@ -6,7 +6,8 @@ fact what a difference means; a fact without a rule is flagged, so that a new on
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,6 +92,9 @@ RULES = (
     _rule(r"cudnn", "cuDNN", FLAGGED, TIMING, "other convolution kernels"),
     _rule(r"nccl", "NCCL", FLAGGED, TIMING, "other communication kernels"),
     _rule(r"environment\.", "package", FLAGGED, BOTH, "not the same library"),
+    _rule(
+        r"engine\.(torch|jax|jaxlib|flax|optax)$", "library", FLAGGED, BOTH, "not the same library"
+    ),
     _rule(r"cache", "compilation cache", FLAGGED, PREPARATION, "touches compile time alone"),
 )
 
@@ -99,6 +103,19 @@ BETWEEN = re.compile(
     r"engine\.|image"
 )
 """Facts that two studies are compared to tell apart: another cluster, another library version."""
+
+FOLLOWS = {
+    "engine.compiled": ("framework", "mode"),
+    "engine.evaluation": ("framework", "mode"),
+    "engine.gradient_communication_dtype": ("framework", "mode", "precision"),
+    "engine.accumulation_dtype": ("precision",),
+    "engine.normalisation_dtype": ("precision",),
+    "engine.x64": ("precision",),
+    "engine.deterministic": ("deterministic",),
+    "engine.autotuned": ("deterministic",),
+    "engine.devices": ("process",),
+}
+"""Settings that an engine's fact follows from: it is declared only where one of them differs."""
 
 UNDECLARED = "no variant declares it and no rule knows it"
 
@@ -137,7 +154,6 @@ def diff(
                 of=len(pairs),
             )
         )
-    result += _confounded(pairs, between_studies)
     order = {BLOCKS: 0, FLAGGED: 1, DECLARED: 2}
     return sorted(result, key=lambda d: (order[d.level], d.fact))
 
@@ -173,35 +189,57 @@ def _judge(
     if rule:
         return rule.level, label, touches, rule.why
     if name.startswith("engine."):
-        modes = a["variant.mode"] != b["variant.mode"]
         if unknown and not same_framework:
             return IGNORED, label, touches, ""
-        if modes or not same_framework:
-            return DECLARED, label, touches, "follows from framework and mode"
+        sources = [f"variant.{setting}" for setting in FOLLOWS.get(name, ())]
+        changed = [source for source in sources if a.get(source) != b.get(source)]
+        if changed:
+            return DECLARED, label, touches, f"follows from {' and '.join(changed)}"
     return FLAGGED, label, touches, UNDECLARED
 
 
-def _confounded(pairs: Sequence[tuple[Facts, Facts]], between: bool) -> list[Difference]:
-    """Return a difference if every run of one side had other nodes than the other side's.
+LEAST_PAIRS = 2
+"""Pairs on equal nodes from which times are compared where the other pairs are left out."""
 
-    Then a slower node and a slower variant look the same, however many pairs there are.
+
+def confounded(
+    pairs: Mapping[int, tuple[Facts, Facts]],
+) -> tuple[Mapping[int, str], Difference | None]:
+    """Return which pairs say nothing of time because their runs were on other nodes, and why.
+
+    There a slower node and a slower variant look the same. It cancels out if every node served both
+    sides equally often; else only pairs that had equal nodes count, if there are enough of them.
+
+    Args:
+        pairs: facts of baseline and candidate, by seed.
+
+    Returns:
+        Reasons by seed; and a difference that forbids a verdict on time, if too few pairs are left.
     """
-    known = [{node for p in pairs for node in nodes(p[side])} for side in (0, 1)]
-    if between or not all(nodes(facts) for p in pairs for facts in p) or known[0] & known[1]:
-        return []
-    return [
-        Difference(
-            fact="host.node (all pairs)",
-            label="node",
-            baseline=_shown(known[0]),
-            candidate=_shown(known[1]),
-            level=BLOCKS,
-            touches=TIMING,
-            why="no node ran both: a slower node would look like a slower variant",
-            pairs=len(pairs),
-            of=len(pairs),
-        )
-    ]
+    used = {seed: tuple(sorted(nodes(facts)) for facts in pair) for seed, pair in pairs.items()}
+    apart = {seed: (a, b) for seed, (a, b) in used.items() if a and b and a != b}
+    served = [Counter(node for pair in apart.values() for node in pair[side]) for side in (0, 1)]
+    if served[0] == served[1]:
+        return {}, None
+    if len(pairs) - len(apart) >= LEAST_PAIRS:
+        return {
+            seed: f"its two runs were on other nodes ({', '.join(b)} against {', '.join(a)})"
+            for seed, (a, b) in apart.items()
+        }, None
+    return {}, Difference(
+        fact="host.node (of a pair)",
+        label="node",
+        baseline=_shown(served[0]),
+        candidate=_shown(served[1]),
+        level=BLOCKS,
+        touches=TIMING,
+        why=(
+            "the two runs of a pair were not on the same node, and nodes did not serve both sides "
+            "equally: a slower node would look like a slower variant"
+        ),
+        pairs=len(apart),
+        of=len(pairs),
+    )
 
 
 def _shown(values: Iterable[Any]) -> tuple[str, ...]:

@@ -5,7 +5,8 @@ two variants of the *same* framework (the noise floor) and against two seeds of 
 """
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -39,13 +40,31 @@ def curves(records: Records, workload: str) -> list[Curve]:
     return list(_curves(records, found))
 
 
+def limits(records: Records) -> str:
+    """Return what of the study no curve shows, in sentences; empty if nothing."""
+    first, *others = records.study.config["scales"]
+    said = [f"Scale {first} alone; the tables have all scales."] if others else []
+    kinds = Counter(kind for _, _, kind in _pairs(records, records.study.config["variants"]))
+    words = {"between": "between frameworks", "within": "within one"}
+    said += [
+        f"Drawn are {CURVES} of the {count} pairs {words[kind]}."
+        for kind, count in kinds.items()
+        if count > CURVES
+    ]
+    return " ".join(said)
+
+
+def _pairs(records: Records, variants: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+    """Yield variants that can be compared step by step, and of which kind their curve is."""
+    for first, second in itertools.combinations(variants, 2):
+        a, b = records.study.variant(first), records.study.variant(second)
+        if a["precision"] == b["precision"] and "native" not in (a["input"], b["input"]):
+            yield first, second, "within" if a["framework"] == b["framework"] else "between"
+
+
 def _curves(records: Records, losses: Mapping[str, Mapping[int, np.ndarray]]) -> Iterator[Curve]:
     counts: dict[str, int] = {}
-    for first, second in itertools.combinations(losses, 2):
-        a, b = records.study.variant(first), records.study.variant(second)
-        if a["precision"] != b["precision"] or "native" in (a["input"], b["input"]):
-            continue
-        kind = "within" if a["framework"] == b["framework"] else "between"
+    for first, second, kind in _pairs(records, losses):
         if counts.get(kind, 0) >= CURVES:
             continue
         shared = sorted(losses[first].keys() & losses[second].keys())

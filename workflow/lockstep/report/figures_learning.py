@@ -26,8 +26,14 @@ from lockstep.report.drawing import (
 LOSS_TICKS = [m * 10.0**e for e in range(-6, 3) for m in (1, 2, 5)]
 
 
-def loss_curves(workload: str, epochs: pd.DataFrame, styles: Mapping[str, Look]) -> Picture | None:
-    """Draw training loss by epoch: median over seeds, band from lowest to highest."""
+def loss_curves(
+    workload: str, epochs: pd.DataFrame, styles: Mapping[str, Look], limits: str = ""
+) -> Picture | None:
+    """Draw training loss by epoch: median over seeds, band from lowest to highest.
+
+    Args:
+        limits: what is not drawn, in sentences.
+    """
     if epochs["epoch"].nunique() < 2:
         return None  # no curve: the table says it
     figure, axes = new()
@@ -69,7 +75,7 @@ def loss_curves(workload: str, epochs: pd.DataFrame, styles: Mapping[str, Look])
         "Training loss over seeds",
         f"{'; '.join(ends)}.",
         "Median over seeds, band from lowest to highest. Curves that coincide are drawn over each "
-        "other, the first the widest.",
+        f"other, the first the widest. {limits}".strip(),
     )
 
 
@@ -154,7 +160,7 @@ def _tolerance(verdict: Mapping[str, Any]) -> float:
 
 
 def difference_curves(
-    workload: str, curves: Sequence[tuple[str, str, np.ndarray, np.ndarray]]
+    workload: str, curves: Sequence[tuple[str, str, np.ndarray, np.ndarray]], limits: str = ""
 ) -> Picture | None:
     """Draw how far two variants' losses are apart during training, between and within frameworks.
 
@@ -162,6 +168,7 @@ def difference_curves(
         workload: for the file's name.
         curves: label, kind (`between`, `within` or `seeds`), steps ``(points,)`` and relative
             difference ``(points,)``.
+        limits: what is not drawn, in sentences.
     """
     if not curves:
         return None
@@ -184,6 +191,12 @@ def difference_curves(
         )
         seen.add(kind)
         said.append(f"{label} ({words}) ends at {values[-1]:.1e}")
+    floor = (
+        "Between frameworks is read against the noise floor: two variants of one framework, which "
+        "differ by rounding alone."
+        if "within" in seen
+        else "No two variants of one framework are here, hence no noise floor to read it against."
+    )
     axes.set(xlabel="Step", ylabel="Relative difference of the loss", yscale="log")
     powers(axes.yaxis)
     grid(axes)
@@ -193,6 +206,5 @@ def difference_curves(
         f"{workload}-difference",
         "How far losses are apart",
         f"{'; '.join(said)}.",
-        "At equal seed, median over seeds. Between frameworks is read against the noise floor: two "
-        "variants of one framework, which differ by rounding alone.",
+        " ".join(filter(None, ("At equal seed, median over seeds.", floor, limits))),
     )

@@ -214,7 +214,10 @@ def scaling_lines(
     grid(axes)
     legend(axes)
     said = "; ".join(
-        f"{r['variant']} at {r['scale']} {r['efficiency']:.0%}" for r in rows if r["speedup"] != 1
+        f"{r['variant']} at {r['scale']} "
+        + (f"{r['efficiency']:.0%}" if isinstance(r["efficiency"], float) else str(r["efficiency"]))
+        for r in rows
+        if r["scale"] != r["against"]
     )
     return finish(
         figure,

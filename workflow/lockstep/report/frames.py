@@ -32,11 +32,10 @@ def finished(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def ended(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs of `finished`, and those that trained and then failed."""
+    """Return the runs of `finished`, and those that failed, be it without any record of it."""
     if "target_seconds" not in frame:
         return frame.iloc[:0]
-    failed = (frame["status"] == FAILED) & frame["target_seconds"].notna()
-    return frame[(frame["finished"] | failed) & frame["own"]]
+    return frame[(frame["finished"] | (frame["status"] == FAILED)) & frame["own"]]
 
 
 def epochs(records: Records) -> pd.DataFrame:

@@ -1,12 +1,11 @@
 """Whether a parity verdict can be taken at its word: whole, of all rungs, and this study's."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from lockstep.report import shape
-from lockstep.report.soundness import Unsound
+from lockstep.report.soundness import Unsound, parsed
 from lockstep.study import Study, trace_key
 
 SCHEMAS = ("lockstep-parity/1",)
@@ -29,9 +28,9 @@ def read(study: Study, workload: str) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        verdict = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise Unsound(f"not whole ({error})") from error
+        verdict = parsed(path.read_bytes())
+    except OSError as error:
+        raise Unsound(f"not readable ({error.strerror})") from error
     if not isinstance(verdict, dict) or verdict.get("schema") not in SCHEMAS:
         raise Unsound("not a parity verdict that this version reads")
     if verdict.get("workload") != workload:

@@ -116,7 +116,7 @@ def copied_series(records: Records, workload: str) -> tuple[float, ...] | None:
 def target(records: Records, workload: str, runs: pd.DataFrame) -> Table:
     """Return training time to the target; runs that never met it are censored, not dropped.
 
-    A run that diverged never meets it either: it is censored later than all that did.
+    A run that diverged or was killed never meets it either: it is censored later than all that did.
     """
     goal = records.study.workload(workload)["target"]
     rows = []
@@ -136,7 +136,7 @@ def target(records: Records, workload: str, runs: pd.DataFrame) -> Table:
                 if median is not None
                 else Absent(reason="fewer than half of the runs met the target"),
                 "fastest": float(times[reached].min()) if reached.any() else None,
-                "slowest": float(times.max()),
+                "slowest": float(times.max()) or Absent(reason="no run has a time"),
                 "slowest_is": "met" if reached[times == times.max()].all() else "censored: not met",
             }
         )
@@ -147,7 +147,7 @@ def target(records: Records, workload: str, runs: pd.DataFrame) -> Table:
             *WHO,
             N,
             Column(key="reached", label="Met it", unit="count"),
-            Column(key="failed", label="Failed in training", unit="count"),
+            Column(key="failed", label="Failed", unit="count"),
             Column(key="median", label="Median", unit="s", digits=4),
             Column(key="fastest", label="Fastest", unit="s", digits=4),
             Column(key="slowest", label="Slowest", unit="s", digits=4),
@@ -156,17 +156,17 @@ def target(records: Records, workload: str, runs: pd.DataFrame) -> Table:
         rows=rows,
         note=(
             "Kaplan–Meier median of training time, read at the end of epochs, without "
-            "preparation and evaluation. A run that failed before it met the target counts as one "
-            "that never does."
+            "preparation and evaluation. A run that failed before it met the target, also one that "
+            "was killed and left no record, counts as one that never does."
         ),
     )
 
 
 def to_target(group: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Return training times ``(n,)`` and whether the target was met then ``(n,)``."""
-    reached = group["target_reached"].to_numpy(dtype=bool)
+    reached = group["target_reached"].eq(True).to_numpy(dtype=bool)  # unknown where one was killed
     times = group["target_seconds"].to_numpy(dtype=float).copy()
-    times[~reached & (group["status"] == FAILED).to_numpy()] = times.max()
+    times[~reached & (group["status"] == FAILED).to_numpy()] = np.nanmax([0.0, *times])
     return times, reached
 
 
@@ -275,7 +275,7 @@ def quality(records: Records, workload: str, comparisons: Sequence[Comparison]) 
         ],
         rows=rows,
         note=(
-            "Two one-sided paired t tests, and a two-sided one for “different”; p values after "
+            "Two one-sided paired tests, and a two-sided one for “different”; p values after "
             "Holm's correction. The noise floor is the mean absolute difference, at equal seed, "
             "between variants of one framework and precision."
         ),

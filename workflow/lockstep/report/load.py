@@ -6,7 +6,6 @@ in the list of runs with the reason and takes no part in any number.
 """
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from lockstep.report.soundness import (
     FINISHED,
     Unsound,
     check,
+    parsed,
     read_columns,
     read_summary,
 )
@@ -110,7 +110,11 @@ def load(study: Study) -> Records:
         manifests[name], wrong = _manifest(study.manifest(name))
         apart += [(_below(study, study.manifest(name)), why) for why in wrong]
     listed = {run.name: name for name, block in study.blocks.items() for run in block.runs}
-    runs = [_record(study, run, manifests[listed[run.name]]) for run in study.runs]
+    runs = []
+    for run in study.runs:
+        block = listed[run.name]
+        runs.append(_record(study, run, manifests[block]))
+        apart += _unbound(study, block, run.name, manifests[block], runs[-1])
     apart += [(str(run.folder), run.reason or "") for run in runs if run.status == APART]
     apart += [(f"{run.folder}/steps.npz", run.steps_problem) for run in runs if run.steps_problem]
     apart += _strangers(study)
@@ -143,15 +147,16 @@ def _record(study: Study, run: Run, manifest: Mapping[str, Any]) -> Record:
         if not (folder / "summary.json").is_file():
             status, reason = _why_none(folder)
             return Record(**known, status=status, reason=reason)
-        contents, hashes = _contents(folder, entry)
+        contents = _contents(folder)
         summary = read_summary(study, run, contents["summary.json"])
+        hashes = _bound(summary, contents, entry)
         epochs = read_columns(contents["epochs.csv"], "epochs.csv")
         rows = read_columns(contents["windows.csv"], "windows.csv")
         failure = check(summary, epochs, rows)
         digest = windows.digest(rows)
     except Unsound as problem:
         return Record(**known, status=APART, reason=str(problem))
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # whatever one record holds, the others are reported
         return Record(**known, status=APART, reason=f"its records cannot be read ({error!r})")
     first_loss, problem_of_steps = None, None
     if not failure:
@@ -159,6 +164,8 @@ def _record(study: Study, run: Run, manifest: Mapping[str, Any]) -> Record:
             first_loss = float(steps.losses(folder, summary, hashes.get("steps.npz"))[0])
         except Unsound as problem:
             problem_of_steps = str(problem)
+        except Exception as error:
+            problem_of_steps = f"not readable ({error!r})"
     return Record(
         **known,
         status=FAILED if failure else FINISHED,
@@ -176,8 +183,8 @@ def _why_none(folder: Path) -> tuple[str, str]:
     failure = folder / "failure.json"
     if failure.is_file():
         try:
-            reason = str(json.loads(failure.read_bytes())["reason"])
-        except (ValueError, KeyError, TypeError, OSError):
+            reason = str(parsed(failure.read_bytes())["reason"])
+        except (Unsound, KeyError, TypeError, OSError):
             return INTERRUPTED, "stopped, and its failure.json is not readable"
         if reason == "interrupted":
             return INTERRUPTED, "interrupted at a checkpoint; start again to go on"
@@ -191,13 +198,11 @@ def _why_none(folder: Path) -> tuple[str, str]:
     return MISSING, "never started"
 
 
-def _contents(
-    folder: Path, listed: Mapping[str, Any]
-) -> tuple[dict[str, bytes], Mapping[str, str]]:
-    """Return the bytes of a run's small records, and the hashes that bind its records.
+def _contents(folder: Path) -> dict[str, bytes]:
+    """Return the bytes of a run's small records.
 
     Raises:
-        Unsound: a record cannot be read or was changed.
+        Unsound: one cannot be read.
     """
     contents = {}
     for name in ("summary.json", "epochs.csv", "windows.csv"):
@@ -205,14 +210,24 @@ def _contents(
             contents[name] = (folder / name).read_bytes()
         except OSError as error:
             raise Unsound(f"{name} cannot be read ({error.strerror})") from error
-    # A manifest of another identity tells of an earlier run in this folder, and binds nothing.
-    if not listed or listed["identity"].encode() not in contents["summary.json"]:
-        return contents, {}
+    return contents
+
+
+def _bound(
+    summary: Mapping[str, Any], contents: Mapping[str, bytes], listed: Mapping[str, Any]
+) -> Mapping[str, str]:
+    """Return the hashes that bind a run's records; a manifest of another identity binds nothing.
+
+    Raises:
+        Unsound: a record was changed.
+    """
+    if not listed or listed["identity"] != summary["identity"]:
+        return {}
     hashes: Mapping[str, str] = listed["sha256"]
     for name, content in contents.items():
         if name in hashes and hashlib.sha256(content).hexdigest() != hashes[name]:
             raise Unsound(f"{name} was changed after its block was finished (sha256 differs)")
-    return contents, hashes
+    return hashes
 
 
 # The rest -------------------------------------------------------------------------------------
@@ -226,8 +241,8 @@ def _manifest(path: Path) -> tuple[Mapping[str, Any], list[str]]:
     if not path.is_file():
         return {}, []
     try:
-        entries = json.loads(path.read_bytes())["runs"].items()
-    except (AttributeError, OSError, ValueError, KeyError, TypeError) as error:
+        entries = parsed(path.read_bytes())["runs"].items()
+    except (AttributeError, OSError, KeyError, TypeError, Unsound) as error:
         return {}, [f"not a block's manifest ({error!r})"]
     sound, wrong = {}, []
     for name, entry in entries:
@@ -240,6 +255,16 @@ def _manifest(path: Path) -> tuple[Mapping[str, Any], list[str]]:
         else:
             wrong.append(f"its entry of {name} is not sound")
     return sound, wrong
+
+
+def _unbound(
+    study: Study, block: str, run: str, manifest: Mapping[str, Any], record: Record
+) -> Iterator[tuple[str, str]]:
+    """Yield a manifest's entry that tells of another run than the one that is there."""
+    entry = manifest.get(run)
+    if entry and record.summary and record.summary["identity"] != entry["identity"]:
+        why = f"its entry of {run} has another identity: not bound by its block's manifest"
+        yield _below(study, study.manifest(block)), why
 
 
 def _strangers(study: Study) -> Iterator[tuple[str, str]]:

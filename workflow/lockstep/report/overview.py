@@ -1,7 +1,7 @@
 """Tables over the whole study: comparisons, contract differences, threats, runs."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pandas as pd
@@ -21,6 +21,7 @@ def comparisons(comparisons: Sequence[Comparison]) -> Table:
             "candidate": c.candidate,
             "baseline": c.baseline,
             "verdict": c.kind,
+            "beside": _beside(c),
             "n": c.step_time.n if c.step_time else 0,
             **_ratio_cells("step", c.step_time),
             "p": c.step_time.p if c.step_time else None,
@@ -49,6 +50,7 @@ def comparisons(comparisons: Sequence[Comparison]) -> Table:
             Column(key="candidate", label="Variant"),
             Column(key="baseline", label="against"),
             Column(key="verdict", label="Step time is"),
+            Column(key="beside", label="Forbidden by, or flagged"),
             Column(key="n", label="Pairs", unit="count"),
             Column(key="step", label="Step time, ratio", digits=5),
             Column(key="step_low", label="95% from", digits=5),
@@ -76,6 +78,41 @@ def comparisons(comparisons: Sequence[Comparison]) -> Table:
             "is faster. Only step time carries a verdict; the other ratios are without correction."
         ),
     )
+
+
+COMPARED = ("workload", "scale", "candidate", "baseline")
+RATIO = ("verdict", "beside", "n", "step", "step_low", "step_high")
+PARTS = {
+    "step time": (*RATIO, "p", "p_holm", "seeds_needed", "method"),
+    "time to target and whole run": (
+        *("target", "target_low", "target_high"),
+        *("run", "run_low", "run_high"),
+    ),
+    "final metric": (
+        *("quality", "difference", "difference_low", "difference_high"),
+        *("quality_p_holm", "first_step"),
+    ),
+}
+"""Columns of the parts in which the page shows the table of comparisons: no page has the width."""
+
+
+def parts(whole: Table) -> list[Table]:
+    """Return the table of comparisons in parts; the CSV has it whole."""
+    by_key = {column.key: column for column in whole.columns}
+    return [
+        replace(
+            whole,
+            title=f"{whole.title}: {title}",
+            columns=[by_key[key] for key in (*COMPARED, *keys)],
+        )
+        for title, keys in PARTS.items()
+    ]
+
+
+def _beside(c: Comparison) -> str | None:
+    """Return what took a verdict away, or in short what is flagged beside it."""
+    problem = next(iter([*c.problems, *c.timing_problems]), None)
+    return problem or ", ".join(f"{d.label} ({d.fact})" for d in c.flags) or None
 
 
 def _ratio_cells(name: str, ratio: Any) -> dict[str, Any]:

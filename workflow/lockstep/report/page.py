@@ -13,12 +13,14 @@ from lockstep import __version__
 from lockstep.report import (
     answer,
     contract,
+    differences,
     drawing,
     figures_learning,
     figures_speed,
     frames,
     learning,
     load,
+    overview,
 )
 from lockstep.report.analysis import Analysis, WorkloadPart
 from lockstep.report.columns import groups as grouped
@@ -52,11 +54,14 @@ def _pictures(
     made = [figures_learning.parity_curves(name, verdict, styles) if verdict else None]
     if len(frames.finished(part.runs)):
         groups = list(grouped(records, part.runs))
-        first = records.study.config["scales"][0]
+        first, *others = records.study.config["scales"]
+        one = f"Scale {first} alone; the tables have all scales." if others else ""
         metric = records.study.workload(name)["target"]["metric"]
         made += [
-            figures_learning.loss_curves(name, part.epochs[part.epochs["scale"] == first], styles),
-            figures_learning.difference_curves(name, part.curves),
+            figures_learning.loss_curves(
+                name, part.epochs[part.epochs["scale"] == first], styles, one
+            ),
+            figures_learning.difference_curves(name, part.curves, differences.limits(records)),
             figures_speed.dots(
                 f"{name}-final-metric", f"Final test {metric}", groups, "metric", "", styles
             ),
@@ -83,8 +88,8 @@ def to_target(records: load.Records, runs: pd.DataFrame) -> Iterator[tuple[str, 
     """Yield the groups of runs as the table of times to target counts them."""
     for scale, variant, group in grouped(records, runs, frames.ended):
         if len(group):
-            times, _ = learning.to_target(group)
-            yield scale, variant, group.assign(target_seconds=times)
+            times, reached = learning.to_target(group)
+            yield scale, variant, group.assign(target_seconds=times, target_reached=reached)
 
 
 def render(analysis: Analysis, drawn: Mapping[str, Sequence[Picture]]) -> str:
@@ -121,6 +126,7 @@ def render(analysis: Analysis, drawn: Mapping[str, Sequence[Picture]]) -> str:
             for part in analysis.workloads
         ],
         tables={k: table(t) for k, t in analysis.tables.items()},
+        comparisons=[table(t) for t in overview.parts(analysis.tables["comparisons"])],
         contract=_contract(analysis.tables["contract"]),
         threats=analysis.threats,
         options=analysis.options,

@@ -38,6 +38,11 @@ def sentence(c: Comparison) -> str:
             f"{c.candidate} took {times} in the only pair of runs; "
             "one pair gives no interval and no verdict."
         )
+    if c.step_time.low is None:
+        return (
+            f"No statement on step time: {c.candidate} took {times} in each of {c.step_time.n} "
+            "pairs, and without any spread nothing can be tested."
+        )
     interval = f"(95% interval {interval_text(c.step_time)}, n = {c.step_time.n} pairs)"
     if c.kind == NO_DIFFERENCE:
         return f"No detectable difference: {c.candidate} takes {times} {interval}{_after_holm(c)}."
@@ -48,7 +53,28 @@ def _after_holm(c: Comparison) -> str:
     """Explain an interval that excludes 1 where the correction still sees no difference."""
     if c.step_time is None or c.step_time.p is None or c.step_time.p >= ALPHA:
         return ""
-    return f", which is not enough after Holm's correction over {c.family} comparisons"
+    return f", which is not enough{_holm(c.family)}"
+
+
+def _holm(family: int) -> str:
+    return f" after Holm's correction over {family} comparisons"
+
+
+def _quality_after_holm(c: Comparison) -> str:
+    """Explain an interval that decides where, after the correction, the test does not."""
+    test, said = c.quality, []
+    if test is not None and test.p is not None and test.p < ALPHA:
+        said.append("lie within the margin")
+    if (
+        c.quality_kind != DIFFERENT
+        and test is not None
+        and test.p_different is not None
+        and test.p_different < ALPHA
+    ):
+        said.append("be different from 0")
+    if not said:
+        return ""
+    return f", which is not enough to {' or to '.join(said)}{_holm(c.quality_family)}"
 
 
 def ratio_text(r: Ratio) -> str:
@@ -59,7 +85,7 @@ def ratio_text(r: Ratio) -> str:
 def interval_text(r: Ratio) -> str:
     """Return a ratio's interval, with as many digits as it deserves."""
     if r.low is None or r.high is None:
-        return "none from one pair"
+        return "none"
     decimals = _decimals(r)
     return f"{r.low:.{decimals}f} to {r.high:.{decimals}f}"
 
@@ -121,8 +147,8 @@ def quality_sentence(c: Comparison) -> str:
         return f"Final {name} is equivalent within ±{test.margin:g}: {interval}."
     unproven = f"Final {name} is not shown to be equivalent within ±{test.margin:g}"
     if c.quality_kind == DIFFERENT:
-        return f"{unproven} and differs: {interval}."
-    return f"{unproven}: {interval}."
+        return f"{unproven} and differs: {interval}{_quality_after_holm(c)}."
+    return f"{unproven}: {interval}{_quality_after_holm(c)}."
 
 
 def more_sentence(c: Comparison) -> str | None:
@@ -131,7 +157,7 @@ def more_sentence(c: Comparison) -> str | None:
         return None
     if c.kind == ONE_PAIR:
         return "At least two seeds give an interval; five or more give a useful one."
-    if c.step_time is None or c.step_time.log_sd is None:
+    if c.step_time is None or not c.step_time.log_sd or c.step_time.low is None:
         return None
     needed = c.seeds_needed
     if needed is not None and needed <= c.step_time.n:

@@ -23,6 +23,27 @@ class Unsound(Exception):
     """A record that cannot be taken at its word; the message says why."""
 
 
+MOST_DIGITS = 18
+
+
+def parsed(content: bytes) -> Any:
+    """Return the value that a record's JSON stands for.
+
+    Raises:
+        Unsound: it is not JSON, too deep, or has an integer that no record can have.
+    """
+    try:
+        return json.loads(content, parse_int=_integer)
+    except (ValueError, RecursionError) as error:
+        raise Unsound(f"not whole ({error})") from error
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > MOST_DIGITS:  # what does not fit a float64 breaks arithmetic further on
+        raise ValueError(f"an integer of {len(digits)} digits")
+    return int(digits)
+
+
 def read_summary(study: Study, run: Run, content: bytes) -> dict[str, Any]:
     """Return a run's summary.
 
@@ -32,9 +53,9 @@ def read_summary(study: Study, run: Run, content: bytes) -> dict[str, Any]:
     if not content.strip():
         raise Unsound("summary.json is empty")
     try:
-        summary = json.loads(content)
-    except ValueError as error:
-        raise Unsound(f"summary.json is not whole ({error})") from error
+        summary = parsed(content)
+    except Unsound as problem:
+        raise Unsound(f"summary.json is {problem}") from problem
     if not isinstance(summary, dict) or "schema" not in summary:
         raise Unsound("summary.json is not a record of a run: it names no schema")
     if summary["schema"] not in SCHEMAS:
@@ -53,6 +74,12 @@ def read_summary(study: Study, run: Run, content: bytes) -> dict[str, Any]:
         raise Unsound("made with another recipe than the study now has; train again")
     if summary["contract"]["variant"] != study.variant(run.variant):
         raise Unsound("made with other settings than the variant now has; train again")
+    target, said = study.workload(run.workload)["target"], summary["target"]
+    if {name: said.get(name) for name in target} != target:
+        raise Unsound(
+            f"contradictory: its target is a {said['metric']} of {said['value']:g}, its recipe's "
+            f"a {target['metric']} of {target['value']:g}"
+        )
     return summary
 
 
@@ -68,12 +95,15 @@ def check(summary: Mapping[str, Any], epochs: Columns, rows: Columns) -> str | N
         if not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
             raise Unsound(f"contradictory: {phase} took {seconds} seconds")
     # A run that was begun from another run's checkpoint has no windows of what went before.
-    begun = (summary.get("resumed_from") or {}).get("step", 0)
+    begun_at = summary.get("resumed_from")
+    begun = (begun_at or {}).get("step", 0)
     made = int(rows["steps"].sum()) if rows else 0
     if begun + made != summary["steps"]:
         raise Unsound(f"contradictory: {summary['steps']} steps, but windows.csv has {made}")
-    _steady(summary["steady"], rows)
+    _steady(summary["steady"], rows, summary["contract"]["recipe"]["global_batch"])
+    _spent(summary, epochs, rows)
     if summary["status"] == FAILED:
+        _reached(summary["target"], epochs, bool(begun_at))
         return str(summary.get("reason") or "failed, and does not say why")
     if summary["steps"] != summary["total_steps"]:
         raise Unsound(
@@ -81,6 +111,7 @@ def check(summary: Mapping[str, Any], epochs: Columns, rows: Columns) -> str | N
         )
     if not epochs or not len(epochs["epoch"]):
         raise Unsound("contradictory: finished, but epochs.csv has no row")
+    _reached(summary["target"], epochs, bool(begun_at))
     times = epochs["training_seconds"]
     if not begun and not ((times >= 0) & np.isfinite(times)).all():
         raise Unsound("contradictory: an epoch ended at no time")
@@ -95,21 +126,73 @@ def check(summary: Mapping[str, Any], epochs: Columns, rows: Columns) -> str | N
     return None
 
 
-def _steady(said: Mapping[str, Any], found: Columns) -> None:
-    """Check the step time that a summary says against the windows that it was taken from."""
+def _steady(said: Mapping[str, Any], found: Columns, batch: int) -> None:
+    """Check the steady state that a summary says against the windows that it was taken from."""
     if not said.get("step_seconds"):
         return
-    computed = windows.steady(found, 1) if found else None
+    computed = windows.steady(found, batch) if found else None
     if computed is None:
         raise Unsound("contradictory: it says a step time, but windows.csv has no steady window")
-    for name, value in computed["step_seconds"].items():
+    for name, value in computed.pop("step_seconds").items():
         told = said["step_seconds"][name]
         if not told > 0:
             raise Unsound(f"contradictory: a step took {told} seconds")
-        if not math.isclose(told, value, rel_tol=1e-6):
-            raise Unsound(
-                f"contradictory: a step's {name} is {told:.6g} s, windows.csv gives {value:.6g} s"
-            )
+        _agree(f"a step's {name}", told, value, "s")
+    for name, value in computed.items():
+        if said.get(name) is not None:
+            _agree(f"steady {name}", said[name], value)
+
+
+def _agree(what: str, told: float, value: float, unit: str = "") -> None:
+    # Sums of many differences of a clock round; a wait may be 0.
+    if not math.isclose(told, value, rel_tol=1e-6, abs_tol=1e-9):
+        raise Unsound(
+            f"contradictory: {what} is {told:.6g} {unit}".rstrip()
+            + f", windows.csv gives {value:.6g} {unit}".rstrip()
+        )
+
+
+def _spent(summary: Mapping[str, Any], epochs: Columns, rows: Columns) -> None:
+    """Check the clocks of a summary and of epochs against the windows that they add up."""
+    seconds, failed = summary["seconds"], summary["status"] == FAILED
+    for phase, column in (("training", "seconds"), ("data_wait", "data_seconds")):
+        told, value = seconds.get(phase, 0.0), float(rows[column].sum()) if rows else 0.0
+        if not (failed and told >= value):  # the window in which it failed is in no table
+            _agree(f"{phase}", told, value, "s")
+    flops = summary.get("flops") or {}
+    rate, total = flops.get("per_second"), flops.get("total")
+    if (
+        isinstance(rate, (int, float))
+        and isinstance(total, (int, float))
+        and seconds.get("training")
+    ):
+        _agree("FLOP/s", rate, total / seconds["training"])
+    if not epochs or not rows or summary.get("resumed_from"):
+        return  # what was before another run's checkpoint is in another run's windows
+    ends, elapsed = rows["step"] + rows["steps"], np.r_[0.0, rows["seconds"].cumsum()]
+    made = elapsed[np.searchsorted(ends, epochs["step"], side="right")]
+    for told, value in zip(epochs["training_seconds"], made, strict=True):
+        _agree("an epoch's training_seconds", float(told), float(value), "s")
+
+
+def _reached(target: Mapping[str, Any], epochs: Columns, begun: bool) -> None:
+    """Check when the target was met against the epochs' evaluations."""
+    values = epochs.get(f"test_{target['metric']}", np.empty(0)) if epochs else np.empty(0)
+    met = np.flatnonzero(values >= target["value"])  # what is not a number is not
+    step = int(epochs["step"][met[0]]) if len(met) else None
+    seconds = float(epochs["training_seconds"][met[0]]) if len(met) and not begun else None
+    told = target.get("step"), target.get("training_seconds")
+    if told[0] != step or not _same(told[1], seconds):
+        raise Unsound(
+            f"contradictory: it met its target at step {told[0]} after {told[1]} s, epochs.csv "
+            f"gives step {step} after {seconds} s"
+        )
+
+
+def _same(told: float | None, value: float | None) -> bool:
+    if told is None or value is None:
+        return told is value
+    return math.isclose(told, value, rel_tol=1e-9)
 
 
 def read_columns(content: bytes, name: str) -> dict[str, np.ndarray]:

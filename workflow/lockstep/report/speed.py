@@ -153,6 +153,7 @@ def break_even(
             Column(key="longer", label="Prepares longer"),
             Column(key="shorter", label="than"),
             Column(key="cache", label="Cache"),
+            Column(key="n", label="Runs", unit="count"),
             Column(key="preparation", label="by", unit="s", decimals=2),
             Column(key="saved", label="Saves a step", unit="ms", digits=3, scale=1e3),
             Column(key="steps", label="Break-even", unit="steps", decimals=0),
@@ -179,6 +180,7 @@ def _break_even(c: Comparison, cache: str, a: pd.DataFrame, b: pd.DataFrame) -> 
         "longer": longer,
         "shorter": shorter,
         "cache": cache,
+        "n": len(a) + len(b),
         "preparation": more,
         "saved": saved,
         "steps": steps,
@@ -199,6 +201,7 @@ def resources(records: Records, workload: str, runs: pd.DataFrame) -> Table:
             row[key] = (
                 float(known.median()) if len(known) else Absent(reason=frames.reason(group, key))
             )
+        row |= _energy(group)
         devices = group["devices"]
         busy = group["step_median"] * devices / group["global_batch"]
         row["device_seconds"] = float(busy.median()) * 1e6
@@ -226,6 +229,7 @@ def resources(records: Records, workload: str, runs: pd.DataFrame) -> Table:
         title="Memory, arithmetic, energy, cost",
         columns=[
             *WHO,
+            N,
             Column(key="rss", label="Peak resident memory", unit="MB", decimals=0, scale=1e-6),
             Column(key="allocated", label="Device, allocated", unit="MB", decimals=0, scale=1e-6),
             Column(key="reserved", label="Device, reserved", unit="MB", decimals=0, scale=1e-6),
@@ -237,6 +241,8 @@ def resources(records: Records, workload: str, runs: pd.DataFrame) -> Table:
             ),
             Column(key="mfu", label="MFU", unit="%", decimals=1, scale=100),
             Column(key="energy", label="Energy", unit="J", digits=3),
+            Column(key="example_energy", label="Energy an example", unit="mJ", digits=3, scale=1e3),
+            Column(key="target_energy", label="Energy to target", unit="J", digits=3),
             Column(
                 key="device_seconds", label="Device time", unit="s per million examples", digits=3
             ),
@@ -246,8 +252,27 @@ def resources(records: Records, workload: str, runs: pd.DataFrame) -> Table:
         rows=rows,
         note=f"Medians over runs. Arithmetic: {_formula(records, workload)}. "
         "MFU is arithmetic over the peak of the devices at the precision used, which the config "
-        "states. Cost is device time in training at the config's price.",
+        "states; its seconds are those of training, with the first windows and waiting for data. "
+        "Energy to the target is a run's energy in the share of its training time until then. Cost "
+        "is device time in training at the config's price.",
     )
+
+
+def _energy(group: pd.DataFrame) -> dict[str, Any]:
+    """Return energy an example and to the target, medians over the runs that have it."""
+    known = group[group["energy"].notna()]
+    if not len(known):
+        unknown = Absent(reason=frames.reason(group, "energy"))
+        return {"example_energy": unknown, "target_energy": unknown}
+    examples = known["steps"] * known["global_batch"]
+    to_target: Any = Absent(reason="not every run met the target")
+    if known["target_reached"].eq(True).all():
+        shares = known["energy"] * known["target_seconds"] / known["training"]
+        to_target = float(shares.median())
+    return {
+        "example_energy": float((known["energy"] / examples).median()),
+        "target_energy": to_target,
+    }
 
 
 def _formula(records: Records, workload: str) -> str:

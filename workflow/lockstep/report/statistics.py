@@ -2,7 +2,7 @@
 
 Sources: paired t test and interval of log ratios, Student 1908; two one-sided tests (TOST),
 Schuirmann 1987; step-down correction, Holm 1979; median of censored times, Kaplan & Meier 1958.
-Implementations are scipy's and statsmodels'.
+Implementations are scipy's and statsmodels'; that of the bootstrap is `lockstep.report.resampling`.
 """
 
 import math
@@ -14,7 +14,12 @@ import numpy as np
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from lockstep.report import resampling
+
 LEVEL = 0.95
+FEW = 20
+"""From so many pairs on, intervals and tests are of the bootstrap, below of Student's t."""
+
 MOST_SEEDS = 10_000
 
 
@@ -25,8 +30,8 @@ class Ratio:
     Attributes:
         n: pairs.
         value: geometric mean of the pairs' ratios.
-        low, high: 95% interval, None for a single pair.
-        p: two-sided, that the mean log ratio is 0; None for a single pair.
+        low, high: 95% interval, None for a single pair and for pairs without any spread.
+        p: two-sided, that the mean log ratio is 0; None for a single pair, 1 without any spread.
         log_sd: standard deviation of the log ratios.
         method: how the interval was made.
     """
@@ -74,6 +79,50 @@ def t_interval(values: np.ndarray, level: float = LEVEL) -> tuple[np.ndarray, np
     return mean - half, mean + half
 
 
+@dataclass(frozen=True, kw_only=True)
+class Mean:
+    """A mean of paired values with all that intervals and tests of it rest on.
+
+    Attributes:
+        value, error: mean ``(…)`` and its standard error ``(…)``.
+        reference: distribution of (mean less truth) / error.
+    """
+
+    value: np.ndarray
+    error: np.ndarray
+    reference: Any
+
+    @classmethod
+    def of(cls, values: np.ndarray, floor: float = 0.0) -> "Mean":
+        """Return the mean of ``(…, n)``, taking its standard deviation to be `floor` at least."""
+        n = values.shape[-1]
+        spread = np.maximum(values.std(axis=-1, ddof=1), floor)
+        few = n < FEW
+        return cls(
+            value=values.mean(axis=-1),
+            error=spread / math.sqrt(n),
+            reference=stats.t(n - 1) if few else resampling.studentized(values, floor),
+        )
+
+    def interval(self, level: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return the interval ``(…)``, ``(…)``."""
+        tail = (1 - level) / 2
+        low, high = (self.value - self.reference.ppf(q) * self.error for q in (1 - tail, tail))
+        return low, high
+
+    def p_above(self, null: float) -> np.ndarray:
+        """Return the one-sided p value ``(…)`` against a true mean of at most `null`."""
+        return self.reference.sf((self.value - null) / self.error)
+
+    def p_below(self, null: float) -> np.ndarray:
+        """Return the one-sided p value ``(…)`` against a true mean of at least `null`."""
+        return self.reference.cdf((self.value - null) / self.error)
+
+    def p(self) -> np.ndarray:
+        """Return the two-sided p value ``(…)`` against a true mean of 0."""
+        return np.minimum(1.0, 2 * np.minimum(self.p_above(0.0), self.p_below(0.0)))
+
+
 def ratio(baseline: np.ndarray, candidate: np.ndarray) -> Ratio:
     """Return the ratio of paired positive times ``(n,)``.
 
@@ -82,30 +131,23 @@ def ratio(baseline: np.ndarray, candidate: np.ndarray) -> Ratio:
     """
     logs = np.log(candidate) - np.log(baseline)
     n = len(logs)
+    value = float(np.exp(logs.mean()))
+    none: dict[str, Any] = {"n": n, "value": value, "low": None, "high": None}
     if n == 1:
-        return Ratio(
-            n=1,
-            value=float(np.exp(logs[0])),
-            low=None,
-            high=None,
-            p=None,
-            log_sd=None,
-            method="one pair gives no interval",
-        )
-    low, high = t_interval(logs)
+        return Ratio(**none, p=None, log_sd=None, method="one pair gives no interval")
     sd = float(logs.std(ddof=1))
-    if sd < 1e-12:  # all pairs agree to the bit: no test can be made of that
-        p = 1.0 if abs(logs.mean()) < 1e-12 else 0.0
-    else:
-        p = float(stats.ttest_1samp(logs, 0.0).pvalue)
+    if sd < 1e-12:  # no clock gives that: whatever it is, it is no sample that tells of a spread
+        return Ratio(**none, p=1.0, log_sd=sd, method="pairs without any spread give no interval")
+    mean = Mean.of(logs)
+    low, high = mean.interval(LEVEL)
     return Ratio(
         n=n,
-        value=float(np.exp(logs.mean())),
+        value=value,
         low=float(np.exp(low)),
         high=float(np.exp(high)),
-        p=p,
+        p=float(mean.p()),
         log_sd=sd,
-        method="t interval of log ratios",
+        method=f"{'t interval' if n < FEW else 'studentized bootstrap'} of log ratios",
     )
 
 
@@ -119,25 +161,23 @@ def equivalence(
     step of `resolution`. Where that is not known, pairs without any spread decide nothing.
     """
     differences = candidate - baseline
-    n, mean = len(differences), float(differences.mean())
-    known: dict[str, Any] = {"n": n, "difference": mean, "margin": margin}
+    n, value = len(differences), float(differences.mean())
+    known: dict[str, Any] = {"n": n, "difference": value, "margin": margin}
     known["resolution"] = resolution
     if n == 1:
         return Equivalence(**known, low=None, high=None, p=None, sd=None)
     sd = float(differences.std(ddof=1))
-    taken = max(sd, resolution or 0.0)
-    if taken < 1e-15:
-        return Equivalence(**known, low=mean, high=mean, p=1.0, sd=sd, p_different=1.0)
-    error = taken / math.sqrt(n)
-    half = float(stats.t.ppf(0.95, n - 1)) * error
-    p = max(stats.t.sf((mean + margin) / error, n - 1), stats.t.cdf((mean - margin) / error, n - 1))
+    if max(sd, resolution or 0.0) < 1e-15:
+        return Equivalence(**known, low=value, high=value, p=1.0, sd=sd, p_different=1.0)
+    mean = Mean.of(differences, resolution or 0.0)
+    low, high = mean.interval(0.90)
     return Equivalence(
         **known,
-        low=mean - half,
-        high=mean + half,
-        p=float(p),
+        low=float(low),
+        high=float(high),
+        p=float(max(mean.p_above(-margin), mean.p_below(margin))),
         sd=sd,
-        p_different=float(2 * stats.t.sf(abs(mean) / error, n - 1)),
+        p_different=float(mean.p()),
     )
 
 

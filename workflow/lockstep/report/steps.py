@@ -26,6 +26,8 @@ def losses(folder: Path, summary: Mapping[str, Any], sha256: str | None = None) 
             loss, sums = stored["loss"], stored["checksum"]
     except Exception as error:  # a damaged archive raises almost anything
         raise Unsound(f"not readable ({error})") from error
+    if loss.dtype.kind != "f" or sums.dtype.kind != "u":
+        raise Unsound(f"holds no numbers of steps (loss is {loss.dtype}, checksum {sums.dtype})")
     if sha256 is not None and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
         raise Unsound("was changed after its block was finished (sha256 differs)")
     if loss.shape != (summary["steps"],):

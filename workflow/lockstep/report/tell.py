@@ -8,7 +8,7 @@ from lockstep.study import Study
 
 
 def tell(study: Study) -> list[str]:
-    """Return the lines for the terminal: one a comparison, and where the report is.
+    """Return the lines for the terminal: one a comparison with its flags, and where the report is.
 
     Raises:
         UserError: there is no report yet.
@@ -24,6 +24,7 @@ def tell(study: Study) -> list[str]:
     ]
     for verdict in report["verdicts"]:
         lines.append(f"{verdict['workload']} at {verdict['scale']}: {verdict['sentence']}")
+        lines += [f"  flagged: {flag}" for flag in verdict.get("flags", [])]
     lines += [f"set apart: {item['name']}: {item['reason']}" for item in report["set_apart"]]
     lines.append(f"report: {study.report()}")
     return lines

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from lockstep.report import frames, proof, statistics
+from lockstep.report.contract import Difference
 from lockstep.report.load import Records
-from lockstep.report.verdicts import NO_PAIR, NOT_COMPARABLE, Comparison
+from lockstep.report.verdicts import NO_PAIR, NOT_COMPARABLE, Comparison, difference_text
 from lockstep.study.run import Scale
 
 FEW_SEEDS = 5
@@ -38,6 +39,7 @@ def find(records: Records, runs: pd.DataFrame, comparisons: Sequence[Comparison]
     return [
         *_study(records, runs, comparisons),
         *_sample(comparisons),
+        *_flagged(comparisons),
         *_steps(runs),
         *_starts(runs),
     ]
@@ -181,6 +183,24 @@ def _sample(comparisons: Sequence[Comparison]) -> Iterator[Threat]:
                     "that reason."
                 ),
             )
+
+
+def _flagged(comparisons: Sequence[Comparison]) -> Iterator[Threat]:
+    """What no variant declares and stands beside verdicts: a threat a fact."""
+    found: dict[str, list[tuple[Comparison, Difference]]] = {}
+    for c in comparisons:
+        for d in c.flags:
+            found.setdefault(d.fact, []).append((c, d))
+    for touched in found.values():
+        (c, difference), *others = touched
+        places = dict.fromkeys(f"{c.workload} at {c.scale}" for c, _ in touched)
+        more = f" The same fact differs in {len(others)} more comparisons." if others else ""
+        yield Threat(
+            name=f"Undeclared {difference.label}",
+            where=", ".join([*places][:3])
+            + (f" and {len(places) - 3} more" if len(places) > 3 else ""),
+            what=f"{c.candidate} and {c.baseline}: {difference_text(difference)}.{more}",
+        )
 
 
 def _steps(runs: pd.DataFrame) -> Iterator[Threat]:

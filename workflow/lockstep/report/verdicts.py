@@ -17,7 +17,7 @@ from lockstep.report import contract, firststep, proof, statistics
 from lockstep.report.contract import BLOCKS, FLAGGED, PREPARATION, TIMING, Difference
 from lockstep.report.facts import Facts, facts_of, undeclared_precision
 from lockstep.report.firststep import FirstStep
-from lockstep.report.load import FINISHED, Key, Record, Records
+from lockstep.report.load import FAILED, FINISHED, Key, Record, Records
 from lockstep.report.statistics import Equivalence, Ratio
 
 ALPHA = 0.05
@@ -58,11 +58,11 @@ class Comparison:
     Attributes:
         seeds: that were paired.
         left_out: seed and reason of those that were not.
-        untimed: seed and reason of paired ones without a step time.
+        untimed: seed and reason of paired ones that say nothing of time.
         first_step: how far the first losses of the pairs are apart; None if they are not compared.
         step_time: ratio of median step times, candidate over baseline.
         p_holm: its p value after Holm's correction.
-        to_target: ratio of training times to the target, where all pairs met it.
+        to_target: ratio of training times to the target, where all pairs met it and no run failed.
         whole_run: ratio of the times of whole runs, from process start.
         metric: name of the final metric.
         quality: its equivalence test.
@@ -72,6 +72,7 @@ class Comparison:
         problems: what forbids any verdict.
         timing_problems: what forbids a verdict on time.
         precision: for `seeds_needed`.
+        family, quality_family: how many tests of time and of the metric share the error rate.
     """
 
     workload: str
@@ -95,6 +96,7 @@ class Comparison:
     quality_p_holm: float | None = None
     different_p_holm: float | None = None
     family: int = 1
+    quality_family: int = 1
 
     @property
     def kind(self) -> str:
@@ -188,9 +190,16 @@ def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
     tests = [c.quality if c.quality and not c.problems else None for c in comparisons]
     same = statistics.holm([test.p if test else None for test in tests])
     apart = statistics.holm([test.p_different if test else None for test in tests])
-    family = sum(p is not None for p in times)
+    family, quality_family = (sum(p is not None for p in some) for some in (times, same))
     return [
-        replace(c, p_holm=p, quality_p_holm=q, different_p_holm=d, family=family)
+        replace(
+            c,
+            p_holm=p,
+            quality_p_holm=q,
+            different_p_holm=d,
+            family=family,
+            quality_family=quality_family,
+        )
         for c, p, q, d in zip(comparisons, statistics.holm(times), same, apart, strict=True)
     ]
 
@@ -220,6 +229,8 @@ def compare(
     facts = {seed: (baseline.facts[seed], candidate.facts[seed]) for seed in seeds}
     pairs = list(facts.values())
     differences = contract.diff(pairs, between_studies=between_studies) if pairs else []
+    elsewhere, forbidden = ({}, None) if between_studies else contract.confounded(facts)
+    differences = [*([forbidden] if forbidden else []), *differences]
     first = firststep.compare(baseline.runs, candidate.runs, facts)
     apart = firststep.problem(first, (baseline.label, candidate.label))
     unproven = [f"parity is not proven at scale {scale}: {apart}"] if apart else []
@@ -228,6 +239,13 @@ def compare(
         difference_text(d) for d in differences if d.level == BLOCKS and d.touches != TIMING
     ]
     problems += _undeclared(baseline, seeds) + _undeclared(candidate, seeds)
+    untimed = dict(elsewhere)
+    for seed in seeds:
+        if seed not in untimed and (why := _untimed(baseline, candidate, seed)):
+            untimed[seed] = why
+    near = [seed for seed in seeds if seed not in elsewhere]
+    c, d = ([side.runs[seed] for seed in near] for side in (baseline, candidate))
+    lost = any(run.status == FAILED for side in (baseline, candidate) for run in side.runs.values())
     timing = [difference_text(d) for d in differences if d.level == BLOCKS and d.touches == TIMING]
     return Comparison(
         workload=workload,
@@ -236,11 +254,11 @@ def compare(
         candidate=candidate.label,
         seeds=seeds,
         left_out=left_out,
-        untimed=[(seed, why) for seed in seeds if (why := _untimed(baseline, candidate, seed))],
+        untimed=sorted(untimed.items()),
         first_step=first,
-        step_time=_ratio(a, b, _step_time, some=True),
-        to_target=_ratio(a, b, _to_target),
-        whole_run=_ratio(a, b, lambda run: _whole(run.summary["seconds"])),
+        step_time=_ratio(c, d, _step_time, some=True),
+        to_target=None if lost else _ratio(c, d, _to_target),
+        whole_run=_ratio(c, d, lambda run: _whole(run.summary["seconds"])),
         metric=_metric(a),
         quality=_quality(a, b, margin),
         differences=differences,

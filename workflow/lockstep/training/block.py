@@ -21,7 +21,7 @@ from lockstep.study import Study, framework_modules
 from lockstep.study.run import Block, Run
 from lockstep.training import attempts, seal
 from lockstep.training.alone import alone
-from lockstep.training.interruption import FAILED_RUN, INTERRUPTED
+from lockstep.training.interruption import FAILED_RUN, INTERRUPTED, OUT_OF_MEMORY
 from lockstep.training.spec import RunSpec
 
 SCHEMA = "lockstep-block/1"
@@ -122,12 +122,16 @@ def _run(study: Study, run: Run, spec: RunSpec, deadline: float | None, gpus: in
     if status in (0, FAILED_RUN):
         _tidy(spec)
     else:
-        reason = {2: "refused its input", INTERRUPTED: "interrupted"}.get(
-            status, f"signal {status - 128}" if status > 128 else f"exit status {status}"
-        )
+        reason = why(status)
         files.write_json(folder / "failure.json", {"identity": spec.identity, "reason": reason})
         attempts.end(spec, reason)
     return status
+
+
+def why(status: int) -> str:
+    """Return what an exit status other than 0 means."""
+    known = {2: "refused its input", INTERRUPTED: "interrupted", OUT_OF_MEMORY: "out of memory"}
+    return known.get(status, f"signal {status - 128}" if status > 128 else f"exit status {status}")
 
 
 def _tidy(spec: RunSpec) -> None:

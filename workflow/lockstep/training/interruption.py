@@ -9,6 +9,7 @@ from types import FrameType
 
 INTERRUPTED = 75  # exit status: stopped at a checkpoint, start again to go on (EX_TEMPFAIL)
 FAILED_RUN = 76  # exit status: the run itself failed and has its record (a NaN loss)
+OUT_OF_MEMORY = 77  # exit status: host or device had no more of it
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 

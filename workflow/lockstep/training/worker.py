@@ -2,7 +2,7 @@
 
 Started by the launcher, once a rank, with its place in the environment (`lockstep.cluster.place`).
 Exit status: 0 finished, 2 a mistake that a person can mend, `INTERRUPTED` stopped at a checkpoint,
-`FAILED_RUN` the run failed and its record says why.
+`FAILED_RUN` the run failed and its record says why, `OUT_OF_MEMORY` as it says, else 1.
 """
 
 import os
@@ -22,6 +22,7 @@ from lockstep.training.feed import Feed, SharedFeed, check, evaluation_batches, 
 from lockstep.training.interruption import (
     FAILED_RUN,
     INTERRUPTED,
+    OUT_OF_MEMORY,
     Interruption,
     die_with_parent,
 )
@@ -179,6 +180,17 @@ def _leave(status: int) -> NoReturn:
     os._exit(status)
 
 
+MEMORY = ("OutOfMemoryError", "MemoryError")
+MEMORY_SAID = ("RESOURCE_EXHAUSTED", "out of memory", "can't allocate memory")
+
+
+def status_of(error: BaseException) -> int:
+    """Return the exit status for an error, those of frameworks by name: none is imported here."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    said = any(text in str(error) for text in MEMORY_SAID) and isinstance(error, RuntimeError)
+    return OUT_OF_MEMORY if said or names & set(MEMORY) else 1
+
+
 if __name__ == "__main__":
     try:
         sys.exit(main(Path(sys.argv[1])))
@@ -190,6 +202,6 @@ if __name__ == "__main__":
             _refuse(f"{Path(sys.argv[1]).parent}: {why}; free some space")
         traceback.print_exc()
         _leave(1)
-    except Exception:
+    except Exception as error:
         traceback.print_exc()
-        _leave(1)
+        _leave(status_of(error))

@@ -1,0 +1,85 @@
+"""Efficiency is of runs by the same means; what else differed between scales is named."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lockstep.report import analysis, build
+from lockstep.report.tables import Absent, Table
+from lockstep.study.run import Run
+from tests.report.report_studies import TWO, Edit, write
+
+SCALES = ("1x1", "1x2")
+
+
+def strong(root: Path, edit: Edit | None = None) -> Table:
+    study = write(root, variants=TWO, seeds=2, scales=SCALES, edit=edit)
+    build.build(study)
+    return analysis.analyse(study).workloads[0].tables["scaling"]
+
+
+def at_two(change: Any) -> Edit:
+    def edit(run: Run, summary: dict[str, Any]) -> None:
+        if str(run.scale) == "1x2":
+            change(summary["contract"])
+
+    return edit
+
+
+def test_efficiency_is_speed_up_over_devices_with_its_runs_counted(tmp_path: Path) -> None:
+    for row in strong(tmp_path).rows:
+        assert row["n"] == 2 and row["flags"] == ""
+        assert row["efficiency"] == pytest.approx(row["speedup"] / row["devices"])
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda c: c["host"]["gpus"][0].update(name="A100"), "GPU model"),
+        (lambda c: c["host"].update(cpu="Xeon"), "CPU"),
+    ],
+)
+def test_another_device_at_a_scale_makes_efficiency_absent(tmp_path, change, named) -> None:
+    one, two = [r for r in strong(tmp_path, at_two(change)).rows if r["variant"] == "jax-jit"]
+    assert one["efficiency"] == 1
+    assert isinstance(two["efficiency"], Absent) and named in two["efficiency"].reason
+    assert isinstance(two["speedup"], Absent) and two["examples_per_second"] > 0
+
+
+def test_another_library_at_a_scale_is_flagged_beside_efficiency(tmp_path: Path) -> None:
+    table = strong(tmp_path, at_two(lambda c: c["engine"].update(cudnn="9.1.0")))
+    one, two = [r for r in table.rows if r["variant"] == "jax-jit"]
+    assert "cuDNN" in two["flags"] and one["flags"] == ""
+    assert two["efficiency"] == pytest.approx(two["speedup"] / 2)
+
+
+def weak(root: Path, edit: Edit | None = None) -> Table:
+    """Two entries of a workload: 64 examples on one device, and 128 on two."""
+    study = write(
+        root,
+        variants=TWO,
+        seeds=2,
+        scales=SCALES,
+        workloads=("small", "large"),
+        changes={"large": {"global_batch": 128}},
+        edit=edit,
+    )
+    return analysis.analyse(study).tables["weak-scaling"]
+
+
+def test_weak_scaling_compares_steps_of_equal_examples_a_device(tmp_path: Path) -> None:
+    rows = [r for r in weak(tmp_path).rows if r["variant"] == "jax-jit" and r["local_batch"] == 64]
+    assert [(r["workload"], r["scale"], r["n"]) for r in rows] == [
+        ("small", "1x1", 2),
+        ("large", "1x2", 2),
+    ]
+    first, second = rows
+    assert first["efficiency"] == 1 and second["flags"] == ""
+    assert second["efficiency"] == pytest.approx(first["step_median"] / second["step_median"])
+
+
+def test_weak_scaling_over_other_devices_is_absent(tmp_path: Path) -> None:
+    edit = at_two(lambda c: c["host"]["gpus"][0].update(name="A100"))
+    rows = [r for r in weak(tmp_path, edit).rows if r["scale"] == "1x2" and r["local_batch"] == 64]
+    assert all(isinstance(r["efficiency"], Absent) for r in rows)
