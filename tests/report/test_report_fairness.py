@@ -39,6 +39,17 @@ def set_at(path: str, value: Any):
     return change
 
 
+def test_batches_of_one_scale_that_are_not_those_of_another(tmp_path: Path) -> None:
+    def edit(run: Run, summary: dict[str, Any]) -> None:
+        if str(run.scale) == "1x2":
+            summary["batches"] = "f" * 64
+
+    study = write(tmp_path, variants=TWO, scales=("1x1", "1x2"), edit=edit)
+    comparisons = analysis.analyse(study).comparisons
+    assert [c.kind for c in comparisons] == [verdicts.NOT_COMPARABLE] * 2
+    assert "did not all read the same batches" in sentences.sentence(comparisons[0])
+
+
 def text_of(c: Comparison) -> str:
     return sentences.sentence(c) + " ".join(verdicts.difference_text(d) for d in c.differences)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lockstep.report import contract, firststep, proof, statistics
+from lockstep.report import batches, contract, firststep, proof, statistics
 from lockstep.report.contract import BLOCKS, FLAGGED, PREPARATION, TIMING, Difference
 from lockstep.report.facts import Facts, facts_of, undeclared_precision
 from lockstep.report.firststep import FirstStep
@@ -150,6 +150,7 @@ def compare_all(records: Records, margin: float, precision: float) -> list[Compa
     by_key = {run.key: run for run in records.runs}
     known = {run.key: facts_of(run) for run in records.runs if run.summary}
     config = records.study.config
+    unlike = batches.problems(records)
     result = []
     for workload, scale in itertools.product(config["workloads"], config["scales"]):
         sides = [
@@ -157,7 +158,12 @@ def compare_all(records: Records, margin: float, precision: float) -> list[Compa
             for variant in config["variants"]
         ]
         result += [
-            compare(workload, scale, a, b, margin=margin, precision=precision)
+            compare(
+                *(workload, scale, a, b),
+                margin=margin,
+                precision=precision,
+                unlike=unlike.get(workload),
+            )
             for a, b in itertools.combinations(sides, 2)
         ]
     return corrected(result)
@@ -216,8 +222,13 @@ def compare(
     margin: float,
     precision: float,
     between_studies: bool = False,
+    unlike: str | None = None,
 ) -> Comparison:
-    """Compare two sides, paired by seed."""
+    """Compare two sides, paired by seed.
+
+    Args:
+        unlike: why the batches of this workload are not those that they should be.
+    """
     seeds, left_out = [], []
     for seed in sorted(baseline.runs.keys() | candidate.runs.keys()):
         lacking = [_lacking(side, seed) for side in (baseline, candidate)]
@@ -235,6 +246,8 @@ def compare(
     apart = firststep.problem(first, (baseline.label, candidate.label))
     unproven = [f"parity is not proven at scale {scale}: {apart}"] if apart else []
     problems = [*baseline.problems, *candidate.problems, *unproven]
+    if unlike and all(p["variant.input"] == "shared" for pair in pairs for p in pair):
+        problems.append(unlike)
     problems += [
         difference_text(d) for d in differences if d.level == BLOCKS and d.touches != TIMING
     ]
