@@ -23,6 +23,14 @@ if not workflow.overwrite_configfiles:
     configfile: "config.yaml"
 
 
+def leave(status):
+    """End this process as it is, which nothing of Snakemake's can then change."""
+    lease.release()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 def refuse(why):
     """End with one line: Snakemake would make a traceback and status 1 of a person's mistake."""
     print(f"lockstep: error: {why}", file=sys.stderr, flush=True)
@@ -96,14 +104,6 @@ def end_as_refused():
     """End with status 2 if a stage did: Snakemake's own is 1 whatever the reason."""
     if jobs.refused(STUDY.root, STARTED):
         atexit.register(leave, 2)  # what is registered last is called first
-
-
-def leave(status):
-    """End this process as it is, which nothing of Snakemake's can then change."""
-    lease.release()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
 
 
 def prepare_submissions():
