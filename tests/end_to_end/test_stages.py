@@ -54,6 +54,18 @@ def test_a_person_sees_one_line_a_job_and_the_verdict(finished: Finished) -> Non
     assert last[told + 2] == "report: results/small/report/index.html"
 
 
+def test_snakemakes_own_report_has_captions_and_categories(
+    finished: Finished, tmp_path: Path
+) -> None:
+    finished.checkout.snakemake("--report", tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    for category in ("Comparison", "Tables", "Figures"):
+        assert f'"{category}": {{' in text
+    assert "The comparison of study small: the verdicts" in text
+    for kind in ("Table", "Figure"):
+        assert f"{kind} mnist_cnn-step-time of the comparison" in text
+
+
 def test_nothing_that_looks_like_an_error_is_shown_or_logged(finished: Finished) -> None:
     logs = {str(path): path.read_text() for path in finished.checkout.results().rglob("*.log")}
     shown = {stage: said.text for stage, said in finished.said.items()}

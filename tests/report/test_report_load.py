@@ -44,6 +44,13 @@ def within(part: str, **values: Any) -> Callable[[Path, Study], None]:
     return lambda folder, study: edited(folder, lambda summary: summary[part].update(values))
 
 
+def nested(depth: int) -> Any:
+    value: Any = {}
+    for _ in range(depth):
+        value = {"inner": value}
+    return value
+
+
 def later_epochs(folder: Path, study: Study) -> None:
     """Move the time at which the first epoch ended."""
     head, first, *rest = (folder / "epochs.csv").read_text().splitlines(keepends=True)
@@ -74,6 +81,7 @@ def later_epochs(folder: Path, study: Study) -> None:
         (text("windows.csv", "step,steps\n0,150\n"), "windows.csv has no column"),
         (lambda f, s: (f / "epochs.csv").unlink(), "epochs.csv cannot be read"),
         (text("summary.json", "[" * 100_000), "summary.json is not whole (maximum recursion"),
+        (within("contract", deep=nested(500)), "nested more than 32 deep"),
         (within("target", value=10**400), "an integer of 401 digits"),
         (within("target", training_seconds=1e-3), "it met its target at step 150 after 0.001 s"),
         (within("target", step=50), "it met its target at step 50"),

@@ -266,37 +266,49 @@ addEventListener("load", () => {
   const nav = performance.getEntriesByType("navigation")[0];
   const clipped = [...document.querySelectorAll("h1,h2,h3,h4,p,dt,dd,li")]
     .filter(e => e.getBoundingClientRect().right > innerWidth + 1).length;
+  const tables = [...document.querySelectorAll("table, svg")]
+    .filter(e => e.getBoundingClientRect().right > innerWidth + 1).length;
   document.title = JSON.stringify(
-    {wide, clipped, width: innerWidth, milliseconds: nav.domComplete});
+    {wide, clipped, tables, width: innerWidth, milliseconds: nav.domComplete});
 });
 </script>"""
+
+
+def looked_at(folder: Path, html: str, width: int, *options: str) -> dict:
+    """Return what `PROBE` finds in a frame of a width: a window cannot be as narrow as a phone."""
+    (folder / "page.html").write_text(html.replace("</body>", f"{PROBE}</body>"))
+    frame = folder / "frame.html"
+    frame.write_text(
+        f'<iframe id="f" src="page.html" style="width:{width}px;height:800px;border:0"></iframe>'
+        "<script>addEventListener('load', () => { const d = document.getElementById('f')"
+        ".contentDocument; setTimeout(() => { document.body.dataset.found = d.title; }, 500); })"
+        "</script>"
+    )
+    always = ["--allow-file-access-from-files", "--virtual-time-budget=10000", "--dump-dom"]
+    dom = chromium(folder, *always, *options, frame.as_uri())
+    found = re.search(r'data-found="([^"]+)"', dom)
+    assert found, dom[-500:]
+    return json.loads(found[1].replace("&quot;", '"'))
 
 
 @pytest.mark.usefixtures("browser")
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_in_a_browser_nothing_is_wider_than_the_window(tmp_path, html, width, scheme) -> None:
-    """A frame of the width in question, as a window cannot be as narrow as a phone."""
-    (tmp_path / "page.html").write_text(html.replace("</body>", f"{PROBE}</body>"))
-    (tmp_path / "frame.html").write_text(
-        f'<iframe id="f" src="page.html" style="width:{width}px;height:800px;border:0"></iframe>'
-    )
-    options = ["--allow-file-access-from-files", "--virtual-time-budget=10000", "--dump-dom"]
-    if scheme == "dark":
-        options.append("--blink-settings=preferredColorScheme=0")
-    script = (
-        "<script>addEventListener('load', () => { const d = document.getElementById('f')"
-        ".contentDocument; setTimeout(() => { document.body.dataset.found = d.title; }, 500); })"
-        "</script>"
-    )
-    frame = tmp_path / "frame.html"
-    frame.write_text(frame.read_text() + script)
-    dom = chromium(tmp_path, *options, frame.as_uri())
-    found = re.search(r'data-found="([^"]+)"', dom)
-    assert found, dom[-500:]
-    facts = json.loads(found[1].replace("&quot;", '"'))
+    dark = ["--blink-settings=preferredColorScheme=0"] if scheme == "dark" else []
+    facts = looked_at(tmp_path, html, width, *dark)
     assert facts["width"] == width
     assert not facts["wide"] and facts["clipped"] == 0
+
+
+PAPER = 718  # CSS pixels of an A4 sheet within its margins
+
+
+@pytest.mark.usefixtures("browser")
+def test_on_paper_no_table_is_cut_off(tmp_path: Path, html: str) -> None:
+    printed = html.replace("@media print", "@media all").replace("<details>", "<details open>")
+    facts = looked_at(tmp_path, printed, PAPER)
+    assert not facts["wide"] and facts["clipped"] == facts["tables"] == 0
 
 
 @pytest.mark.usefixtures("browser")

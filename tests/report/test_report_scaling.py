@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lockstep.report import analysis, build
+from lockstep.report import analysis, drawing, figures_speed
 from lockstep.report.tables import Absent, Table
 from lockstep.study.run import Run
 from tests.report.report_studies import TWO, Edit, write
@@ -15,7 +15,6 @@ SCALES = ("1x1", "1x2")
 
 def strong(root: Path, edit: Edit | None = None) -> Table:
     study = write(root, variants=TWO, seeds=2, scales=SCALES, edit=edit)
-    build.build(study)
     return analysis.analyse(study).workloads[0].tables["scaling"]
 
 
@@ -41,10 +40,13 @@ def test_efficiency_is_speed_up_over_devices_with_its_runs_counted(tmp_path: Pat
     ],
 )
 def test_another_device_at_a_scale_makes_efficiency_absent(tmp_path, change, named) -> None:
-    one, two = [r for r in strong(tmp_path, at_two(change)).rows if r["variant"] == "jax-jit"]
+    rows = strong(tmp_path, at_two(change)).rows
+    one, two = [r for r in rows if r["variant"] == "jax-jit"]
     assert one["efficiency"] == 1
     assert isinstance(two["efficiency"], Absent) and named in two["efficiency"].reason
     assert isinstance(two["speedup"], Absent) and two["examples_per_second"] > 0
+    picture = figures_speed.scaling_lines("w", rows, drawing.looks(TWO))
+    assert picture is not None and f"jax-jit at 1x2 absent: {named}" in picture.alternative
 
 
 def test_another_library_at_a_scale_is_flagged_beside_efficiency(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ class Unsound(Exception):
 
 
 MOST_DIGITS = 18
+MOST_DEPTH = 32
 
 
 def parsed(content: bytes) -> Any:
@@ -33,9 +34,16 @@ def parsed(content: bytes) -> Any:
         Unsound: it is not JSON, too deep, or has an integer that no record can have.
     """
     try:
-        return json.loads(content, parse_int=_integer)
+        value = json.loads(content, parse_int=_integer)
     except (ValueError, RecursionError) as error:
         raise Unsound(f"not whole ({error})") from error
+    level = [value]
+    for _ in range(MOST_DEPTH):
+        inner = [v.values() if isinstance(v, dict) else v for v in level if type(v) in (dict, list)]
+        level = [value for values in inner for value in values]
+        if not level:
+            return value
+    raise Unsound(f"not whole (nested more than {MOST_DEPTH} deep)")
 
 
 def _integer(digits: str) -> int:
