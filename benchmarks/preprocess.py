@@ -60,6 +60,7 @@ def decode(names: list[str], size: int | None) -> None:
 def measure(quick: bool) -> list[Row]:
     """Return the ratios to decoding, the speed, and what listing takes."""
     photographs_, small, rounds = (8, 40, 1) if quick else (500, 6_000, 9)
+    planned = (200_000, 3) if quick else (IMAGES, SHARDS)
     with tempfile.TemporaryDirectory() as folder:
         raw = photographs.folder(Path(folder) / "photographs", photographs_, PHOTOGRAPH)
         tiny = photographs.folder(Path(folder) / "small", small, SMALL)
@@ -68,7 +69,7 @@ def measure(quick: bool) -> list[Row]:
             *_one_process("32 x 32", tiny, SMALL[0], rounds),
             *_two_processes(raw, -(-rounds // 2)),
             *_listing(tiny, rounds),
-            *(_planned(Path(folder), 1000, 3) if quick else _planned(Path(folder), IMAGES, SHARDS)),
+            *_planned(Path(folder), *planned),
         ]
 
 

@@ -4,20 +4,30 @@ The workload's small preset (one block a stage, 8 channels in the first), with r
 flips of 32x32 images, measured as `benchmarks.step` measures `mnist_cnn`: windows of batches in
 memory, a process a variant, in turns. How a convolution is lowered is a choice on JAX's side, the
 layout of memory one on PyTorch's.
+
+Beside it how long the one loop waits for data: the shared reader gathers windows out of 50,000
+images, makes their crops, masks and learning rates, and each is trained as soon as it is there.
 """
 
+import tempfile
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks import studies
 from benchmarks.row import Row, ratio, times
 from benchmarks.step import take_turns
+from benchmarks.turns import elsewhere
 from lockstep import workloads
 
 WORKLOAD = "resnet18_cifar10"
 WINDOW = 5
 REFERENCE = "torch-eager, channels_last"
 LIMIT = ("<=", 1.05)
+WAITING = ("<=", 0.01)
 VARIANTS: dict[str, dict[str, Any]] = {
     "torch-eager": {"framework": "torch", "mode": "eager"},
     REFERENCE: {"framework": "torch", "mode": "eager", "memory_format": "channels_last"},
@@ -44,6 +54,42 @@ def measure(quick: bool) -> list[Row]:
         if n != REFERENCE
     ]
     rows.sort(key=lambda row: row.limit is None)
+    rows.append(_waiting(recipe, *((100, 3) if quick else (50_000, 40))))
     return rows + [
         times(name, "ms/step", 1e3 / WINDOW * np.array(turns[name])) for name in variants
     ]
+
+
+def _waiting(recipe: dict[str, Any], examples: int, windows: int) -> Row:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        elsewhere(serve, (folder, recipe, examples)) as it,
+    ):
+        it.send(windows)
+        waits, steps = it.recv()
+    return ratio(f"data wait : step, {REFERENCE}", waits, steps, WAITING)
+
+
+def serve(connection: Connection, told: tuple[str, dict[str, Any], int]) -> None:
+    """In a process of its own: train windows as the one loop does; send what it clocks of each."""
+    from benchmarks.trainer import Trainer
+
+    folder, recipe, examples = told
+    study = studies.make(
+        Path(folder),
+        examples=examples,
+        workload=WORKLOAD,
+        workloads=recipe,
+        variants={"it": VARIANTS[REFERENCE]},
+        window_steps=WINDOW,
+    )
+    trainer = Trainer(study, "it")
+    waits, steps = [], []
+    for number in range(connection.recv() + 1):
+        begin = time.perf_counter()
+        window = trainer.feed.window(number * WINDOW, WINDOW)
+        ready = time.perf_counter()
+        trainer.train(window)
+        waits.append(ready - begin)
+        steps.append(time.perf_counter() - begin)
+    connection.send((waits[1:], steps[1:]))  # the first makes the order of the epoch

@@ -213,10 +213,10 @@ def summary(study: Study, block: str) -> dict:
 
 
 def staged(name: str) -> Path:
-    """A folder of real data that a person staged, or skip the test by name."""
+    """A folder of real data that a person staged; the test is skipped, or fails, without it."""
     folder = Path(os.environ.get("LOCKSTEP_DATASETS", ROOT.parent / "shared" / "datasets")) / name
     if not folder.is_dir():
-        pytest.skip(f"no staged {name} (LOCKSTEP_DATASETS names the folder that holds it)")
+        lacks("datasets", f"no staged {name} (LOCKSTEP_DATASETS names the folder that holds it)")
     return folder
 
 

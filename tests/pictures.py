@@ -1,14 +1,15 @@
 """Small real images in three channels: the digits, always at hand, and CIFAR-10 where staged."""
 
 import tarfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from lockstep import files
 from lockstep.datasets import manifest, shards
 from lockstep.datasets.sources import digits
+from tests.conftest import staged
 
 
 def coloured(side: int = 14) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -40,24 +41,18 @@ def write(folder: Path, splits: dict[str, tuple[np.ndarray, np.ndarray]]) -> Pat
     return folder / "manifest.json"
 
 
-def cifar10(archive: Path, train: int, test: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return so many of CIFAR-10's JPEG files of each class and split, decoded by Pillow."""
-    found: dict[tuple[str, str], list[np.ndarray]] = {}
-    with tarfile.open(archive) as members:
+def cifar10(raw: Path, train: int, test: int) -> Path:
+    """Unpack the first of CIFAR-10's JPEG files, so many of each class and split; returns `raw`."""
+    many, found = {"train": train, "test": test}, Counter[Path]()
+    with tarfile.open(staged("cifar10") / "cifar10-jpeg.tar.gz") as members:
         for member in members:
-            if not member.isfile():
+            folder = Path(member.name).parent
+            if not member.isfile() or found[folder] == many[folder.parent.name]:
                 continue
-            split, name, _ = member.name.split("/")
-            images = found.setdefault((split, name), [])
-            if len(images) < {"train": train, "test": test}[split]:
-                stored = members.extractfile(member)
-                assert stored is not None
-                images.append(np.asarray(Image.open(stored).convert("RGB")))
-    classes = sorted({name for _, name in found})
-    return {
-        split: (
-            np.concatenate([np.stack(found[split, name]) for name in classes]),
-            np.concatenate([[k] * len(found[split, name]) for k, name in enumerate(classes)]),
-        )
-        for split in ("train", "test")
-    }
+            if not found[folder]:
+                (raw / folder).mkdir(parents=True)
+            found[folder] += 1
+            content = members.extractfile(member)
+            assert content is not None
+            (raw / member.name).write_bytes(content.read())
+    return raw

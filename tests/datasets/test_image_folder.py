@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import tarfile
 from pathlib import Path
 
 import h5py
@@ -15,8 +14,8 @@ from lockstep.datasets import prepare, sharded, shards
 from lockstep.datasets.reader import Reader
 from lockstep.datasets.sources import image_folder
 from lockstep.errors import UserError
-from tests.conftest import staged
 from tests.datasets import pictures
+from tests.pictures import cifar10
 
 
 @pytest.fixture
@@ -316,10 +315,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_the_real_cifar10_files(tmp_path: Path) -> None:
-    with tarfile.open(staged("cifar10") / "cifar10-jpeg.tar.gz") as archive:
-        some = [m for m in archive if m.isfile() and int(Path(m.name).stem) <= 100]
-        archive.extractall(tmp_path / "raw", some, filter="data")
-    manifest = make(tmp_path / "raw", size=32, limit={"train": 100, "test": 50})
+    manifest = make(cifar10(tmp_path / "raw", 100, 50), size=32)
     content = files.read_json(manifest)
     assert (content["splits"]["train"]["examples"], content["splits"]["test"]["examples"]) == (
         1000,

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from lockstep import workloads
 from lockstep.engines import torch_engine, torch_optimizer
+from lockstep.engines.contract import types
 from lockstep.parity import compare, distances
 from lockstep.workloads import batch_norm_torch, resnet, resnet_torch, weights
 from lockstep.workloads.resnet18_cifar10 import torch_model as small
@@ -187,6 +188,28 @@ def test_pooling_that_pads_otherwise(climb, bottleneck, monkeypatch) -> None:
     sound = functional.max_pool2d
     monkeypatch.setattr(resnet_torch.functional, "max_pool2d", pool)
     assert broken(climb, bottleneck, "resnet50_imagenet") == ("forward", "logits")
+
+
+@pytest.mark.slow
+def test_processes_sum_gradients_in_the_type_that_the_record_states(climb) -> None:
+    """One process's gradient in bfloat16 is of values that bfloat16 has; a float32 sum is not."""
+    assert types("bfloat16")["gradient_communication_dtype"] == "float32"
+    for processes in (1, 2):
+        trace = climb(
+            "resnet18_cifar10",
+            "torch-eager",
+            steps=1,
+            precision="bfloat16",
+            processes=processes,
+            model={"blocks": [1]},
+        )
+        kernels = {
+            name: bool((array.view(np.uint32) & 0xFFFF).any())
+            for name, array in trace.items()
+            if name.startswith("bfloat16/gradient/") and name.endswith(".kernel")
+        }
+        assert kernels
+        assert set(kernels.values()) == {processes == 2}, kernels
 
 
 @pytest.mark.slow

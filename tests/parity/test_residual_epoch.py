@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lockstep.datasets import prepare
 from lockstep.parity import compare
 from tests import pictures
-from tests.conftest import staged
 from tests.parity.residual import Climb, climbing, verdict
 
 STEPS, BATCH = 600, 16
@@ -17,10 +17,11 @@ STEPS, BATCH = 600, 16
 @pytest.fixture(scope="module")
 def climb(tmp_path_factory: pytest.TempPathFactory, caches: Path) -> Iterator[Climb]:
     """Climbs on CIFAR-10's JPEG files: 9,600 for training, 500 for testing."""
-    archive = staged("cifar10") / "cifar10-jpeg.tar.gz"
     folder = tmp_path_factory.mktemp("epoch")
-    splits = pictures.cifar10(archive, STEPS * BATCH // 10, 50)
-    with climbing(folder, pictures.write(folder / "cifar10", splits), caches) as it:
+    raw = pictures.cifar10(folder / "raw", STEPS * BATCH // 10, 50)
+    entry = {"source": "image_folder", "options": {"size": 32}}
+    prepare.prepare("cifar10", entry, "0" * 64, raw, folder / "cifar10", workers=1)
+    with climbing(folder, folder / "cifar10" / "manifest.json", caches) as it:
         yield it
 
 
@@ -42,3 +43,15 @@ def test_an_epoch_agrees_to_its_last_step(climb) -> None:
     losses = ours["float64/steps/loss"]
     assert len(losses) == STEPS
     assert np.mean(losses[-50:]) < np.mean(losses[:50]) - 0.1  # it learns
+
+
+@pytest.mark.slow
+def test_bottlenecks_agree_on_the_same_files(climb) -> None:
+    """`resnet50_imagenet` in small: a large stem, and random parts of a file's image resized."""
+    ours, theirs = (
+        climb("resnet50_imagenet", variant, model={"size": 24}, global_batch=BATCH)
+        for variant in ("torch-eager", "jax-native")
+    )
+    assert verdict(ours, theirs) == ("none", None)
+    rungs = compare.compare(ours, theirs, ["float64"])
+    assert max(rung.value for rung in rungs) < 1e-12
