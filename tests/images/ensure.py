@@ -1,7 +1,7 @@
 """Builds an image as the workflow does: `ensure.py NAME OPTIONS`; prints its folder in the cache.
 
-OPTIONS is JSON: `cache`, and if they matter `build_folder`, `debian_mirror`, `containers`, `cuda`
-and `start`.
+OPTIONS is JSON: `cache`, and if they matter `build_folder`, `ca_bundle`, `package_index`,
+`debian_mirror`, `containers`, `cuda` and `start`.
 """
 
 import json
@@ -17,8 +17,8 @@ def main(name: str, options: dict[str, str]) -> Path:
     section = {
         "cache": options["cache"],
         "build_folder": options.get("build_folder"),
-        "ca_bundle": None,
-        "package_index": None,
+        "ca_bundle": options.get("ca_bundle"),
+        "package_index": options.get("package_index"),
         "debian_mirror": options.get("debian_mirror"),
         "place": "hardlink",
     }

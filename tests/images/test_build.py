@@ -133,7 +133,7 @@ class TestFailure:
         process = tiny.machine.start(*tiny.ensure("sleep 600"))
         wait_for_build(tiny)
         tell(tiny, number)
-        process.communicate(timeout=60)
+        process.communicate(timeout=300)
         assert process.returncode != 0
         assert tiny.images == tiny.leftovers == []
 
@@ -142,7 +142,7 @@ class TestFailure:
         process = tiny.machine.start(*command)
         wait_for_build(tiny)
         tell(tiny, signal.SIGKILL)
-        process.communicate(timeout=60)
+        process.communicate(timeout=300)
         assert tiny.images == []
         assert len(tiny.leftovers) == 1
         definition = tiny.folder / "containers" / "base.def"
@@ -176,7 +176,7 @@ class TestDamage:
 
 def wait_for_build(tiny: Tiny) -> None:
     """Wait until the last step of a definition runs."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         if subprocess.run(["pgrep", "-fx", "sleep 600"], capture_output=True).returncode == 0:
             return

@@ -98,7 +98,7 @@ def test_nothing_that_makes_a_root_outlives_the_build(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "build").mkdir()
     tool = tmp_path / "bin" / "mmdebstrap"
-    tool.write_text(f"#!/bin/sh\nsleep 600 &\necho $! >{tmp_path}/child\nwait\n")
+    tool.write_text(f"#!/bin/sh\nsleep 900 &\necho $! >{tmp_path}/child\nwait\n")
     tool.chmod(0o755)
     code = """if True:
         import sys
