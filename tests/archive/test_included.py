@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -94,6 +95,15 @@ def test_what_is_included_is_what_manifests_and_records_name(
     found = wrong(verify.verify(file))
     missed = [names for names in FORGED if not any(names in problem for problem in found)]
     assert missed == [], found
+
+
+def test_without_h5py_it_says_what_is_not_checked(
+    everything: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    (check,) = [check for check in verify.verify(everything) if check.name == "data"]
+    assert check.status == "holds"
+    assert check.says.endswith("; their arrays are not hashed, as h5py is not installed")
 
 
 # Within files ---------------------------------------------------------------------------------
