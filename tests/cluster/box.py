@@ -50,7 +50,6 @@ SlurmdParameters=config_overrides
 MpiDefault=none
 ReturnToService=2
 MinJobAge=300
-KillWait=5
 SlurmdTimeout=15
 SchedulerParameters=bf_interval=5,sched_min_interval=100000
 GresTypes=gpu

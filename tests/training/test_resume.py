@@ -130,7 +130,7 @@ def test_a_signal_saves_in_the_middle_of_an_epoch(
 def test_a_time_budget_stops_at_a_checkpoint(study_of) -> None:
     block = "mnist_cnn/torch-eager/1x1/seed-0"
     study = long_study(study_of, "budget", checkpoints={"seconds": 1000.0})
-    assert train(study, block, "--time-budget", 1, check=False).returncode == 75
+    assert train(study, block, "--time-budget", 2, check=False).returncode == 75
     (saved,) = checkpoints(study, block)
     seconds = json.loads((saved.parent / "progress.json").read_text())["seconds"]
     assert seconds["checkpoint"] > 0
@@ -162,7 +162,7 @@ def test_a_run_begun_in_one_framework_goes_on_in_the_other(
     study = long_study(study_of, "crossing", variants=variants)
     begun = f"mnist_cnn/{names[first]}/1x1/seed-0"
     continued = f"mnist_cnn/{names[second]}/{scale}/seed-0"
-    assert train(study, begun, "--time-budget", 1, check=False).returncode == 75
+    assert train(study, begun, "--time-budget", 2, check=False).returncode == 75
     (saved,) = checkpoints(study, begun)
     step = json.loads((saved.parent / "progress.json").read_text())["step"]
     assert 0 < step < 12 * 23
@@ -180,7 +180,7 @@ def test_a_run_begun_in_one_framework_goes_on_in_the_other(
 def test_a_checkpoint_of_another_configuration_is_refused(study_of) -> None:
     block = "mnist_cnn/torch-eager/1x1/seed-0"
     one = long_study(study_of, "one")
-    train(one, block, "--time-budget", 1, check=False)
+    train(one, block, "--time-budget", 2, check=False)
     (saved,) = checkpoints(one, block)
     other = study_of(
         "other", workloads={"mnist_cnn": {"epochs": 12, "optimizer": {"learning_rate": 0.02}}}
@@ -217,7 +217,7 @@ def test_what_another_configuration_left_is_not_mixed_in(study_of) -> None:
 def test_a_changed_configuration_starts_afresh(study_of) -> None:
     block = "mnist_cnn/torch-eager/1x1/seed-0"
     one = long_study(study_of, "same")
-    train(one, block, "--time-budget", 1, check=False)
+    train(one, block, "--time-budget", 2, check=False)
     other = study_of(
         "same", workloads={"mnist_cnn": {"epochs": 1, "optimizer": {"learning_rate": 0.02}}}
     )
