@@ -37,7 +37,7 @@ KILLS = int(os.environ.get("LOCKSTEP_DRILL", "14"))
 INTERVAL = 5  # steps between two checkpoints, as CONFIG has it
 EPOCHS = 150  # so many that no run ends before its last kill
 SCALES = ("1x1", "2x1")
-PATIENCE = 600.0  # seconds for a phase to come, and for a run to end
+PATIENCE = 1200.0  # seconds for a phase to come, and for a run to end
 FATES = ("SIGKILL", "SIGTERM", "SIGUSR1", "batch killed", "controller restarted", "node down")
 
 

@@ -139,17 +139,19 @@ def test_a_job_is_decided_about_by_what_its_runs_are_determined_by() -> None:
 
 
 def test_jobs_of_what_the_study_no_longer_has_are_cancelled_at_the_start(
-    programs: Programs,
+    programs: Programs, tmp_path: Path
 ) -> None:
+    paths = {"results": str(tmp_path), "data": str(tmp_path)}
+    study = Study(config.complete({**DIGITS, "study": "study", "paths": paths}))
     for seed, number in ((0, 70), (1, 71), (2, 72)):
         programs.write("sbatch", f"echo {number}")
         wrapped = f"snakemake --target-jobs {BLOCK.format(seed)} --allowed-rules train"
         assert submit.main(["--job-name", "old", "--wrap", wrapped]) == 0
     programs.write("squeue", 'case "$*" in *72) echo COMPLETED;; *) echo RUNNING;; esac')
     programs.write("scancel", f'echo "$@" >>{programs.folder}/cancelled')
-    submit.begin(Study(config.complete(DIGITS)))
+    submit.begin(study)
     assert (programs.folder / "cancelled").read_text() == "71\n"
-    submit.begin(Study(config.complete(DIGITS)))
+    submit.begin(study)
     assert (programs.folder / "cancelled").read_text() == "71\n"
 
 
