@@ -2,9 +2,11 @@
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import h5py
@@ -137,6 +139,22 @@ def test_a_record_says_everything(study_of) -> None:
         assert json.loads(study.manifest(block).read_text())["runs"][block]["status"] == "finished"
     batches = {summary(study, block)["batches"] for block in study.blocks}
     assert len(batches) == 1
+
+
+def test_a_person_at_the_terminal_of_a_workflow_sees_how_far_a_run_is(
+    study_of, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    master, slave = os.openpty()
+    termios.tcsetwinsize(slave, (24, 100))
+    monkeypatch.setenv("LOCKSTEP_TERMINAL", os.ttyname(slave))
+    study = study_of()
+    block = "mnist_cnn/torch-eager/1x1/seed-0"
+    done = train(study, block)
+    os.set_blocking(master, False)
+    shown = os.read(master, 1 << 16).decode()
+    assert f"{block}: " in shown and "/23 [" in shown
+    assert "epoch 1  step 23" in done.stderr  # plain lines, for the log
+    assert "\r" not in done.stderr
 
 
 def test_tensorboard_reads_the_event_files(study_of) -> None:

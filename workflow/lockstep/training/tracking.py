@@ -1,14 +1,17 @@
 """For people who watch: a progress bar or plain lines, a log file, TensorBoard, W&B offline."""
 
+import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
 from lockstep.errors import UserError
 from lockstep.training.spec import RunSpec
+
+TERMINAL = "LOCKSTEP_TERMINAL"
 
 
 class Tracking:
@@ -18,8 +21,17 @@ class Tracking:
         self.spec = spec
         self.log_file = open(Path(spec.folder) / "log.txt", "a", buffering=1)  # noqa: SIM115
         self.bar = None
-        if sys.stderr.isatty():
-            self.bar = tqdm(total=total_steps, initial=step, desc=spec.name, unit="step")
+        self.terminal = _terminal()
+        if self.terminal is not None:
+            self.bar = tqdm(
+                total=total_steps,
+                initial=step,
+                desc=spec.name,
+                unit="step",
+                file=self.terminal,
+                leave=False,
+                dynamic_ncols=True,
+            )
         self.board = _tensorboard(spec, step) if spec.tensorboard else None
         self.wandb = _wandb(spec) if spec.wandb else None
 
@@ -27,10 +39,10 @@ class Tracking:
         """Write a line to the log file, and to a terminal or a job's log."""
         line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {self.spec.name}: {text}"
         self.log_file.write(line + "\n")
-        if self.bar is None:
-            print(line, file=sys.stderr, flush=True)
-        else:
+        if self.terminal is sys.stderr and self.bar is not None:
             self.bar.write(line, file=sys.stderr)
+        else:
+            print(line, file=sys.stderr, flush=True)
 
     def report(self, window: dict[str, Any], epoch: dict[str, Any] | None) -> None:
         """Show a finished window, and an epoch if it is its last."""
@@ -63,6 +75,21 @@ class Tracking:
         if self.wandb is not None:
             self.wandb.finish()
         self.log_file.close()
+
+
+def _terminal() -> TextIO | None:
+    """Return where somebody watches: standard error, or the terminal that a workflow names.
+
+    A rule's standard error is its log, so a workflow on this machine says where it was started.
+    """
+    if sys.stderr.isatty():
+        return sys.stderr
+    try:
+        # Not as its controlling terminal, whose end would be this process's too.
+        descriptor = os.open(os.environ[TERMINAL], os.O_WRONLY | os.O_NOCTTY)
+    except (KeyError, OSError):  # nobody watches, or not from where this process can see
+        return None
+    return open(descriptor, "w") if os.isatty(descriptor) else None
 
 
 def _tensorboard(spec: RunSpec, step: int) -> Any:
