@@ -43,6 +43,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
     monkeypatch.setenv(submit.STATE, "unchanged")
     monkeypatch.setattr(submit, "PATIENCE", 1.0)
     monkeypatch.setattr(submit, "PAUSE", 0.01)
+    monkeypatch.setattr(submit, "ENDING", 0.01)
     assert submit.main(LINE) == 0
     made.write("sbatch", "echo 8")
     (made.folder / "sbatch.calls").unlink()
