@@ -84,7 +84,9 @@ def _run(
     determined = contract["determined_by"]
     if files.digest(determined) != summary["identity"]:
         yield "summary.json: its identity is not the hash of what it says that determined it"
-    trains = {k: determined[k] for k in ("recipe", "precision", "dataset", "weights", "seed")}
+    # Records of before that have no `input` among them.
+    names = ("recipe", "precision", "input", "dataset", "weights", "seed")
+    trains = {name: determined[name] for name in names if name in determined}
     if files.digest(trains) != summary["trajectory"]:
         yield "summary.json: its trajectory is not the hash of what was trained"
     if determined["settings"] != study.run_config(run):
