@@ -47,7 +47,7 @@ def test_batches_of_one_scale_that_are_not_those_of_another(tmp_path: Path) -> N
     study = write(tmp_path, variants=TWO, scales=("1x1", "1x2"), edit=edit)
     comparisons = analysis.analyse(study).comparisons
     assert [c.kind for c in comparisons] == [verdicts.NOT_COMPARABLE] * 2
-    assert "did not all read the same batches" in sentences.sentence(comparisons[0])
+    assert "did not read the same batches at every scale" in sentences.sentence(comparisons[0])
 
 
 def text_of(c: Comparison) -> str:

@@ -154,16 +154,11 @@ def compare_all(records: Records, margin: float, precision: float) -> list[Compa
     result = []
     for workload, scale in itertools.product(config["workloads"], config["scales"]):
         sides = [
-            _side(records, by_key, known, workload, variant, scale)
+            _side(records, by_key, known, workload, variant, scale, unlike.get((workload, variant)))
             for variant in config["variants"]
         ]
         result += [
-            compare(
-                *(workload, scale, a, b),
-                margin=margin,
-                precision=precision,
-                unlike=unlike.get(workload),
-            )
+            compare(workload, scale, a, b, margin=margin, precision=precision)
             for a, b in itertools.combinations(sides, 2)
         ]
     return corrected(result)
@@ -176,6 +171,7 @@ def _side(
     workload: str,
     variant: str,
     scale: str,
+    unlike: str | None,
 ) -> Side:
     keys = {seed: (workload, variant, scale, seed) for seed in records.study.config["seeds"]}
     problem = proof.parity_problem(records, workload, variant)
@@ -183,7 +179,7 @@ def _side(
         label=variant,
         runs={seed: by_key[key] for seed, key in keys.items()},
         facts={seed: known[key] for seed, key in keys.items() if key in known},
-        problems=[problem] if problem else [],
+        problems=[why for why in (problem, unlike) if why],
     )
 
 
@@ -222,13 +218,8 @@ def compare(
     margin: float,
     precision: float,
     between_studies: bool = False,
-    unlike: str | None = None,
 ) -> Comparison:
-    """Compare two sides, paired by seed.
-
-    Args:
-        unlike: why the batches of this workload are not those that they should be.
-    """
+    """Compare two sides, paired by seed."""
     seeds, left_out = [], []
     for seed in sorted(baseline.runs.keys() | candidate.runs.keys()):
         lacking = [_lacking(side, seed) for side in (baseline, candidate)]
@@ -246,8 +237,6 @@ def compare(
     apart = firststep.problem(first, (baseline.label, candidate.label))
     unproven = [f"parity is not proven at scale {scale}: {apart}"] if apart else []
     problems = [*baseline.problems, *candidate.problems, *unproven]
-    if unlike and all(p["variant.input"] == "shared" for pair in pairs for p in pair):
-        problems.append(unlike)
     problems += [
         difference_text(d) for d in differences if d.level == BLOCKS and d.touches != TIMING
     ]
