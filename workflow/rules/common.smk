@@ -86,7 +86,7 @@ def begin():
         if workflow.executor_plugin.name == "slurm":
             prepare_submissions()
         elif workflow.executor_plugin.name == "local" and sys.stderr.isatty():
-            os.environ["LOCKSTEP_TERMINAL"] = os.ttyname(sys.stderr.fileno())
+            os.environ.update(LOCKSTEP_TERMINAL=os.ttyname(sys.stderr.fileno()))
         ask_for_repetition()
         STUDY.write()
     except UserError as error:
