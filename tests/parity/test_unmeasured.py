@@ -93,6 +93,16 @@ def test_what_diverges_after_the_last_step_is_compared_up_to_there() -> None:
     )
 
 
+def test_a_state_before_that_is_held_to_its_twins_in_float32_too() -> None:
+    twin = np.full(4, 1 + 1e-4, np.float32)
+    blown = edited(float32__evaluation__loss=np.inf, twin__final__a=twin)
+    apart = edited(float32__evaluation__loss=np.inf, float32__final__a=1 + 2e-4)
+    assert failures(apart, blown) == []
+    two = {"float32__final__a": 2.0, "twin__final__a": 2.0}
+    far = edited(float32__evaluation__loss=np.inf, **two)
+    assert first(far, blown) == ("float32", "final", "a")
+
+
 def test_what_is_huge_is_measured() -> None:
     huge = edited(float64__final__a=1e200)
     assert failures(huge, huge) == []

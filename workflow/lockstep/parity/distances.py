@@ -10,8 +10,7 @@ import numpy as np
 TOLERANCE = {"float64": 1e-11, "float32": 1e-5}
 ENVELOPE = 10.0  # how many times its own twin's distance the other framework may be away
 FLOOR = 1e-6  # root mean square of a tensor, or size of a loss, that counts as zero
-
-HUGE = 1e100
+HUGE = 1e100  # its square is still finite
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -58,7 +57,7 @@ def per_step(trace: Arrays, precision: str, what: str) -> np.ndarray:
 def diverged_at(trace: Arrays, reference: Arrays, precision: str) -> int | None:
     """Return the step at which both losses stop being finite; None unless they do so together.
 
-    In float64 the evaluation counts as the loss after the last step.
+    The evaluation counts as the loss after the last step.
 
     A recipe under which a model diverges does so in both frameworks. That is a result of its runs
     and no difference between them; what comes before is compared.

@@ -103,23 +103,21 @@ def _rungs(
                 largest = max(map(tolerance_from_twin, twins.values()), default=firm)
                 yield _tensors(precision, rung, trace, reference, largest, twins)
         yield _checksums(precision, trace, reference)
-        yield _losses(precision, trace, reference, firm_steps)
         diverged = diverged_at(trace, reference, precision)
-        if diverged is not None:
-            nothing = [(f"nothing finite: both diverge at step {diverged}", 0.0, firm)]
-            if diverged < len(per_step(reference, precision, "loss")):
-                yield _judge(precision, "final", nothing, "tensors")
-            else:
-                yield _tensors(precision, "final", trace, reference, firm)
-            if precision == "float64":
-                yield _judge(precision, "evaluation", nothing, "tensors")
+        nothing = [(f"nothing finite: both diverge at step {diverged}", 0.0, firm)]
+        yield _losses(precision, trace, reference, firm_steps, diverged)
+        if diverged is not None and diverged < len(per_step(reference, precision, "loss")):
+            yield _judge(precision, "final", nothing, "tensors")
         elif precision == "float64":
             yield _tensors(precision, "final", trace, reference, firm)
-            # In float32 a metric may jump by an example's share where logits are nearly equal.
-            yield _tensors(precision, "evaluation", trace, reference, firm)
         else:
             twins = from_twins(trace, reference, "final")
             yield _tensors(precision, "final", trace, reference, None, twins)
+        # In float32 a metric may jump by an example's share where logits are nearly equal.
+        if precision == "float64" and diverged is not None:
+            yield _judge(precision, "evaluation", nothing, "tensors")
+        elif precision == "float64":
+            yield _tensors(precision, "evaluation", trace, reference, firm)
 
 
 def _tensors(
@@ -147,7 +145,10 @@ def _tensors(
     return _judge(precision, rung, found, "tensors")
 
 
-def _losses(precision: str, trace: Arrays, reference: Arrays, firm_steps: int) -> Rung:
+def _losses(
+    precision: str, trace: Arrays, reference: Arrays, firm_steps: int, until: int | None
+) -> Rung:
+    """Judge the losses of the steps before `until`, or of all."""
     if not as_many_steps(trace, reference, precision):
         return _judge(precision, "steps", [], "steps")
     mine, theirs = (per_step(t, precision, "loss") for t in (trace, reference))
@@ -157,8 +158,7 @@ def _losses(precision: str, trace: Arrays, reference: Arrays, firm_steps: int) -
         twins = losses_from_twins(trace, reference)
         tolerance = loss_envelope(trace, reference, firm_steps)
     found: list[Item] = []
-    compared = slice(diverged_at(trace, reference, precision))
-    for k, (value, allowed) in enumerate(zip(values[compared], tolerance[compared])):
+    for k, (value, allowed) in enumerate(zip(values[:until], tolerance[:until])):
         allowed = allowed if math.isfinite(allowed) else firm
         found.append((f"step {k}", float(value), float(allowed)))
         if not math.isfinite(twins[k]):
