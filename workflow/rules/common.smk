@@ -12,7 +12,7 @@ from lockstep import files, jobs
 from lockstep.cluster import examine, lease, preflight, profile, request, submit
 from lockstep.datasets import sources
 from lockstep.errors import UserError
-from lockstep.study import Study, packages, plain, stage_code, trace_code, trace_key
+from lockstep.study import Study, packages, plain, stage_code
 from lockstep.study import config as study_config
 
 STARTED = jobs.now()
@@ -198,19 +198,6 @@ def preprocess_threads():
 
 def manifest_of(wildcards):
     return STUDY.dataset_manifest(STUDY.workload(wildcards.workload)["dataset"])
-
-
-def trace_parameters(wildcards):
-    """All but the dataset and the weights that decides what a trace holds."""
-    variant = STUDY.variant(wildcards.variant)
-    recipe = STUDY.workload(wildcards.workload)
-    return {
-        "recipe": recipe,
-        "variant": trace_key(variant),
-        "parity": STUDY.config["parity"],
-        "code": trace_code(variant["framework"], recipe["workload"]),
-        "environment": STUDY.environment,
-    }
 
 
 # Runs

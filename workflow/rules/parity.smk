@@ -53,7 +53,9 @@ rule trace:
         gres=lambda wildcards: request.one_gpu(TRACING_SITE)["gres"],
         slurm_extra=lambda wildcards: request.one_gpu(TRACING_SITE)["slurm_extra"],
     params:
-        determined_by=trace_parameters,
+        determined_by=lambda wildcards: STUDY.trace_parameters(
+            wildcards.workload, wildcards.variant
+        ),
     message:
         "Trace {wildcards.workload} as {wildcards.variant} for parity"
     shell:

@@ -10,9 +10,9 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lockstep import code, files
 from lockstep.archive import layout
 from lockstep.archive.opened import Opened
+from lockstep.study import dataset_identity
 
 LARGE = (".h5", ".sif")
 READY = re.compile(layout.DATA + r"images/([^/]+)-ready-[0-9a-f]{12}/image\.sif")
@@ -54,7 +54,7 @@ def moved(archive: Opened, config: Mapping[str, Any], package: Path) -> dict[str
     found = {}
     for name, entry in config["datasets"].items():
         try:
-            new = identity(entry, package)
+            new = dataset_identity(entry, package)
         except (OSError, ImportError, SyntaxError, ValueError):
             continue  # the workflow will say what is wrong with its source
         wanted = f"{layout.DATA}datasets/{name}-{new[:12]}"
@@ -62,17 +62,3 @@ def moved(archive: Opened, config: Mapping[str, Any], package: Path) -> dict[str
         if len(held.get(name, [])) == 1 and held[name] != [wanted]:
             found[held[name][0]] = wanted, new
     return found
-
-
-def identity(entry: Mapping[str, Any], package: Path) -> str:
-    """Return a dataset's identity as `Study.dataset_identity` makes it, with another package."""
-    source = f"lockstep.datasets.sources.{entry['source']}"
-    text = (package / "datasets" / "sources" / f"{entry['source']}.py").read_text()
-    determined_by = [
-        entry["source"],
-        entry["options"],
-        code.digest("lockstep.datasets.prepare", source, package=package),
-    ]
-    if entry["raw"] and "\ndef fetch(" not in text:
-        determined_by.append(str(Path(entry["raw"]).absolute()))
-    return files.digest(determined_by)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lockstep import code, files
-from lockstep.study import Study, trace_code
+from lockstep.study import Study
 
 RULES = Path(__file__).resolve().parents[2] / "rules"
 
@@ -30,18 +30,10 @@ def own_states(study: Study) -> dict[str, str]:
         known[f"train:block={name}"] = files.digest([decides, rules])
     for workload, recipe in study.config["workloads"].items():
         for variant in study.traces():
-            framework = study.variant(variant)["framework"]
-            parameters = {
-                "recipe": recipe,
-                "variant": study.variant(variant),
-                "parity": study.config["parity"],
-                "dataset": _dataset(study, recipe),
-                "image": _image(study, variant),
-                "code": trace_code(framework, recipe["workload"]),
-                "environment": study.environment,
-            }
+            parameters = study.trace_parameters(workload, variant)
+            held = [_dataset(study, recipe), _image(study, variant)]
             target = f"trace:workload={workload},variant={variant}"
-            known[target] = files.digest([parameters, rules])
+            known[target] = files.digest([parameters, held, rules])
     return known
 
 

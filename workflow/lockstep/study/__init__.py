@@ -243,18 +243,8 @@ class Study:
     # What determines things ------------------------------------------------------------------
 
     def dataset_identity(self, name: str) -> str:
-        """Hash of what determines a preprocessed dataset: source, options and code.
-
-        The raw files are not part of it: a source knows their checksums, or hashes them into
-        the shards. Where it knows none, their folder is: two such datasets may have one name.
-        Its whole path, as two checkouts may share their data; links in it are not followed, which
-        lead elsewhere in a container and on another node.
-        """
-        entry = self.dataset(name)
-        determined_by = [entry["source"], entry["options"], dataset_code(entry["source"])]
-        if entry["raw"] and not sources.downloads(entry["source"]):
-            determined_by.append(str(Path(entry["raw"]).absolute()))
-        return files.digest(determined_by)
+        """Hash of what determines a preprocessed dataset."""
+        return dataset_identity(self.dataset(name))
 
     def block_parameters(self, block: str) -> dict[str, Any]:
         """What a block's runs depend on besides files: Snakemake reruns it when this changes."""
@@ -262,6 +252,17 @@ class Study:
         return {
             run.name: files.digest([self.run_config(run), run_code(*self.framework(run)), *shared])
             for run in self.block(block).runs
+        }
+
+    def trace_parameters(self, workload: str, variant: str) -> dict[str, Any]:
+        """All but the dataset and the weights that decides what a trace holds."""
+        recipe, settings = self.workload(workload), self.variant(variant)
+        return {
+            "recipe": recipe,
+            "variant": trace_key(settings),
+            "parity": self.config["parity"],
+            "code": trace_code(settings["framework"], recipe["workload"]),
+            "environment": self.environment,
         }
 
     @functools.cached_property
@@ -303,10 +304,30 @@ def trace_code(framework: str, workload: str) -> str:
     return code.digest("lockstep.parity.trace", *framework_modules(framework, workload))
 
 
+def dataset_identity(entry: Mapping[str, Any], package: Path | None = None) -> str:
+    """Hash of what determines a preprocessed dataset: source, options and code.
+
+    The raw files are not part of it: a source knows their checksums, or hashes them into
+    the shards. Where it knows none, their folder is: two such datasets may have one name.
+    Its whole path, as two checkouts may share their data; links in it are not followed, which
+    lead elsewhere in a container and on another node.
+
+    Args:
+        entry: the dataset's complete entry in a config.
+        package: another package's folder, whose code is meant.
+    """
+    source = entry["source"]
+    determined_by = [source, entry["options"], dataset_code(source, package)]
+    if entry["raw"] and not sources.downloads(source, package):
+        determined_by.append(str(Path(entry["raw"]).absolute()))
+    return files.digest(determined_by)
+
+
 @functools.cache
-def dataset_code(source: str) -> str:
+def dataset_code(source: str, package: Path | None = None) -> str:
     """Hash of the code that preprocesses a source."""
-    return code.digest("lockstep.datasets.prepare", f"lockstep.datasets.sources.{source}")
+    modules = ("lockstep.datasets.prepare", f"lockstep.datasets.sources.{source}")
+    return code.digest(*modules, package=package)
 
 
 @functools.cache

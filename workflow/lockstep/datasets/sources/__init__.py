@@ -70,6 +70,11 @@ def check_options(where: str, name: str, options: Mapping[str, Any]) -> None:
         raise UserError(f"{where}.{error}") from error
 
 
-def downloads(name: str) -> bool:
-    """Whether a source has raw files to download; read from its text, to import nothing."""
-    return "\ndef fetch(" in (Path(__file__).parent / f"{name}.py").read_text()
+def downloads(name: str, package: Path | None = None) -> bool:
+    """Whether a source has raw files to download; read from its text, to import nothing.
+
+    Args:
+        package: another package's folder, whose source is meant.
+    """
+    folder = package / "datasets" / "sources" if package else Path(__file__).parent
+    return "\ndef fetch(" in (folder / f"{name}.py").read_text()
