@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lockstep.cluster import preflight, profile, slurm, submit
-from lockstep.cluster.request import Site
+from lockstep.cluster.request import Site, place
 from lockstep.errors import UserError
 from lockstep.images.host import Finding
 from lockstep.study.run import Scale
@@ -154,16 +154,6 @@ def preemption(config: str, partitions: str) -> Finding:
 
 def node(site: Site, *, images: bool) -> Finding:
     """Does a node see this folder, this Python and Apptainer? Asked by a job of one minute."""
-    asked = [
-        f"{option}={value}"
-        for option, value in (
-            ("--partition", site.partition),
-            ("--account", site.account),
-            ("--constraint", site.constraint),
-            ("--qos", site.qos),
-        )
-        if value
-    ]
     here = Path.cwd()
     python = shlex.quote(sys.executable)
     tests = [f"{python} -c '' 2>/dev/null || echo python"]
@@ -174,7 +164,7 @@ def node(site: Site, *, images: bool) -> Finding:
     with tempfile.NamedTemporaryFile(dir=here, prefix=".lockstep-doctor-") as probe:
         tests.append(f"test -e {shlex.quote(probe.name)} || echo folder")
         look = f"{'; '.join(tests)}; echo on $(uname -n)"
-        status, said = slurm.ask(*step, *asked, "bash", "-c", look)
+        status, said = slurm.ask(*step, *place(site), "bash", "-c", look)
     found = re.search(r"^on (\S+)$", said, re.MULTILINE)
     if status or found is None:
         return Finding(

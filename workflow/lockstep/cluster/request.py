@@ -200,18 +200,22 @@ def simple_options(site: Site, *, gpu: bool) -> list[str]:
     return ["--ntasks=1", *_of_site(site, asked)]
 
 
+def place(site: Site) -> list[str]:
+    """Return the options of SLURM's commands that say where, and in whose name, a job runs."""
+    return _given(
+        {
+            "--partition": site.partition,
+            "--account": site.account,
+            "--constraint": site.constraint,
+            "--qos": site.qos,
+        }
+    )
+
+
 def _of_site(site: Site, asked: Mapping[str, Any]) -> list[str]:
-    line = [
-        f"{option}={value}"
-        for option, value in (
-            ("--partition", site.partition),
-            ("--account", site.account),
-            ("--constraint", site.constraint),
-            ("--qos", site.qos),
-            ("--time", site.minutes),
-            ("--mem", site.memory),
-            ("--gres", asked["gres"]),
-        )
-        if value
-    ]
-    return [*line, *shlex.split(asked["slurm_extra"] or "")]
+    amounts = {"--time": site.minutes, "--mem": site.memory, "--gres": asked["gres"]}
+    return [*place(site), *_given(amounts), *shlex.split(asked["slurm_extra"] or "")]
+
+
+def _given(options: Mapping[str, Any]) -> list[str]:
+    return [f"{option}={value}" for option, value in options.items() if value]
