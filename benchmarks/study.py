@@ -11,18 +11,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.report import VARIANTS, WORKLOADS
 from benchmarks.row import Row, times
 from lockstep import files
 
 ROOT = Path(__file__).resolve().parents[1]
-WORKLOADS = ("alpha", "beta", "gamma", "delta")
-VARIANTS = {
-    "torch-eager": {"framework": "torch", "mode": "eager"},
-    "torch-compile": {"framework": "torch", "mode": "compile"},
-    "torch-bf16": {"framework": "torch", "mode": "eager", "precision": "bfloat16"},
-    "jax-jit": {"framework": "jax", "mode": "jit"},
-    "jax-bf16": {"framework": "jax", "mode": "jit", "precision": "bfloat16"},
-}
 LIMITS = {"time": ("<=", 60.0), "CPU time": None, "peak": ("<=", 2000.0)}
 UNITS = {"time": "s", "CPU time": "s", "peak": "MB"}
 

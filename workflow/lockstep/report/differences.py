@@ -40,10 +40,15 @@ def curves(records: Records, workload: str) -> list[Curve]:
     return list(_curves(records, found))
 
 
+def one_scale(records: Records) -> str:
+    """Return in a sentence that curves show the first scale alone; empty if there is no other."""
+    first, *others = records.study.config["scales"]
+    return f"Scale {first} alone; the tables have all scales." if others else ""
+
+
 def limits(records: Records) -> str:
     """Return what of the study no curve shows, in sentences; empty if nothing."""
-    first, *others = records.study.config["scales"]
-    said = [f"Scale {first} alone; the tables have all scales."] if others else []
+    said = [one_scale(records)]
     kinds = Counter(kind for _, _, kind in _pairs(records, records.study.config["variants"]))
     words = {"between": "between frameworks", "within": "within one"}
     said += [
@@ -51,7 +56,7 @@ def limits(records: Records) -> str:
         for kind, count in kinds.items()
         if count > CURVES
     ]
-    return " ".join(said)
+    return " ".join(filter(None, said))
 
 
 def _pairs(records: Records, variants: Iterable[str]) -> Iterator[tuple[str, str, str]]:

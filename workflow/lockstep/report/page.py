@@ -54,12 +54,14 @@ def _pictures(
     made = [figures_learning.parity_curves(name, verdict, styles) if verdict else None]
     if len(frames.finished(part.runs)):
         groups = list(grouped(records, part.runs))
-        first, *others = records.study.config["scales"]
-        one = f"Scale {first} alone; the tables have all scales." if others else ""
+        first = records.study.config["scales"][0]
         metric = records.study.workload(name)["target"]["metric"]
         made += [
             figures_learning.loss_curves(
-                name, part.epochs[part.epochs["scale"] == first], styles, one
+                name,
+                part.epochs[part.epochs["scale"] == first],
+                styles,
+                differences.one_scale(records),
             ),
             figures_learning.difference_curves(name, part.curves, differences.limits(records)),
             figures_speed.dots(

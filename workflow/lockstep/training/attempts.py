@@ -5,12 +5,11 @@ attempt is noted when it begins, and the next one asks what became of it.
 """
 
 import dataclasses
-import datetime
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lockstep import files
+from lockstep import files, jobs
 from lockstep.cluster import slurm
 from lockstep.training.spec import RunSpec
 
@@ -34,8 +33,7 @@ def added(path: Path, job: Mapping[str, Any]) -> list[dict[str, Any]]:
     made = _read(path)
     if made and made[-1]["reason"] is None:
         made[-1]["reason"] = _found_out(made[-1]["job"], job.get("id"))
-    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    made.append({"job": job.get("id"), "started": started, "reason": None})
+    made.append({"job": job.get("id"), "started": jobs.now(), "reason": None})
     files.write_json(path, made)
     return made
 

@@ -74,6 +74,8 @@ class Tracking:
             self.board.close()
         if self.wandb is not None:
             self.wandb.finish()
+        if self.terminal is not None and self.terminal is not sys.stderr:
+            self.terminal.close()
         self.log_file.close()
 
 
