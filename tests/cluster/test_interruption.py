@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -180,22 +181,35 @@ def test_a_killed_workflow_adopts_its_jobs_and_a_cancelled_job_is_tried_again(
     config = CONFIG | {"study": "adopted", "variants": {variant: CONFIG["variants"][variant]}}
     config["workloads"] = {"mnist_cnn": CONFIG["workloads"]["mnist_cnn"] | {"epochs": 60}}
     command = cluster.command(config)
+    busy = cluster.run("sbatch", "--parsable", "--nodes=2", "--exclusive", "--wrap", "sleep 600")
+
+    # A job that waits for its nodes is adopted, and so is one that runs.
     first = cluster.start(*command, log=tmp_path / "first.log")
-    wait_for(lambda: steps_saved(cluster, "adopted", variant) > 0, timeout=300)
+    wait_for(lambda: "PENDING" in cluster.jobs().values(), timeout=180)
     cluster.kill(first)
-    jobs = cluster.jobs()
-    (job,) = [job for job, state in jobs.items() if state == "RUNNING"]
-    second = cluster.start(*command, log=tmp_path / "second.log")
-    said = f"submitted with SLURM jobid {job} "
-    wait_for(lambda: said in (tmp_path / "second.log").read_text(), timeout=120)
-    assert cluster.jobs().keys() <= jobs.keys(), "a twin was submitted"
-    assert state(cluster, job) == "RUNNING"
-    saved = steps_saved(cluster, "adopted", variant)
-    assert saved
+    second = _adopts(cluster, command, "PENDING", tmp_path / "second.log")
+    cluster.box.slurm("scancel", busy.strip())
+    wait_for(lambda: steps_saved(cluster, "adopted", variant) > 0, timeout=300)
+    cluster.kill(second)
+    (job,) = [job for job, state in cluster.jobs().items() if state == "RUNNING"]
+    third = _adopts(cluster, command, "RUNNING", tmp_path / "third.log")
     cluster.box.slurm("scancel", job)
-    assert second.wait(timeout=300) == 0, (tmp_path / "second.log").read_text()
+    assert third.wait(timeout=300) == 0, (tmp_path / "third.log").read_text()
     (run,) = cluster.results("adopted").glob("runs/mnist_cnn/*/2x1/seed-0")
     record = json.loads((run / "summary.json").read_text())
     assert record["attempts"] == 2
     assert record["contract"]["host"]["job"]["id"] != job
     assert (cluster.results("adopted") / "report" / "index.html").is_file()
+
+
+def _adopts(cluster: Cluster, command: list[str], was: str, log: Path) -> subprocess.Popen:
+    """Start a workflow again, and wait until it goes on with what the first one left."""
+    jobs = cluster.jobs()
+    left = [job for job, state in jobs.items() if state == was]
+    assert left
+    again = cluster.start(*command, log=log)
+    for job in left:
+        wait_for(lambda job=job: f"submitted with SLURM jobid {job} " in log.read_text())
+    assert cluster.jobs().keys() <= jobs.keys(), "a twin was submitted"
+    assert {state(cluster, job) for job in left} == {was}
+    return again
