@@ -79,7 +79,6 @@ def serve(connection: Connection, job: dict[str, Any]) -> None:
 
     plan = loop.Plan(
         total_steps=total,
-        window_steps=WINDOW,
         attempt=0,
         evaluation=trainer.evaluation,
         wish=trainer.wish,

@@ -5,8 +5,8 @@ flips of 32x32 images, measured as `benchmarks.step` measures `mnist_cnn`: windo
 memory, a process a variant, in turns. How a convolution is lowered is a choice on JAX's side, the
 layout of memory one on PyTorch's.
 
-Beside it how long the one loop waits for data: the shared reader gathers windows out of 50,000
-images, makes their crops, masks and learning rates, and each is trained as soon as it is there.
+Beside it how long the one loop waits for data: the shared feed gathers windows out of 50,000
+images, with their crops, masks and learning rates, while the one before is trained.
 """
 
 import tempfile
@@ -85,9 +85,10 @@ def serve(connection: Connection, told: tuple[str, dict[str, Any], int]) -> None
     )
     trainer = Trainer(study, "it")
     waits, steps = [], []
-    for number in range(connection.recv() + 1):
+    windows = trainer.feed.windows(0, trainer.feed.total_steps)
+    for _ in range(connection.recv() + 1):
         begin = time.perf_counter()
-        window = trainer.feed.window(number * WINDOW, WINDOW)
+        window = next(windows)
         ready = time.perf_counter()
         trainer.train(window)
         waits.append(ready - begin)

@@ -1,5 +1,7 @@
 """What the shared feed gathers for a window, and what it puts behind its last step."""
 
+import contextlib
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -9,8 +11,10 @@ import pytest
 from lockstep import workloads
 from lockstep.datasets.reader import Reader
 from lockstep.engines.contract import Job, Topology
+from lockstep.errors import UserError
 from lockstep.study import Study
 from lockstep.training.feed import SharedFeed
+from tests.conftest import wait_for
 
 ROOM = 25
 SCHEDULE = {"name": "cosine", "warmup_epochs": 0.5}
@@ -63,3 +67,43 @@ def test_rows_beyond_a_windows_steps_repeat_its_last_one(
         assert (short.shape, short.dtype) == (full.shape, full.dtype)
         np.testing.assert_array_equal(short[:steps], full[:steps])
         np.testing.assert_array_equal(short[steps:], np.stack([short[steps - 1]] * (ROOM - steps)))
+
+
+@pytest.mark.parametrize("first", [0, 7, 22, 69])
+def test_windows_end_with_their_epoch_and_go_on_to_the_end_of_the_run(
+    feed: SharedFeed, first: int
+) -> None:
+    step = first
+    for window in feed.windows(first, total=65):
+        alone = feed.window(step, window.steps)
+        for name, rows in alone.batch.items():
+            np.testing.assert_array_equal(window.batch[name], rows)
+        np.testing.assert_array_equal(window.learning_rates, alone.learning_rates)
+        step += window.steps
+        assert step in (23, 46, 65)  # there is room for a whole epoch
+    assert step == max(first, 65)
+
+
+def test_the_next_window_is_gathered_while_one_is_trained_and_no_other(feed: SharedFeed) -> None:
+    with contextlib.closing(feed.windows(0, total=69)) as windows:
+        next(windows)
+        wait_for(lambda: feed.reader.taken == 2 * 23 * 32, timeout=20)
+        next(windows)
+        wait_for(lambda: feed.reader.taken == 3 * 23 * 32, timeout=20)
+    assert not [it for it in threading.enumerate() if it.name.startswith("read-ahead")]
+
+
+def test_a_damaged_block_ends_the_run_where_it_is_needed(
+    feed: SharedFeed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def window(first: int, steps: int) -> object:
+        if first:
+            raise UserError("block 3 is damaged")
+        return gather(first, steps)
+
+    gather = feed.window
+    monkeypatch.setattr(feed, "window", window)
+    windows = feed.windows(0, total=69)
+    assert next(windows).steps == 23
+    with pytest.raises(UserError, match="block 3 is damaged"):
+        next(windows)

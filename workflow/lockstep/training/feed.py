@@ -1,6 +1,7 @@
 """From the shared reader to an engine's windows: this rank's slice of each global batch."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,8 +19,8 @@ class Feed(Protocol):
 
     steps_per_epoch: int
 
-    def window(self, first: int, steps: int) -> Window:
-        """Return the window of `steps` steps from the absolute step `first`."""
+    def windows(self, first: int, total: int) -> Generator[Window, None, None]:
+        """Yield the windows of a run of `total` steps from the absolute step `first` on."""
 
     def close(self) -> None:
         """Let go of whatever gives the examples."""
@@ -29,6 +30,18 @@ def total_steps(recipe: Mapping[str, Any], steps_per_epoch: int) -> int:
     """Return how many steps a run makes: all its epochs, or `max_steps` if that is fewer."""
     steps = recipe["epochs"] * steps_per_epoch
     return min(steps, recipe["max_steps"]) if recipe["max_steps"] else steps
+
+
+def edges(first: int, total: int, steps_per_epoch: int, room: int) -> Iterator[tuple[int, int]]:
+    """Yield the first step of each window from step `first` on, and how many steps it has.
+
+    A window has `room` steps, or what is left of its epoch or of the run's `total`.
+    """
+    while first < total:
+        epoch_end = (first // steps_per_epoch + 1) * steps_per_epoch
+        steps = min(room, min(epoch_end, total) - first)
+        yield first, steps
+        first += steps
 
 
 def check(job: Job, manifest: Mapping[str, Any]) -> None:
@@ -70,10 +83,28 @@ class SharedFeed:
         self.steps_per_epoch = self.order.steps_per_epoch
         self.total_steps = total_steps(recipe, self.steps_per_epoch)
 
-    def window(self, first: int, steps: int) -> Window:
-        """Return a window; rows beyond its steps repeat its last one and are never trained.
+    def windows(self, first: int, total: int) -> Generator[Window, None, None]:
+        """Yield a run's windows; a thread gathers the next one while one is trained.
 
-        Only its steps' examples are gathered: a short window need not wait for those of a long one.
+        Raises:
+            UserError: a block of examples is damaged; where its window would be yielded.
+        """
+        planned = list(edges(first, total, self.steps_per_epoch, self.job.window_steps))
+        if not planned:
+            return
+        with ThreadPoolExecutor(1, "read-ahead") as reading:
+            coming = reading.submit(self.window, *planned[0])
+            for edge in planned[1:]:
+                window = coming.result()
+                coming = reading.submit(self.window, *edge)
+                yield window
+            yield coming.result()
+
+    def window(self, first: int, steps: int) -> Window:
+        """Return the window of `steps` steps from the absolute step `first`.
+
+        Rows beyond its steps repeat its last one and are never trained. Only its steps' examples
+        are gathered: a short window need not wait for those of a long one.
         """
         planned = [self.order.batch(first + k) for k in range(steps)]
         counts = np.array([count for _, count in planned])

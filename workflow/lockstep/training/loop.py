@@ -5,6 +5,7 @@ and have absolute edges; checkpoints fall on edges; so the same programs run on 
 whether or not a run was resumed.
 """
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -60,7 +61,6 @@ class Plan:
 
     Attributes:
         total_steps: steps of the whole run.
-        window_steps: steps of a window.
         attempt: how many times this run was started before.
         evaluation: returns the batches of an evaluation.
         wish: asked at every edge, with the steps made, for CONTINUE, SAVE or STOP.
@@ -69,7 +69,6 @@ class Plan:
     """
 
     total_steps: int
-    window_steps: int
     attempt: int
     evaluation: Callable[[], Iterable[Mapping[str, np.ndarray]]]
     wish: Callable[[int], int]
@@ -87,52 +86,52 @@ def train(engine: Engine, feed: Feed, plan: Plan, progress: Progress) -> bool:
         NonFiniteLoss: at the first step or evaluation whose loss is not finite.
     """
     warm_up = True  # the first window of a process is no steady state
-    while progress.step < plan.total_steps:
-        epoch = progress.step // feed.steps_per_epoch
-        epoch_end = min((epoch + 1) * feed.steps_per_epoch, plan.total_steps)
-        steps = min(plan.window_steps, epoch_end - progress.step)
+    with contextlib.closing(feed.windows(progress.step, plan.total_steps)) as windows:
+        while progress.step < plan.total_steps:
+            epoch = progress.step // feed.steps_per_epoch
+            epoch_end = min((epoch + 1) * feed.steps_per_epoch, plan.total_steps)
 
-        begin = time.perf_counter()
-        window = feed.window(progress.step, steps)
-        ready = time.perf_counter()
-        losses, checksums = engine.fetch(engine.train(window))
-        end = time.perf_counter()
+            begin = time.perf_counter()
+            window = next(windows)
+            ready = time.perf_counter()
+            losses, checksums = engine.fetch(engine.train(window))
+            end = time.perf_counter()
 
-        progress.clock.add("training", end - begin)
-        progress.clock.add("data_wait", ready - begin)
-        finite = np.isfinite(losses)
-        if not finite.all():
-            first = int(np.argmin(finite))
-            raise NonFiniteLoss(progress.step + first, float(losses[first]))
-        progress.losses.append(losses)
-        progress.checksums.append(checksums)
-        progress.counts.append(window.counts[:steps])
-        row = {
-            "step": progress.step,
-            "steps": steps,
-            "epoch": epoch,
-            "seconds": end - begin,
-            "data_seconds": ready - begin,
-            "loss": float(losses.mean()),
-            "warm_up": int(warm_up),
-            "attempt": plan.attempt,
-        }
-        progress.windows.append(row)
-        progress.step += steps
-        warm_up = False
+            progress.clock.add("training", end - begin)
+            progress.clock.add("data_wait", ready - begin)
+            finite = np.isfinite(losses)
+            if not finite.all():
+                first = int(np.argmin(finite))
+                raise NonFiniteLoss(progress.step + first, float(losses[first]))
+            progress.losses.append(losses)
+            progress.checksums.append(checksums)
+            progress.counts.append(window.counts[: window.steps])
+            row = {
+                "step": progress.step,
+                "steps": window.steps,
+                "epoch": epoch,
+                "seconds": end - begin,
+                "data_seconds": ready - begin,
+                "loss": float(losses.mean()),
+                "warm_up": int(warm_up),
+                "attempt": plan.attempt,
+            }
+            progress.windows.append(row)
+            progress.step += window.steps
+            warm_up = False
 
-        finished = None
-        if progress.step == epoch_end:
-            finished = _finish_epoch(engine, plan, progress, epoch, feed.steps_per_epoch)
-        plan.report(row, finished)
+            finished = None
+            if progress.step == epoch_end:
+                finished = _finish_epoch(engine, plan, progress, epoch, feed.steps_per_epoch)
+            plan.report(row, finished)
 
-        wish = engine.agree(plan.wish(progress.step))
-        if wish != CONTINUE and progress.step < plan.total_steps:
-            with progress.clock("checkpoint"):
-                plan.save(progress)
-            if wish == STOP:
-                return False
-    return True
+            wish = engine.agree(plan.wish(progress.step))
+            if wish != CONTINUE and progress.step < plan.total_steps:
+                with progress.clock("checkpoint"):
+                    plan.save(progress)
+                if wish == STOP:
+                    return False
+        return True
 
 
 def _finish_epoch(

@@ -6,6 +6,7 @@ function of seed and epoch, so that a run can be resumed.
 """
 
 import importlib
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from lockstep.datasets import keys
 from lockstep.datasets.reader import Examples
 from lockstep.engines.contract import Job, Part, Window
 from lockstep.errors import UserError
-from lockstep.training.feed import total_steps
+from lockstep.training.feed import edges, total_steps
 from lockstep.training.schedule import learning_rates
 
 
@@ -39,6 +40,11 @@ class NativeFeed:
         self.total_steps = total_steps(job.recipe, self.steps_per_epoch)
         self._next = -1  # the step that the open loader gives next
         self._batches: Any = None
+
+    def windows(self, first: int, total: int) -> Generator[Window, None, None]:
+        """Yield a run's windows; what is read ahead is the loader's own business."""
+        for edge in edges(first, total, self.steps_per_epoch, self.job.window_steps):
+            yield self.window(*edge)
 
     def window(self, first: int, steps: int) -> Window:
         """Return a window; rows beyond its steps are empty and never trained."""

@@ -94,7 +94,6 @@ def _run(
         tracking.say(f"resumes at step {progress.step} of {total}{other}")
     plan = loop.Plan(
         total_steps=total,
-        window_steps=spec.window_steps,
         attempt=attempt,
         evaluation=lambda: evaluation_batches(job, test),
         wish=saver.wish,
