@@ -54,7 +54,7 @@ def train_with(package: Path, study: Study, block: str) -> subprocess.CompletedP
 
 @pytest.mark.slow
 def test_scales_and_frameworks_see_the_same_batches_and_losses(study_of) -> None:
-    study = study_of(variants=FLOAT64, scales=["1x1", "1x2", "1x4"])
+    study = study_of(variants=FLOAT64, scales=["1x1", "1x2"])
     for block in study.blocks:
         train(study, block)
     runs = {block: steps(study, block) for block in study.blocks}
@@ -67,8 +67,8 @@ def test_scales_and_frameworks_see_the_same_batches_and_losses(study_of) -> None
         np.testing.assert_allclose(run["loss"], first["loss"], rtol=1e-11, err_msg=block)
     accuracies = {summary(study, block)["metrics"]["test_accuracy"] for block in study.blocks}
     assert len(accuracies) == 1
-    per_node = summary(study, "mnist_cnn/jax-per-node/1x4/seed-0")["contract"]["topology"]
-    assert (per_node["devices"], per_node["world_size"], per_node["local_batch"]) == (4, 1, 64)
+    per_node = summary(study, "mnist_cnn/jax-per-node/1x2/seed-0")["contract"]["topology"]
+    assert (per_node["devices"], per_node["world_size"], per_node["local_batch"]) == (2, 1, 64)
     assert [process["rank"] for process in per_node["processes"]] == [0]
 
 
