@@ -193,3 +193,43 @@ def test_a_job_ends_before_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SLURM_JOB_END_TIME")
     monkeypatch.delenv("SLURM_JOB_ID")
     assert slurm.end_of_this_job(margin=120) is None
+
+
+STEPS = """\
+7|
+7.batch|900
+7.extern|901
+7.0|400
+7.1|350
+"""
+
+
+BATCH = {"joules": 1200, "steps": ["7.batch"]}
+
+
+@pytest.mark.parametrize(
+    ("sacct", "sstat", "known"),
+    [
+        (STEPS, "7.batch|1200", {"joules": 750, "steps": ["7.0", "7.1"]}),
+        ("7.batch|0\n7.0|18446744073709551614", "7.batch|1200", BATCH),
+        (None, "7.batch|1200", BATCH),
+        (None, "7.batch|0", None),
+        (None, None, None),
+    ],
+    ids=["by step", "not counted by sacct", "no accounting", "no counter", "neither"],
+)
+def test_energy_as_slurm_counts_it(
+    sacct: str | None,
+    sstat: str | None,
+    known: dict[str, object] | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No machine here has a counter: these programs say what SLURM's say where there is one."""
+    for name, says in (("sacct", sacct), ("sstat", sstat)):
+        ends = f"cat <<'END'\n{says}\nEND" if says else "echo no such storage >&2; exit 1"
+        (tmp_path / name).write_text(f"#!/bin/sh\n{ends}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    found = slurm.energy("7")
+    assert found == known if known else "SLURM has counted none" in found["absent"]

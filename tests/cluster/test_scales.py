@@ -110,6 +110,15 @@ def test_variants_of_a_seed_share_an_allocation_of_their_own(study: Path) -> Non
         assert f"cpu={4 * int(scale[0])}" in jobs[0]["allocated"]
 
 
+def test_a_job_says_what_slurm_counted(study: Path) -> None:
+    told = sorted(study.glob("logs/train/**/*.json"))
+    assert len(told) == len(SCALES)
+    for path in told:
+        job = json.loads(path.read_text())["host"]["job"]
+        assert job["nodes"]
+        assert job["energy"].keys() == {"absent"}  # no host here has a counter
+
+
 def test_nothing_is_left_to_do_and_nothing_lies_about(
     study: Path, cluster: Cluster, config: dict[str, Any]
 ) -> None:

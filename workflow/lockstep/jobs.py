@@ -95,8 +95,11 @@ def refused(root: Path, since: str) -> bool:
 
 def facts() -> dict[str, Any]:
     """Return what this process runs on and with."""
+    job = slurm.this_job()
+    if job:
+        job["energy"] = slurm.energy(job["id"])
     return {
-        "host": machine.facts() | {"job": slurm.this_job()},
+        "host": machine.facts() | {"job": job},
         "image": os.environ.get("LOCKSTEP_INSIDE") or None,
         "python": sys.version.split()[0],
         "packages": packages(),

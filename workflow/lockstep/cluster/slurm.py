@@ -9,6 +9,9 @@ from typing import Any
 
 TIMEOUT = 60.0  # seconds; a busy controller answers late, a dead one never
 
+UNKNOWN = (0, 2**32 - 2, 2**64 - 2)
+"""What SLURM writes for energy that it has not counted."""
+
 KEPT = {  # of what SLURM says of a job: our name
     "JobId": "id",
     "Partition": "partition",
@@ -57,6 +60,32 @@ def this_job() -> dict[str, Any]:
     if submitted is not None and started is not None:
         job["queue_seconds"] = started - submitted
     return job
+
+
+def energy(job: str) -> dict[str, Any]:
+    """Return what a job that still runs has consumed, if its cluster measures that.
+
+    SLURM counts by node and step. Of steps that have ended it tells with accounting alone, the
+    script's own step it tells without: that one sees the first node from the job's start.
+
+    Returns:
+        `joules` and the `steps` that they are of, or why they are `absent`.
+    """
+    ended = _joules("sacct", job)
+    counted = {step: value for step, value in ended.items() if step.rpartition(".")[2].isdigit()}
+    counted = counted or _joules("sstat", f"{job}.batch")
+    if not counted:
+        return {"absent": "SLURM has counted none (AcctGatherEnergyType, and sacct or sstat)"}
+    return {"joules": sum(counted.values()), "steps": sorted(counted)}
+
+
+def _joules(program: str, job: str) -> dict[str, int]:
+    """Return what each step has consumed, as far as SLURM knows."""
+    columns = ("--noheader", "--parsable2", "--format=JobID,ConsumedEnergyRaw")
+    status, said = ask(program, *columns, "--jobs", job)
+    rows = [line.partition("|") for line in said.splitlines()] if status == 0 else []
+    known = {step: int(value) for step, _, value in rows if value.isdigit()}
+    return {step: value for step, value in known.items() if value not in UNKNOWN}
 
 
 def ended_as(job: str) -> str | None:
