@@ -181,14 +181,16 @@ def test_a_killed_workflow_adopts_its_jobs_and_a_cancelled_job_is_tried_again(
     config = CONFIG | {"study": "adopted", "variants": {variant: CONFIG["variants"][variant]}}
     config["workloads"] = {"mnist_cnn": CONFIG["workloads"]["mnist_cnn"] | {"epochs": 60}}
     command = cluster.command(config)
-    busy = cluster.run("sbatch", "--parsable", "--nodes=2", "--exclusive", "--wrap", "sleep 600")
+    asked = ("--parsable", "--nodes=2", "--exclusive", "--wrap", "sleep 600")
+    busy = cluster.run("sbatch", *asked).strip()
+    wait_for(lambda: state(cluster, busy) == "RUNNING")
 
     # A job that waits for its nodes is adopted, and so is one that runs.
     first = cluster.start(*command, log=tmp_path / "first.log")
     wait_for(lambda: "PENDING" in cluster.jobs().values(), timeout=180)
     cluster.kill(first)
     second = _adopts(cluster, command, "PENDING", tmp_path / "second.log")
-    cluster.box.slurm("scancel", busy.strip())
+    cluster.box.slurm("scancel", busy)
     wait_for(lambda: steps_saved(cluster, "adopted", variant) > 0, timeout=300)
     cluster.kill(second)
     (job,) = [job for job, state in cluster.jobs().items() if state == "RUNNING"]
