@@ -2,6 +2,9 @@
 
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -120,6 +123,26 @@ def test_a_job_that_was_accepted_although_sbatch_failed_is_no_failure(
     programs.write("squeue", "echo PENDING")
     assert submit.main(line) == 0, "the next start adopts it"
     assert capfd.readouterr().out.split() == ["9", "9"]
+
+
+def test_a_job_is_found_that_was_accepted_as_its_submission_was_killed(
+    programs: Programs, capfd: pytest.CaptureFixture
+) -> None:
+    """By SIGKILL, after the controller has taken it and before anybody has noted its number."""
+    programs.write("squeue", "[ $1 = --me ] || echo COMPLETED")
+    programs.write("sbatch", "kill -9 $PPID; echo 9")
+    line = [*LINE, "--comment", "train"]
+    killed = subprocess.run([sys.executable, "-m", "lockstep.cluster.submit", *line])
+    assert killed.returncode == -signal.SIGKILL
+    known = "[ $1 = --me ] && [ $3 = --name=new ] && echo '9 PENDING train' || echo PENDING"
+    programs.write("squeue", known)
+    (programs.folder / "sbatch.calls").unlink()
+    capfd.readouterr()
+    for _ in range(2):  # the second time by its number
+        assert submit.main([*LINE[2:], "--job-name", "newer", "--comment", "train"]) == 0
+        assert capfd.readouterr().out.split() == ["9"]
+        programs.write("squeue", "echo PENDING")
+    assert programs.calls("sbatch") == 0
 
 
 BLOCK = "train:block=mnist_cnn/torch-eager/1x1/seed-{}"

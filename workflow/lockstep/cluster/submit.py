@@ -2,10 +2,11 @@
 
 Neither Snakemake nor its SLURM plugin knows the jobs of a workflow that was killed. So the workflow
 puts `workflow/slurm` first on the PATH of its own sbatch calls (`workflow/rules/common.smk`), and
-every submission comes through here. It notes which job makes which target; when the same target is
-submitted again while that job lives, the job gets the new workflow's name, by which the plugin asks
-for its state, and its number is the answer. If what decides about it has changed since, the old job
-is cancelled instead, and its runs go on in the new one.
+every submission comes through here. It notes by what name a target's job is about to be submitted,
+and then its number; when the same target is submitted again while that job lives, the job gets the
+new workflow's name, by which the plugin asks for its state, and its number is the answer. If what
+decides about it has changed since, the old job is cancelled instead, and its runs go on in the new
+one.
 
 A controller that answers too late may have taken a job all the same, and sbatch calls that a
 failure. So after a failure the queue is searched for the job before anybody submits a second one.
@@ -16,8 +17,9 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lockstep import files
 from lockstep.cluster import slurm, targets
@@ -64,9 +66,10 @@ def begin(study: Study) -> None:
         target = note.get("target", "")
         if not target.startswith(("train:", "trace:")) or target in known:
             continue
-        if _lives(note["job"]):
-            _say(f"job {note['job']} makes {target}, which is not of the study any more: cancelled")
-            slurm.ask("scancel", note["job"])
+        job = _job_of(note)
+        if job and _lives(job):
+            _say(f"job {job} makes {target}, which is not of the study any more: cancelled")
+            slurm.ask("scancel", job)
         path.unlink()
 
 
@@ -80,28 +83,37 @@ def main(arguments: Sequence[str]) -> int:
     note = notes / f"{files.digest(target)[:16]}.json"
     known = files.read_json(note) if note.is_file() else {}
     state, request = _state_of(notes, target), _request(arguments)
-    if known and _lives(known["job"]):
+    job = _job_of(known)
+    if job and _lives(job):
         same = known["state"] == state and known["request"] == request
-        if same and _rename(known["job"], _option(arguments, "--job-name")):
-            _say(f"job {known['job']} of an earlier start is still there and is adopted")
-            print(known["job"])
+        if same and _rename(job, _option(arguments, "--job-name")):
+            files.write_json(note, known | {"job": job})
+            _say(f"job {job} of an earlier start is still there and is adopted")
+            print(job)
             return 0
-        _cancel(known["job"])
+        _cancel(job)
+    names = {name: _option(arguments, f"--{name}") for name in ("job-name", "comment")}
+    now = time.time()
+    about = {**names, "target": target, "state": state, "request": request, "submitted": now}
+    files.write_json(note, about | {"job": None})  # whoever is killed now leaves its name
     done = subprocess.run([sbatch() or "sbatch", *arguments], capture_output=True, text=True)
     sys.stderr.write(done.stderr)
     found = re.match(r"\d+", done.stdout)
     job = found.group() if found and done.returncode == 0 else None
     if job is None and done.returncode:
-        job = _accepted(arguments)
+        try:
+            job = _job_of(about)
+        except UserError:  # the next submission looks for it again
+            return done.returncode
         if job is None:
+            note.unlink()
             return done.returncode
         _say(f"job {job} was accepted although sbatch failed ({done.stderr.strip()})")
         print(job)
     else:
         sys.stdout.write(done.stdout)
     if job is not None:
-        about = {"job": job, "target": target, "state": state, "request": request}
-        files.write_json(note, {**about, "submitted": time.time()})
+        files.write_json(note, about | {"job": job})
     return 0
 
 
@@ -119,21 +131,20 @@ def _state_of(notes: Path, target: str) -> str:
     return str(known.get(target, os.environ[STATE]))
 
 
-def _accepted(arguments: Sequence[str]) -> str | None:
-    """Return the living job with this submission's name and comment, which no other has."""
-    name, comment = _option(arguments, "--job-name"), _option(arguments, "--comment")
-    if not name or not comment:
+def _job_of(note: Mapping[str, Any]) -> str | None:
+    """Return the job of a note; what was submitted and not noted is found by name and comment.
+
+    Raises:
+        UserError: SLURM does not say.
+    """
+    if note.get("job"):
+        return str(note["job"])
+    name, comment = note.get("job-name"), note.get("comment")
+    if not name or not comment:  # no other submission has both
         return None
     asked = ("squeue", "--me", "--noheader", f"--name={name}", "--format=%i %T %k")
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        status, said = slurm.ask(*asked)
-        if status == 0:
-            break
-        if time.monotonic() > deadline:
-            return None
-        time.sleep(PAUSE)
-    rows = [line.split(None, 2) for line in said.splitlines()]
+    status, said = _answer(asked, f"a job named {name}")
+    rows = [line.split(None, 2) for line in said.splitlines()] if status == 0 else []
     jobs = [row[0] for row in rows if len(row) == 3 and row[2] == comment and row[1] not in ENDED]
     return jobs[-1] if jobs else None
 
@@ -171,18 +182,22 @@ def _state(job: str) -> str | None:
         UserError: SLURM does not say. A twin of a job that lives would be the worst answer.
     """
     asked = ("squeue", "--noheader", "--states=all", "--format=%T", "--jobs", job)
+    status, said = _answer(asked, f"job {job}")
+    state = re.search(r"^[A-Z_]+$", said, re.MULTILINE) if status == 0 else None
+    return state.group() if state else None
+
+
+def _answer(asked: Sequence[str], what: str) -> tuple[int, str]:
+    """Ask until SLURM answers, if only that it knows no such job."""
     deadline = time.monotonic() + PATIENCE
     while True:
         status, said = slurm.ask(*asked)
-        if status == 0:
-            state = re.search(r"^[A-Z_]+$", said, re.MULTILINE)
-            return state.group() if state else None
-        if "Invalid job id" in said:
-            return None
+        if status == 0 or "Invalid job id" in said:
+            return status, said
         if time.monotonic() > deadline:
             why = said.splitlines()[-1] if said else f"status {status}"
             raise UserError(
-                f"squeue does not say whether job {job} of an earlier start still lives ({why}); "
+                f"squeue does not say whether {what} of an earlier start still lives ({why}); "
                 "nothing is submitted beside it: start again when SLURM answers"
             )
         time.sleep(PAUSE)
