@@ -183,6 +183,16 @@ def train(
     return lockstep("train", "--study", study.path, "--block", block, *more, check=check)
 
 
+def stop(study: Study, block: str, *more: object) -> Path:
+    """Train a block for a second and to the end of a window; returns its newest checkpoint."""
+    for budget in (1, 2, 4, 8):  # a busy machine may spend the first before anything is started
+        assert train(study, block, "--time-budget", budget, *more, check=False).returncode == 75
+        saved = sorted((study.root / "checkpoints" / block).glob("*/step-*/manifest.json"))
+        if saved:
+            return saved[-1].parent
+    raise AssertionError(f"{block}: never started")
+
+
 def start(study: Study, block: str) -> subprocess.Popen:
     """Start to train a block, to be interrupted."""
     command = [sys.executable, "-m", "lockstep", "train", "--study", study.path, "--block", block]

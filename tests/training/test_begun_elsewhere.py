@@ -9,7 +9,7 @@ import numpy as np
 
 from lockstep.archive import arithmetic
 from lockstep.study import Study
-from tests.conftest import summary, train
+from tests.conftest import stop, summary, train
 
 TORCH, JAX = "mnist_cnn/torch-eager/1x1/seed-0", "mnist_cnn/jax-jit/1x1/seed-0"
 EPOCH, EPOCHS = 23, 12
@@ -23,15 +23,6 @@ def checkpoint(study: Study, block: str) -> tuple[Path, dict]:
 
 def table(study: Study, block: str, name: str) -> list[dict[str, str]]:
     return list(csv.DictReader((study.root / "runs" / block / name).open()))
-
-
-def stop(study: Study, block: str, *more: object) -> None:
-    """Train for a second, and then to the end of a window, which is an epoch."""
-    for budget in (1, 2, 4, 8):  # a busy machine may spend the first before anything is started
-        assert train(study, block, "--time-budget", budget, *more, check=False).returncode == 75
-        if (study.root / "checkpoints" / block).exists():
-            return
-    raise AssertionError("never started")
 
 
 def test_it_takes_over_what_was_learned_and_nothing_that_was_measured(

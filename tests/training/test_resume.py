@@ -19,7 +19,7 @@ from lockstep.study import Study
 from lockstep.training import attempts
 from lockstep.training import block as blocks
 from lockstep.workloads import weights
-from tests.conftest import DIGITS, kill, start, summary, train, wait_for
+from tests.conftest import DIGITS, kill, start, stop, summary, train, wait_for
 
 FRAMEWORKS = {"torch-eager": "torch", "jax-jit": "jax"}
 
@@ -130,15 +130,14 @@ def test_a_signal_saves_in_the_middle_of_an_epoch(
 def test_a_time_budget_stops_at_a_checkpoint(study_of) -> None:
     block = "mnist_cnn/torch-eager/1x1/seed-0"
     study = long_study(study_of, "budget", checkpoints={"seconds": 1000.0})
-    assert train(study, block, "--time-budget", 2, check=False).returncode == 75
-    (saved,) = checkpoints(study, block)
-    seconds = json.loads((saved.parent / "progress.json").read_text())["seconds"]
+    saved = stop(study, block)
+    seconds = json.loads((saved / "progress.json").read_text())["seconds"]
     assert seconds["checkpoint"] > 0
     train(study, block)
     found = summary(study, block)
     assert (found["status"], found["attempts"], found["resumed_from"]) == ("finished", 2, None)
     made = found["contract"]["host"]["job"]["attempts"]
-    assert [attempt["reason"] for attempt in made] == ["interrupted", None]
+    assert [attempt["reason"] for attempt in made[-2:]] == ["interrupted", None]
     assert found["seconds"]["checkpoint"] >= seconds["checkpoint"]
 
 
@@ -162,11 +161,10 @@ def test_a_run_begun_in_one_framework_goes_on_in_the_other(
     study = long_study(study_of, "crossing", variants=variants)
     begun = f"mnist_cnn/{names[first]}/1x1/seed-0"
     continued = f"mnist_cnn/{names[second]}/{scale}/seed-0"
-    assert train(study, begun, "--time-budget", 2, check=False).returncode == 75
-    (saved,) = checkpoints(study, begun)
-    step = json.loads((saved.parent / "progress.json").read_text())["step"]
+    saved = stop(study, begun)
+    step = json.loads((saved / "progress.json").read_text())["step"]
     assert 0 < step < 12 * 23
-    train(study, continued, "--resume-from", saved.parent)
+    train(study, continued, "--resume-from", saved)
     assert summary(study, continued)["resumed_from"]["step"] == step
     train(study, begun)  # the same run, in one framework from end to end
     np.testing.assert_allclose(losses(study, continued), losses(study, begun), rtol=1e-11)
@@ -180,12 +178,11 @@ def test_a_run_begun_in_one_framework_goes_on_in_the_other(
 def test_a_checkpoint_of_another_configuration_is_refused(study_of) -> None:
     block = "mnist_cnn/torch-eager/1x1/seed-0"
     one = long_study(study_of, "one")
-    train(one, block, "--time-budget", 2, check=False)
-    (saved,) = checkpoints(one, block)
+    saved = stop(one, block)
     other = study_of(
         "other", workloads={"mnist_cnn": {"epochs": 12, "optimizer": {"learning_rate": 0.02}}}
     )
-    done = train(other, block, "--resume-from", saved.parent, check=False)
+    done = train(other, block, "--resume-from", saved, check=False)
     assert done.returncode == 2
     assert "belongs to another configuration" in done.stderr
     assert "Traceback" not in done.stderr
@@ -204,7 +201,7 @@ def test_a_checkpoint_belongs_to_an_order_of_examples(study_of) -> None:
 def test_what_another_configuration_left_is_not_mixed_in(study_of) -> None:
     name = "mnist_cnn/torch-eager/1x1/seed-0"
     study = long_study(study_of, "there-and-back")
-    train(study, name, "--time-budget", 1, check=False)
+    stop(study, name)
     folder = study.root / "runs" / name
     # As if a run of another configuration had been interrupted since, too.
     files.write_json(folder / "run.json", files.read_json(folder / "run.json") | {"identity": "x"})
@@ -217,7 +214,7 @@ def test_what_another_configuration_left_is_not_mixed_in(study_of) -> None:
 def test_a_changed_configuration_starts_afresh(study_of) -> None:
     block = "mnist_cnn/torch-eager/1x1/seed-0"
     one = long_study(study_of, "same")
-    train(one, block, "--time-budget", 2, check=False)
+    stop(one, block)
     other = study_of(
         "same", workloads={"mnist_cnn": {"epochs": 1, "optimizer": {"learning_rate": 0.02}}}
     )

@@ -19,7 +19,7 @@ from lockstep.datasets.order import Order
 from lockstep.datasets.reader import Reader
 from lockstep.study import Study
 from lockstep.workloads import weights
-from tests.conftest import environment, summary, train
+from tests.conftest import environment, stop, summary, train
 
 JAX64 = {"framework": "jax", "mode": "jit", "convolution": "im2col", "precision": "float64"}
 FLOAT64 = {
@@ -285,8 +285,7 @@ def test_native_input_trains_and_resumes(study_of, variant: str) -> None:
         checkpoints={"steps": 5},
     )
     block = f"mnist_cnn/{variant}/1x1/seed-0"
-    stopped = train(study, block, "--time-budget", 1, check=False)
-    assert stopped.returncode == 75
+    stop(study, block)
     train(study, block)
     resumed = steps(study, block)
     assert summary(study, block)["attempts"] == 2
