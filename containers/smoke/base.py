@@ -15,10 +15,9 @@ import numpy as np
 import pandas
 import PIL.Image
 import safetensors.numpy
-import scipy.stats
+import scipy.special
 import seaborn
 import sklearn.datasets
-import statsmodels.api
 import tensorboardX
 import tqdm
 import wandb
@@ -31,10 +30,10 @@ USED = (
     pandas,
     PIL.Image,
     safetensors.numpy,
-    scipy.stats,
+    scipy.special,
     sklearn.datasets,
 )
-ALSO_USED = (statsmodels.api, tensorboardX, tqdm, yaml)
+ALSO_USED = (tensorboardX, tqdm, yaml)
 
 
 def require_gpu(seen: bool, control: Path = Path("/dev/nvidiactl")) -> None:

@@ -43,7 +43,12 @@ def test_a_study_that_has_only_begun_can_be_archived(copied: Checkout) -> None:
     make(copied, "--partial")
     checks = verify.verify(copied.results("small.partial.crate.zip"))
     assert wrong(checks) == []
-    assert {check.name for check in checks if check.open} == {"source", "parity", "report"}
+    assert {check.name for check in checks if check.open} == {
+        "source",
+        "parity",
+        "report",
+        "page",
+    }
 
 
 PARTS = (

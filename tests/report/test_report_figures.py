@@ -20,6 +20,7 @@ from lockstep.report import (
     learning,
     load,
     page,
+    pictures,
     statistics,
     threats,
 )
@@ -68,8 +69,8 @@ def test_times_to_target_have_one_median_in_table_and_figure(tmp_path: Path) -> 
     for row in found.workloads[0].tables["target"].rows:
         assert (row["n"], row["reached"], row["failed"]) == (4, 2, 1)
         assert row["median"] == reached.max()[row["variant"]]  # of four, the second to arrive
-    pictures = {p.name: p for p in page.draw(found)["mnist_cnn"]}
-    words = pictures["mnist_cnn-time-to-target"].alternative
+    drawn = {p.name: p for p in pictures.draw(found)["mnist_cnn"]}
+    words = drawn["mnist_cnn-time-to-target"].alternative
     median = f"{reached.max()['torch-eager']:.4g}"
     assert f"torch-eager: median {median} s of 4 runs, 2 of them censored" in words
 

@@ -10,7 +10,18 @@ from typing import Any
 import pytest
 
 from lockstep.errors import UserError
-from lockstep.report import analysis, build, compare, load, page, proof, soundness
+from lockstep.report import (
+    analysis,
+    build,
+    compare,
+    drawing,
+    figures_learning,
+    load,
+    page,
+    pictures,
+    proof,
+    soundness,
+)
 from lockstep.study import Study
 from tests.report.report_studies import TWO, put_json, write
 
@@ -71,7 +82,7 @@ def test_any_nonsense_in_any_field_of_a_summary_keeps_no_other_run_from_its_repo
             summary["seed"] = seed
         (target / "summary.json").write_text(json.dumps(summary))
     found = analysis.analyse(study)
-    page.render(found, page.draw(found))
+    page.render(found, pictures.draw(found))
     assert found.comparisons[0].seeds[:3] == [0, 1, 2]
     assert found.comparisons[0].kind == "faster"
     assert all(r.reason for r in found.records.runs if r.status in (load.APART, load.FAILED))
@@ -102,7 +113,7 @@ def test_any_nonsense_in_any_field_of_a_parity_verdict_proves_nothing_at_worst(t
         if not any(proof.parity_problem(again, "mnist_cnn", variant) for variant in TWO):
             assert proof.claim(again, "mnist_cnn")
         if curves != [c["curves"] for c in whole["comparisons"].values()]:
-            page.figures_learning.parity_curves("mnist_cnn", read, page.drawing.looks(TWO))
+            figures_learning.parity_curves("mnist_cnn", read, drawing.looks(TWO))
 
 
 @pytest.mark.parametrize(

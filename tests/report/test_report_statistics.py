@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from lockstep.report import resampling, statistics
 
@@ -162,6 +163,14 @@ def test_holm_leaves_what_has_no_p_value_alone() -> None:
     assert statistics.holm([None]) == [None]
 
 
+def test_holms_correction_is_that_of_statsmodels() -> None:
+    random = np.random.default_rng(6)
+    for n in range(1, 40):
+        p = np.round(random.random(n) ** 4, 3)  # some of them equal
+        theirs = multipletests(p, method="holm")[1]
+        np.testing.assert_allclose(statistics.holm(list(p)), theirs, rtol=1e-15)
+
+
 @pytest.mark.parametrize("sd", [0.0, 0.01, 0.03, 0.2])
 def test_the_seeds_named_are_the_fewest_that_suffice(sd: float) -> None:
     def half(n: int) -> float:
@@ -188,3 +197,21 @@ def test_the_median_of_censored_times_counts_who_never_arrived() -> None:
 def test_the_median_is_the_time_at_which_exactly_half_have_arrived(n: int) -> None:
     times = np.arange(1.0, n + 1)
     assert statistics.censored_median(times, times <= n // 2) == n // 2
+
+
+def test_censored_medians_are_those_of_scipy() -> None:
+    random = np.random.default_rng(5)
+    for _ in range(300):
+        times = random.integers(1, 9, random.integers(1, 12)).astype(float)
+        reached = random.random(len(times)) < 0.7
+        survival = stats.ecdf(stats.CensoredData.right_censored(times, ~reached)).sf
+        below = survival.quantiles[survival.probabilities <= 0.5 + 1e-9]
+        assert statistics.censored_median(times, reached) == (below[0] if len(below) else None)
+
+
+@pytest.mark.parametrize("degrees", [1, 2, 8, 18])
+def test_students_distribution_is_that_of_scipy(degrees: int) -> None:
+    mine, theirs, t = statistics.Student(degrees), stats.t(degrees), np.linspace(-40, 40, 81)
+    np.testing.assert_array_equal(mine.cdf(t), theirs.cdf(t))
+    np.testing.assert_array_equal(mine.sf(t), theirs.sf(t))
+    assert mine.ppf(0.975) == theirs.ppf(0.975)

@@ -1,7 +1,6 @@
 """Verdicts on studies whose truth is known."""
 
-import gc
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -175,12 +174,9 @@ def side(
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory) -> Iterator[Record]:
+def template(tmp_path_factory) -> Record:
     study = write(tmp_path_factory.mktemp("template"), seeds=1)
-    record = analysis.analyse(study).records.runs[0]
-    gc.freeze()  # statsmodels collects garbage in every correction: 50 ms with all modules alive
-    yield record
-    gc.unfreeze()
+    return analysis.analyse(study).records.runs[0]
 
 
 def simulate(template: Record, generator: np.random.Generator, n: int, truth: float) -> list[str]:

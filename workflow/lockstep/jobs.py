@@ -49,7 +49,7 @@ VARIABLES = (
 
 PACKAGES = (
     "flax", "grain", "h5py", "jax", "jaxlib", "jinja2", "matplotlib", "numpy", "optax", "pandas",
-    "safetensors", "scikit-learn", "scipy", "seaborn", "snakemake", "statsmodels", "torch",
+    "safetensors", "scikit-learn", "scipy", "seaborn", "snakemake", "torch",
     "torchvision",
 )  # fmt: skip
 

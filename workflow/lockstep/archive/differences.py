@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 RELATIVE = 1e-9
-"""Between numbers: other builds of NumPy, SciPy and statsmodels round differently. Everything that
+"""Between numbers: other builds of NumPy and SciPy round differently. Everything that
 is not a number must be equal.
 """
 ABSOLUTE = 1e-15

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lockstep import __version__, code
-from lockstep.archive import layout, people, readme, settings
+from lockstep import __version__
+from lockstep.archive import layout, people, readme, settings, written
 from lockstep.archive.findings import Check
 from lockstep.study import Study
 
@@ -63,19 +63,11 @@ def check(study: Study, manifest: Mapping[str, Any], crate: Path, package: Path)
         for name, content in made.items()
         if name in listed and not _same(listed[name], content)
     ]
-    if wrong and not _written_alike(package):
+    if wrong and not written.alike(__name__, manifest, package):
         says = "not those of this version of Lockstep; another one wrote them"
         return Check(name="pages", says=says, open=True)
     says = f"{', '.join(made)} are what config and records make them"
     return Check(name="pages", says=says, wrong=wrong)
-
-
-def _written_alike(package: Path) -> bool:
-    """Whether the archived code writes them as this one does."""
-    try:
-        return code.digest(__name__, package=package) == code.digest(__name__)
-    except (OSError, ImportError, SyntaxError, ValueError):
-        return False
 
 
 def _same(line: Mapping[str, Any], content: bytes) -> bool:

@@ -3,6 +3,7 @@
 Apart from `verify`, as pandas and SciPy take longer to import than most archives to be hashed.
 """
 
+import functools
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,8 +22,6 @@ from lockstep.archive import (
 from lockstep.archive.findings import Check, attempted
 from lockstep.archive.opened import Opened
 from lockstep.errors import UserError
-
-PAGE = "held by its digest, not computed again; what it shows is in report.json and the tables"
 
 
 def numbers(archive: Opened) -> Sequence[Check]:
@@ -44,6 +43,7 @@ def numbers(archive: Opened) -> Sequence[Check]:
         study = settings.study_in(folder, name)
         data = folder / "data"
         package = folder / "source" / "workflow" / "lockstep"
+        again = functools.cache(lambda: recompute.again(study))
         checks: dict[str, Callable[[], Check]] = {
             "whole": lambda: completeness.whole(study, manifest, folder / layout.STUDY),
             "records": lambda: agree.records(study, listed, data),
@@ -55,12 +55,10 @@ def numbers(archive: Opened) -> Sequence[Check]:
             ),
             "pages": lambda: publishing.check(study, manifest, folder / layout.CRATE, package),
             "parity": lambda: recompute.parity(study),
-            "report": lambda: recompute.report(study),
+            "report": lambda: recompute.report(study, again),
+            "page": lambda: recompute.shown(study, again, manifest, package),
         }
-        found = [attempted(name, check) for name, check in checks.items()]
-        if study.report().is_file():
-            found.append(Check(name="page", says=PAGE, open=True))
-        return found
+        return [attempted(name, check) for name, check in checks.items()]
 
 
 def _is_read(member: str, study: str) -> bool:
@@ -74,5 +72,5 @@ def _is_read(member: str, study: str) -> bool:
         return member.endswith("/manifest.json")
     code = f"{layout.SOURCE}workflow/lockstep/"
     return member in (layout.STUDY, layout.CRATE) or (
-        member.startswith(code) and member.endswith(".py")
+        member.startswith(code) and member.endswith((".py", ".j2", ".css"))
     )

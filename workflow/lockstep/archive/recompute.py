@@ -1,45 +1,98 @@
-"""Computes the report's tables and verdicts, and parity's, again from the archived records."""
+"""Computes the report's tables, verdicts and page, and parity's, again from the records."""
 
+import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lockstep import files
-from lockstep.archive import agree, arrays, differences
+from lockstep.archive import agree, arrays, differences, written
 from lockstep.archive.findings import Check, guarded
 from lockstep.parity import compare as ladder
-from lockstep.report import analysis, tables
+from lockstep.report import analysis, page, tables
+from lockstep.report.analysis import Analysis
 from lockstep.study import Study
 
 
-def report(study: Study) -> Check:
+@dataclass(frozen=True, kw_only=True)
+class Again:
+    """A report that was worked out again.
+
+    Attributes:
+        found: all that it says.
+        computed: what report.json would be.
+        said: what it is.
+    """
+
+    found: Analysis
+    computed: Any
+    said: Any
+
+
+def again(study: Study) -> Again:
+    """Work out a report from the archived records; raises whatever these may hold."""
+    found = analysis.analyse(study)
+    return Again(
+        found=found,
+        computed=json.loads(json.dumps(analysis.as_json(found))),
+        said=agree.read(study.root / "report" / "report.json"),
+    )
+
+
+def report(study: Study, again: Callable[[], Again]) -> Check:
     """Do report.json and the tables follow from the records?"""
     folder = study.root / "report"
-    said = agree.read(folder / "report.json")
     if not (folder / "report.json").is_file():
         return Check(name="report", says="there is none", open=True)
     wrong = list(guarded("report/complete.json", _complete(study)))
     try:
-        found = analysis.analyse(study)
-        computed = json.loads(json.dumps(analysis.as_json(found)))
+        made = again()
     except Exception as error:  # whatever the records hold: verifying must say so, not end
         wrong.append(f"report/: cannot be computed ({error!r})")
         return Check(name="report", says="", wrong=wrong)
-    apart = differences.between(computed, said, absolute=differences.ABSOLUTE)
+    apart = differences.between(made.computed, made.said, absolute=differences.ABSOLUTE)
     wrong += [f"report/report.json: {w}" for w in apart]
-    made = [table for part in found.workloads for table in part.tables.values()]
-    mine = {f"{t.name}.csv": tables.as_csv(t) for t in (*made, *found.tables.values())}
+    all_tables = [table for part in made.found.workloads for table in part.tables.values()]
+    all_tables += made.found.tables.values()
+    mine = {f"{t.name}.csv": tables.as_csv(t) for t in all_tables}
     theirs = {path.name: path.read_bytes() for path in sorted((folder / "tables").glob("*"))}
     wrong += guarded("report/tables", _tables(mine, theirs))
-    exact = computed == said and mine == theirs
+    exact = made.computed == made.said and mine == theirs
     how = "to the bit" if exact else f"within {differences.RELATIVE:g}"
-    count = len(said.get("verdicts", [])) if isinstance(said, dict) else 0
+    count = len(made.said.get("verdicts", [])) if isinstance(made.said, dict) else 0
     return Check(
         name="report",
         says=f"{len(mine)} tables, {count} verdicts computed again from the records, equal {how}",
         wrong=wrong,
     )
+
+
+def shown(
+    study: Study, again: Callable[[], Again], manifest: Mapping[str, Any], package: Path
+) -> Check:
+    """Is the page, but for its figures, what the records make it?
+
+    Args:
+        package: the archived code, which wrote it.
+    """
+    if not study.report().is_file():
+        return Check(name="page", says="there is none", open=True)
+    made = again()
+    mine, theirs = page.says(page.render(made.found, {})), page.says(study.report().read_text())
+    if mine == theirs:
+        says = "says what the records make it say; its figures are held by their digests"
+        return Check(name="page", says=says)
+    if made.computed != made.said:
+        says = "not compared, as the report's numbers are not those recorded to the bit"
+        return Check(name="page", says=says, open=True)
+    if not written.alike(page.__name__, manifest, package, page.TEMPLATE, page.STYLE):
+        says = "not that of this version of Lockstep; another one wrote it"
+        return Check(name="page", says=says, open=True)
+    first = next((b or a for a, b in itertools.zip_longest(mine, theirs) if a != b), "")
+    wrong = [f"report/index.html: is not what the records make it, from {first[:80]!r} on"]
+    return Check(name="page", says="", wrong=wrong)
 
 
 def _tables(mine: Mapping[str, bytes], theirs: Mapping[str, bytes]) -> Iterator[str]:

@@ -1,8 +1,10 @@
 """From a study's records to its report: a page, tables, figures, and all of it for machines."""
 
+import itertools
+
 from lockstep import files
 from lockstep.errors import UserError
-from lockstep.report import analysis, page, tables
+from lockstep.report import analysis, page, pictures, tables
 from lockstep.study import Study
 
 
@@ -24,7 +26,7 @@ def build(study: Study, *, partial: bool = False) -> None:
             f"or cannot be used (the first is {run.folder.as_posix()}: {run.reason}); finish them, "
             "or add --partial for a report of the others"
         )
-    drawn = page.draw(found)
+    drawn = pictures.draw(found)
     folder = study.report().parent
     complete = study.complete_report()
     complete.unlink(missing_ok=True)
@@ -35,7 +37,7 @@ def build(study: Study, *, partial: bool = False) -> None:
             (temporary / f"{table.name}.csv").write_bytes(tables.as_csv(table))
     with files.atomic(folder / "figures") as temporary:
         temporary.mkdir()
-        for picture in (p for pictures in drawn.values() for p in pictures):
+        for picture in itertools.chain(*drawn.values()):
             (temporary / f"{picture.name}.svg").write_bytes(picture.svg)
             (temporary / f"{picture.name}.png").write_bytes(picture.png)
     files.write_json(folder / "report.json", analysis.as_json(found))

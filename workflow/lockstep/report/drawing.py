@@ -6,7 +6,6 @@ so that one figure serves light and dark pages; text stays text.
 """
 
 import io
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,9 +20,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-INK = "#010203"
-COLOURS = {"torch": "#d55e00", "jax": "#0072b2"}
-"""Of Okabe and Ito's palette, which colour-blind people tell apart."""
+from lockstep.report.picture import COLOURS, INK, Picture
 
 OTHER = "#009e73"
 DASHES: tuple[Any, ...] = ("", (4, 2), (1, 1.5), (5, 1.5, 1, 1.5), (5, 1, 1, 1, 1, 1))
@@ -66,26 +63,6 @@ STYLE = {
         INK,
     ),
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """A finished figure.
-
-    Attributes:
-        name: of its files.
-        title: its caption.
-        alternative: what it shows, in words, for who cannot see it.
-        note: how to read it.
-        svg, png: its files' content.
-    """
-
-    name: str
-    title: str
-    alternative: str
-    note: str
-    svg: bytes
-    png: bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,28 +114,6 @@ def finish(figure: Figure, name: str, title: str, alternative: str, note: str = 
             figure.set_layout_engine("none")  # laid out once is enough, and half of the time
     plt.close(figure)
     return Picture(name=name, title=title, alternative=alternative, note=note, **files)
-
-
-def inline(picture: Picture) -> str:
-    """Return a figure as SVG to be put into a page: page's text colour, ids of its own."""
-    text = picture.svg.decode()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = text.replace(INK, "currentColor")
-    for framework, colour in COLOURS.items():
-        text = text.replace(colour, f"var(--{framework})")  # the page has a lighter one for dark
-    text = re.sub(r"(font: [\d.]+px) [^\";]+", r"\1 system-ui, sans-serif", text)
-    text = re.sub(r'\bid="', f'id="{picture.name}-', text)
-    text = re.sub(r'href="#', f'href="#{picture.name}-', text)
-    text = re.sub(r"url\(#", f"url(#{picture.name}-", text)
-    label = _escape(f"{picture.title}. {picture.alternative}")
-    return text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
-
-
-def _escape(text: str) -> str:
-    for a, b in (("&", "&amp;"), ('"', "&quot;"), ("<", "&lt;")):
-        text = text.replace(a, b)
-    return text
 
 
 def grid(axes: Axes, axis: Any = "y") -> None:

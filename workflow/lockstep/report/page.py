@@ -1,101 +1,37 @@
 """The page: one HTML file that needs nothing else."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import pandas as pd
 from markupsafe import Markup
 
 from lockstep import __version__
-from lockstep.report import (
-    answer,
-    contract,
-    differences,
-    drawing,
-    figures_learning,
-    figures_speed,
-    frames,
-    learning,
-    load,
-    overview,
-)
-from lockstep.report.analysis import Analysis, WorkloadPart
-from lockstep.report.columns import groups as grouped
-from lockstep.report.drawing import Picture
+from lockstep.report import answer, contract, load, overview, picture
+from lockstep.report.analysis import Analysis
+from lockstep.report.picture import Picture
 from lockstep.report.tables import Absent, Column, Table, aligned, shown
 
 HERE = Path(__file__).resolve().parent
 TEMPLATE = HERE / "page.html.j2"
 STYLE = HERE / "page.css"
 
+FIGURE = re.compile(r'<figure class="picture.*?</figure>', re.DOTALL)
+
 MOST_ROWS = 300
 """Rows of a table that the page shows; the CSV has all."""
 
 
-def draw(analysis: Analysis) -> dict[str, list[Picture]]:
-    """Return all figures by workload; those over the whole study under an empty name."""
-    styles = drawing.looks(analysis.records.study.config["variants"])
-    drawn = {part.name: list(_pictures(analysis, part, styles)) for part in analysis.workloads}
-    study = [figures_speed.forest(analysis.comparisons, styles)]
-    if analysis.profile is not None:
-        study.append(figures_speed.profile_steps(analysis.profile, styles))
-    drawn[""] = [picture for picture in study if picture]
-    return drawn
-
-
-def _pictures(
-    analysis: Analysis, part: WorkloadPart, styles: Mapping[str, drawing.Look]
-) -> Sequence[Picture]:
-    records, name = analysis.records, part.name
-    verdict = records.parity.get(name)
-    made = [figures_learning.parity_curves(name, verdict, styles) if verdict else None]
-    if len(frames.finished(part.runs)):
-        groups = list(grouped(records, part.runs))
-        first = records.study.config["scales"][0]
-        metric = records.study.workload(name)["target"]["metric"]
-        made += [
-            figures_learning.loss_curves(
-                name,
-                part.epochs[part.epochs["scale"] == first],
-                styles,
-                differences.one_scale(records),
-            ),
-            figures_learning.difference_curves(name, part.curves, differences.limits(records)),
-            figures_speed.dots(
-                f"{name}-final-metric", f"Final test {metric}", groups, "metric", "", styles
-            ),
-            figures_speed.dots(
-                f"{name}-time-to-target",
-                "Training time to the target",
-                list(to_target(records, part.runs)),
-                "target_seconds",
-                "s",
-                styles,
-                censored="target_reached",
-            ),
-            figures_speed.dots(
-                f"{name}-step-time", "Step time", groups, "step_median", "ms", styles, scale=1e3
-            ),
-            figures_speed.split_bars(name, part.tables["time-split"].rows),
-        ]
-        if "scaling" in part.tables:
-            made.append(figures_speed.scaling_lines(name, part.tables["scaling"].rows, styles))
-    return [picture for picture in made if picture]
-
-
-def to_target(records: load.Records, runs: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """Yield the groups of runs as the table of times to target counts them."""
-    for scale, variant, group in grouped(records, runs, frames.ended):
-        if len(group):
-            times, reached = learning.to_target(group)
-            yield scale, variant, group.assign(target_seconds=times, target_reached=reached)
-
-
 def render(analysis: Analysis, drawn: Mapping[str, Sequence[Picture]]) -> str:
-    """Return the page."""
+    """Return the page.
+
+    Args:
+        drawn: figures by workload, those over the whole study under an empty name; what is not
+            among them is left out.
+    """
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
@@ -116,13 +52,13 @@ def render(analysis: Analysis, drawn: Mapping[str, Sequence[Picture]]) -> str:
         answers=answer.places(analysis),
         hidden=len(analysis.comparisons) - len(answer.carded(analysis)),
         cards=len(answer.carded(analysis)),
-        forest=_inlined(drawn[""]).get("verdicts"),
-        profile=_inlined(drawn[""]).get("performance-profile"),
+        forest=_inlined(drawn.get("", ())).get("verdicts"),
+        profile=_inlined(drawn.get("", ())).get("performance-profile"),
         workloads=[
             {
                 "name": part.name,
                 "tables": {k: table(t) for k, t in part.tables.items()},
-                "figures": _inlined(drawn[part.name]),
+                "figures": _inlined(drawn.get(part.name, ())),
                 "recipe": study.workload(part.name),
             }
             for part in analysis.workloads
@@ -133,6 +69,12 @@ def render(analysis: Analysis, drawn: Mapping[str, Sequence[Picture]]) -> str:
         threats=analysis.threats,
         options=analysis.options,
     )
+
+
+def says(html: str) -> list[str]:
+    """Return what a page says besides its figures, line by line."""
+    words = FIGURE.sub("", html)
+    return [line.strip() for line in words.splitlines() if line.strip()]
 
 
 def _contract(source: Table) -> dict[str, dict[str, Any]]:
@@ -147,7 +89,7 @@ def _contract(source: Table) -> dict[str, dict[str, Any]]:
 
 def _inlined(pictures: Sequence[Picture]) -> dict[str, dict[str, Any]]:
     return {
-        p.name: {"svg": Markup(drawing.inline(p)), "title": p.title, "note": p.note}
+        p.name: {"svg": Markup(picture.inline(p)), "title": p.title, "note": p.note}
         for p in pictures
     }
 

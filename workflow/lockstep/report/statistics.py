@@ -2,7 +2,8 @@
 
 Sources: paired t test and interval of log ratios, Student 1908; two one-sided tests (TOST),
 Schuirmann 1987; step-down correction, Holm 1979; median of censored times, Kaplan & Meier 1958.
-Implementations are scipy's and statsmodels'; that of the bootstrap is `lockstep.report.resampling`.
+Student's distribution is `scipy.special`'s. `scipy.stats` and statsmodels, which the tests hold
+these functions to, take longer to import than the report of some runs to be worked out.
 """
 
 import math
@@ -11,8 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
-from statsmodels.stats.multitest import multipletests
+from scipy import special
 
 from lockstep.report import resampling
 
@@ -71,10 +71,33 @@ class Equivalence:
     resolution: float | None = None
 
 
+@dataclass(frozen=True)
+class Student:
+    """Student's t distribution, by name of its methods as `scipy.stats.t` is.
+
+    Attributes:
+        degrees: of freedom.
+    """
+
+    degrees: int
+
+    def ppf(self, share: float) -> np.ndarray:
+        """Return the quantile."""
+        return np.asarray(special.stdtrit(self.degrees, share))
+
+    def cdf(self, t: np.ndarray) -> np.ndarray:
+        """Return the probability of at most `t` ``(…)``."""
+        return np.asarray(special.stdtr(self.degrees, t))
+
+    def sf(self, t: np.ndarray) -> np.ndarray:
+        """Return the probability of at least `t` ``(…)``."""
+        return np.asarray(special.stdtr(self.degrees, -t))
+
+
 def t_interval(values: np.ndarray, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
     """Return Student's interval of the mean over the last axis of ``(…, n)``, n at least 2."""
     n = values.shape[-1]
-    half = stats.t.ppf((1 + level) / 2, n - 1) * values.std(axis=-1, ddof=1) / math.sqrt(n)
+    half = Student(n - 1).ppf((1 + level) / 2) * values.std(axis=-1, ddof=1) / math.sqrt(n)
     mean = values.mean(axis=-1)
     return mean - half, mean + half
 
@@ -90,7 +113,7 @@ class Mean:
 
     value: np.ndarray
     error: np.ndarray
-    reference: Any
+    reference: "Student | resampling.Studentized"
 
     @classmethod
     def of(cls, values: np.ndarray, floor: float = 0.0) -> "Mean":
@@ -101,7 +124,7 @@ class Mean:
         return cls(
             value=values.mean(axis=-1),
             error=spread / math.sqrt(n),
-            reference=stats.t(n - 1) if few else resampling.studentized(values, floor),
+            reference=Student(n - 1) if few else resampling.studentized(values, floor),
         )
 
     def interval(self, level: float) -> tuple[np.ndarray, np.ndarray]:
@@ -207,11 +230,13 @@ def resolution(values: np.ndarray) -> float | None:
 
 def holm(p: Sequence[float | None]) -> list[float | None]:
     """Return Holm's adjusted p values over those that are not None."""
-    known = [value for value in p if value is not None]
-    if not known:
-        return list(p)
-    adjusted = iter(multipletests(known, method="holm")[1])
-    return [None if value is None else float(next(adjusted)) for value in p]
+    known = np.array([value for value in p if value is not None])
+    order = np.argsort(known, kind="stable")
+    factors = np.arange(len(known), 0, -1)
+    adjusted = np.empty_like(known)
+    adjusted[order] = np.minimum(np.maximum.accumulate(known[order] * factors), 1.0)
+    left = iter(adjusted)
+    return [None if value is None else float(next(left)) for value in p]
 
 
 def seeds_needed(log_sd: float, precision: float) -> int | None:
@@ -223,7 +248,7 @@ def seeds_needed(log_sd: float, precision: float) -> int | None:
     goal = math.log1p(precision)
 
     def half(n: int) -> float:
-        return float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * log_sd / math.sqrt(n)
+        return float(Student(n - 1).ppf((1 + LEVEL) / 2)) * log_sd / math.sqrt(n)
 
     if half(MOST_SEEDS) > goal:
         return None
@@ -247,7 +272,8 @@ def censored_median(times: np.ndarray, reached: np.ndarray) -> float | None:
 
     Where `reached` is False, the time is only a lower bound.
     """
-    data = stats.CensoredData.right_censored(times, ~reached)
-    survival = stats.ecdf(data).sf
-    below = survival.quantiles[survival.probabilities <= 0.5 + 1e-9]  # products of shares round
+    at, arrived = np.unique(times[reached], return_counts=True)
+    under_way = len(times) - np.searchsorted(np.sort(times), at)
+    survival = np.cumprod(1 - arrived / under_way)
+    below = at[survival <= 0.5 + 1e-9]  # products of shares round
     return float(below[0]) if len(below) else None
