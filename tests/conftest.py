@@ -24,6 +24,9 @@ from lockstep.workloads import weights
 
 ROOT = Path(__file__).resolve().parents[1]
 
+PATIENCE = 600.0
+"""Seconds after which a test gives up: no measure of anything, a machine may be slow and busy."""
+
 DIGITS = {
     "study": "test",
     "datasets": {"digits": {"source": "digits"}},
@@ -164,7 +167,7 @@ def lockstep(
     """Run `python -m lockstep …` as a rule does."""
     command = [sys.executable, "-m", "lockstep", *map(str, arguments)]
     done = subprocess.run(
-        command, env=environment(), capture_output=True, text=True, timeout=600, **options
+        command, env=environment(), capture_output=True, text=True, timeout=PATIENCE, **options
     )
     if check and done.returncode:
         raise AssertionError(f"{command} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
@@ -193,28 +196,66 @@ def stop(study: Study, block: str, *more: object) -> Path:
     raise AssertionError(f"{block}: never started")
 
 
-def start(study: Study, block: str) -> subprocess.Popen:
+def start(study: Study, block: str, env: dict[str, str] | None = None) -> subprocess.Popen:
     """Start to train a block, to be interrupted."""
     command = [sys.executable, "-m", "lockstep", "train", "--study", study.path, "--block", block]
+    known = env or environment()
     return subprocess.Popen(
-        command, env=environment(), stderr=subprocess.PIPE, text=True, start_new_session=True
+        command, env=known, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
 
 
 def kill(process: subprocess.Popen, number: signal.Signals = signal.SIGKILL) -> int:
     """Send a signal to a launcher and all that it started; returns its exit status."""
     os.killpg(process.pid, number)
-    process.communicate(timeout=120)
+    process.communicate(timeout=PATIENCE)
     return process.returncode
 
 
-def wait_for(condition: Callable[[], object], timeout: float = 120) -> None:
-    """Wait until a condition holds."""
+def runs(number: int) -> bool:
+    """Whether a process is there and is more than its parent's memory of it."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_for(
+    condition: Callable[[], object],
+    process: subprocess.Popen | None = None,
+    timeout: float = PATIENCE,
+) -> None:
+    """Wait until a condition holds; in vain if the process that is to bring it about has ended."""
     deadline = time.monotonic() + timeout
     while not condition():
+        if process is not None and process.poll() is not None and not condition():
+            said = process.communicate()[1] if process.stderr else ""
+            raise AssertionError(f"it has ended before, with {process.returncode}: {said}")
         if time.monotonic() > deadline:
             raise AssertionError("waited in vain")
         time.sleep(0.005)
+
+
+def slowly(folder: Path, name: str, seconds: float) -> dict[str, str]:
+    """Return the environment of a stage in which each file of such a name takes long to appear.
+
+    So that what is to happen in the middle does, on a fast machine and on a busy one.
+    """
+    (folder / "slow").mkdir(exist_ok=True)
+    (folder / "slow" / "sitecustomize.py").write_text(SLOWLY.format(name=name, seconds=seconds))
+    known = environment()
+    return {**known, "PYTHONPATH": f"{folder / 'slow'}:{known['PYTHONPATH']}"}
+
+
+SLOWLY = """
+import sys, time
+
+def hook(event, told):
+    if event == "os.rename" and {name!r} in str(told[1]):
+        time.sleep({seconds})
+
+sys.addaudithook(hook)
+"""
 
 
 def summary(study: Study, block: str) -> dict:

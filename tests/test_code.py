@@ -9,6 +9,7 @@ import pytest
 
 from lockstep import code
 from lockstep.study import framework_modules
+from tests.conftest import PATIENCE
 
 
 @pytest.fixture
@@ -101,7 +102,7 @@ def test_what_one_framework_runs_imports_without_the_other(framework: str) -> No
         env={"PYTHONPATH": str(Path(importlib.import_module("lockstep").__file__).parents[1])},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
 
@@ -124,6 +125,6 @@ def test_the_launcher_needs_the_standard_library_only() -> None:
         env={"PYTHONPATH": str(code.PACKAGE.parent)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr

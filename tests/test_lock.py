@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lockstep import lock
-from tests.conftest import environment
+from tests.conftest import PATIENCE, environment
 
 HOLD = """
 import sys
@@ -40,8 +40,8 @@ def test_a_second_one_says_that_it_waits_and_knows_that_it_has(tmp_path: Path) -
     assert first.stdout.readline() == "False\n"
     second = hold(path)
     assert second.stderr.readline() == "lockstep: it is taken, waiting\n"
-    first.communicate("\n", timeout=60)
-    assert second.communicate("\n", timeout=60)[0] == "True\n"
+    first.communicate("\n", timeout=PATIENCE)
+    assert second.communicate("\n", timeout=PATIENCE)[0] == "True\n"
 
 
 def test_a_lock_on_a_file_that_was_removed_meanwhile_is_none(tmp_path: Path) -> None:
@@ -54,10 +54,10 @@ def test_a_lock_on_a_file_that_was_removed_meanwhile_is_none(tmp_path: Path) -> 
     path.unlink()
     third = hold(path)
     assert third.stdout.readline() == "False\n"
-    first.communicate("\n", timeout=60)
+    first.communicate("\n", timeout=PATIENCE)
     assert second.stderr.readline() == "lockstep: it is taken, waiting\n"
-    third.communicate("\n", timeout=60)
-    assert second.communicate("\n", timeout=60)[0] == "True\n"
+    third.communicate("\n", timeout=PATIENCE)
+    assert second.communicate("\n", timeout=PATIENCE)[0] == "True\n"
 
 
 def test_a_lock_ends_with_a_killed_holder_and_can_be_shared(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_lock_ends_with_a_killed_holder_and_can_be_shared(tmp_path: Path) -> N
         assert holder.stdout.readline() == "False\n"
         if not more:
             holder.kill()
-            holder.communicate(timeout=60)
+            holder.communicate(timeout=PATIENCE)
     with pytest.raises(BlockingIOError), open(path) as opened:
         fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
@@ -104,4 +104,4 @@ def test_a_file_that_another_user_made_is_locked_too(
     os.close(descriptor)
     with pytest.raises(PermissionError), lock.held(tmp_path / "none"):
         pass
-    first.communicate("\n", timeout=60)
+    first.communicate("\n", timeout=PATIENCE)

@@ -197,13 +197,12 @@ def test_a_config_that_is_none(refused: Refused, file: Path, tmp_path: Path) -> 
     assert "not the config of a study" in refused(file)
 
 
-def test_no_room_for_what_verifying_extracts(file: Path, tmp_path: Path) -> None:
+def test_no_room_for_what_verifying_extracts(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with small_disk(tmp_path / "disk", "2m") as disk:
-        os.environ["TMPDIR"] = str(disk)
-        try:
-            done = lockstep("verify", file, check=False)
-        finally:
-            del os.environ["TMPDIR"]
+        monkeypatch.setenv("TMPDIR", str(disk))
+        done = lockstep("verify", file, check=False)
         assert done.returncode == 2
         assert "are to be written" in done.stderr and done.stderr.count("\n") == 1
         assert list(disk.iterdir()) == []

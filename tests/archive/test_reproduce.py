@@ -17,7 +17,7 @@ from lockstep.errors import UserError
 from lockstep.study import Study
 from tests.archive import tamper
 from tests.archive.conftest import Archived, git
-from tests.conftest import ROOT, lockstep
+from tests.conftest import PATIENCE, ROOT, lockstep
 from tests.end_to_end.checkout import losses
 
 RUN = "mnist_cnn/jax-jit/1x1/seed-1"
@@ -32,7 +32,7 @@ def reproduce(archived: Archived, *arguments: object) -> subprocess.CompletedPro
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=PATIENCE,
     )
 
 

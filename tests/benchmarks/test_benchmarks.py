@@ -9,13 +9,13 @@ import pytest
 
 import benchmarks
 from benchmarks import row, table
-from tests.conftest import ROOT, environment
+from tests.conftest import PATIENCE, ROOT, environment
 
 
 def bench(*arguments: object) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "benchmarks", *map(str, arguments)]
     return subprocess.run(
-        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300
+        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=PATIENCE
     )
 
 

@@ -31,7 +31,7 @@ USER = 1000  # of root.sh's ordinary user
 NODES = {"node1": 2, "node2": 2, "node3": 0}  # GPUs of each
 HOSTS = ("head", *NODES)
 CPUS = 4  # of each node; SLURM believes it
-PATIENCE = 90.0  # seconds for the cluster to come up
+PATIENCE = 300.0  # seconds for the cluster to come up
 
 SLURM_CONF = """\
 ClusterName=box
@@ -50,7 +50,7 @@ SlurmdParameters=config_overrides
 MpiDefault=none
 ReturnToService=2
 MinJobAge=300
-SlurmdTimeout=15
+SlurmdTimeout=40
 SchedulerParameters=bf_interval=5,sched_min_interval=100000
 GresTypes=gpu
 {nodes}
@@ -122,7 +122,7 @@ class Box:
         package = f"PYTHONPATH={self.shared / 'clone' / 'workflow'}"
         return self.login("env", package, "bash", folder=folder)
 
-    def slurm(self, *command: str, timeout: float = 30) -> str:
+    def slurm(self, *command: str, timeout: float = 300) -> str:
         """Run a SLURM command on the login node; returns what it printed."""
         done = subprocess.run(
             self.login(*command), capture_output=True, text=True, timeout=timeout, check=False

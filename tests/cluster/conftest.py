@@ -23,7 +23,7 @@ from tests.cluster.box import USER, Box
 from tests.conftest import lacks
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PATIENCE = 1200  # seconds for a whole study, with its images
+PATIENCE = 2400  # seconds for a whole study, with its images
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ import pytest
 from lockstep.training import attempts
 from lockstep.workloads import weights
 from tests.cluster.conftest import Cluster
-from tests.conftest import wait_for
+from tests.conftest import PATIENCE, wait_for
 
 CONFIG: dict[str, Any] = {
     "study": "undisturbed",
@@ -83,7 +83,8 @@ def wait_for_progress(cluster: Cluster, study: str, variant: str, job: str) -> i
     """Wait until a job has saved more than there was."""
     before = steps_saved(cluster, study, variant)
     wait_for(
-        lambda: steps_saved(cluster, study, variant) > before or ended(cluster, job), timeout=180
+        lambda: steps_saved(cluster, study, variant) > before or ended(cluster, job),
+        timeout=PATIENCE,
     )
     saved = steps_saved(cluster, study, variant)
     assert before < saved < STEPS, (cluster.clone / f"job-{job}.log").read_text()
@@ -91,7 +92,7 @@ def wait_for_progress(cluster: Cluster, study: str, variant: str, job: str) -> i
 
 
 def wait_for_end(cluster: Cluster, job: str) -> None:
-    wait_for(lambda: ended(cluster, job), timeout=180)
+    wait_for(lambda: ended(cluster, job))
 
 
 def signalled(cluster: Cluster, job: str, node: str) -> None:
@@ -157,7 +158,7 @@ def test_a_node_fails_and_slurm_starts_the_job_again(prepared: Cluster) -> None:
     job = submit(cluster, "disturbed", variant, "2x1", "--partition=all")
     wait_for_progress(cluster, "disturbed", variant, job)
     cluster.box.stop("node2")
-    wait_for(lambda: state(cluster, job) == "PENDING", timeout=120)
+    wait_for(lambda: state(cluster, job) == "PENDING")
     cluster.box.wait_for_nodes("node1", "node3")  # what is left of the job there has gone
     # SLURM holds a requeued job back for two minutes; nobody needs to wait for that here.
     cluster.box.slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
@@ -188,17 +189,17 @@ def test_a_killed_workflow_adopts_its_jobs_and_a_cancelled_job_is_tried_again(
     # A job that waits for its nodes is adopted, and so is one that runs.
     first = cluster.start(*command, log=tmp_path / "first.log")
     told = re.compile(r"submitted with SLURM jobid (\d+) ")
-    wait_for(lambda: told.search((tmp_path / "first.log").read_text()), timeout=180)
+    wait_for(lambda: told.search((tmp_path / "first.log").read_text()))
     (waiting,) = told.findall((tmp_path / "first.log").read_text())
     cluster.kill(first)
     second = _adopts(cluster, command, waiting, "PENDING", tmp_path / "second.log")
     cluster.box.slurm("scancel", busy)
-    wait_for(lambda: steps_saved(cluster, "adopted", variant) > 0, timeout=300)
+    wait_for(lambda: steps_saved(cluster, "adopted", variant) > 0)
     cluster.kill(second)
     (job,) = [job for job, state in cluster.jobs().items() if state == "RUNNING"]
     third = _adopts(cluster, command, job, "RUNNING", tmp_path / "third.log")
     cluster.box.slurm("scancel", job)
-    assert third.wait(timeout=300) == 0, (tmp_path / "third.log").read_text()
+    assert third.wait(timeout=2 * PATIENCE) == 0, (tmp_path / "third.log").read_text()
     (run,) = cluster.results("adopted").glob("runs/mnist_cnn/*/2x1/seed-0")
     record = json.loads((run / "summary.json").read_text())
     assert record["attempts"] == 2

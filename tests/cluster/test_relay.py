@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from lockstep.cluster.relay import relay
+from tests.conftest import PATIENCE
 
 TOLD = """
 import signal, sys
@@ -40,7 +41,9 @@ def test_a_signal_in_the_middle_of_a_start_reaches_all_once(
     with relay() as started:
         for _ in SENT:
             started.start([sys.executable, "-c", TOLD])
-        answers = [child.communicate("\n", timeout=60)[0].strip() for child in started.children]
+        answers = [
+            child.communicate("\n", timeout=PATIENCE)[0].strip() for child in started.children
+        ]
     assert answers == [str(sorted(map(int, SENT)))] * 3
 
 

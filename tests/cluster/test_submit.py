@@ -1,11 +1,13 @@
 """What stands before sbatch: whether the job of an earlier start still lives, as squeue says it."""
 
+import itertools
 import os
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -44,7 +46,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
     monkeypatch.setenv("PATH", f"{made.folder}:{os.environ['PATH']}")
     monkeypatch.setenv(submit.FOLDER, str(tmp_path / "study" / "jobs"))
     monkeypatch.setenv(submit.STATE, "unchanged")
-    monkeypatch.setattr(submit, "PATIENCE", 1.0)
+    monkeypatch.setattr(submit, "PATIENCE", 60.0)
     monkeypatch.setattr(submit, "PAUSE", 0.01)
     monkeypatch.setattr(submit, "ENDING", 0.01)
     assert submit.main(LINE) == 0
@@ -90,7 +92,11 @@ def test_a_controller_that_answers_late_is_asked_again(
     assert programs.calls("sbatch") == 0
 
 
-def test_nothing_is_submitted_where_nobody_knows_whether_the_job_lives(programs: Programs) -> None:
+def test_nothing_is_submitted_where_nobody_knows_whether_the_job_lives(
+    programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(monotonic=itertools.count(step=20.0).__next__, sleep=lambda _: None)
+    monkeypatch.setattr(submit, "time", clock)
     programs.write("squeue", "echo 'slurm_load_jobs error: Unable to contact' >&2; exit 1")
     with pytest.raises(UserError, match=r"job 7 .* still lives .*Unable to contact"):
         submit.main(LINE)

@@ -8,7 +8,7 @@ import pytest
 from lockstep.datasets.sources import image_folder
 from lockstep.errors import UserError
 from lockstep.study import config
-from tests.conftest import DIGITS, environment
+from tests.conftest import DIGITS, PATIENCE, environment
 
 SPLITS = "options.splits"
 
@@ -67,5 +67,7 @@ def test_options_are_checked_where_nothing_can_decode() -> None:
     line = "import sys; sys.modules |= dict.fromkeys(['numpy', 'PIL', 'h5py']); "
     line += "from lockstep.datasets.sources import image_folder; image_folder.check({'size': 0})"
     command = [sys.executable, "-c", line]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        command, env=environment(), capture_output=True, text=True, timeout=PATIENCE
+    )
     assert "UserError: options.size is 0" in done.stderr

@@ -10,7 +10,7 @@ import pytest
 
 from lockstep.datasets import prepare
 from lockstep.datasets.sources import digits
-from tests.conftest import environment, wait_for
+from tests.conftest import PATIENCE, environment, wait_for
 from tests.datasets import pictures
 
 
@@ -49,13 +49,13 @@ def test_two_at_once_make_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     def slow(*arguments: object) -> object:
         begun.set()
-        go_on.wait(60)
+        go_on.wait(PATIENCE)
         return read(*arguments)
 
     monkeypatch.setattr(digits, "read", slow)
     first = threading.Thread(target=make, args=(tmp_path / "made",))
     first.start()
-    assert begun.wait(60)
+    assert begun.wait(PATIENCE)
     line = "import sys; from pathlib import Path; from tests.datasets.test_making import make; "
     command = [sys.executable, "-c", line + "make(Path(sys.argv[1]))", str(tmp_path / "made")]
     second = subprocess.Popen(command, env=_here(), stderr=subprocess.PIPE, text=True)
@@ -63,7 +63,7 @@ def test_two_at_once_make_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     waits = second.poll() is None
     go_on.set()
     first.join(60)
-    said = second.communicate(timeout=60)[1]
+    said = second.communicate(timeout=PATIENCE)[1]
     assert (second.returncode, said) == (0, "")
     assert waits, "the second made it too"
     assert [path.name for path in tmp_path.iterdir()] == ["made"]

@@ -17,7 +17,7 @@ from lockstep import files
 from lockstep.datasets import manifest, reader, shards
 from lockstep.datasets.reader import Reader
 from lockstep.errors import UserError
-from tests.conftest import environment
+from tests.conftest import PATIENCE, environment
 
 
 @pytest.fixture
@@ -131,7 +131,9 @@ def test_a_small_split_is_verified_before_its_texts_are_read(copied: Path) -> No
     line = "import sys, pathlib; from lockstep.datasets.reader import Reader; "
     line += "Reader(pathlib.Path(sys.argv[1]), 'test')"
     command = [sys.executable, "-c", line, str(copied)]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        command, env=environment(), capture_output=True, text=True, timeout=PATIENCE
+    )
     assert "damaged outside its examples" in done.stderr
 
 
@@ -203,7 +205,9 @@ def test_there_may_be_more_shards_than_files_a_process_may_open(tmp_path: Path) 
 def test_too_few_open_files_are_no_damage(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     monkeypatch.setattr(reader, "_allow_files", lambda count: None)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())), hard))
+    lowest = os.dup(0)  # that is free; where one is left out below, there would be room for more
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 1, hard))
     try:
         with pytest.raises(UserError, match=f"too many open files: a process may have {hard} and"):
             for _ in range(9):

@@ -13,7 +13,7 @@ from lockstep.datasets import prepare, sharded
 from lockstep.datasets.reader import Reader
 from lockstep.errors import UserError
 from lockstep.study import Study, config
-from tests.conftest import DIGITS, environment, kill, lockstep, small_disk, wait_for
+from tests.conftest import DIGITS, PATIENCE, kill, lockstep, runs, slowly, small_disk, wait_for
 from tests.datasets import pictures
 
 OPTIONS = {"size": 64, "shard": 7}
@@ -51,10 +51,11 @@ def study_on(raw: Path, tmp_path: Path) -> Study:
 
 
 def started(study: Study) -> subprocess.Popen:
+    """Start to preprocess; each shard takes a while, so that what is to happen meanwhile does."""
     command = [sys.executable, "-m", "lockstep", "preprocess", "--study", str(study.path)]
     return subprocess.Popen(
         [*command, "--dataset", "digits", "--workers", "2"],
-        env=environment(),
+        env=slowly(study.root.parents[1], ".h5", 0.2),
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -65,14 +66,6 @@ def workers(process: subprocess.Popen) -> list[int]:
     """The processes that it started to make shards."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     return [int(c) for c in children if b"spawn_main" in Path(f"/proc/{c}/cmdline").read_bytes()]
-
-
-def runs(number: int) -> bool:
-    """Whether a process is there and is more than its parent's memory of it."""
-    try:
-        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def test_shards_have_a_fixed_number_of_examples(made: dict[str, bytes], raw: Path) -> None:
@@ -98,11 +91,11 @@ def test_what_is_killed_goes_on_and_makes_the_same_bytes(
     finished: dict[str, int] = {}
     for wanted in (4, 9):
         process = started(study)
-        wait_for(lambda count=wanted: len(list(partial.glob("notes/*.json"))) >= count)
+        wait_for(lambda count=wanted: len(list(partial.glob("notes/*.json"))) >= count, process)
         helpers = workers(process)
         os.kill(process.pid, 9)  # it alone: they must notice
-        process.communicate(timeout=60)
-        wait_for(lambda those=helpers: not any(map(runs, those)), timeout=30)
+        process.communicate(timeout=PATIENCE)
+        wait_for(lambda those=helpers: not any(map(runs, those)))
         assert not folder.exists()
         for note in partial.glob("notes/*.json"):
             path = partial / "shards" / f"{note.stem}.h5"
@@ -123,7 +116,7 @@ def test_a_killed_group_of_processes_goes_on(
     study = study_on(raw, tmp_path)
     folder = study.dataset_folder("digits")
     process = started(study)
-    wait_for(lambda: list(folder.parent.glob(".*.partial/notes/*.json")))
+    wait_for(lambda: list(folder.parent.glob(".*.partial/notes/*.json")), process)
     assert kill(process) == -9
     lockstep("preprocess", "--study", study.path, "--dataset", "digits", "--workers", "1")
     assert sorted(content(folder)) == sorted(made)
@@ -146,9 +139,9 @@ def test_two_at_once_make_it_once(raw: Path, made: dict[str, bytes], tmp_path: P
     study = study_on(raw, tmp_path)
     folder = study.dataset_folder("digits")
     first = started(study)
-    wait_for(lambda: list(folder.parent.glob(".*.partial/notes/*.json")))
+    wait_for(lambda: list(folder.parent.glob(".*.partial/notes/*.json")), first)
     second = started(study)
-    said = [process.communicate(timeout=120)[1] for process in (first, second)]
+    said = [process.communicate(timeout=PATIENCE)[1] for process in (first, second)]
     assert (first.returncode, second.returncode) == (0, 0), said
     assert "150 of 150 images" in said[0]
     assert "images" not in said[1]
@@ -235,9 +228,9 @@ def test_a_worker_that_is_killed_is_told(raw: Path, tmp_path: Path) -> None:
     study = study_on(raw, tmp_path)
     process = started(study)
     folder = study.dataset_folder("digits")
-    wait_for(lambda: list(folder.parent.glob(".*.partial/notes/*.json")))
+    wait_for(lambda: list(folder.parent.glob(".*.partial/notes/*.json")), process)
     os.kill(workers(process)[0], 9)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2
     assert "lockstep: error: a process that preprocessed was killed" in said
     assert "Traceback" not in said

@@ -11,7 +11,7 @@ import pytest
 
 from lockstep.datasets import prepare, staged
 from lockstep.errors import UserError
-from tests.conftest import environment
+from tests.conftest import PATIENCE, environment
 from tests.datasets import pictures
 
 MNIST = "train-images-idx3-ubyte"
@@ -31,7 +31,9 @@ def unprivileged(source: str, raw: Path) -> str:
         if shutil.which("setpriv") is None:
             pytest.skip("root may read everything, and setpriv is not here")
         command = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", *command]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        command, env=environment(), capture_output=True, text=True, timeout=PATIENCE
+    )
     return done.stderr.strip().splitlines()[-1]
 
 

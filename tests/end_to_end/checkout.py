@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from tests.conftest import ROOT
+from tests.conftest import PATIENCE, ROOT
 
 PARTS = ("Snakefile", "config.yaml", "containers", "demo", "profiles", "workflow")
 CONFIG = "study.yaml"
@@ -128,7 +128,7 @@ class Checkout:
         if study is not None:
             self.write(study)
         process = self.start(*arguments)
-        text, _ = process.communicate(timeout=600)
+        text, _ = process.communicate(timeout=PATIENCE)
         assert process.returncode == status, text
         return Said(status=process.returncode, text=text)
 
@@ -146,7 +146,7 @@ class Checkout:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=300,
+            timeout=PATIENCE,
         )
         assert done.returncode == status, done.stdout
         return Said(status=done.returncode, text=done.stdout)

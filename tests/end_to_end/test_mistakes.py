@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import small_disk, staged
+from tests.conftest import PATIENCE, small_disk, staged
 from tests.end_to_end.checkout import Checkout, small
 
 
@@ -81,7 +81,7 @@ def test_a_file_that_is_no_config_is_refused_without_a_traceback(
 ) -> None:
     (fresh.root / "study.yaml").write_text(text)
     process = fresh.start()
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode
     assert "Traceback" not in said
     assert "Config file " in said

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import environment
+from tests.conftest import PATIENCE, environment
 
 # As Slurm sets them for the one task of ours that each node has.
 STEP = {
@@ -24,7 +24,7 @@ def run(code: str, **more: str) -> str:
     kept = {k: v for k, v in environment().items() if k != "XLA_FLAGS"}
     command = [sys.executable, "-c", textwrap.dedent(code)]
     answer = subprocess.run(
-        command, env={**kept, **more}, capture_output=True, text=True, timeout=120
+        command, env={**kept, **more}, capture_output=True, text=True, timeout=PATIENCE
     )
     assert answer.returncode == 0, answer.stderr
     return answer.stdout.strip()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lockstep.study import config
-from tests.conftest import ROOT, environment
+from tests.conftest import PATIENCE, ROOT, environment
 
 STEP = """
 import json, sys
@@ -68,7 +68,7 @@ def step(
     }
     command = [sys.executable, "-c", STEP, json.dumps(asked)]
     done = subprocess.run(
-        command, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=300
+        command, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE
     )
     assert done.returncode == 0, done.stderr
     with np.load(asked["output"]) as stored:

@@ -4,12 +4,14 @@ import json
 import signal
 import subprocess
 import time
+import zlib
 from pathlib import Path
 
 import pytest
 
 from lockstep.images import build
 from lockstep.images.mirror import host_mirror
+from tests.conftest import PATIENCE
 from tests.images.conftest import MOVED_ON, Machine, Tiny
 
 NO_PACKAGES = "# no Python packages\n"
@@ -130,23 +132,23 @@ class TestFailure:
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     def test_a_build_that_is_told_to_stop_cleans_up(self, tiny: Tiny, number: int) -> None:
-        process = tiny.machine.start(*tiny.ensure("sleep 600"))
+        process = tiny.machine.start(*tiny.ensure(nap(tiny)))
         wait_for_build(tiny)
         tell(tiny, number)
-        process.communicate(timeout=300)
+        process.communicate(timeout=PATIENCE)
         assert process.returncode != 0
         assert tiny.images == tiny.leftovers == []
 
     def test_what_a_killed_build_left_is_removed_by_the_next(self, tiny: Tiny) -> None:
-        command = tiny.ensure("[ -e /mnt/go ] || sleep 600")
+        command = tiny.ensure(f"[ -e /mnt/go ] || {nap(tiny)}")
         process = tiny.machine.start(*command)
         wait_for_build(tiny)
         tell(tiny, signal.SIGKILL)
-        process.communicate(timeout=300)
+        process.communicate(timeout=PATIENCE)
         assert tiny.images == []
         assert len(tiny.leftovers) == 1
         definition = tiny.folder / "containers" / "base.def"
-        definition.write_text(definition.read_text().replace("sleep 600", "true"))
+        definition.write_text(definition.read_text().replace(nap(tiny), "true"))
         tiny.machine.run(*command)
         assert len(tiny.images) == 1
         assert tiny.leftovers == []
@@ -174,11 +176,16 @@ class TestDamage:
         assert "building" not in again.stderr
 
 
+def nap(tiny: Tiny) -> str:
+    """Return a command that takes long, and that nothing else on this machine runs."""
+    return f"sleep {600 + zlib.crc32(str(tiny.folder).encode()) % 10**6}"
+
+
 def wait_for_build(tiny: Tiny) -> None:
     """Wait until the last step of a definition runs."""
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
-        if subprocess.run(["pgrep", "-fx", "sleep 600"], capture_output=True).returncode == 0:
+        if subprocess.run(["pgrep", "-fx", nap(tiny)], capture_output=True).returncode == 0:
             return
         time.sleep(0.1)
     pytest.fail("the build did not come to its last step")
@@ -186,7 +193,7 @@ def wait_for_build(tiny: Tiny) -> None:
 
 def tell(tiny: Tiny, number: int) -> None:
     """Send a signal to the process that builds."""
-    script = f"ensure.py base .*{tiny.folder.name}"
+    script = f"ensure.py base .*{tiny.folder}"
     found = subprocess.run(
         ["pgrep", "-f", f"^[^ ]*python[^ ]* .*{script}"], capture_output=True, text=True
     )

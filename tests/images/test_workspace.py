@@ -14,7 +14,7 @@ from lockstep import files
 from lockstep.errors import UserError
 from lockstep.images import workspace
 from lockstep.images.workspace import OWNER, PREFIX
-from tests.conftest import environment, wait_for
+from tests.conftest import environment, runs, wait_for
 
 
 def test_a_folder_is_locked_before_another_build_can_see_it(
@@ -115,5 +115,5 @@ def test_nothing_that_makes_a_root_outlives_the_build(tmp_path: Path) -> None:
     child = Path("/proc", (tmp_path / "child").read_text().strip())
     process.send_signal(signal.SIGTERM)
     process.wait()
-    wait_for(lambda: not child.exists() or "State:\tZ" in (child / "status").read_text())
+    wait_for(lambda: not runs(int(child.name)))
     assert list((tmp_path / "build").iterdir()) == []

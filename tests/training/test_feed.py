@@ -87,9 +87,9 @@ def test_windows_end_with_their_epoch_and_go_on_to_the_end_of_the_run(
 def test_the_next_window_is_gathered_while_one_is_trained_and_no_other(feed: SharedFeed) -> None:
     with contextlib.closing(feed.windows(0, total=69)) as windows:
         next(windows)
-        wait_for(lambda: feed.reader.taken == 2 * 23 * 32, timeout=20)
+        wait_for(lambda: feed.reader.taken == 2 * 23 * 32)
         next(windows)
-        wait_for(lambda: feed.reader.taken == 3 * 23 * 32, timeout=20)
+        wait_for(lambda: feed.reader.taken == 3 * 23 * 32)
     assert not [it for it in threading.enumerate() if it.name.startswith("read-ahead")]
 
 

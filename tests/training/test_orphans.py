@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 
-from tests.conftest import environment
+from tests.conftest import PATIENCE, environment
 
 LAUNCHER = """
 import sys
@@ -36,13 +36,15 @@ def test_a_worker_whose_launcher_died_during_its_imports() -> None:
 def test_a_worker_whose_launcher_lives_goes_on() -> None:
     worker = WORKER.replace("while os.getppid() == launcher", "while False")
     command = [sys.executable, "-c", LAUNCHER, worker]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        command, env=environment(), capture_output=True, text=True, timeout=PATIENCE
+    )
     assert done.stdout == "started\ngoes on\n", done.stderr
 
 
 def test_a_command_in_an_image_whose_launcher_died_on_the_way_there() -> None:
     dead = subprocess.Popen(["true"])
     dead.wait()
-    command = [sys.executable, "-m", "lockstep.images.watch", "sleep", "30"]
+    command = [sys.executable, "-m", "lockstep.images.watch", "sleep", "3000"]
     known = {**environment(), "LOCKSTEP_LAUNCHER": str(dead.pid)}
-    assert subprocess.run(command, env=known, timeout=20).returncode == -signal.SIGTERM
+    assert subprocess.run(command, env=known, timeout=PATIENCE).returncode == -signal.SIGTERM

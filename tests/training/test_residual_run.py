@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from lockstep.study import Study
 from lockstep.workloads import weights
 from tests import pictures
-from tests.conftest import kill, lockstep, start, summary, train, wait_for
+from tests.conftest import kill, lockstep, slowly, start, summary, train, wait_for
 
 ENTRY = {
     "dataset": "digits",
@@ -36,15 +37,16 @@ def residual_of(study_of: Callable[..., Study]) -> Callable[..., Study]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", ["torch-eager", "jax-jit"])
-def test_a_killed_run_over_two_processes_ends_as_if_undisturbed(residual_of, variant) -> None:
+def test_a_killed_run_over_two_processes_ends_as_if_undisturbed(
+    residual_of, tmp_path: Path, variant: str
+) -> None:
     block = f"resnet18_cifar10/{variant}/1x2/seed-0"
     settings = {"scales": ["1x2"], "checkpoints": {"steps": 5}}
     undisturbed, killed = (residual_of(name, **settings) for name in ("undisturbed", "killed"))
     train(undisturbed, block)
-    process = start(killed, block)
+    process = start(killed, block, env=slowly(tmp_path, "/step-", 0.1))
     saved = killed.root / "checkpoints" / block
-    wait_for(lambda: process.poll() is not None or list(saved.glob("*/step-*/manifest.json")))
-    assert process.poll() is None, "no kill landed: the run is too short"
+    wait_for(lambda: list(saved.glob("*/step-*/manifest.json")), process)
     kill(process)
     train(killed, block)
     assert summary(killed, block)["attempts"] == 2

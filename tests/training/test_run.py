@@ -19,7 +19,7 @@ from lockstep.datasets.order import Order
 from lockstep.datasets.reader import Reader
 from lockstep.study import Study
 from lockstep.workloads import weights
-from tests.conftest import environment, stop, summary, train
+from tests.conftest import PATIENCE, environment, stop, summary, train
 
 JAX64 = {"framework": "jax", "mode": "jit", "convolution": "im2col", "precision": "float64"}
 FLOAT64 = {
@@ -37,7 +37,9 @@ def steps(study, block: str) -> dict[str, np.ndarray]:
 def edited(folder: Path, old: str, new: str) -> Path:
     """Return a copy of the package whose feed is another."""
     copy = folder / "edited"
-    shutil.copytree(Path(environment()["PYTHONPATH"]), copy)
+    shutil.copytree(
+        Path(environment()["PYTHONPATH"]), copy, ignore=shutil.ignore_patterns("__pycache__")
+    )
     feed = copy / "lockstep" / "training" / "feed.py"
     text = feed.read_text()
     assert old in text
@@ -49,7 +51,7 @@ def train_with(package: Path, study: Study, block: str) -> subprocess.CompletedP
     """Train a block with such a copy."""
     command = [sys.executable, "-m", "lockstep", "train", "--study", study.path, "--block", block]
     env = {**environment(), "PYTHONPATH": str(package)}
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE)
 
 
 @pytest.mark.slow
@@ -309,4 +311,5 @@ def test_memory_does_not_grow_with_epochs() -> None:
         np.median([seen for done in range(first, first + 12) for seen in during.get(done, [])])
         for first in (12, 24, 36, 48)
     ]
+    assert np.isfinite(levels).all(), "not watched often enough"
     assert min(np.diff(levels)) < 8e6
