@@ -11,6 +11,7 @@ MEASUREMENTS = (
     "loop",
     "step",
     "residual",
+    "ladder",
     "start",
     "memory",
     "report",

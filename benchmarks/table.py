@@ -9,7 +9,7 @@ HEAD = ("", "median", "spread", "n", "asked", "met")
 
 def cells(row: Row) -> tuple[str, ...]:
     """Return a row's cells as text."""
-    unit = "" if row.unit == "x" else f" {row.unit}"
+    unit = f" {row.unit}" if row.unit not in ("x", "") else ""
     spread = "" if row.samples == 1 else f"{number(row.low)}–{number(row.high)} {row.spread}"
     asked, met = "", ""
     if row.limit is not None:

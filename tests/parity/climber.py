@@ -1,6 +1,6 @@
 """One rank that climbs the ladder in float64: python -m tests.parity.climber REQUEST.
 
-REQUEST is JSON: `recipe`, `variant`, `manifest`, `weights`, `steps`, `caches`, `output`.
+REQUEST is JSON: `recipe`, `variant`, `manifest`, `weights`, `steps`, `batches`, `caches`, `output`.
 """
 
 import json
@@ -37,7 +37,8 @@ def climb(request: dict[str, Any], topology: Topology) -> dict[str, np.ndarray]:
     feed = SharedFeed(job, reader, seed=0)
     state = weights.load(Path(request["weights"]))
     evaluation = evaluation_batches(job, test)
-    climbed = trace.climb(engine, feed, evaluation, state, request["steps"])
+    steps, batches = request["steps"], request["batches"]
+    climbed = trace.climb(engine, feed, evaluation, state, steps, batches)
     arrays = {f"{variant['precision']}/{name}": array for name, array in climbed}
     engine.close()
     return arrays

@@ -78,10 +78,11 @@ class Climb:
         steps: int = STEPS,
         precision: str = "float64",
         processes: int = 1,
+        batches: int = 1,
         **changes: object,
     ) -> dict[str, np.ndarray]:
         """Return a trace, by as many processes."""
-        request = self.request(name, variant, changes, steps, precision)
+        request = self.request(name, variant, changes, steps, precision) | {"batches": batches}
         if processes == 1:
             return climber.climb(request, Topology())
         request["output"] = str(self.folder / "trace.npz")

@@ -1,7 +1,7 @@
 """The ladder passes for the same model, and names the first tensor where it is not the same."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -307,9 +307,54 @@ def test_a_float32_gradient_may_be_as_far_as_ten_twins_where_a_workload_says_so(
     assert first_failure(compare.compare(*traces, ["float32"]))[0] == firmly
 
 
+def told(
+    apart: Sequence[float], twins: Sequence[float], **states: float
+) -> list[dict[str, np.ndarray]]:
+    """Two traces whose gradients are so far apart on each batch, their twins' too, and states."""
+    traces = traces_with(apart[0], twins[0])
+    one = np.ones(4, np.float32)
+    for arrays, here in zip(traces, (1.0, 0.0), strict=True):
+        for k in range(1, len(apart)):
+            arrays[f"float32/gradients/{k}/a"] = one * np.float32(1 + here * apart[k])
+            arrays[f"twin/gradients/{k}/a"] = one * np.float32(1 + here * apart[k] + twins[k])
+        for rung, moved in states.items():
+            for precision in ("float32", "twin"):
+                arrays[f"{precision}/{rung}/a"] = one * np.float32(1 + here * moved)
+    return traces
+
+
+TURNED = 3e-3  # what a unit that turns moves a gradient by
+
+
+@pytest.mark.parametrize(
+    ("traces", "found"),
+    [
+        (told([TURNED, 2e-5, TURNED], [1e-5, 1e-5, 1e-5]), "none"),  # it turns in two batches
+        (told([TURNED, TURNED, TURNED], [1e-5, 1e-5, TURNED]), "gradient"),  # less exact in each
+        (told([TURNED, TURNED, TURNED], [1e-5, TURNED, TURNED]), "none"),  # so many units: always
+        (told([TURNED, 0.0], [0.0, 0.0], step=TURNED, final=2e-2), "none"),  # what follows from it
+        (told([TURNED, 0.0], [0.0, 0.0], step=5e-2), "step"),
+        (told([TURNED, 0.0], [0.0, 0.0], final=5e-2), "final"),
+        (told([1e-5, 0.0], [0.0, 0.0], step=TURNED), "step"),  # not moved so by its gradient
+        (told([TURNED, np.nan, 0.0], [0.0, 0.0, 0.0]), "gradient"),
+        (told([TURNED, 0.0, 0.0], [0.0, np.nan, 0.0]), "gradient"),
+    ],
+    ids=range(9),
+)
+def test_a_unit_that_turns_in_some_batches_is_no_difference(traces, found: str) -> None:
+    assert first_failure(compare.compare(*traces, ["float32"], firm_steps=1))[0] == found
+
+
+def test_a_batch_that_one_trace_alone_tells_is_a_difference() -> None:
+    lacking, whole = told([0.0, 0.0], [0.0, 0.0])
+    del lacking["float32/gradients/1/a"]
+    rungs = compare.compare(lacking, whole, ["float32"], firm_steps=1)
+    assert first_failure(rungs) == ("gradient", "a")
+
+
 def test_the_first_ten_float32_losses_are_held_to_the_fixed_tolerance() -> None:
     trace, reference = ({f"{p}/steps/loss": np.ones(12) for p in ("float32", "twin")} for _ in "ab")
-    trace["twin/steps/loss"][1:] += 1e-3
+    trace["twin/steps/loss"][5:7] += 1e-3
     assert distances.loss_envelope(trace, reference, compare.FIRM_STEPS).tolist() == pytest.approx(
         [1e-5] * 10 + [1e-2] * 2
     )

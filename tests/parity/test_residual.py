@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 from torch.nn import functional
 
@@ -12,6 +13,7 @@ from lockstep import workloads
 from lockstep.engines import torch_engine, torch_optimizer
 from lockstep.engines.contract import types
 from lockstep.parity import compare, distances
+from lockstep.parity.trace import BATCHES
 from lockstep.workloads import batch_norm_torch, resnet, resnet_torch, weights
 from lockstep.workloads.resnet18_cifar10 import torch_model as small
 from tests import pictures
@@ -221,15 +223,43 @@ def test_a_scope_other_than_the_others(climb) -> None:
     assert verdict(*traces)[0] == "forward"
 
 
-def test_float32_stays_within_the_tolerance_and_then_the_envelope(climb) -> None:
-    traces, sound = [], weights.load
-    for variant in ("torch-eager", "jax-native"):
-        exact = climb("resnet18_cifar10", variant, precision="float32", steps=6)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(weights, "load", lambda path: weights.perturbed(sound(path), 0))
-            twin = climb("resnet18_cifar10", variant, precision="float32", steps=6)
-        arrays = {key.replace("float32/", "twin/"): array for key, array in twin.items()}
-        traces.append({**exact, **arrays})
+def float32(climb: Climb, variant: str, steps: int) -> dict[str, np.ndarray]:
+    """Climb in float32, also from a twin's weights."""
+
+    def climbed() -> dict[str, np.ndarray]:
+        told = {"precision": "float32", "steps": steps, "batches": BATCHES}
+        return climb("resnet18_cifar10", variant, **told)
+
+    sound, exact = weights.load, climbed()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(weights, "load", lambda path: weights.perturbed(sound(path), 0))
+        twin = climbed()
+    return {**exact, **{key.replace("float32/", "twin/"): array for key, array in twin.items()}}
+
+
+def float32_failures(trace: dict, reference: dict) -> list[tuple[str, str | None]]:
     firm_steps = workloads.spec("resnet18_cifar10").firm_steps
-    rungs = compare.compare(*traces, ["float32"], firm_steps=firm_steps)
-    assert [(rung.name, rung.first) for rung in rungs if not rung.passed] == []
+    rungs = compare.compare(trace, reference, ["float32"], firm_steps=firm_steps)
+    return [(rung.name, rung.first) for rung in rungs if not rung.passed]
+
+
+def test_float32_stays_within_the_tolerance_and_then_the_envelope(climb) -> None:
+    ours, theirs = (float32(climb, variant, steps=6) for variant in ("torch-eager", "jax-native"))
+    assert float32_failures(ours, theirs) == []
+
+
+def test_a_float32_gradient_that_is_less_exact_is_found(climb, monkeypatch) -> None:
+    """Although a unit that turns moves it by more: it is less exact in each batch."""
+
+    def rounded(gradient: torch.Tensor) -> torch.Tensor:
+        return (gradient.view(torch.int32) & ~0x1FFF).view(torch.float32)  # as TF32 has it
+
+    def convolution(layer):
+        made = sound(layer)
+        made.weight.register_hook(rounded)
+        return made
+
+    reference, sound = float32(climb, "jax-native", steps=2), resnet_torch._convolution
+    monkeypatch.setattr(resnet_torch, "_convolution", convolution)
+    (rung, first), *_ = float32_failures(float32(climb, "torch-eager", steps=2), reference)
+    assert rung == "gradient" and ".kernel" in first

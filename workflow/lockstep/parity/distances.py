@@ -71,20 +71,29 @@ def diverged_at(trace: Arrays, reference: Arrays, precision: str) -> int | None:
     return ends[0] if ends[0] == ends[1] and ends[0] else None
 
 
-# Twins: the same framework, from weights moved by one unit in the last place --------------------
+# Twins: the same framework, from weights moved by a few units in the last place -----------------
 
 
 def from_twins(trace: Arrays, reference: Arrays, rung: str) -> dict[str, float]:
     """Return, by tensor of a rung, the larger of both frameworks' distances from their twins."""
     return {
-        name: max(_from_twin(t, f"{rung}/{name}") for t in (trace, reference))
+        name: max(from_twin(t, f"{rung}/{name}") for t in (trace, reference))
         for name in names("float32", rung, reference, trace)
     }
 
 
-def _from_twin(trace: Arrays, tensor: str) -> float:
+def from_twin(trace: Arrays, tensor: str) -> float:
+    """Return how far a tensor of a trace is from its twin's; infinity if one of them lacks it."""
     twin, exact = trace.get(f"twin/{tensor}"), trace.get(f"float32/{tensor}")
     return float("inf") if twin is None or exact is None else distance(twin, exact)
+
+
+def batches(*traces: Arrays) -> list[str]:
+    """Return the rungs of all batches whose float32 gradients are told, that of the first first."""
+    further = {
+        int(key.split("/")[2]) for t in traces for key in t if key.startswith("float32/gradients/")
+    }
+    return ["gradient", *(f"gradients/{k}" for k in sorted(further))]
 
 
 def tolerance_from_twin(apart: float) -> float:
@@ -105,10 +114,11 @@ def losses_from_twins(trace: Arrays, reference: Arrays) -> np.ndarray:
 def loss_envelope(trace: Arrays, reference: Arrays, firm_steps: int) -> np.ndarray:
     """Return the float32 tolerance of every step's loss, ``(steps,)``.
 
-    The fixed tolerance for the first steps; then also ten times the largest distance so far of
-    either framework from its own twin, which is infinite where one of them is.
+    The fixed tolerance for the first steps; then also ten times the largest distance of either
+    framework from its own twin, at whichever step: chance decides who parts first.
     """
-    envelope = ENVELOPE * np.maximum.accumulate(losses_from_twins(trace, reference))
+    twins = losses_from_twins(trace, reference)
+    envelope = np.full(len(twins), ENVELOPE * twins[np.isfinite(twins)].max(initial=0.0))
     envelope[:firm_steps] = 0.0
     return np.maximum(envelope, TOLERANCE["float32"])
 

@@ -1,10 +1,11 @@
 """One variant's trace: what it computes on the way up the ladder, made in its own image.
 
 A trace is an ``.npz`` of arrays named ``PRECISION/RUNG/…``, for the precisions `float64`,
-`float32` and `twin` (float32 from weights moved by one unit in the last place):
+`float32` and `twin` (float32 from weights moved by a few units in the last place):
 
 `weights/NAME`   the state right after loading,
 `forward/logits`, `loss/loss`, `gradient/NAME`   of the first batch,
+`gradients/K/NAME`   of further batches, in float32 where units may turn: a sample of each tensor,
 `step/NAME`      the state after one optimizer step,
 `steps/loss`, `steps/checksum`   of every step,
 `final/NAME`     the state after the last step,
@@ -28,6 +29,8 @@ from lockstep.workloads import weights
 
 WINDOW = 25  # steps between two fences of a trace
 PRECISIONS = ("float64", "float32", "twin")
+BATCHES = 8  # that float32 gradients are compared on where a unit within rounding of zero may turn
+SAMPLE = 4096  # elements of a tensor that are kept of each but the first
 
 
 def trace(
@@ -60,12 +63,13 @@ def trace(
     described = read_manifest(manifest)
     reader, test = Reader(manifest, "train"), Reader(manifest, "test")
     state = weights.load(initial)
+    firm_steps = workloads.spec(recipe["workload"]).firm_steps
     arrays: dict[str, np.ndarray] = {}
     about: dict[str, Any] = {
         "variant": dict(variant),
         "seed": seed,
         "weights": weights.digest(state),
-        "firm_steps": workloads.spec(recipe["workload"]).firm_steps,
+        "firm_steps": firm_steps,
     }
     for precision in PRECISIONS:
         real = "float32" if precision == "twin" else precision
@@ -83,7 +87,9 @@ def trace(
         start = weights.perturbed(state, seed) if precision == "twin" else state
         total = steps if precision == "float64" else float32_steps
         feed = SharedFeed(job, reader, seed)
-        for name, array in climb(engine, feed, evaluation_batches(job, test), start, total):
+        batches = BATCHES if real == "float32" and firm_steps <= 1 else 1
+        evaluation = evaluation_batches(job, test)
+        for name, array in climb(engine, feed, evaluation, start, total, batches):
             arrays[f"{precision}/{name}"] = array
         about[precision] = engine.facts()
         if precision == PRECISIONS[-1]:
@@ -100,8 +106,13 @@ def climb(
     evaluation: Iterable[Mapping[str, np.ndarray]],
     state: weights.State,
     steps: int,
+    batches: int = 1,
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield what an engine computes on each rung, by the names above."""
+    """Yield what an engine computes on each rung, by the names above.
+
+    Args:
+        batches: whose gradients are told, at most those of an epoch.
+    """
     engine.load(state)
     engine.prepare()
     engine.load(state)
@@ -111,6 +122,10 @@ def climb(
     yield "loss/loss", probe.pop("loss")
     for name, gradient in probe.items():
         yield f"gradient/{name.removeprefix('grad/')}", gradient
+    for k in range(1, min(batches, feed.steps_per_epoch)):
+        for name, gradient in engine.probe(feed.window(k, 1)).items():
+            if name.startswith("grad/"):
+                yield f"gradients/{k}/{name.removeprefix('grad/')}", _sample(gradient)
 
     losses, checksums = engine.fetch(engine.train(feed.window(0, 1)))
     yield from _named("step", engine.state())
@@ -130,6 +145,12 @@ def climb(
     yield "evaluation/examples", np.array(examples)
     for name, value in sums.items():
         yield f"evaluation/{name}", np.array(value / examples)
+
+
+def _sample(tensor: np.ndarray) -> np.ndarray:
+    """Return at most `SAMPLE` elements of a tensor, evenly spaced."""
+    flat = np.ravel(tensor)
+    return flat[:: max(1, -(-flat.size // SAMPLE))]
 
 
 def _named(rung: str, state: weights.State) -> Iterator[tuple[str, np.ndarray]]:

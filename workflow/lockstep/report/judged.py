@@ -8,7 +8,7 @@ from lockstep.report import shape
 from lockstep.report.soundness import Unsound, parsed
 from lockstep.study import Study, trace_key
 
-SCHEMAS = ("lockstep-parity/1",)
+SCHEMAS = ("lockstep-parity/1", "lockstep-parity/2")
 
 LADDER = ("weights", "forward", "loss", "gradient", "step", "batches", "steps", "final")
 RUNGS = frozenset(

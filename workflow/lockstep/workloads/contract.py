@@ -67,8 +67,8 @@ class Workload:
             channels, small images.
         check: says what is wrong with a complete recipe over so many devices, or None.
         firm_steps: float32 steps whose losses the ladder holds to the fixed tolerance alone. One
-            where a unit within rounding of zero moves a gradient: then the first gradient and step
-            may also be as far apart as ten twins.
+            where a unit within rounding of zero moves a gradient: then gradients are compared on
+            several batches (`lockstep.parity.rungs`).
     """
 
     name: str

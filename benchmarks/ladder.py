@@ -1,0 +1,78 @@
+"""How near the float32 rungs of the ladder come to their tolerances where units turn.
+
+A small `resnet18_cifar10`, whose two sides are equal in float64, from several sets of initial
+weights, by the stages of the workflow: with a rung beyond its tolerance the two sides would be
+called different, and the study would not run.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import studies
+from benchmarks.row import Row
+
+WORKLOAD = "resnet18_cifar10"
+RECIPE: dict[str, Any] = {
+    "global_batch": 16,
+    "model": {"blocks": [1, 1], "width": 8},
+    "optimizer": {"learning_rate": 0.02},
+    "epochs": 1,
+}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "torch-eager": {"framework": "torch", "mode": "eager", "memory_format": "channels_last"},
+    "jax-jit": {"framework": "jax", "mode": "jit"},
+}
+RUNGS = ("forward", "gradient", "step", "steps", "final")
+
+
+def measure(quick: bool) -> list[Row]:
+    """Return how many sets pass, and what share of its tolerance each rung takes."""
+    seeds, steps, examples = (1, 3, 160) if quick else (8, 25, 1600)
+    shares: dict[str, list[float]] = {rung: [] for rung in RUNGS}
+    passed = []
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in range(seeds):
+            rungs = _float32(Path(folder) / str(seed), seed, steps, examples)
+            passed.append(float(all(rung["passed"] for rung in rungs.values())))
+            for rung in RUNGS:
+                shares[rung].append(float(rungs[rung]["value"]) / rungs[rung]["tolerance"])
+    return [
+        _row(f"share of {seeds} sets of weights that pass", [float(np.mean(passed))], (">=", 1.0)),
+        *(_row(f"share of its tolerance: {rung}", values) for rung, values in shares.items()),
+    ]
+
+
+def _float32(folder: Path, seed: int, steps: int, examples: int) -> dict[str, dict[str, Any]]:
+    study = studies.make(
+        folder,
+        examples=examples,
+        workload=WORKLOAD,
+        workloads=RECIPE,
+        variants=VARIANTS,
+        seeds=[seed],
+        parity={"steps": 3, "float32_steps": steps},
+    )
+    of = ("--study", study.path, "--workload", WORKLOAD)
+    for variant in VARIANTS:
+        studies.lockstep("trace", *of, "--variant", variant)
+    studies.lockstep("parity", *of, check=False)
+    verdict = json.loads(study.verdict(WORKLOAD).read_text())
+    rungs = verdict["comparisons"]["jax-jit"]["rungs"]
+    return {rung["name"]: rung for rung in rungs if rung["precision"] == "float32"}
+
+
+def _row(what: str, values: list[float], limit: tuple[str, float] | None = None) -> Row:
+    return Row(
+        what=what,
+        unit="",
+        median=float(np.median(values)),
+        low=min(values),
+        high=max(values),
+        spread="range",
+        samples=len(values),
+        limit=limit,
+    )
