@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import studies
-from benchmarks.row import Row
+from benchmarks.row import Row, extremes
 
 WORKLOAD = "resnet18_cifar10"
 RECIPE: dict[str, Any] = {
@@ -40,9 +40,10 @@ def measure(quick: bool) -> list[Row]:
             passed.append(float(all(rung["passed"] for rung in rungs.values())))
             for rung in RUNGS:
                 shares[rung].append(float(rungs[rung]["value"]) / rungs[rung]["tolerance"])
+    sound = [float(np.mean(passed))]
     return [
-        _row(f"share of {seeds} sets of weights that pass", [float(np.mean(passed))], (">=", 1.0)),
-        *(_row(f"share of its tolerance: {rung}", values) for rung, values in shares.items()),
+        extremes(f"share of {seeds} sets of weights that pass", "", sound, (">=", 1.0)),
+        *(extremes(f"share of its tolerance: {rung}", "", found) for rung, found in shares.items()),
     ]
 
 
@@ -63,16 +64,3 @@ def _float32(folder: Path, seed: int, steps: int, examples: int) -> dict[str, di
     verdict = json.loads(study.verdict(WORKLOAD).read_text())
     rungs = verdict["comparisons"]["jax-jit"]["rungs"]
     return {rung["name"]: rung for rung in rungs if rung["precision"] == "float32"}
-
-
-def _row(what: str, values: list[float], limit: tuple[str, float] | None = None) -> Row:
-    return Row(
-        what=what,
-        unit="",
-        median=float(np.median(values)),
-        low=min(values),
-        high=max(values),
-        spread="range",
-        samples=len(values),
-        limit=limit,
-    )

@@ -45,17 +45,13 @@ class Row:
 
 def times(what: str, unit: str, values: Values, limit: tuple[str, float] | None = None) -> Row:
     """Return the median and the interquartile range of measurements."""
-    low, median, high = np.quantile(values, [0.25, 0.5, 0.75])
-    return Row(
-        what=what,
-        unit=unit,
-        median=float(median),
-        low=float(low),
-        high=float(high),
-        spread="IQR" if len(values) > 1 else "n/a",
-        samples=len(values),
-        limit=limit,
-    )
+    low, high = np.quantile(values, [0.25, 0.75])
+    return _row(what, unit, values, low, high, "IQR" if len(values) > 1 else "n/a", limit)
+
+
+def extremes(what: str, unit: str, values: Values, limit: tuple[str, float] | None = None) -> Row:
+    """Return the median and the range of measurements."""
+    return _row(what, unit, values, min(values), max(values), "range", limit)
 
 
 def ratio(
@@ -74,13 +70,25 @@ def ratio(
     first = int(stats.binom.ppf(0.025, count, 0.5)) - 1
     enough = count >= 6
     low, high = (ratios[first], ratios[count - 1 - first]) if enough else (ratios[0], ratios[-1])
+    return _row(what, "x", ratios, low, high, "95%" if enough else "range", limit)
+
+
+def _row(
+    what: str,
+    unit: str,
+    values: Values,
+    low: float,
+    high: float,
+    spread: str,
+    limit: tuple[str, float] | None,
+) -> Row:
     return Row(
         what=what,
-        unit="x",
-        median=float(np.median(ratios)),
+        unit=unit,
+        median=float(np.median(values)),
         low=float(low),
         high=float(high),
-        spread="95%" if enough else "range",
-        samples=count,
+        spread=spread,
+        samples=len(values),
         limit=limit,
     )

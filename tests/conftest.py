@@ -190,10 +190,17 @@ def stop(study: Study, block: str, *more: object) -> Path:
     """Train a block for a second and to the end of a window; returns its newest checkpoint."""
     for budget in (1, 2, 4, 8):  # a busy machine may spend the first before anything is started
         assert train(study, block, "--time-budget", budget, *more, check=False).returncode == 75
-        saved = sorted((study.root / "checkpoints" / block).glob("*/step-*/manifest.json"))
-        if saved:
+        if saved := checkpoints(study.root, block):
             return saved[-1].parent
     raise AssertionError(f"{block}: never started")
+
+
+def checkpoints(results: Path, block: str) -> list[Path]:
+    """The manifests of a run's checkpoints, the newest one last."""
+    try:
+        return sorted((results / "checkpoints" / block).glob("*/step-*/manifest.json"))
+    except FileNotFoundError:  # a run that has finished removes them
+        return []
 
 
 def start(study: Study, block: str, env: dict[str, str] | None = None) -> subprocess.Popen:

@@ -12,7 +12,7 @@ import pytest
 from lockstep.training import attempts
 from lockstep.workloads import weights
 from tests.cluster.conftest import Cluster
-from tests.conftest import PATIENCE, wait_for
+from tests.conftest import PATIENCE, checkpoints, wait_for
 
 CONFIG: dict[str, Any] = {
     "study": "undisturbed",
@@ -71,21 +71,14 @@ def ended(cluster: Cluster, job: str) -> bool:
 
 def steps_saved(cluster: Cluster, study: str, variant: str, scale: str = "2x1") -> int:
     """Return how many steps the newest checkpoint holds."""
-    folder = cluster.results(study) / "checkpoints" / block(variant, scale)
-    try:
-        found = sorted(folder.glob("*/step-*/manifest.json"))
-    except FileNotFoundError:  # a run that has finished keeps none
-        return 0
+    found = checkpoints(cluster.results(study), block(variant, scale))
     return int(found[-1].parent.name.removeprefix("step-")) if found else 0
 
 
 def wait_for_progress(cluster: Cluster, study: str, variant: str, job: str) -> int:
     """Wait until a job has saved more than there was."""
     before = steps_saved(cluster, study, variant)
-    wait_for(
-        lambda: steps_saved(cluster, study, variant) > before or ended(cluster, job),
-        timeout=PATIENCE,
-    )
+    wait_for(lambda: steps_saved(cluster, study, variant) > before or ended(cluster, job))
     saved = steps_saved(cluster, study, variant)
     assert before < saved < STEPS, (cluster.clone / f"job-{job}.log").read_text()
     return saved

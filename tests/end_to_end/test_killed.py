@@ -3,11 +3,10 @@
 import os
 import signal
 import subprocess
-from pathlib import Path
 
 import numpy as np
 
-from tests.conftest import PATIENCE, wait_for
+from tests.conftest import PATIENCE, checkpoints, wait_for
 from tests.end_to_end.checkout import BLOCKS, Checkout, losses, small
 from tests.end_to_end.conftest import Finished
 
@@ -15,16 +14,8 @@ from tests.end_to_end.conftest import Finished
 STUDY = small(study="killed", checkpoints={"steps": 5})
 
 
-def checkpoints(checkout: Checkout, block: str) -> list[Path]:
-    folder = checkout.results("killed") / "checkpoints" / block
-    try:
-        return list(folder.glob("*/step-*/manifest.json"))
-    except FileNotFoundError:  # a run that has finished removes them
-        return []
-
-
 def in_training(checkout: Checkout) -> set[str]:
-    return {block for block in BLOCKS if checkpoints(checkout, block)}
+    return {block for block in BLOCKS if checkpoints(checkout.results("killed"), block)}
 
 
 def ended(process: subprocess.Popen) -> str:
@@ -61,7 +52,7 @@ def test_a_killed_study_goes_on_to_the_same_losses(finished: Finished, clone: Ch
     for block in BLOCKS:
         ours = losses(clone.results("killed"), block)
         np.testing.assert_array_equal(ours, losses(finished.checkout.results(), block))
-        assert not checkpoints(clone, block)
+        assert not checkpoints(clone.results("killed"), block)
     assert clone.planned() == set()
 
 

@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import time
 import zlib
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 
 from lockstep.images import build
 from lockstep.images.mirror import host_mirror
-from tests.conftest import PATIENCE
+from tests.conftest import PATIENCE, wait_for
 from tests.images.conftest import MOVED_ON, Machine, Tiny
 
 NO_PACKAGES = "# no Python packages\n"
@@ -183,12 +182,8 @@ def nap(tiny: Tiny) -> str:
 
 def wait_for_build(tiny: Tiny) -> None:
     """Wait until the last step of a definition runs."""
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline:
-        if subprocess.run(["pgrep", "-fx", nap(tiny)], capture_output=True).returncode == 0:
-            return
-        time.sleep(0.1)
-    pytest.fail("the build did not come to its last step")
+    asked = ["pgrep", "-fx", nap(tiny)]
+    wait_for(lambda: subprocess.run(asked, capture_output=True).returncode == 0)
 
 
 def tell(tiny: Tiny, number: int) -> None:

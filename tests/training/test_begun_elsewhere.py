@@ -10,7 +10,7 @@ import pytest
 
 from lockstep.archive import arithmetic
 from lockstep.study import Study
-from tests.conftest import stop, summary, train
+from tests.conftest import checkpoints, stop, summary, train
 
 TORCH, JAX = "mnist_cnn/torch-eager/1x1/seed-0", "mnist_cnn/jax-jit/1x1/seed-0"
 EPOCH, EPOCHS = 23, 12
@@ -18,8 +18,8 @@ EPOCH, EPOCHS = 23, 12
 
 def checkpoint(study: Study, block: str) -> tuple[Path, dict]:
     """The newest checkpoint of an interrupted run, and what it says of its progress."""
-    *_, newest = sorted((study.root / "checkpoints" / block).glob("*/step-*/progress.json"))
-    return newest.parent, json.loads(newest.read_text())
+    newest = checkpoints(study.root, block)[-1].parent
+    return newest, json.loads((newest / "progress.json").read_text())
 
 
 def table(study: Study, block: str, name: str) -> list[dict[str, str]]:

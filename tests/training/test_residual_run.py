@@ -10,7 +10,7 @@ import pytest
 from lockstep.study import Study
 from lockstep.workloads import weights
 from tests import pictures
-from tests.conftest import kill, lockstep, slowly, start, summary, train, wait_for
+from tests.conftest import checkpoints, kill, lockstep, slowly, start, summary, train, wait_for
 
 ENTRY = {
     "dataset": "digits",
@@ -45,8 +45,7 @@ def test_a_killed_run_over_two_processes_ends_as_if_undisturbed(
     undisturbed, killed = (residual_of(name, **settings) for name in ("undisturbed", "killed"))
     train(undisturbed, block)
     process = start(killed, block, env=slowly(tmp_path, "/step-", 0.1))
-    saved = killed.root / "checkpoints" / block
-    wait_for(lambda: list(saved.glob("*/step-*/manifest.json")), process)
+    wait_for(lambda: checkpoints(killed.root, block), process)
     kill(process)
     train(killed, block)
     assert summary(killed, block)["attempts"] == 2

@@ -54,9 +54,7 @@ def report(study: Study, again: Callable[[], Again]) -> Check:
         return Check(name="report", says="", wrong=wrong)
     apart = differences.between(made.computed, made.said, absolute=differences.ABSOLUTE)
     wrong += [f"report/report.json: {w}" for w in apart]
-    all_tables = [table for part in made.found.workloads for table in part.tables.values()]
-    all_tables += made.found.tables.values()
-    mine = {f"{t.name}.csv": tables.as_csv(t) for t in all_tables}
+    mine = {f"{t.name}.csv": tables.as_csv(t) for t in made.found.all_tables}
     theirs = {path.name: path.read_bytes() for path in sorted((folder / "tables").glob("*"))}
     wrong += guarded("report/tables", _tables(mine, theirs))
     exact = made.computed == made.said and mine == theirs

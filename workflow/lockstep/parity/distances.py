@@ -15,9 +15,12 @@ HUGE = 1e100  # its square is still finite
 Arrays = Mapping[str, np.ndarray]
 
 
-def distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the relative L2 distance of `a` from the reference `b`; infinity if not finite."""
-    if a.shape != b.shape:
+def distance(a: np.ndarray | None, b: np.ndarray | None) -> float:
+    """Return the relative L2 distance of `a` from the reference `b`.
+
+    Infinity if one of them is missing, has another shape or is not finite.
+    """
+    if a is None or b is None or a.shape != b.shape:
         return float("inf")
     a, b = a.astype(np.float64), b.astype(np.float64)
     largest = max(np.abs(a).max(initial=0.0), np.abs(b).max(initial=0.0))
@@ -84,8 +87,7 @@ def from_twins(trace: Arrays, reference: Arrays, rung: str) -> dict[str, float]:
 
 def from_twin(trace: Arrays, tensor: str) -> float:
     """Return how far a tensor of a trace is from its twin's; infinity if one of them lacks it."""
-    twin, exact = trace.get(f"twin/{tensor}"), trace.get(f"float32/{tensor}")
-    return float("inf") if twin is None or exact is None else distance(twin, exact)
+    return distance(trace.get(f"twin/{tensor}"), trace.get(f"float32/{tensor}"))
 
 
 def batches(*traces: Arrays) -> list[str]:

@@ -146,8 +146,8 @@ def _tensors(
     """
     found: list[Item] = []
     for name in names(precision, rung, reference, trace):
-        mine, theirs = (t.get(f"{precision}/{rung}/{name}") for t in (trace, reference))
-        value = math.inf if mine is None or theirs is None else distance(mine, theirs)
+        tensor = f"{precision}/{rung}/{name}"
+        value = distance(trace.get(tensor), reference.get(tensor))
         twin = twins[name] if twins else 0.0
         own = max(map(tolerance_from_twin, (twin, moved))) if tolerance is None else tolerance
         found.append((name, value, own))
@@ -169,8 +169,8 @@ def _gradients(trace: Arrays, reference: Arrays) -> tuple[Rung, float]:
         tensors = names("float32", batch, reference, trace)
         apart[batch] = {}
         for name in tensors:
-            mine, theirs = (t.get(f"float32/{batch}/{name}") for t in (trace, reference))
-            value = math.inf if mine is None or theirs is None else distance(mine, theirs)
+            tensor = f"float32/{batch}/{name}"
+            value = distance(trace.get(tensor), reference.get(tensor))
             apart[batch][name] = value
             if not math.isfinite(value):
                 found.append((name, math.inf, TOLERANCE["float32"]))

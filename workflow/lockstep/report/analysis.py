@@ -64,6 +64,14 @@ class Analysis:
     options: Mapping[str, float] = field(default_factory=dict)
 
     @property
+    def all_tables(self) -> list[Table]:
+        """Those of each workload, then those of the study."""
+        return [
+            *(t for part in self.workloads for t in part.tables.values()),
+            *self.tables.values(),
+        ]
+
+    @property
     def partial(self) -> bool:
         """Whether runs of the study are missing or could not be used."""
         return bool(self.records.unfinished)
@@ -145,8 +153,6 @@ def _tables(
 
 def as_json(analysis: Analysis) -> dict[str, Any]:
     """Return all numbers and verdicts, for machines: equal records give equal JSON."""
-    tables = [t for part in analysis.workloads for t in part.tables.values()]
-    tables += analysis.tables.values()
     return {
         "schema": SCHEMA,
         "study": analysis.records.study.name,
@@ -154,7 +160,7 @@ def as_json(analysis: Analysis) -> dict[str, Any]:
         "options": dict(analysis.options),
         "runs": analysis.runs["status"].value_counts().to_dict(),
         "verdicts": [verdict_json(c) for c in analysis.comparisons],
-        "tables": {t.name: [_plain(_kept(t, row)) for row in t.rows] for t in tables},
+        "tables": {t.name: [_plain(_kept(t, row)) for row in t.rows] for t in analysis.all_tables},
         "set_apart": [{"name": name, "reason": reason} for name, reason in analysis.apart],
     }
 

@@ -32,8 +32,7 @@ def build(study: Study, *, partial: bool = False) -> None:
     complete.unlink(missing_ok=True)
     with files.atomic(folder / "tables") as temporary:
         temporary.mkdir()
-        made = [t for part in found.workloads for t in part.tables.values()]
-        for table in [*made, *found.tables.values()]:
+        for table in found.all_tables:
             (temporary / f"{table.name}.csv").write_bytes(tables.as_csv(table))
     with files.atomic(folder / "figures") as temporary:
         temporary.mkdir()
