@@ -50,7 +50,7 @@ SlurmdParameters=config_overrides
 MpiDefault=none
 ReturnToService=2
 MinJobAge=300
-SlurmdTimeout=40
+SlurmdTimeout=15
 SchedulerParameters=bf_interval=5,sched_min_interval=100000
 GresTypes=gpu
 {nodes}

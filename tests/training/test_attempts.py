@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from lockstep import files
 from lockstep.cluster import slurm
 from lockstep.training import attempts
 
@@ -26,3 +27,30 @@ def test_the_next_attempt_finds_out_what_became_of_the_last(
         attempts.SILENT,
         None,
     ]
+
+
+@pytest.mark.parametrize(
+    ("noticed", "found"),
+    [
+        (None, attempts.AGAIN),
+        ("signal 15", attempts.AGAIN),
+        ("exit status 1", attempts.AGAIN),
+        (attempts.STOPPED, attempts.STOPPED),
+    ],
+)
+def test_what_processes_noticed_of_a_requeue_is_not_its_reason(
+    tmp_path: Path, noticed: str | None, found: str
+) -> None:
+    path = tmp_path / "attempts.json"
+    made = attempts.added(path, {"id": "7", "restarts": 0})
+    made[-1]["reason"] = noticed
+    files.write_json(path, made)
+    assert attempts.added(path, {"id": "7", "restarts": 1})[0]["reason"] == found
+
+
+def test_an_attempt_after_another_in_one_start_of_a_job_was_not_requeued(tmp_path: Path) -> None:
+    path = tmp_path / "attempts.json"
+    made = attempts.added(path, {"id": "7", "restarts": 1})
+    made[-1]["reason"] = "exit status 1"
+    files.write_json(path, made)
+    assert attempts.added(path, {"id": "7", "restarts": 1})[0]["reason"] == "exit status 1"

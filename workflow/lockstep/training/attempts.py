@@ -14,6 +14,7 @@ from lockstep.cluster import slurm
 from lockstep.training.spec import RunSpec
 
 SILENT = "it ended without a word: a kill, or a failure of the machine"
+STOPPED = "interrupted"
 AGAIN = "SLURM took its nodes away and started the job again"
 
 
@@ -31,9 +32,12 @@ def added(path: Path, job: Mapping[str, Any]) -> list[dict[str, Any]]:
         job: what SLURM says of the job around this process; empty outside of one.
     """
     made = _read(path)
-    if made and made[-1]["reason"] is None:
+    if made and _taken_away(made[-1], job):
+        made[-1]["reason"] = AGAIN
+    elif made and made[-1]["reason"] is None:
         made[-1]["reason"] = _found_out(made[-1]["job"], job.get("id"))
-    made.append({"job": job.get("id"), "started": jobs.now(), "reason": None})
+    about = {"job": job.get("id"), "restarts": job.get("restarts")}
+    made.append({**about, "started": jobs.now(), "reason": None})
     files.write_json(path, made)
     return made
 
@@ -53,6 +57,18 @@ def _path(spec: RunSpec) -> Path:
 
 def _read(path: Path) -> list[dict[str, Any]]:
     return files.read_json(path) if path.is_file() else []
+
+
+def _taken_away(last: Mapping[str, Any], job: Mapping[str, Any]) -> bool:
+    """Whether SLURM has started the job of the last attempt again.
+
+    Its processes may have noticed first, and may have said what they noticed: a signal, or a peer
+    that was gone. What was stopped at a checkpoint was asked to.
+    """
+    before, now = last.get("restarts"), job.get("restarts")
+    if last["job"] != job.get("id") or before is None or now is None:
+        return False
+    return bool(before < now and last["reason"] != STOPPED)
 
 
 def _found_out(job: str | None, now: str | None) -> str:

@@ -130,7 +130,7 @@ def _run(study: Study, run: Run, spec: RunSpec, deadline: float | None, gpus: in
 
 def why(status: int) -> str:
     """Return what an exit status other than 0 means."""
-    known = {2: "refused its input", INTERRUPTED: "interrupted", OUT_OF_MEMORY: "out of memory"}
+    known = {2: "refused its input", INTERRUPTED: attempts.STOPPED, OUT_OF_MEMORY: "out of memory"}
     return known.get(status, f"signal {status - 128}" if status > 128 else f"exit status {status}")
 
 
