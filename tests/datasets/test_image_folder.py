@@ -191,6 +191,13 @@ def test_a_lost_file_is_named_among_many_bad_ones(raw: Path) -> None:
             make(raw, corrupt="skip", shard=shard)
 
 
+def test_bad_files_are_told_beside_lost_ones(raw: Path) -> None:
+    (raw / "train/bee/0001.jpg").write_bytes(b"bad")
+    (raw / "train/cat/0009.jpg").symlink_to("gone.jpg")
+    with pytest.raises(UserError, match=r"1 files could not .*; besides, 1 cannot be .*bee/0001"):
+        make(raw)
+
+
 def test_too_little_memory_is_told_and_is_no_fault_of_the_file(
     raw: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -262,6 +269,10 @@ MISTAKES = {
     "link to itself": (
         lambda raw: (raw / "train/dog").symlink_to("dog"),
         "train/dog: is a link that loops",
+    ),
+    "link to nowhere": (  # in all splits: else classes would differ
+        lambda raw: [(raw / s / "dog").symlink_to("/mnt/gone/dog") for s in ("train", "test")],
+        "train/dog: is a link that leads nowhere; remove it, or bring back /mnt/gone/dog",
     ),
     "link upwards": (
         lambda raw: (raw / "train/dog").symlink_to(".."),

@@ -1,10 +1,12 @@
 """One picture: which conversions are counted, and that no damage is more than a refusal."""
 
+import io
 import struct
 import zlib
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from lockstep.datasets import pictures
 from lockstep.datasets.survey import Undecodable
@@ -48,6 +50,23 @@ def test_what_is_dropped_or_converted_is_counted(kind: str) -> None:
     pixels, notes = pictures.square(content, 8)
     assert ", ".join(sorted(set(notes) - {"PNG"})) == counted
     assert pixels.shape == (8, 8, 3)
+
+
+def several(kind: str) -> bytes:
+    stream, (first, second) = (
+        io.BytesIO(),
+        (Image.fromarray(drawn.pixels(seed, 8, 8)) for seed in (1, 2)),
+    )
+    first.save(stream, kind, save_all=True, append_images=[second])
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["MPO", "PNG"])  # a phone's, which is a JPEG; an animation
+def test_of_several_pictures_in_a_file_the_first_is_taken_and_counted(kind: str) -> None:
+    pixels, notes = pictures.square(several(kind), 8)
+    assert "several pictures" in notes
+    first, second = (abs(pixels - drawn.pixels(s, 8, 8).astype(int)).mean() for s in (1, 2))
+    assert first < second / 2
 
 
 def test_of_sixteen_bits_the_upper_eight_are_kept() -> None:

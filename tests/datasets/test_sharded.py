@@ -1,5 +1,6 @@
 """Shards made by several processes, interrupted and gone on with, are the same bytes."""
 
+import json
 import os
 import subprocess
 import sys
@@ -160,6 +161,17 @@ def test_a_changed_original_changes_its_shard_alone(tmp_path: Path) -> None:
         name for name, inode in before.items() if (tmp_path / "made" / name).stat().st_ino == inode
     }
     assert set(before) - same == {"train-00000.h5"}
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"stamp": 1}'])
+def test_a_damaged_note_tells_of_nothing_that_is_finished(tmp_path: Path, content: str) -> None:
+    raw = pictures.folder(tmp_path / "raw", 14, 2)
+    make(raw, tmp_path / "made", part=(1, 2))
+    note = tmp_path / ".made.partial/notes/train-00002.json"
+    known = files.read_json(note)
+    note.write_text(content or json.dumps({**known, "entry": {}}))
+    make(raw, tmp_path / "made")
+    assert files.read_json(tmp_path / "made/manifest.json")["splits"]["train"]["examples"] == 42
 
 
 def test_bad_files_do_not_undo_the_good_shards(tmp_path: Path) -> None:

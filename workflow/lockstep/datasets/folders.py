@@ -57,6 +57,11 @@ def _split(folder: Path, seen: dict[Inode, Path]) -> Split:
         path = folder / entry.name
         if entry.name.startswith("."):
             passed_over["hidden"] += 1
+        elif _is_nowhere(entry):
+            raise UserError(
+                f"{path}: is a link that leads nowhere; remove it, or bring back "
+                f"{path.readlink()}, so that no class is lost"
+            )
         elif not _is_folder(entry):
             passed_over["beside the classes"] += 1
         else:
@@ -114,7 +119,11 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _is_special(entry: os.DirEntry[str]) -> bool:
     # `is_dir` has asked the system already; a link that leads nowhere is left to decoding.
-    return not entry.is_file() and not (entry.is_symlink() and not Path(entry.path).exists())
+    return not entry.is_file() and not _is_nowhere(entry)
+
+
+def _is_nowhere(entry: os.DirEntry[str]) -> bool:
+    return entry.is_symlink() and not _is_folder(entry) and not Path(entry.path).exists()
 
 
 def _once(folder: Path, seen: dict[Inode, Path]) -> None:

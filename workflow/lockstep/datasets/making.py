@@ -37,7 +37,8 @@ def held(folder: Path, *, shared: bool = False) -> Iterator[bool]:
     Args:
         shared: hold it with others that share it, and not alone.
     """
-    with lock.held(partial(folder) / "lock", shared=shared):
+    waiting = f"another process makes {folder.name}"
+    with lock.held(partial(folder) / "lock", shared=shared, waiting=waiting):
         missing = not finished(folder)
         if not missing:
             files.remove(partial(folder))

@@ -37,8 +37,8 @@ def square(content: bytes, size: int) -> tuple[np.ndarray, list[str]]:
     Both at once, with Pillow's antialiased bilinear filter: only the centred square is computed, at
     its exact scale. Grey becomes three equal channels, CMYK is converted by Pillow's formula,
     transparency is dropped, of 16 bits a channel the upper eight are kept (grey of 16 bits Pillow
-    does not convert so, and it is refused). Embedded colour profiles and EXIF orientation are not
-    applied.
+    does not convert so, and it is refused), of several pictures in a file the first is taken.
+    Embedded colour profiles and EXIF orientation are not applied.
 
     Returns:
         uint8 ``(size, size, 3)``, and what was done that is worth counting.
@@ -87,6 +87,8 @@ def _notes(picture: Image.Image, content: bytes) -> list[str]:
     notes = list(CONVERTED[picture.mode])
     if "transparency" in picture.info and "transparent" not in notes:
         notes.append("transparent")
+    if getattr(picture, "n_frames", 1) > 1:
+        notes.append("several pictures")
     if deep:
         notes.append("16 bits a channel")
         if content[COLOUR] == 4:

@@ -220,7 +220,6 @@ def _kept(piece: Piece) -> Result | None:
     """Return what is known of a finished shard, if nothing that it was made of has changed."""
     if not piece.note.is_file() or not piece.shard.is_file():
         return None
-    known = files.read_json(piece.note)
     stamp = _stamp(piece)
     try:
         for original in piece.originals:
@@ -228,13 +227,19 @@ def _kept(piece: Piece) -> Result | None:
             stamp.update(_state(name, original.label, (piece.raw / original.name).stat()))
     except OSError:
         return None  # decoding says which
-    if known["stamp"] != stamp.hexdigest() or piece.shard.stat().st_size != known["entry"]["bytes"]:
-        return None
-    return Result(
-        entry=known["entry"],
-        kept=True,
-        counts=Counter(known["counts"]),
-        labels=Counter(dict(known["labels"])),
-        bad=known["bad"],
-        bad_first=known["bad_first"],
-    )
+    try:
+        known = files.read_json(piece.note)
+        if known["stamp"] != stamp.hexdigest():
+            return None
+        kept = Result(
+            entry=known["entry"],
+            kept=True,
+            counts=Counter(known["counts"]),
+            labels=Counter(dict(known["labels"])),
+            bad=known["bad"],
+            bad_first=known["bad_first"],
+        )
+        size = known["entry"]["bytes"]
+    except (UserError, LookupError, TypeError, ValueError):
+        return None  # a damaged note tells of nothing that is finished
+    return kept if piece.shard.stat().st_size == size else None

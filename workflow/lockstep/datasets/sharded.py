@@ -103,18 +103,19 @@ def shard_examples(example_shape: Sequence[int]) -> int:
 
 def _refuse(raw: Path, results: Sequence[Result], survey: Survey) -> None:
     lost, bad = sum(r.lost for r in results), sum(r.bad for r in results)
+    damaged = _first((r.bad_first for r in results), bad)
     if lost:
         first = _first((r.lost_first for r in results), lost)
+        more = f"; besides, {bad} cannot be decoded ({damaged})" if bad and not survey.skip else ""
         raise UserError(
             f"{raw}: {lost} files could not be read ({first}); bring them back or wait until "
-            "nobody changes the folder, and start again: what is finished is kept"
+            f"nobody changes the folder, and start again: what is finished is kept{more}"
         )
     if bad and not survey.skip:
-        first = _first((r.bad_first for r in results), bad)
         raise UserError(
-            f"{raw}: {bad} files cannot be decoded ({first}); mend or remove them and start again "
-            "(finished shards are kept), or set the option corrupt: skip to leave them out (which "
-            "makes another dataset, all of its shards anew)"
+            f"{raw}: {bad} files cannot be decoded ({damaged}); mend or remove them and start "
+            "again (finished shards are kept), or set the option corrupt: skip to leave them out "
+            "(which makes another dataset, all of its shards anew)"
         )
 
 
