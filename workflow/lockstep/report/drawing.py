@@ -122,13 +122,13 @@ def grid(axes: Axes, axis: Any = "y") -> None:
     axes.set_axisbelow(True)
 
 
-def legend(axes: Axes, columns: int | None = None) -> None:
+def legend(axes: Axes) -> None:
     """Put the legend above the axes, where it covers nothing; none where nothing has a name."""
     labels = axes.get_legend_handles_labels()[1]
     if not labels:
         return
     # As many columns as are not cut off, at most three: about 55 characters and their lines.
-    columns = columns or min(3, max(1, 55 // (max(map(len, labels)) + 5)))
+    columns = min(3, max(1, 55 // (max(map(len, labels)) + 5)))
     axes.legend(
         loc="lower left",
         bbox_to_anchor=(-0.02, 1.0),

@@ -200,7 +200,7 @@ def difference_curves(
     axes.set(xlabel="Step", ylabel="Relative difference of the loss", yscale="log")
     powers(axes.yaxis)
     grid(axes)
-    legend(axes, 2)
+    legend(axes)
     return finish(
         figure,
         f"{workload}-difference",
