@@ -161,6 +161,28 @@ def study_of(tmp_path: Path, digits: Path, caches: Path) -> Callable[..., Study]
     return make
 
 
+@pytest.fixture
+def residual_of(study_of: Callable[..., Study]) -> Callable[..., Study]:
+    """Make a study of a small residual network on coloured digits."""
+    from tests import pictures
+
+    def make(name: str, *, batch_norm: str = "device", **changes: object) -> Study:
+        entry = {
+            "dataset": "digits",
+            "epochs": 2,
+            "global_batch": 32,
+            "model": {"blocks": [1, 1], "width": 4, "size": 12, "batch_norm": batch_norm},
+            "augment": {"padding": 2},
+        }
+        study = study_of(name, workloads={"resnet18_cifar10": entry}, **changes)
+        folder = study.dataset_folder("digits")
+        shutil.rmtree(folder)
+        pictures.write(folder, pictures.coloured())
+        return study
+
+    return make
+
+
 def lockstep(
     *arguments: object, check: bool = True, **options: object
 ) -> subprocess.CompletedProcess:

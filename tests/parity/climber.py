@@ -14,7 +14,8 @@ from lockstep import engines, workloads
 from lockstep.cluster.place import Place
 from lockstep.datasets.reader import Reader
 from lockstep.engines.contract import Job, Topology
-from lockstep.parity import trace
+from lockstep.parity.climb import WINDOW
+from lockstep.parity.climb import climb as climbing
 from lockstep.training.feed import SharedFeed, evaluation_batches
 from lockstep.workloads import weights
 
@@ -28,7 +29,7 @@ def climb(request: dict[str, Any], topology: Topology) -> dict[str, np.ndarray]:
         workload=workloads.spec(request["recipe"]["workload"]),
         recipe=request["recipe"],
         variant=variant,
-        window_steps=trace.WINDOW,
+        window_steps=WINDOW,
         stored=reader.example_shape,
         topology=topology,
         caches=Path(request["caches"]),
@@ -38,7 +39,7 @@ def climb(request: dict[str, Any], topology: Topology) -> dict[str, np.ndarray]:
     state = weights.load(Path(request["weights"]))
     evaluation = evaluation_batches(job, test)
     steps, batches = request["steps"], request["batches"]
-    climbed = trace.climb(engine, feed, evaluation, state, steps, batches)
+    climbed = climbing(engine, feed, evaluation, state, steps, batches)
     arrays = {f"{variant['precision']}/{name}": array for name, array in climbed}
     engine.close()
     return arrays

@@ -15,7 +15,7 @@ from lockstep.datasets.order import Order
 from lockstep.datasets.reader import Reader
 from lockstep.engines import jax_optimizer, torch_engine, torch_optimizer
 from lockstep.engines.contract import Job
-from lockstep.parity import compare, distances, trace
+from lockstep.parity import climb, compare, distances
 from lockstep.study import Study
 from lockstep.training import feed as feeds
 from lockstep.workloads import naming, vision_torch, weights
@@ -32,7 +32,7 @@ def climbed(study: Study, variant: str, caches: Path, precision: str = "float64"
         workload=workloads.spec("mnist_cnn"),
         recipe=recipe,
         variant={**study.variant(variant), "precision": precision},
-        window_steps=trace.WINDOW,
+        window_steps=climb.WINDOW,
         caches=caches,
     )
     engine = engines.start(job)
@@ -40,7 +40,7 @@ def climbed(study: Study, variant: str, caches: Path, precision: str = "float64"
     feed = feeds.SharedFeed(job, train, seed=0)
     evaluation = list(feeds.evaluation_batches(job, test))
     state = weights.load(study.weights("mnist_cnn", 0))
-    return {f"{precision}/{k}": v for k, v in trace.climb(engine, feed, evaluation, state, STEPS)}
+    return {f"{precision}/{k}": v for k, v in climb.climb(engine, feed, evaluation, state, STEPS)}
 
 
 @pytest.fixture
@@ -275,7 +275,7 @@ def traces_with(gradient: float, twin: float) -> list[dict[str, np.ndarray]]:
         trace = {}
         for precision, apart in (("float32", 0.0), ("twin", twin)):
             here = {
-                "weights/a": one,
+                "weights/a": one * np.float32(0.9),
                 "forward/logits": one,
                 "loss/loss": one,
                 "gradient/a": one * np.float32(1 + moved + apart),
@@ -284,6 +284,8 @@ def traces_with(gradient: float, twin: float) -> list[dict[str, np.ndarray]]:
                 "steps/checksum": np.zeros(3, np.uint32),
                 "steps/loss": loss,
                 "final/a": one,
+                "weights/buffer/c": one * 0,
+                "step/buffer/c": one,
             }
             trace |= {f"{precision}/{name}": array for name, array in here.items()}
         traces.append(trace)
@@ -317,9 +319,11 @@ def told(
         for k in range(1, len(apart)):
             arrays[f"float32/gradients/{k}/a"] = one * np.float32(1 + here * apart[k])
             arrays[f"twin/gradients/{k}/a"] = one * np.float32(1 + here * apart[k] + twins[k])
+            arrays |= {f"{p}/gradients/{k}/b": one for p in ("float32", "twin")}
         for rung, moved in states.items():
+            name = "step/buffer/c" if rung == "buffer" else f"{rung}/a"
             for precision in ("float32", "twin"):
-                arrays[f"{precision}/{rung}/a"] = one * np.float32(1 + here * moved)
+                arrays[f"{precision}/{name}"] = one * np.float32(1 + here * moved)
     return traces
 
 
@@ -332,14 +336,17 @@ TURNED = 3e-3  # what a unit that turns moves a gradient by
         (told([TURNED, 2e-5, TURNED], [1e-5, 1e-5, 1e-5]), "none"),  # it turns in two batches
         (told([TURNED, TURNED, TURNED], [1e-5, 1e-5, TURNED]), "gradient"),  # less exact in each
         (told([TURNED, TURNED, TURNED], [1e-5, TURNED, TURNED]), "none"),  # so many units: always
-        (told([TURNED, 0.0], [0.0, 0.0], step=TURNED, final=2e-2), "none"),  # what follows from it
-        (told([TURNED, 0.0], [0.0, 0.0], step=5e-2), "step"),
-        (told([TURNED, 0.0], [0.0, 0.0], final=5e-2), "final"),
-        (told([1e-5, 0.0], [0.0, 0.0], step=TURNED), "step"),  # not moved so by its gradient
+        # What follows from it: of the tenth that a step has changed, ten times as much.
+        (told([TURNED, 0.0], [0.0, 0.0], step=2e-3, final=2e-3), "none"),
+        (told([TURNED, 0.0], [0.0, 0.0], step=4e-3), "step"),
+        (told([TURNED, 0.0], [0.0, 0.0], final=4e-3), "final"),
+        (told([1e-5, 0.0], [0.0, 0.0], step=2e-3), "step"),  # not moved so by its gradient
+        (told([TURNED, 0.0], [0.0, 0.0], buffer=TURNED), "step"),  # of the forward pass
         (told([TURNED, np.nan, 0.0], [0.0, 0.0, 0.0]), "gradient"),
         (told([TURNED, 0.0, 0.0], [0.0, np.nan, 0.0]), "gradient"),
+        (told([0.0, -2.0, 0.0], [0.0, 0.0, 0.0]), "gradient"),  # another sign, on one batch alone
     ],
-    ids=range(9),
+    ids=range(11),
 )
 def test_a_unit_that_turns_in_some_batches_is_no_difference(traces, found: str) -> None:
     assert first_failure(compare.compare(*traces, ["float32"], firm_steps=1))[0] == found
@@ -359,3 +366,15 @@ def test_the_first_ten_float32_losses_are_held_to_the_fixed_tolerance() -> None:
         [1e-5] * 10 + [1e-2] * 2
     )
     assert workloads.spec("mnist_cnn").firm_steps == compare.FIRM_STEPS == 10
+
+
+@pytest.mark.parametrize(
+    "shape", [(3, 3, 512, 512), (1, 1, 2048, 512), (1, 1, 512, 2048), (512, 10), (2048, 1000)]
+)
+def test_a_sample_is_of_every_channel(shape: tuple[int, ...]) -> None:
+    places = np.arange(np.prod(shape)).reshape(shape)
+    seen = np.unravel_index(climb._sample(places), shape)
+    assert len(seen[0]) == climb.SAMPLE == len(set(zip(*map(np.ndarray.tolist, seen), strict=True)))
+    *others, channels = (len(np.unique(axis)) / length for axis, length in zip(seen, shape))
+    assert channels == 1
+    assert min(others) > 0.8

@@ -1,38 +1,12 @@
 """A residual network in real runs: killed over two processes, and in bfloat16."""
 
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lockstep.study import Study
 from lockstep.workloads import weights
-from tests import pictures
 from tests.conftest import checkpoints, kill, lockstep, slowly, start, summary, train, wait_for
-
-ENTRY = {
-    "dataset": "digits",
-    "epochs": 2,
-    "global_batch": 32,
-    "model": {"blocks": [1, 1], "width": 4, "size": 12, "batch_norm": "device"},
-    "augment": {"padding": 2},
-}
-
-
-@pytest.fixture
-def residual_of(study_of: Callable[..., Study]) -> Callable[..., Study]:
-    """Make a study of a small residual network on coloured digits."""
-
-    def make(name: str, **changes: object) -> Study:
-        study = study_of(name, workloads={"resnet18_cifar10": ENTRY}, **changes)
-        folder = study.dataset_folder("digits")
-        shutil.rmtree(folder)
-        pictures.write(folder, pictures.coloured())
-        return study
-
-    return make
 
 
 @pytest.mark.slow

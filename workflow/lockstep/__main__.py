@@ -252,6 +252,8 @@ def trace(options: argparse.Namespace) -> int:
         steps=study.config["parity"]["steps"],
         float32_steps=study.config["parity"]["float32_steps"],
         caches=study.caches(machine.instruction_set()),
+        threads=study.config["threads"],
+        several=study.traced_over_several(options.workload),
         output=study.trace(options.workload, options.variant),
     )
     return 0

@@ -72,6 +72,7 @@ class JaxEngine:
         self.parameter_names = [p.name for p in parameters]
         self.buffer_names = [b.name for b in buffers]
         self._gradient = jax_gradient.of(self._loss, self.mesh, variant["mode"] == "jit")
+        self._probed: Callable = self._probe
         self.transformation = jax_optimizer.transformation(self.job, self.names)
         self.kind = self.job.kind
         pixels = int(np.prod(self.job.example_shape))
@@ -84,6 +85,7 @@ class JaxEngine:
         self._evaluation: Callable = self._evaluation_sums
         if variant["mode"] == "jit":
             self._evaluation = jax.jit(self._evaluation_sums)
+            self._probed = jax.jit(self._probe)
 
     # One step --------------------------------------------------------------------------------
 
@@ -171,15 +173,12 @@ class JaxEngine:
         fetched = jax.device_get(parts)
         return {name: float(np.sum([part[name] for part in fetched])) for name in fetched[0]}
 
+    def _probe(self, params: Tree, buffers: Tree, batch: Tree, count: Array) -> Any:
+        return self._gradient(params, buffers, self._seen(batch), count)
+
     def probe(self, window: Window) -> dict[str, np.ndarray]:
         row = jax.tree.map(lambda a: a[0], self._window(window))
-
-        def gradient(params: Tree, buffers: Tree, batch: Tree, count: Array) -> Any:
-            return self._gradient(params, buffers, self._seen(batch), count)
-
-        if self.job.variant["mode"] == "jit":
-            gradient = jax.jit(gradient)
-        (loss, (_, logits)), grads = gradient(
+        (loss, (_, logits)), grads = self._probed(
             self.values["params"], self.values["buffers"], row["batch"], row["count"]
         )
         neutral = self._to_neutral({"params": grads}, self.parameter_names)

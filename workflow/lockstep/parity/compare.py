@@ -11,7 +11,7 @@ from lockstep.errors import UserError
 from lockstep.parity.distances import Arrays, as_many_steps, loss_envelope, losses_apart, per_step
 from lockstep.parity.rungs import FIRM_STEPS, Rung, compare
 
-SCHEMA = "lockstep-parity/2"
+SCHEMA = "lockstep-parity/3"
 
 
 def judge(workload: str, traces: Mapping[str, Path]) -> dict[str, Any]:

@@ -8,9 +8,10 @@ Float64 is the sharp gate. In float32 a unit whose input is within rounding of z
 framework and stays shut in the other, and in a residual network that moves a gradient by a
 thousandth. It is chance in which batch one turns, and whether a framework's own twin sees it; what
 is computed less exactly is so in each batch. So where a workload says that units turn
-(`Workload.firm_steps`), the float32 gradient is compared on several batches: the one counts where
-the frameworks are closest, and the tolerance is made from the median of the twins. What follows
-from a gradient may be ten times as far apart as gradients were on any of them.
+(`Workload.firm_steps`), the float32 gradient is compared on several batches: of each tensor the one
+counts where the frameworks are closest, and its tolerance is made from the median of its twins; on
+none of them may half of a gradient differ. What follows from gradients, which is what a state has
+changed by, may be ten times as far apart as gradients were on any of them.
 
 What cannot be measured fails: a tensor that only one trace has, a rung without any, and a number
 that is not finite, be it a framework's or its twin's. One thing alone is not held against them:
@@ -18,7 +19,7 @@ that both losses stop being finite at the same step, not the first. Then nothing
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +41,8 @@ from lockstep.parity.distances import (
     tolerance_from_twin,
 )
 
+TURNING = 1e-4  # of a float32 gradient that passes through batch normalisations; TF32's is 3e-4
+HALF = 0.5  # of a gradient: no unit that turns moves it by so much
 FIRM_STEPS = 10  # float32 steps held to the fixed tolerance alone, unless the workload says fewer
 
 Item = tuple[str, float, float]
@@ -51,7 +54,7 @@ class Rung:
     """What was found on one rung.
 
     Attributes:
-        precision: float64 or float32.
+        precision: float64, float64x2 (over two processes) or float32.
         name: of the rung.
         value: the largest distance over its tensors (or steps).
         tolerance: that it was held to, at that tensor.
@@ -79,14 +82,19 @@ class Rung:
 def compare(
     trace: Arrays,
     reference: Arrays,
-    precisions: Sequence[str] = ("float64", "float32"),
+    precisions: Sequence[str] | None = None,
     firm_steps: int = FIRM_STEPS,
 ) -> list[Rung]:
     """Return what is found on every rung, in the order of the ladder.
 
     Args:
+        precisions: all that are to be compared; None for those of every trace, and of two
+            processes if one of them climbed so.
         firm_steps: see `lockstep.workloads.contract.Workload`.
     """
+    if precisions is None:
+        several = any(key.startswith("float64x2/") for t in (trace, reference) for key in t)
+        precisions = ("float64", *["float64x2"] * several, "float32")
     return list(_rungs(trace, reference, precisions, firm_steps))
 
 
@@ -103,10 +111,7 @@ def _rungs(
         if turning:
             gradient, moved = _gradients(trace, reference)
             yield gradient
-            twins = from_twins(trace, reference, "step")
-            # Of the whole rung: chance decides in which layer a twin's unit turns.
-            largest = max(map(tolerance_from_twin, (*twins.values(), moved)))
-            yield _tensors(precision, "step", trace, reference, largest, twins)
+            yield _states("step", trace, reference, moved)
         else:
             for rung in ("gradient", "step"):
                 yield _tensors(precision, rung, trace, reference, firm)
@@ -116,44 +121,51 @@ def _rungs(
         yield _losses(precision, trace, reference, firm_steps, diverged)
         if diverged is not None and diverged < len(per_step(reference, precision, "loss")):
             yield _judge(precision, "final", nothing, "tensors")
-        elif precision == "float64":
-            yield _tensors(precision, "final", trace, reference, firm)
+        elif precision == "float32":
+            yield _states("final", trace, reference, moved)
         else:
-            twins = from_twins(trace, reference, "final")
-            yield _tensors(precision, "final", trace, reference, None, twins, moved)
+            yield _tensors(precision, "final", trace, reference, firm)
         # In float32 a metric may jump by an example's share where logits are nearly equal.
-        if precision == "float64" and diverged is not None:
+        if precision != "float32" and diverged is not None:
             yield _judge(precision, "evaluation", nothing, "tensors")
-        elif precision == "float64":
+        elif precision != "float32":
             yield _tensors(precision, "evaluation", trace, reference, firm)
 
 
-def _tensors(
-    precision: str,
-    rung: str,
-    trace: Arrays,
-    reference: Arrays,
-    tolerance: float | None,
-    twins: Mapping[str, float] | None = None,
-    moved: float = 0.0,
-) -> Rung:
-    """Judge a rung's tensors.
+def _tensors(precision: str, rung: str, trace: Arrays, reference: Arrays, tolerance: float) -> Rung:
+    """Judge a rung's tensors, all held to one tolerance."""
+    found = [
+        (
+            name,
+            distance(*(t.get(f"{precision}/{rung}/{name}") for t in (trace, reference))),
+            tolerance,
+        )
+        for name in names(precision, rung, reference, trace)
+    ]
+    return _judge(precision, rung, found, "tensors")
+
+
+def _states(rung: str, trace: Arrays, reference: Arrays, moved: float) -> Rung:
+    """Judge float32's state after some steps: each tensor by its twins, and by its gradients.
 
     Args:
-        tolerance: of every tensor; None for its own, by its distance from its twins.
-        twins: these distances, if a tolerance is made from them.
-        moved: how far apart gradients are where units turn.
+        moved: how far apart gradients are where units turn. What a tensor has changed by comes of
+            them, but for buffers after one step, which come of the forward pass.
     """
-    found: list[Item] = []
-    for name in names(precision, rung, reference, trace):
-        tensor = f"{precision}/{rung}/{name}"
-        value = distance(trace.get(tensor), reference.get(tensor))
-        twin = twins[name] if twins else 0.0
-        own = max(map(tolerance_from_twin, (twin, moved))) if tolerance is None else tolerance
-        found.append((name, value, own))
+    twins, found = from_twins(trace, reference, rung), list[Item]()
+    for name, twin in twins.items():
+        tensor = f"float32/{rung}/{name}"
+        theirs = reference.get(tensor)
+        value = distance(trace.get(tensor), theirs)
+        changed = distance(reference.get(f"float32/weights/{name}"), theirs)
+        if rung == "step" and name.startswith("buffer/"):
+            allowed = TOLERANCE["float32"]
+        else:
+            allowed = max(map(tolerance_from_twin, (twin, moved * changed)))
+        found.append((name, value, allowed))
         if not math.isfinite(twin):
-            found.append((f"{name} of a twin", math.inf, TOLERANCE[precision]))
-    return _judge(precision, rung, found, "tensors")
+            found.append((f"{name} of a twin", math.inf, TOLERANCE["float32"]))
+    return _judge("float32", rung, found, "tensors")
 
 
 def _gradients(trace: Arrays, reference: Arrays) -> tuple[Rung, float]:
@@ -162,28 +174,20 @@ def _gradients(trace: Arrays, reference: Arrays) -> tuple[Rung, float]:
     The tolerance is of the framework whose twins are closer: one that is less exact must not have
     a larger one for it.
     """
+    rungs, moved = batches(trace, reference), 0.0
     found: list[Item] = []
-    apart: dict[str, dict[str, float]] = {}
-    twins: list[list[float]] = [[], []]
-    for batch in batches(trace, reference):
-        tensors = names("float32", batch, reference, trace)
-        apart[batch] = {}
-        for name in tensors:
-            tensor = f"float32/{batch}/{name}"
-            value = distance(trace.get(tensor), reference.get(tensor))
-            apart[batch][name] = value
-            if not math.isfinite(value):
-                found.append((name, math.inf, TOLERANCE["float32"]))
-        for own, side in zip(twins, (trace, reference)):
-            seen = {name: from_twin(side, f"{batch}/{name}") for name in tensors}
-            own.append(max(seen.values(), default=0.0))
-            for name in (name for name, value in seen.items() if not math.isfinite(value)):
-                found.append((f"{name} of a twin", math.inf, TOLERANCE["float32"]))
-    largest = {batch: max(values.values(), default=math.inf) for batch, values in apart.items()}
-    closest = min(largest, key=lambda batch: largest[batch])
-    tolerance = tolerance_from_twin(min(float(np.median(own)) for own in twins))
-    found = found or [(name, value, tolerance) for name, value in apart[closest].items()]
-    moved = max((value for value in largest.values() if math.isfinite(value)), default=0.0)
+    for name in dict.fromkeys(
+        n for rung in rungs for n in names("float32", rung, reference, trace)
+    ):
+        tensors = [f"{rung}/{name}" for rung in rungs]
+        apart = [distance(*(t.get(f"float32/{n}") for t in (trace, reference))) for n in tensors]
+        twins = [[from_twin(side, n) for n in tensors] for side in (trace, reference)]
+        allowed = max(TURNING, tolerance_from_twin(min(map(np.median, twins))))
+        found.append((name, min(apart), allowed))
+        found.append((name, max(apart), HALF))
+        if not np.isfinite(twins).all():
+            found.append((f"{name} of a twin", math.inf, TOLERANCE["float32"]))
+        moved = max([moved, *filter(math.isfinite, apart)])
     return _judge("float32", "gradient", found, "tensors"), moved
 
 

@@ -1,7 +1,8 @@
 """One variant's trace: what it computes on the way up the ladder, made in its own image.
 
 A trace is an ``.npz`` of arrays named ``PRECISION/RUNG/…``, for the precisions `float64`,
-`float32` and `twin` (float32 from weights moved by a few units in the last place):
+`float32` and `twin` (float32 from weights moved by a few units in the last place), and
+`float64x2` where processes share more than gradients (`lockstep.parity.joint`):
 
 `weights/NAME`   the state right after loading,
 `forward/logits`, `loss/loss`, `gradient/NAME`   of the first batch,
@@ -15,7 +16,7 @@ and `about`, the engine's facts, what was asked for and how firmly to judge it, 
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,14 @@ import numpy as np
 
 from lockstep import engines, files, workloads
 from lockstep.datasets.reader import Reader, read_manifest
-from lockstep.engines.contract import Engine, Job, Topology
+from lockstep.engines.contract import Job, Topology
+from lockstep.parity import joint
+from lockstep.parity.climb import WINDOW, climb
 from lockstep.training.feed import SharedFeed, check, evaluation_batches
 from lockstep.workloads import weights
 
-WINDOW = 25  # steps between two fences of a trace
 PRECISIONS = ("float64", "float32", "twin")
 BATCHES = 8  # that float32 gradients are compared on where a unit within rounding of zero may turn
-SAMPLE = 4096  # elements of a tensor that are kept of each but the first
 
 
 def trace(
@@ -43,8 +44,9 @@ def trace(
     steps: int,
     float32_steps: int,
     caches: Path,
-    output: Path | None,
-    topology: Topology | None = None,
+    threads: int,
+    several: bool,
+    output: Path,
 ) -> None:
     """Climb the ladder with one variant and write its trace.
 
@@ -57,8 +59,12 @@ def trace(
         steps: trained in float64.
         float32_steps: trained in float32 and by the twin.
         caches: folder for compiled programs.
-        output: file to write; None on ranks that write nothing.
-        topology: of this process; a single one if None.
+        threads: for several processes together.
+        several: climb over two processes, too.
+        output: file to write.
+
+    Raises:
+        UserError: the dataset does not suit the workload, or the two processes did not end well.
     """
     described = read_manifest(manifest)
     reader, test = Reader(manifest, "train"), Reader(manifest, "test")
@@ -79,7 +85,7 @@ def trace(
             variant={**variant, "precision": real, "steps_per_dispatch": 1},
             window_steps=WINDOW,
             stored=reader.example_shape,
-            topology=topology or Topology(),
+            topology=Topology(),
             caches=caches.resolve(),
         )
         check(job, described)
@@ -94,65 +100,8 @@ def trace(
         about[precision] = engine.facts()
         if precision == PRECISIONS[-1]:
             engine.close()
-    if output is not None:
-        arrays["about"] = np.frombuffer(json.dumps(about, sort_keys=True).encode(), np.uint8)
-        with files.atomic(output) as temporary, open(temporary, "wb") as stream:
-            np.savez(stream, **arrays)  # type: ignore[arg-type]  # its stub takes names for flags
-
-
-def climb(
-    engine: Engine,
-    feed: SharedFeed,
-    evaluation: Iterable[Mapping[str, np.ndarray]],
-    state: weights.State,
-    steps: int,
-    batches: int = 1,
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield what an engine computes on each rung, by the names above.
-
-    Args:
-        batches: whose gradients are told, at most those of an epoch.
-    """
-    engine.load(state)
-    engine.prepare()
-    engine.load(state)
-    yield from _named("weights", engine.state())
-    probe = engine.probe(feed.window(0, 1))
-    yield "forward/logits", probe.pop("logits")
-    yield "loss/loss", probe.pop("loss")
-    for name, gradient in probe.items():
-        yield f"gradient/{name.removeprefix('grad/')}", gradient
-    for k in range(1, min(batches, feed.steps_per_epoch)):
-        for name, gradient in engine.probe(feed.window(k, 1)).items():
-            if name.startswith("grad/"):
-                yield f"gradients/{k}/{name.removeprefix('grad/')}", _sample(gradient)
-
-    losses, checksums = engine.fetch(engine.train(feed.window(0, 1)))
-    yield from _named("step", engine.state())
-    all_losses, all_checksums = [losses], [checksums]
-    done = 1
-    while done < steps:
-        count = min(WINDOW, steps - done)
-        losses, checksums = engine.fetch(engine.train(feed.window(done, count)))
-        all_losses.append(losses)
-        all_checksums.append(checksums)
-        done += count
-    yield "steps/loss", np.concatenate(all_losses)
-    yield "steps/checksum", np.concatenate(all_checksums)
-    yield from _named("final", engine.state())
-    sums = engine.evaluate(evaluation)
-    examples = sums.pop("examples")
-    yield "evaluation/examples", np.array(examples)
-    for name, value in sums.items():
-        yield f"evaluation/{name}", np.array(value / examples)
-
-
-def _sample(tensor: np.ndarray) -> np.ndarray:
-    """Return at most `SAMPLE` elements of a tensor, evenly spaced."""
-    flat = np.ravel(tensor)
-    return flat[:: max(1, -(-flat.size // SAMPLE))]
-
-
-def _named(rung: str, state: weights.State) -> Iterator[tuple[str, np.ndarray]]:
-    for name, array in state.items():
-        yield f"{rung}/{name}", array
+    if several:
+        arrays |= joint.climbed(recipe, variant, seed, manifest, initial, caches, threads)
+    arrays["about"] = np.frombuffer(json.dumps(about, sort_keys=True).encode(), np.uint8)
+    with files.atomic(output) as temporary, open(temporary, "wb") as stream:
+        np.savez(stream, **arrays)  # type: ignore[arg-type]  # its stub takes names for flags

@@ -8,7 +8,7 @@ from lockstep.report import shape
 from lockstep.report.soundness import Unsound, parsed
 from lockstep.study import Study, trace_key
 
-SCHEMAS = ("lockstep-parity/1", "lockstep-parity/2")
+SCHEMAS = tuple(f"lockstep-parity/{version}" for version in (1, 2, 3))
 
 LADDER = ("weights", "forward", "loss", "gradient", "step", "batches", "steps", "final")
 RUNGS = frozenset(
@@ -16,6 +16,8 @@ RUNGS = frozenset(
     + [("float64", "evaluation")]
 )
 """What a proof consists of: a comparison that lacks one of them proves nothing."""
+OVER_SEVERAL = frozenset(("float64x2", rung) for rung in (*LADDER, "evaluation"))
+"""The same where processes share more than gradients, for verdicts of this version."""
 
 
 def read(study: Study, workload: str) -> dict[str, Any] | None:
@@ -40,8 +42,9 @@ def read(study: Study, workload: str) -> dict[str, Any] | None:
     _shaped(verdict)
     if verdict["reference"] not in study.traces():
         raise Unsound(f"foreign: the study has no trace of its reference {verdict['reference']!r}")
+    several = verdict["schema"] == SCHEMAS[-1] and study.traced_over_several(workload)
     for variant, comparison in verdict["comparisons"].items():
-        _complete(variant, comparison)
+        _complete(variant, comparison, RUNGS | OVER_SEVERAL if several else RUNGS)
     if verdict["passed"] != all(c["passed"] for c in verdict["comparisons"].values()):
         raise Unsound("contradictory: its conclusion is not that of its comparisons")
     _mine(study, verdict.get("about") or {})
@@ -63,10 +66,12 @@ def _shaped(verdict: Mapping[str, Any]) -> None:
             raise Unsound(f"{what} has no sound field {field!r}")
 
 
-def _complete(variant: str, comparison: Mapping[str, Any]) -> None:
+def _complete(
+    variant: str, comparison: Mapping[str, Any], wanted: frozenset[tuple[str, str]]
+) -> None:
     """Check that a comparison climbed the whole ladder and says what its rungs say."""
     found = Counter((rung["precision"], rung["name"]) for rung in comparison["rungs"])
-    lacking = sorted(RUNGS - found.keys())
+    lacking = sorted(wanted - found.keys())
     if lacking:
         raise Unsound(f"{variant} was not compared on rung {' '.join(lacking[0])}")
     if max(found.values()) > 1:

@@ -1,7 +1,8 @@
 """Whether parity is proven, for a variant of a workload: the gate before every verdict.
 
-And what that proof is of: traces in float64 and float32 on one process. Other precisions and scales
-rest on the first losses of their runs (`lockstep.report.firststep`).
+And what that proof is of: traces in float64 and float32 on one process, and in float64 on two where
+they share more than gradients. Other precisions and scales rest on the first losses of their runs
+(`lockstep.report.firststep`).
 """
 
 from collections.abc import Sequence
@@ -55,10 +56,10 @@ def claim(records: Records, workload: str) -> str:
     parts = []
     if traced:
         parts.append(
-            f"traced on one process with the weights of seed {study.config['seeds'][0]}, over "
-            f"{parity['steps']} steps in float64 and {parity['float32_steps']} in float32, "
-            f"{_listed(traced)} compute{'s' if len(traced) == 1 else ''} what "
-            f"{verdict['reference']} computes"
+            f"traced {processes(records, workload)} with the weights of seed "
+            f"{study.config['seeds'][0]}, over {parity['steps']} steps in float64 and "
+            f"{parity['float32_steps']} in float32, {_listed(traced)} "
+            f"compute{'s' if len(traced) == 1 else ''} what {verdict['reference']} computes"
         )
     for stands, others in _without_trace(records).items():
         one = len(others) == 1
@@ -68,6 +69,13 @@ def claim(records: Records, workload: str) -> str:
             f"{'it' if one else 'them'}, in precision, input, steps a dispatch or processes alone"
         )
     return "; ".join(parts)
+
+
+def processes(records: Records, workload: str) -> str:
+    """Return in words on how many processes the traces of a workload were made."""
+    comparisons = records.parity[workload]["comparisons"].values()
+    several = any(rung["precision"] == "float64x2" for c in comparisons for rung in c["rungs"])
+    return "on one process and, in float64, on two" if several else "on one process"
 
 
 def _without_trace(records: Records) -> dict[str, list[str]]:

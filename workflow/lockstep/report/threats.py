@@ -114,8 +114,9 @@ def _reach(records: Records, comparisons: Sequence[Comparison]) -> Iterator[Thre
         return
     config = records.study.config
     parity, seed = config["parity"], config["seeds"][0]
+    places = dict.fromkeys(proof.processes(records, w) for w in proven)
     what = (
-        f"Parity was traced with the weights of seed {seed} on one process, over "
+        f"Parity was traced with the weights of seed {seed} {' or '.join(places)}, over "
         f"{parity['steps']} steps in float64 and {parity['float32_steps']} in float32, not longer."
     )
     scales = [scale for scale in config["scales"] if Scale.parse(scale).size > 1]

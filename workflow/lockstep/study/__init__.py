@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lockstep import code, files
+from lockstep import code, files, workloads
 from lockstep.cluster import machine
 from lockstep.datasets import sources
 from lockstep.errors import UserError, nearest
@@ -141,6 +141,13 @@ class Study:
             for name, variant in self.config["variants"].items()
         }
 
+    def traced_over_several(self, workload: str) -> bool:
+        """Whether a workload's traces are of two processes, too (`lockstep.parity.joint`)."""
+        recipe = self.workload(workload)
+        shared = workloads.spec(recipe["workload"]).buffers(recipe["model"])
+        scales = map(Scale.parse, self.config["scales"])
+        return bool(shared) and any(scale.size > 1 for scale in scales)
+
     def traces(self) -> list[str]:
         """Return the variants that are traced; the first is the reference."""
         return list(dict.fromkeys(self.traced.values()))
@@ -261,6 +268,7 @@ class Study:
             "recipe": recipe,
             "variant": trace_key(settings),
             "parity": self.config["parity"],
+            "several": self.traced_over_several(workload),
             "code": trace_code(settings["framework"], recipe["workload"]),
             "environment": self.environment,
         }

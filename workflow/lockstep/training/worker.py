@@ -9,6 +9,7 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -190,17 +191,22 @@ def status_of(error: BaseException) -> int:
     return OUT_OF_MEMORY if said or names & set(MEMORY) else 1
 
 
-if __name__ == "__main__":
+def run(main: Callable[[Path], int], path: Path) -> NoReturn:
+    """Run a rank's `main` on a file and end the process, which other ranks may wait for."""
     try:
-        sys.exit(main(Path(sys.argv[1])))
+        sys.exit(main(path))
     except UserError as error:
         _refuse(error)
     except OSError as error:
         if error.errno in files.FULL:
             why = os.strerror(error.errno).lower()
-            _refuse(f"{Path(sys.argv[1]).parent}: {why}; free some space")
+            _refuse(f"{path.parent}: {why}; free some space")
         traceback.print_exc()
         _leave(1)
     except Exception as error:
         traceback.print_exc()
         _leave(status_of(error))
+
+
+if __name__ == "__main__":
+    run(main, Path(sys.argv[1]))

@@ -3,6 +3,7 @@
 torchvision's `resnet50` (bottlenecks with the stride in their 3x3 convolution, 25.6 million
 parameters) with the recipe of Goyal et al., Accurate, large minibatch SGD (2017), a cosine instead
 of its steps, and label smoothing (Szegedy et al., Rethinking the inception architecture, 2016).
+Crops are taken of stored squares, not of the originals (docs/residual-networks.md).
 """
 
 import functools
