@@ -30,6 +30,26 @@ def test_values_of_variables_that_hold_secrets_are_replaced() -> None:
     assert said == "[$HF_TOKEN] and [$BASIC_AUTH]"
 
 
+@pytest.mark.parametrize(
+    "name", ["DB_PASS", "MYSQL_PWD", "SSHPASS", "REGISTRY_PAT", "A_PASSPHRASE"]
+)
+def test_passwords_are_known_by_their_short_names_too(name: str) -> None:
+    assert cleaned("it is hunter2abc!", {name: "hunter2abc!"}) == f"it is [${name}]"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PATH", "bin:sbin:x"),
+        ("PWD", "/opt/things"),
+        ("OLDPWD", "/opt/things"),
+        ("X_PAT", "reader"),
+    ],
+)
+def test_where_programs_are_is_no_secret(name: str, value: str) -> None:
+    assert cleaned(f"it is {value}", {name: value}) == f"it is {value}"
+
+
 def test_an_author_is_no_secret_and_neither_is_a_word() -> None:
     environment = {"GIT_AUTHOR_NAME": "Ada Example", "HF_TOKEN": "finished"}
     text = "Ada Example has finished"
@@ -69,12 +89,25 @@ def test_a_secret_of_several_lines_is_found_line_by_line_and_in_json() -> None:
         ("WANDB_API_KEY " + "0a" * 20, "WANDB_API_KEY [removed]"),
         ("wandb login " + "0a" * 20, "wandb login [removed]"),
         ("Authorization: 'Basic YWRhOnN3'", "Authorization: 'Basic [removed]'"),
+        ("glpat-" + "a1B2" * 5, "[removed]"),
+        ("glrt-" + "a1B2" * 5, "[removed]"),
+        ("npm_" + "a1B2" * 9, "[removed]"),
+        ("key=AIza" + "a1B2" * 8 + "a1B", "key=[removed]"),
+        ("train --token hunter2abc99 --seed 1", "train --token [removed] --seed 1"),
+        ('["--api-key", "hunter2abc99"]', '["--api-key", "[removed]"]'),
+        ("client_secret=abcdefghijklmnop", "client_secret=[removed]"),
+        ('password: "hunter2 abc"', 'password: "[removed]"'),
+        ("PASSWORD='correct horse'", "PASSWORD='[removed]'"),
         # No secrets: a package, a commit, a hash, counts, what is meant to be filled in.
         ("passwd=1:4.17.4-2", "passwd=1:4.17.4-2"),
         ('{"token": 123456789, "authorization": 1e-10}',) * 2,
         ("commit " + "0a" * 20, "commit " + "0a" * 20),
         ("key " + "0a" * 32, "key " + "0a" * 32),
         ("tokens: 131072000, task-" + "a1B2" * 8, "tokens: 131072000, task-" + "a1B2" * 8),
+        ("data:AAAA/AIza" + "a1B2" * 40, "data:AAAA/AIza" + "a1B2" * 40),
+        ("name one with --token VALUE or --secret FILENAME",) * 2,
+        ("--token --seed 1234567 client_secret: required",) * 2,
+        ('{"/etc/passwd": "a file of names"}',) * 2,
         ("password=required token: $HF_TOKEN_1", "password=required token: $HF_TOKEN_1"),
     ],
 )
@@ -104,11 +137,19 @@ def test_paths_are_known_in_json_too() -> None:
 KEY = b"-----BEGIN A PRIVATE KEY-----\n" + b"MIIE\n" * 40 + b"-----END A PRIVATE KEY-----\n"
 
 
+def test_where_archiving_is_started_is_no_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/usr")
+    assert cleaned("in /usr/bin") == "in /usr/bin"
+
+
+@pytest.mark.parametrize("block", [b"", b" BLOCK"])
 @pytest.mark.parametrize("chunk", [64, 100, 1 << 20])
-def test_what_is_secret_is_never_cut_in_two(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+def test_what_is_secret_is_never_cut_in_two(
+    monkeypatch: pytest.MonkeyPatch, chunk: int, block: bytes
+) -> None:
     monkeypatch.setattr(redact, "CHUNK", chunk)
     text = b"".join(b"line %d of /scratch/ada/out\n" % n for n in range(50))
-    text += KEY + b"behind\rwith token abcd-1234, not ended"
+    text += KEY.replace(b" KEY", b" KEY" + block) + b"behind\rwith token abcd-1234, not ended"
     clean = rules({"A_TOKEN": "abcd-1234"}).clean
     parts = list(redact.parts(io.BytesIO(text)))
     assert b"".join(parts) == text

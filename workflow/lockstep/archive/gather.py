@@ -133,9 +133,8 @@ def _link(name: str, path: Path, rules: Rules) -> Item:
 
 
 def _binary(path: Path) -> bool:
-    """Whether a file is no text, as git sees it."""
     with open(path, "rb") as stream:
-        return b"\0" in stream.read(8000)
+        return redact.is_binary(stream.read(redact.BEGINNING))
 
 
 def _results(study: Study, rules: Rules) -> Iterator[Item]:

@@ -17,7 +17,9 @@ from lockstep.archive.container import CHUNK
 from lockstep.study import Study
 
 SECRET_NAME = re.compile(
-    r"TOKEN|SECRET|PASSW|CREDENTIAL|_KEY$|API_?KEY|ACCESS_KEY|(^|_)AUTH(_|$)|AUTHORIZATION", re.I
+    r"TOKEN|SECRET|PASSW|PASSPHRASE|PASS$|_PWD$|(^|_)PAT$|CREDENTIAL|_KEY$|API_?KEY|ACCESS_KEY|"
+    r"(^|_)AUTH(_|$)|AUTHORIZATION",
+    re.I,
 )
 SHORTEST = 8  # of a variable's value that counts as a secret: shorter ones stand in every text
 WORD = re.compile(r"[a-z]{,12}")  # stands in every text too, and is no secret worth the name
@@ -27,14 +29,17 @@ SHAPES = tuple(
     for shape in (
         rb"gh[pousr]_[A-Za-z0-9]{30,}",
         rb"github_pat_[A-Za-z0-9_]{40,}",
-        rb"glpat-[A-Za-z0-9_-]{20,}",
+        rb"gl(?:pat|rt|dt|ptt|soat|cbt|ft)-[A-Za-z0-9_-]{20,}",
         rb"hf_[A-Za-z0-9]{30,}",
         rb"pypi-[A-Za-z0-9_-]{32,}",
+        rb"(?<![A-Za-z0-9])npm_[A-Za-z0-9]{36}(?![A-Za-z0-9])",
+        rb"(?<![\w+/-])AIza[\w-]{35}(?![\w+/-])",  # an embedded picture may have these letters too
         rb"(?<![\w-])sk-[A-Za-z0-9_-]{20,}",
         rb"xox[abprs]-[A-Za-z0-9-]{20,}",
         rb"(?:AKIA|ASIA)[A-Z0-9]{16}",
         rb"eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}",
-        rb"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?-----END [A-Z ]*PRIVATE KEY-----",
+        rb"-----BEGIN [A-Z ]*PRIVATE KEY(?: BLOCK)?-----[\s\S]*?"
+        rb"-----END [A-Z ]*PRIVATE KEY(?: BLOCK)?-----",
     )
 )
 """What tokens of well-known services look like."""
@@ -63,6 +68,11 @@ NAMED = tuple(
         % (SCHEME, SCHEME),
         rb"(%b\s*[:=]\s*)(?=[^\s\"'\\]*\d)[^][\s\"'\\,;&(){}$]{8,}" % SECRET_WORD,
         rb"(%b\\?[\"']?\s*[:=]\s*\\?[\"'])[^][\s\"'\\(){}$]{8,}(?=\\?[\"'])" % SECRET_WORD,
+        rb"((?<!/)(?:password|passwd|passphrase)\\?[\"']?\s*[:=]\s*\\?[\"'])[^][\"'\\(){}$\r\n]{8,}"
+        rb"(?=\\?[\"'])",
+        rb"(client[_-]?secret\s*[:=]\s*)(?![a-z]{,12}(?![\w-]))[^][\s\"'\\,;&(){}$]{8,}",
+        rb"(--[\w-]*%b\\?[\"']?(?:\s+|,\s*)\\?[\"']?)(?=[^\s\"'\\]*\d)[^][\s\"'\\,;&(){}$<>-]"
+        rb"[^][\s\"'\\,;&(){}$<>]{7,}" % SECRET_WORD,
         rb"((?:key|token|login|wandb)\W{1,4}(?:is )?)[0-9a-f]{40}(?![0-9a-f])",
     )
 )
@@ -74,6 +84,7 @@ HINTS = (b"authorization", b"passw", b"passphrase", b"secret", b"token", b"key",
 REMOVED = b"[removed]"
 HOMES = re.compile(rb"/(?:home|Users)/[^/\s\"':,;)\]}]+")
 
+BEGINNING = 8000
 TEXT = (".json", ".log", ".txt", ".csv", ".html", ".svg", ".diff")
 
 
@@ -96,7 +107,6 @@ class Rules:
             "$BUILD": config["images"]["build_folder"],
             **{f"$READY/{k}": path for k, path in config["images"]["ready"].items()},
             "$CHECKOUT": str(checkout),
-            "$FOLDER": str(Path.cwd()),
             "$HOME": environment.get("HOME"),
         }
         paths: dict[bytes, bytes] = {}
@@ -174,7 +184,7 @@ def _longest_first(found: Mapping[bytes, bytes]) -> tuple[tuple[bytes, bytes], .
 
 # Large texts ----------------------------------------------------------------------------------
 
-KEY = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----(?![\s\S]*-----END )")
+KEY = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY(?: BLOCK)?-----(?![\s\S]*-----END )")
 LARGEST_KEY = 1 << 16
 
 
@@ -196,6 +206,11 @@ def parts(stream: BinaryIO) -> Iterator[bytes]:
 def is_text(path: str) -> bool:
     """Whether a file is one that is looked through, by its name."""
     return path.endswith(TEXT)
+
+
+def is_binary(content: bytes) -> bool:
+    """Whether what begins like this is no text, as git sees it."""
+    return b"\0" in content[:BEGINNING]
 
 
 def here(study: Study, checkout: Path) -> Rules:
