@@ -14,7 +14,7 @@ def checkout(tmp_path: Path) -> Path:
     root = tmp_path / "checkout"
     (root / "workflow").mkdir(parents=True)
     (root / "Snakefile").write_text("rule all:\n    input: []\n")
-    (root / "workflow" / "other.txt").write_text("other\n")
+    (root / "workflow" / "other.txt").write_text("other\n\nand more\n")
     git(root, "init", "--quiet")
     git(root, "add", "--all")
     git(root, "commit", "--quiet", "--message", "The workflow")
@@ -22,19 +22,65 @@ def checkout(tmp_path: Path) -> Path:
     return root
 
 
-def test_the_difference_does_not_depend_on_a_persons_settings(checkout: Path) -> None:
-    plain = source.find(checkout).difference
-    assert (
-        plain.startswith(b"diff --git a/Snakefile b/Snakefile\n") and b"+    input: ['x']" in plain
-    )
+def changed(checkout: Path) -> source.Source:
+    """The source with changes that settings of git could show in another way."""
+    (checkout / "workflow" / "other.txt").write_text("another\n\nand more\n")
+    (checkout / "workflow" / "new.pyc").write_text("x\r\n" * 20)
+    (checkout / "workflow" / "table.bin").write_bytes(bytes(range(256)) * 40)
+    return source.find(checkout)
+
+
+def test_the_difference_does_not_depend_on_a_persons_settings(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = changed(checkout)
+    assert plain.difference.startswith(b"diff --git a/Snakefile b/Snakefile\n")
+    assert b"+    input: ['x']" in plain.difference and b"\n \n" in plain.difference
+    (tmp_path / "attributes").write_text("Snakefile -diff\n")
+    (tmp_path / "excludes").write_text("*.pyc\n")
     for name, value in (
         ("color.ui", "always"),
         ("diff.noprefix", "true"),
+        ("diff.mnemonicPrefix", "true"),
         ("diff.context", "0"),
+        ("diff.algorithm", "histogram"),
+        ("diff.renames", "copies"),
+        ("diff.external", "false"),
+        ("diff.suppressBlankEmpty", "true"),
         ("core.abbrev", "4"),
+        ("core.autocrlf", "input"),
+        ("core.quotePath", "true"),
+        ("core.compression", "9"),
+        ("core.attributesFile", str(tmp_path / "attributes")),
+        ("core.excludesFile", str(tmp_path / "excludes")),
     ):
         git(checkout, "config", name, value)
-    assert source.find(checkout).difference == plain
+        assert source.find(checkout) == plain, name
+    monkeypatch.setenv("GIT_DIFF_OPTS", "-u0")
+    monkeypatch.setenv("GIT_EXTERNAL_DIFF", "false")
+    assert source.find(checkout) == plain
+
+
+def test_what_only_attributes_or_an_old_version_call_binary_is_shown_as_text(
+    checkout: Path, tmp_path: Path
+) -> None:
+    (checkout / "workflow" / "was.txt").write_bytes(b"once\0binary\n")
+    (checkout / "workflow" / "table.bin").write_bytes(bytes(range(256)))
+    git(checkout, "add", "--all")
+    git(checkout, "commit", "--quiet", "--message", "Binary files")
+    git(checkout, "clone", "--quiet", str(checkout), str(tmp_path / "clone"))
+    (checkout / ".gitattributes").write_text("*.lock -diff\n")
+    (checkout / "workflow" / "p.lock").write_text("at https://me:password@example.org\n")
+    (checkout / "workflow" / "was.txt").write_text("now a text\n")
+    (checkout / "workflow" / "table.bin").write_bytes(bytes(range(255)))
+    found = source.find(checkout)
+    assert b"+at https://me:password@example.org" in found.difference
+    assert b"+now a text" in found.difference
+    assert found.difference.count(b"GIT binary patch") == 1
+    (tmp_path / "source.diff").write_bytes(found.difference)
+    git(tmp_path / "clone", "apply", str(tmp_path / "source.diff"))
+    for name in found.files:
+        assert (tmp_path / "clone" / name).read_bytes() == (checkout / name).read_bytes()
 
 
 def test_what_is_called_like_a_key_goes_in_only_where_it_is_committed(checkout: Path) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from lockstep.archive import git
+
 ROOT = Path(__file__).resolve().parents[3]
 
 PARTS = (
@@ -69,34 +71,31 @@ def find(root: Path = ROOT) -> Source:
 
 
 def _by_git(root: Path) -> Source:
-    top = Path(os.fsdecode(_git(root, "rev-parse", "--show-toplevel")).strip())
+    top = Path(os.fsdecode(git.run(root, "rev-parse", "--show-toplevel")).strip())
     if top.resolve() != root.resolve():
         raise subprocess.CalledProcessError(1, "git", stderr=b"not a repository of its own")
-    commit = _git(root, "rev-parse", "HEAD").decode().strip()
-    tracked = _names(_git(root, "ls-tree", "-r", "-z", "--name-only", "HEAD"))
+    commit = git.run(root, "rev-parse", "HEAD").decode().strip()
+    tracked = git.names(git.run(root, "ls-tree", "-r", "-z", "--name-only", "HEAD"))
     tops = sorted({name.split("/")[0] for name in tracked})
     with tempfile.TemporaryDirectory() as scratch:
         # An index and objects of our own: the person's are not touched.
-        objects = os.fsdecode(_git(root, "rev-parse", "--git-path", "objects")).strip()
+        objects = os.fsdecode(git.run(root, "rev-parse", "--git-path", "objects")).strip()
         own = {
             "GIT_INDEX_FILE": f"{scratch}/index",
             "GIT_OBJECT_DIRECTORY": f"{scratch}/objects",
             "GIT_ALTERNATE_OBJECT_DIRECTORIES": str((root / objects).resolve()),
         }
         Path(scratch, "objects").mkdir()
-        _git(root, "read-tree", "HEAD", **own)
+        git.run(root, "read-tree", "HEAD", **own)
         there = [name for name in tops if os.path.lexists(root / name)]
-        _git(root, "add", "--all", "--", *there, **own)
-        listed = _names(_git(root, "ls-files", "-z", **own))
+        git.run(root, "add", "--all", "--", *there, **own)
+        listed = git.names(git.run(root, "ls-files", "-z", **own))
         gone = [name for name in listed if not os.path.lexists(root / name)]
         private = sorted({*filter(_private, listed)} - {*tracked, *gone})
         gone += private
         if gone:
-            _git(root, "rm", "--cached", "--quiet", "-r", "--", *gone, **own)
-        difference = _git(
-            root, "diff-index", "-p", "--cached", "--binary", "--full-index", "--no-renames",
-            "--no-ext-diff", "--no-textconv", "--no-color", "HEAD", **own,
-        )  # fmt: skip
+            git.run(root, "rm", "--cached", "--quiet", "-r", "--", *gone, **own)
+        difference = git.difference(root, **own)
     # What is neither is a submodule, of which the commit is in the difference.
     there = [n for n in listed if (root / n).is_symlink() or (root / n).is_file()]
     found = tuple(sorted({*there} - {*private}))
@@ -108,23 +107,6 @@ def _by_git(root: Path) -> Source:
             f"; left out, as keys are called so: {', '.join(Path(name).name for name in private)}"
         )
     return Source(root=root, files=found, commit=commit, difference=difference, note=note)
-
-
-def _git(root: Path, *arguments: str, **environment: str) -> bytes:
-    quiet = {"GIT_OPTIONAL_LOCKS": "0", "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C"}
-    done = subprocess.run(
-        ["git", "-c", "core.quotepath=off", *arguments],
-        cwd=root,
-        env={**os.environ, **quiet, **environment},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=True,
-    )
-    return done.stdout
-
-
-def _names(listing: bytes) -> list[str]:
-    return [os.fsdecode(name) for name in listing.split(b"\0") if name]
 
 
 def _walk(root: Path) -> Iterator[str]:
