@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lockstep.archive import source
+from lockstep.archive import gather, source
+from lockstep.archive.redact import Rules
 from tests.archive.conftest import git
 
 
@@ -95,6 +96,14 @@ def test_what_is_called_like_a_key_goes_in_only_where_it_is_committed(checkout: 
     assert found.note.endswith("left out, as keys are called so: .env, id_ed25519")
     (checkout / ".git").rename(checkout / "git")
     assert set(source.find(checkout).files) == names - {"workflow/ca.pem"}
+
+
+def test_what_may_be_executed_is_said_by_the_owners_bit_whoever_archives(checkout: Path) -> None:
+    (checkout / "Snakefile").chmod(0o655)  # root may execute it
+    (checkout / "workflow" / "other.txt").chmod(0o744)
+    items = gather._source(source.find(checkout), Rules(secrets=(), paths=()))
+    executable = [item.name for item in items if item.notes and item.notes.get("executable")]
+    assert executable == ["source/workflow/other.txt"]
 
 
 def test_a_submodule_is_no_file_of_the_source(checkout: Path) -> None:

@@ -92,7 +92,7 @@ def _source(source: Source, rules: Rules) -> Iterator[Item]:
         if path.is_symlink():
             yield _link(target, path, rules)
             continue
-        notes = {"executable": True} if os.access(path, os.X_OK) else {}
+        notes = {"executable": True} if path.stat().st_mode & 0o100 else {}
         if _binary(path):
             yield _file(target, path, **notes)
         elif _is_compared(name):
