@@ -15,6 +15,7 @@ import pytest
 from lockstep import files
 from lockstep.__main__ import main
 from lockstep.archive import container, layout, manifest, opened, scan, verify
+from lockstep.archive.container import LIMIT
 from lockstep.errors import UserError
 from tests.archive import tamper
 from tests.archive.conftest import listed, wrong
@@ -141,6 +142,32 @@ def test_a_description_too_large_to_be_believed(
     assert f"its {name} is larger than any that is believed" in refused(file)
 
 
+@pytest.mark.parametrize("suffix", ["summary.json", "windows.csv"])
+def test_a_record_too_large_to_be_believed(
+    refused: Refused, file: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    monkeypatch.setattr(opened, "LARGE_RECORD", 1 << 20)
+    name = f"results/small/runs/mnist_cnn/jax-jit/1x1/seed-0/{suffix}"
+    contents = tamper.load(file) | {name: bytes(2 << 20), "source/large.json": bytes(2 << 20)}
+    tamper.store(file, contents)
+    assert f"{name} has 2 MiB, more than the 1 MiB that are believed" in refused(file)
+
+
+def test_a_directory_too_large_to_be_believed(refused: Refused, tmp_path: Path) -> None:
+    size, ends = (
+        1 << 40,
+        container.END64_FORM.size + container.LOCATOR64_FORM.size + container.END_FORM.size,
+    )
+    fields = (container.END64, 44, container.UNIX | 45, 45, 0, 0, 1, 1, size - ends, 0)
+    end = container.END64_FORM.pack(*fields)
+    end += container.LOCATOR64_FORM.pack(container.LOCATOR64, 0, size - ends, 1)
+    end += container.END_FORM.pack(container.END, 0, 0, 0xFFFF, 0xFFFF, LIMIT, LIMIT, 0)
+    with open(tmp_path / "sparse.zip", "wb") as stream:
+        stream.seek(size - len(end))
+        stream.write(end)
+    assert "more than are believed" in refused(tmp_path / "sparse.zip")
+
+
 def test_a_member_that_says_it_is_larger_than_the_file(
     refused: Refused, file: Path, tmp_path: Path
 ) -> None:
@@ -195,6 +222,15 @@ def test_a_config_that_is_none(refused: Refused, file: Path, tmp_path: Path) -> 
     name = "results/small/study.json"
     tamper.forge(file, lambda contents: contents.update({name: b'{"study": "small"}'}))
     assert "not the config of a study" in refused(file)
+
+
+def test_a_config_of_more_runs_than_any_memory_holds(refused: Refused, file: Path) -> None:
+    def change(told: dict) -> None:
+        told.update(seeds=list(range(2000)), scales=[f"{n}x1" for n in range(1, 2001)])
+
+    name = "results/small/study.json"
+    tamper.forge(file, lambda contents: tamper.edit_json(contents, name, change))
+    assert "it asks for 8000000 runs, more than the 100000 that are believed" in refused(file)
 
 
 def test_no_room_for_what_verifying_extracts(

@@ -17,6 +17,7 @@ from lockstep.archive.findings import Check, printable
 from lockstep.errors import UserError
 
 LARGE_TEXT = 1 << 28
+LARGE_RECORD = 1 << 26  # of one job, run or table; verifying takes some twenty times as much memory
 SPARE = 1 << 24
 LONGEST_LINK = 4096  # with the zero at its end
 
@@ -98,7 +99,19 @@ def _refusal(reader: scan.Reader) -> str | None:
             return f"not an archive of Lockstep, it holds no {needed}"
         if reader.members[needed].size > LARGE_TEXT:
             return f"its {needed} is larger than any that is believed"
+    for name, member in reader.members.items():
+        if _is_record(name) and member.size > LARGE_RECORD:
+            return (
+                f"{name} has {member.size >> 20} MiB, more than the {LARGE_RECORD >> 20} MiB that "
+                "are believed of a record; not touched"
+            )
     return None
+
+
+def _is_record(name: str) -> bool:
+    """Whether a file is read into memory as a whole."""
+    apart = name.startswith(layout.SOURCE) or name in (layout.MANIFEST, layout.CRATE)
+    return name.endswith((".json", ".csv")) and not apart
 
 
 def hashes(opened: Opened) -> Check:

@@ -22,6 +22,7 @@ from lockstep.archive.container import (
 )
 
 DIFFERS = "it is not what it must be"
+LARGEST_DIRECTORY = 1 << 26  # of hundreds of thousands of members; read at once
 
 
 class Reader:
@@ -112,6 +113,8 @@ class Reader:
             *_, count, size, start = container.END64_FORM.unpack(wide)
         if start + size > self.size:
             raise Malformed("its directory would lie outside of it")
+        if size > LARGEST_DIRECTORY:
+            raise Malformed(f"its directory would have {size} bytes, more than are believed")
         central = self.at(start, size)
         members, offset = [], 0
         while offset < len(central):

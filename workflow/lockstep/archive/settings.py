@@ -1,6 +1,7 @@
 """A study's config as archives have it: its optional parts, and its form for another machine."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from lockstep.study import Study, config
 
 INCLUDE = {"images": False, "data": False, "checkpoints": False, "traces": True}
 """For a study.json that is older than the config's `archive` section."""
+
+MOST_RUNS = 100_000  # of a study that is believed; a real one has some hundreds
 
 
 def include(study: Study) -> dict[str, bool]:
@@ -38,7 +41,9 @@ def study_in(folder: Path, name: str) -> Study:
     """
     root = folder / "results" / name
     try:
-        config.check_complete(json.loads((root / "study.json").read_bytes()))
+        told = json.loads((root / "study.json").read_bytes())
+        config.check_complete(told)
+        _check_size(told)
         study = Study.at(root)
         study.data = folder / "data"
         found = study.name, len(study.runs), study.traces(), len(study.blocks)
@@ -50,3 +55,10 @@ def study_in(folder: Path, name: str) -> Study:
     if found[0] != name:
         raise UserError(f"study.json is of study {found[0]!r}, the manifest of {name!r}")
     return study
+
+
+def _check_size(told: Mapping[str, Any]) -> None:
+    """Refuse lists that are short to write and whose product fills the memory."""
+    runs = math.prod(len(told[key]) for key in ("workloads", "variants", "scales", "seeds"))
+    if runs > MOST_RUNS:
+        raise UserError(f"it asks for {runs} runs, more than the {MOST_RUNS} that are believed")
