@@ -147,6 +147,11 @@ def test_memory_does_not_grow_with_size(copied: Checkout) -> None:
     assert wrong(verify.verify(copied.root / "big.zip")) == []
 
 
+def test_a_name_that_no_file_can_have_is_one_line(copied: Checkout) -> None:
+    said = make(copied, "--output", "x" * 300, status=2)
+    assert "File name too long; nothing was archived" in said.text
+
+
 # The source -----------------------------------------------------------------------------------
 
 

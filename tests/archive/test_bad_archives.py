@@ -54,6 +54,10 @@ def test_a_folder(refused: Refused, tmp_path: Path) -> None:
     assert "not a file" in refused(tmp_path / "folder")
 
 
+def test_a_name_that_no_file_can_have(refused: Refused, tmp_path: Path) -> None:
+    assert "cannot be read, file name too long" in refused(tmp_path / ("x" * 300))
+
+
 @pytest.mark.parametrize("content", [b"", b"PK", b"no zip at all" * 100])
 def test_not_a_zip_file(refused: Refused, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.zip").write_bytes(content)
@@ -275,14 +279,15 @@ def test_links_that_cannot_be_made_are_one_line(tmp_path: Path, target: str) -> 
 # While it is read -----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("where", [(opened, "_write"), (Path, "mkdir")])
 @pytest.mark.parametrize("number", files.FULL)
 def test_a_disk_that_fills_while_it_is_written_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, where: tuple[object, str]
 ) -> None:
-    def full(*_: object) -> str:
+    def full(*_: object, **__: object) -> str:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(opened, "_write", full)
+    monkeypatch.setattr(*where, full)
     path = tmp_path / "x.zip"
     path.touch()
     with open(path, "rb") as stream, pytest.raises(UserError, match="cannot be written, "):

@@ -17,7 +17,7 @@ from lockstep.errors import UserError
 from lockstep.study import Study
 from tests.archive import tamper
 from tests.archive.conftest import Archived, git
-from tests.conftest import PATIENCE, ROOT, lockstep
+from tests.conftest import PATIENCE, ROOT, lockstep, small_disk
 from tests.end_to_end.checkout import losses
 
 RUN = "mnist_cnn/jax-jit/1x1/seed-1"
@@ -95,9 +95,40 @@ def test_a_folder_that_is_not_empty_is_refused(archived: Archived, tmp_path: Pat
     assert "must be an empty folder" in done.stderr
 
 
-def set_up(archived: Archived, file: Path, tmp_path: Path) -> Path:
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("--into", "/proc/x", "/proc/x: cannot be written, no such file or directory; name"),
+        ("--into", "x" * 300, "cannot be used, file name too long; name another folder"),
+        ("--profile", "~nosuchuser/p", "--profile ~nosuchuser/p: there is no such user"),
+        ("--profile", "x" * 300, "cannot be used, file name too long; name a folder"),
+        ("--raw", f"digits={'x' * 300}", "cannot be used, file name too long; name a folder"),
+    ],
+)
+def test_places_that_cannot_be_are_one_line(
+    archived: Archived, tmp_path: Path, option: str, value: str, says: str
+) -> None:
+    options = {"--into": tmp_path / "again", option: value}
+    more = [word for item in options.items() for word in item]
+    done = lockstep("reproduce", archived.file, *more, "--yes", check=False)
+    assert done.returncode == 2
+    assert says in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "again").exists()
+
+
+def test_a_disk_that_nothing_can_be_written_to_is_one_line(
+    archived: Archived, tmp_path: Path
+) -> None:
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        for into in (disk, disk / "again"):
+            with pytest.raises(UserError, match="cannot be written, read-only file system"):
+                set_up(archived, archived.file, tmp_path, folder=into)
+
+
+def set_up(archived: Archived, file: Path, tmp_path: Path, **options: object) -> Path:
     """Put an archive's parts to where they are run; returns the checkout."""
-    chosen = planned(archived, tmp_path)
+    chosen = planned(archived, tmp_path, **options)
     with open(file, "rb") as stream:
         repetition._set_up(opened.read(file, stream), chosen)
     return chosen.checkout
@@ -195,7 +226,8 @@ def test_a_profile_is_the_archives_own_or_one_that_is_here(
 
 def planned(archived: Archived, tmp_path: Path, **options: object) -> plan.Plan:
     config = archived.study.config
-    return plan.plan(config, folder=tmp_path / "x", profile="profiles/local", **options)
+    options = {"folder": tmp_path / "x", "profile": "profiles/local", **options}
+    return plan.plan(config, **options)
 
 
 def test_a_subset_keeps_the_reference_of_parity(archived: Archived, tmp_path: Path) -> None:

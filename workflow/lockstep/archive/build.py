@@ -72,9 +72,9 @@ def build(
     Raises:
         UserError: files are missing and `partial` is not set, or one cannot be read or written.
     """
-    if output is not None and output.is_dir():
-        raise UserError(f"{output}: is a folder; name a file")
     try:
+        if output is not None and output.is_dir():
+            raise UserError(f"{output}: is a folder; name a file")
         plan = _plan(study, root)
         if not partial:
             _check_complete(plan, root)

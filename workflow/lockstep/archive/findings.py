@@ -41,6 +41,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def reason(error: OSError) -> str:
+    """Return why the system refused, as it stands in the middle of a sentence."""
+    return (error.strerror or str(error)).lower()
+
+
 # What damage becomes --------------------------------------------------------------------------
 
 

@@ -1,19 +1,20 @@
 """An archive opened to be read: nothing of it is believed before it was checked."""
 
 import concurrent.futures
+import contextlib
 import hashlib
 import itertools
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from lockstep.archive import container, layout, manifest, names, scan
 from lockstep.archive.container import Member
-from lockstep.archive.findings import Check, printable
+from lockstep.archive.findings import Check, printable, reason
 from lockstep.errors import UserError
 
 LARGE_TEXT = 1 << 28
@@ -170,21 +171,29 @@ def extract(
     lines = opened.files
     for member in members:
         path = folder / (places or {}).get(member.name, member.name.removeprefix(strip))
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with _writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
         line = lines.get(member.name, {})
         if line.get("link"):
             _link(opened, member, path, folder, line)
             continue
-        try:
+        with _writing(path):
             sha256 = _write(opened, member, path)
-        except OSError as error:
-            why = (error.strerror or str(error)).lower()
-            raise UserError(
-                f"{path}: cannot be written, {why}; free some space, or name another place (TMPDIR)"
-            ) from error
         _check_read(opened, member, line, sha256)
         if line.get("executable"):
             path.chmod(0o755)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Say of what is made in the block that it cannot be."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written, {reason(error)}; free some space, or name another place "
+            "(TMPDIR)"
+        ) from error
 
 
 def _write(opened: Opened, member: Member, path: Path) -> str:
@@ -237,7 +246,7 @@ def _link(
     try:
         path.symlink_to(target)
     except OSError as error:  # such as a name in it that is too long
-        why = (error.strerror or str(error)).lower()
+        why = reason(error)
         raise UserError(f"{opened.path}: {member.name}: no link can be made, {why}") from error
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lockstep.archive import layout, parts, settings
-from lockstep.archive.findings import printable
+from lockstep.archive.findings import printable, reason
 from lockstep.errors import UserError, nearest
 from lockstep.study import Study
 
@@ -100,8 +100,7 @@ def plan(
     Raises:
         UserError: nothing is chosen, a dataset is unknown, or the folder is not empty.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: must be an empty folder, or not be there yet")
+    _check_empty(folder)
     chosen = copy.deepcopy(settings.reproducible(config))
     names = [run.name for run in Study(chosen).runs]
     runs = [name for name in names if not only or any(_begins(name, part) for part in only)]
@@ -115,7 +114,7 @@ def plan(
             raise UserError(
                 f"--raw {entry}: must be NAME=FOLDER; {nearest(name, chosen['datasets'])}"
             )
-        if not Path(path).is_dir():
+        if not _is_folder(f"--raw {entry}", Path(path)):
             raise UserError(f"--raw {entry}: {path} is not a folder")
         chosen["datasets"][name]["raw"] = str(Path(path).absolute())
     made = Plan(config=chosen, runs=runs, profile=profile, folder=folder.absolute())
@@ -129,12 +128,36 @@ def profile(name: str, archived: Collection[str]) -> str:
 
     Args:
         archived: what the archive holds.
+
+    Raises:
+        UserError: there cannot be a folder of that name.
     """
     own = layout.SOURCE + name.rstrip("/")
     if any(member == own or member.startswith(f"{own}/") for member in archived):
         return name
-    here = Path(name).expanduser()
-    return str(here.absolute()) if here.is_dir() else name
+    try:
+        here = Path(name).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"--profile {name}: there is no such user; name a folder") from error
+    return str(here.absolute()) if _is_folder(f"--profile {name}", here) else name
+
+
+def _check_empty(folder: Path) -> None:
+    try:
+        used = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be used, {reason(error)}; name another folder"
+        ) from error
+    if used:
+        raise UserError(f"{folder}: must be an empty folder, or not be there yet")
+
+
+def _is_folder(option: str, path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError as error:  # such as a name that is too long
+        raise UserError(f"{option}: cannot be used, {reason(error)}; name a folder") from error
 
 
 def _begins(name: str, part: str) -> bool:

@@ -27,6 +27,7 @@ from lockstep.archive import (
     reproduced_page,
     verify,
 )
+from lockstep.archive.findings import reason
 from lockstep.archive.plan import ARCHIVED, CONFIG, Plan
 from lockstep.archive.reproduced import YES, Outcome
 from lockstep.errors import UserError
@@ -101,9 +102,20 @@ def _set_up(archive: opened.Opened, chosen: Plan) -> None:
     """Write source, config, data and the archived records into the folder; all or nothing.
 
     Raises:
-        UserError: there is no room, a link leads out, or two files would lie in one place.
+        UserError: there is no room, nothing can be written there, a link leads out, or two files
+            would lie in one place.
     """
     _check_places(archive)
+    try:
+        _fill(archive, chosen)
+    except OSError as error:
+        where = error.filename or chosen.folder
+        raise UserError(
+            f"{where}: cannot be written, {reason(error)}; name another folder (--into)"
+        ) from error
+
+
+def _fill(archive: opened.Opened, chosen: Plan) -> None:
     new = not chosen.folder.exists()
     chosen.folder.mkdir(parents=True, exist_ok=True)
     try:

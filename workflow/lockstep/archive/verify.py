@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import BinaryIO
 
 from lockstep.archive import container, described, layout, opened
-from lockstep.archive.findings import Check, printable
+from lockstep.archive.findings import Check, printable, reason
 from lockstep.archive.opened import Opened
 from lockstep.errors import UserError
 
@@ -59,13 +59,21 @@ def reading(path: Path) -> Iterator[BinaryIO]:
     Raises:
         UserError: it is not there, or becomes shorter meanwhile.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
+    _check_file(path)
     try:
         with open(path, "rb") as stream:
             yield stream
     except container.Malformed as problem:
         raise UserError(f"{path}: {printable(str(problem))}; is it being written?") from problem
+
+
+def _check_file(path: Path) -> None:
+    try:
+        there, is_file = path.exists(), path.is_file()
+    except OSError as error:  # such as a name that is too long
+        raise UserError(f"{path}: cannot be read, {reason(error)}; name another file") from error
+    if not is_file:
+        raise UserError(f"{path}: {'not a file' if there else 'no such file'}")
 
 
 def checked(archive: Opened, *, digest: str | None = None) -> list[Check]:
