@@ -12,7 +12,7 @@ import pytest
 
 from lockstep.archive import opened, plan, reproduced
 from lockstep.archive import reproduce as repetition
-from lockstep.archive.reproduced import BITS, DOUBLE, NO, STATISTICS, YES
+from lockstep.archive.reproduced import BITS, DOUBLE, NO, STATISTICS, UNDECIDED, YES
 from lockstep.errors import UserError
 from lockstep.study import Study
 from tests.archive import tamper
@@ -379,6 +379,55 @@ def test_another_final_state_alone_is_called_so(archived: Archived, again: Study
     new[1][:1] = old[1][:1] = np.nan
     new[1][4] += 1
     assert reproduced.judge(first.name, old, new).says.endswith("first in step 5")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "status",
+        "contract.host.cpu",
+        "contract.host.instruction_set",
+        "contract.topology.threads",
+        "contract.determined_by.environment",
+        "weights.final",
+    ],
+)
+@pytest.mark.parametrize(("side", "whose"), [(0, "archive"), (1, "repetition")])
+def test_a_run_whose_record_lacks_something_is_undecided(
+    archived: Archived, again: Study, path: str, side: int, whose: str
+) -> None:
+    run = again.runs[0]
+    sides = [reproduced._record(study, run) for study in (archived.study, again)]
+    *parents, last = path.split(".")
+    inner = sides[side][0]
+    for key in parents:
+        inner = inner[key]
+    del inner[last]
+    judged = reproduced.judge(run.name, *sides)
+    assert judged.outcome == UNDECIDED
+    assert judged.says == f"the {whose}'s record lacks {path}"
+
+
+def test_there_is_a_page_whatever_records_lack(
+    archived: Archived, again: Study, tmp_path: Path
+) -> None:
+    def emptied(summary: dict) -> None:
+        other_cpu(summary)
+        del summary["metrics"]
+
+    change_summary(again, emptied)
+    change_summary(again, lambda summary: summary.update(resumed_from={"step": 1}))
+    first = again.run_folder(again.runs[0]) / "summary.json"
+    first.write_text("[]")
+    chosen = planned(archived, tmp_path)
+    (chosen.folder / "archived").mkdir(parents=True)
+    (chosen.folder / "archived" / "small").symlink_to(archived.study.root)
+    (chosen.checkout / "results").mkdir(parents=True)
+    (chosen.checkout / "results" / "small").symlink_to(again.root)
+    assert repetition._conclude(chosen, archived.file, "0" * 64, 0) == repetition.DIFFERS
+    page = (chosen.folder / "reproduction.html").read_text()
+    assert "run again: undecided" in page
+    assert "the repetition&#39;s record lacks" in page and "cannot be compared" in page
 
 
 def test_a_trace_that_is_not_made_again_is_no_reproduction(

@@ -31,6 +31,10 @@ Sides = tuple[Mapping[str, Any], np.ndarray, np.ndarray]
 YES, NO, UNDECIDED = "reproduced", "NOT REPRODUCED", "undecided"
 
 
+class Lacking(Exception):
+    """A record does not say what a run is judged by; the message says which, and what."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What became of one run, trace or comparison.
@@ -58,7 +62,7 @@ def outcomes(archived: Study, again: Study, runs: Sequence[str]) -> list[Outcome
             found.append(_run(archived, again, run))
     found += list(_traces(archived, again))
     if any(outcome.measure == STATISTICS for outcome in found):
-        found += list(_statistics(archived, again))
+        found += _statistics(archived, again)
     return found
 
 
@@ -72,24 +76,36 @@ def _run(archived: Study, again: Study, run: Run) -> Outcome:
 
 
 def judge(name: str, old: Sides, new: Sides) -> Outcome:
-    """Return what became of one run.
+    """Return what became of one run; undecided where a record lacks what it is judged by.
 
     Args:
         old, new: summary, losses ``(steps,)`` and checksums of batches ``(steps,)``.
     """
+    try:
+        return _judged(name, old, new)
+    except Lacking as problem:
+        says = str(problem)
+    except Exception as error:  # a damaged record raises almost anything
+        says = f"its records cannot be compared ({error!r:.200})"
+    return Outcome(what=name, measure=BITS, outcome=UNDECIDED, says=says)
+
+
+def _judged(name: str, old: Sides, new: Sides) -> Outcome:
     differs = conditions(old[0], new[0])
     same = np.array_equal(old[1], new[1], equal_nan=True)
     measure, outcome = BITS, NO
     distance = _distance(old[1], new[1])
-    if old[0]["status"] != new[0]["status"]:
-        says = f"{old[0]['status']} in the archive, {new[0]['status']} now"
+    was, now = _told(old[0], new[0], "status")
+    if was != now:
+        says = f"{was} in the archive, {now} now"
     elif len(old[2]) != len(new[2]):
         says = f"{len(new[2])} steps instead of {len(old[2])}"
     elif not np.array_equal(old[2], new[2]):
         # Which examples a step takes depends on no machine.
         says = f"other batches than in the archive (step {_first(old[2] != new[2])})"
     elif not differs:
-        state = old[0]["weights"]["final"] == new[0]["weights"]["final"]
+        was, now = _told(old[0], new[0], "weights", "final")
+        state = was == now
         if same and state:
             outcome = YES
             says = f"all {len(old[1])} losses, all batches and the final state have the same bits"
@@ -98,7 +114,7 @@ def judge(name: str, old: Sides, new: Sides) -> Outcome:
         else:
             first = _first((old[1] != new[1]) & ~(np.isnan(old[1]) & np.isnan(new[1])))
             says = f"losses differ by {distance:.1e} at most, first in step {first}"
-    elif old[0]["contract"]["variant"]["precision"] == "float64":
+    elif _of(old[0], "archive", "contract", "variant", "precision") == "float64":
         measure, outcome = DOUBLE, YES if distance <= FLOAT64 else NO
         says = f"the same batches; losses differ by {distance:.1e} at most"
     else:
@@ -120,19 +136,20 @@ def _record(study: Study, run: Run) -> Sides | None:
 
 def conditions(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Return in what two runs' conditions differ, of what can change bits."""
-    a, b = old["contract"], new["contract"]
+    host = _told(old, new, "contract", "host")
     pairs = {
-        "CPU": (a["host"]["cpu"], b["host"]["cpu"]),
-        "instruction set": (a["host"]["instruction_set"], b["host"]["instruction_set"]),
-        "threads": (a["topology"]["threads"], b["topology"]["threads"]),
-        "GPUs": (_gpus(a), _gpus(b)),
-        "code": (a["determined_by"]["code"], b["determined_by"]["code"]),
+        "CPU": _told(old, new, "contract", "host", "cpu"),
+        "instruction set": _told(old, new, "contract", "host", "instruction_set"),
+        "threads": _told(old, new, "contract", "topology", "threads"),
+        "GPUs": (_gpus(host[0]), _gpus(host[1])),
+        "code": _told(old, new, "contract", "determined_by", "code"),
         "begun from": (_begun(old), _begun(new)),
     }
     differs = [f"{name}: {x} / {y}" for name, (x, y) in pairs.items() if x != y]
-    if _gpus(a) and not a["variant"]["deterministic"]:
+    deterministic = _of(old, "archive", "contract", "variant", "deterministic")
+    if _gpus(host[0]) and not deterministic:
         differs.append("a GPU without deterministic kernels need not give the same bits twice")
-    here, there = a["determined_by"]["environment"], b["determined_by"]["environment"]
+    here, there = _told(old, new, "contract", "determined_by", "environment")
     differs += [
         f"{name}: {here.get(name, 'none')} / {there.get(name, 'none')}"
         for name in sorted({*here, *there})
@@ -141,13 +158,30 @@ def conditions(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return differs
 
 
+def _told(old: Mapping[str, Any], new: Mapping[str, Any], *path: str) -> tuple[Any, Any]:
+    """Return what both summaries say there.
+
+    Raises:
+        Lacking: one of them says nothing.
+    """
+    return _of(old, "archive", *path), _of(new, "repetition", *path)
+
+
+def _of(summary: Any, whose: str, *path: str) -> Any:
+    for key in path:
+        if not isinstance(summary, Mapping) or key not in summary:
+            raise Lacking(f"the {whose}'s record lacks {'.'.join(path)}")
+        summary = summary[key]
+    return summary
+
+
 def _begun(summary: Mapping[str, Any]) -> str:
     other = summary.get("resumed_from")
     return f"step {other['step']} of run {other['identity'][:12]}" if other else "its weights"
 
 
-def _gpus(contract: Mapping[str, Any]) -> list[str]:
-    return [f"{gpu['name']}, driver {gpu['driver']}" for gpu in contract["host"].get("gpus", [])]
+def _gpus(host: Mapping[str, Any]) -> list[str]:
+    return [f"{gpu['name']}, driver {gpu['driver']}" for gpu in host.get("gpus", [])]
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -201,7 +235,16 @@ def _traces(archived: Study, again: Study) -> Iterator[Outcome]:
 # By the report's statistics ------------------------------------------------------------------
 
 
-def _statistics(archived: Study, again: Study) -> Iterator[Outcome]:
+def _statistics(archived: Study, again: Study) -> list[Outcome]:
+    try:
+        return list(_compared(archived, again))
+    except Exception as error:  # of records that lack anything
+        says = f"the report's statistics cannot be computed ({error!r:.200})"
+        what = f"study {again.name}"
+        return [Outcome(what=what, measure=STATISTICS, outcome=UNDECIDED, says=says)]
+
+
+def _compared(archived: Study, again: Study) -> Iterator[Outcome]:
     words = {
         verdicts.EQUIVALENT: YES,
         verdicts.DIFFERENT: NO,
