@@ -28,6 +28,7 @@ def test_a_study_that_is_not_complete_is_refused_or_says_so(copied: Checkout) ->
     file = copied.results("small.partial.crate.zip")
     contents = tamper.load(file)
     assert b"THE STUDY IS NOT COMPLETE" in contents[layout.README]
+    assert b"lockstep verify small.partial.crate.zip" in contents[layout.README]
     assert b"THE STUDY IS NOT COMPLETE" in contents[layout.CRATE]
     told = json.loads(contents[layout.MANIFEST])
     assert not told["complete"]

@@ -165,7 +165,9 @@ def _made(plan: Plan, entries: Entries) -> Iterator[tuple[str, bytes]]:
     study, source, told = plan.study, plan.source, plan.told
     happened = story.tell(study, set(entries))
     date = happened.ended[:10]
-    made = publishing.pages(study, told, source=source.about, state=plan.state, date=date)
+    made = publishing.pages(
+        study, told, source=source.about, state=plan.state, missing=plan.lacking, date=date
+    )
     for name, content in made.items():
         entries[name] = manifest.entry(content)
         yield name, content

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ def pages(
     *,
     source: Mapping[str, Any],
     state: str,
+    missing: Sequence[str],
     date: str,
 ) -> dict[str, bytes]:
     """Return the contents of all of them by name; nothing else decides what they say.
@@ -29,8 +30,10 @@ def pages(
         told: what the config says of the archive.
         source: `commit` (None if that is not known) and `note`, of the workflow's source.
         state: whether the study is complete, in a sentence.
+        missing: what a complete one has besides; an archive of less has another name.
         date: of publication.
     """
+    archive = study.partial_archive() if missing else study.archive()
     return {
         layout.README: readme.readme(
             study,
@@ -38,7 +41,7 @@ def pages(
             source,
             state,
             include=settings.include(study),
-            file=study.archive().name,
+            file=archive.name,
             version=__version__,
         ),
         layout.UPLOAD: upload(told, date),
@@ -55,8 +58,9 @@ def check(study: Study, manifest: Mapping[str, Any], crate: Path, package: Path)
     """
     graph = json.loads(crate.read_bytes())["@graph"]
     (date,) = (entity["datePublished"] for entity in graph if entity["@id"] == "./")
-    state, told = readme.state(study, manifest["missing"]), people.about(study)
-    made = pages(study, told, source=manifest["source"], state=state, date=date)
+    told, missing = people.about(study), manifest["missing"]
+    state = readme.state(study, missing)
+    made = pages(study, told, source=manifest["source"], state=state, missing=missing, date=date)
     listed = manifest["files"]
     wrong = [
         f"{name}: is not what config and records make it"
