@@ -99,12 +99,20 @@ def with_(path: str, value: object) -> dict:
         ("threads", 0, "threads is 0; it must be at least 1"),
         ("window_steps", "ten", "window_steps is 'ten', which is not of type integer"),
         ("study", "My Study", "study is 'My Study'; it must match"),
+        ("archive", {"licence": "MIT License"}, "archive.licence is 'MIT License'; write an SPDX"),
+        ("archive", {"licence": "ftp://x/y"}, "archive.licence is 'ftp://x/y'; write an SPDX"),
     ],
 )
 def test_a_mistake_is_named_with_its_remedy(path: str, value: object, says: str) -> None:
     with pytest.raises(UserError, match="^here: ") as error:
         config.complete(with_(path, value), where="here")
     assert says in str(error.value)
+
+
+@pytest.mark.parametrize("licence", ["MIT", "GPL-3.0+", "https://example.org/licence", None])
+def test_a_licence_is_an_identifier_or_an_address(licence: str | None) -> None:
+    complete = config.complete({**DIGITS, "archive": {"licence": licence}})
+    assert complete["archive"]["licence"] == licence
 
 
 def test_a_missing_key_is_named() -> None:
@@ -122,6 +130,8 @@ def test_the_configs_in_the_repository_are_valid() -> None:
 def test_a_complete_config_is_known_as_one() -> None:
     for path in (ROOT / "config.yaml", ROOT / "demo" / "config.yaml"):
         complete = json.loads(json.dumps(config.load(path)))
+        config.check_complete(complete)
+        complete["archive"]["licence"] = "MIT License"  # older studies could have it
         config.check_complete(complete)
         del complete["archive"]  # younger than the first studies
         config.check_complete(complete)

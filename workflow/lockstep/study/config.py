@@ -30,6 +30,9 @@ ONLY = {  # option of a variant: (framework that knows it, value that means "not
 }
 
 
+LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*|https?://\S+")
+
+
 def _matches(
     validator: Any, pattern: str, instance: Any, schema: Any
 ) -> Iterator[jsonschema.ValidationError]:
@@ -89,6 +92,7 @@ def complete(raw: dict[str, Any], *, where: str = "config") -> dict[str, Any]:
                 f"{where}: workloads.{name}.dataset is {entry['dataset']!r}, which datasets does "
                 f"not define; {nearest(entry['dataset'], config['datasets'])}"
             )
+    _check_licence(where, config["archive"]["licence"])
     _check_inputs(where, config)
     _check_scales(where, config)
     return config
@@ -200,6 +204,18 @@ def _resolve_workload(where: str, name: str, entry: dict[str, Any]) -> dict[str,
     if problem:
         raise UserError(f"{where}: {problem}")
     return {"workload": kind, "dataset": entry["dataset"], **resolved}
+
+
+def _check_licence(where: str, licence: str | None) -> None:
+    """Refuse what is no address, and becomes none behind that of SPDX's licences.
+
+    Not a matter of the schema: older studies, which have such a licence, are still read.
+    """
+    if licence is not None and not LICENCE.fullmatch(licence):
+        raise UserError(
+            f"{where}: archive.licence is {licence!r}; write an SPDX identifier (letters, digits, "
+            "'.', '-' and '+', such as CC-BY-4.0 or MIT) or an http(s) address"
+        )
 
 
 def _check_inputs(where: str, config: dict[str, Any]) -> None:
