@@ -38,7 +38,6 @@ def test_the_difference_does_not_depend_on_a_persons_settings(
     assert plain.difference.startswith(b"diff --git a/Snakefile b/Snakefile\n")
     assert b"+    input: ['x']" in plain.difference and b"\n \n" in plain.difference
     (tmp_path / "attributes").write_text("Snakefile -diff\n")
-    (tmp_path / "excludes").write_text("*.pyc\n")
     for name, value in (
         ("color.ui", "always"),
         ("diff.noprefix", "true"),
@@ -53,7 +52,6 @@ def test_the_difference_does_not_depend_on_a_persons_settings(
         ("core.quotePath", "true"),
         ("core.compression", "9"),
         ("core.attributesFile", str(tmp_path / "attributes")),
-        ("core.excludesFile", str(tmp_path / "excludes")),
     ):
         git(checkout, "config", name, value)
         assert source.find(checkout) == plain, name

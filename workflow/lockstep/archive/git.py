@@ -1,4 +1,7 @@
-"""Asks git about a checkout, so that the answer does not depend on how a person's git is set."""
+"""Asks git about a checkout, so that the answer does not depend on how a person's git is set.
+
+But for what a person ignores everywhere: that was never meant for others.
+"""
 
 import os
 import subprocess
@@ -10,7 +13,6 @@ from lockstep.archive import redact
 SETTINGS = (
     "core.quotepath=off",
     "core.attributesFile=/dev/null",
-    "core.excludesFile=/dev/null",
     "core.autocrlf=false",
     "core.safecrlf=false",
     "core.looseCompression=1",  # binary patches are packed with it
