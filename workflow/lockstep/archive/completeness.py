@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lockstep.archive import layout, settings
-from lockstep.archive.findings import Check
+from lockstep.archive import layout, settings, written
+from lockstep.archive.findings import Check, guarded
 from lockstep.report.soundness import FINISHED
 from lockstep.study import Study
 
@@ -112,11 +112,12 @@ def shards(told: Any) -> dict[str, str]:
         return {}
 
 
-def whole(study: Study, manifest: Mapping[str, Any], again: Path) -> Check:
+def whole(study: Study, manifest: Mapping[str, Any], again: Path, package: Path) -> Check:
     """Is all there that the config asks for, and nothing else, as the manifest says?
 
     Args:
         again: the config to run the study again with, which must be the study's own.
+        package: the archived code, which states its version.
     """
     listed = manifest["files"]
     lacking, told = missing(study, listed), manifest["missing"]
@@ -134,6 +135,7 @@ def whole(study: Study, manifest: Mapping[str, Any], again: Path) -> Check:
         wrong.append("manifest.json: what is included is not what the config says")
     if read(again) != settings.reproducible(study.config):
         wrong.append(f"{layout.STUDY}: is not the config of the study as it was run")
+    wrong += guarded(layout.MANIFEST, written.version(manifest, package))
     wrong += _strangers(study, listed)
     said = (
         f"all {len(study.runs)} runs"

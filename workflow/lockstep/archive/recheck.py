@@ -45,7 +45,7 @@ def numbers(archive: Opened) -> Sequence[Check]:
         package = folder / "source" / "workflow" / "lockstep"
         again = functools.cache(lambda: recompute.again(study))
         checks: dict[str, Callable[[], Check]] = {
-            "whole": lambda: completeness.whole(study, manifest, folder / layout.STUDY),
+            "whole": lambda: completeness.whole(study, manifest, folder / layout.STUDY, package),
             "records": lambda: agree.records(study, listed, data),
             "data": lambda: included.data(archive, data),
             "weights": lambda: included.weights(study, archive),
@@ -54,7 +54,7 @@ def numbers(archive: Opened) -> Sequence[Check]:
                 study, manifest["missing"], folder / layout.CRATE, data
             ),
             "pages": lambda: publishing.check(study, manifest, folder / layout.CRATE, package),
-            "parity": lambda: recompute.parity(study),
+            "parity": lambda: recompute.parity(study, package),
             "report": lambda: recompute.report(study, again),
             "page": lambda: recompute.shown(study, again, manifest, package),
         }
