@@ -106,6 +106,12 @@ def _plan(study: Study, root: Path) -> Plan:
     flaw = names.flaw([*(item.name for item in items), *layout.MADE_LAST])
     if flaw:
         raise UserError(f"no archive can hold {flaw}; rename it")
+    for item in items:
+        if layout.shadows(item.name, link=bool((item.notes or {}).get("link"))):
+            raise UserError(
+                f"{root / item.name.removeprefix(layout.SOURCE)}: Python could run it in place of "
+                "the code that is compared; remove it from the checkout, or have git ignore it"
+            )
     lacking = completeness.missing(study, (item.name for item in items))
     # What a person reads first is made from the config as it is archived, without secrets.
     config = json.loads(rules.clean(json.dumps(study.config).encode()))

@@ -123,6 +123,9 @@ def whole(study: Study, manifest: Mapping[str, Any], again: Path, package: Path)
     lacking, told = missing(study, listed), manifest["missing"]
     wrong = [f"{name}: of no kind that an archive holds" for name in listed
              if not layout.known(name, study.name)]  # fmt: skip
+    wrong += [f"{name}: Python would run it in place of the code that is compared"
+              for name, line in listed.items()
+              if layout.shadows(name, link=bool(line.get("link")))]  # fmt: skip
     wrong += [f"{name}: is missing, which the manifest does not say"
               for name in lacking if name not in set(told)]  # fmt: skip
     wrong += [f"{name}: is said to be missing, but is there"

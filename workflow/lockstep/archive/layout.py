@@ -68,6 +68,24 @@ def known(path: str, study: str) -> bool:
     return path in (*MADE_LAST, STUDY, DIFFERENCE)
 
 
+_UNSEEN = re.compile(SOURCE + r"(.*/)?(__pycache__/.*|[^/]*\.(pyc|so|pth))")
+_BESIDE = re.compile(SOURCE + r"workflow/(?!lockstep/)([^/]+\.py|[^/]+/__init__\.py)")
+_AT_TOP = re.compile(SOURCE + r"workflow/[^/]+")
+
+
+def shadows(path: str, *, link: bool) -> bool:
+    """Whether Python could run a file of the source in place of the code that is compared.
+
+    Compiled code goes before its text, and what lies beside the package before what is installed.
+
+    Args:
+        link: whether it is one, which may lead to a package.
+    """
+    if _UNSEEN.fullmatch(path) or _BESIDE.fullmatch(path):
+        return True
+    return link and _AT_TOP.fullmatch(path) is not None
+
+
 ENCODING = {
     ".json": "application/json",
     ".csv": "text/csv",

@@ -170,7 +170,9 @@ def _check_places(archive: opened.Opened) -> None:
 def _environment() -> dict[str, str]:
     """Return the environment of the run: this Python, and no package of ours but the archive's."""
     hidden = ("PYTHONPATH", "LOCKSTEP_STUDY", "LOCKSTEP_INSIDE")
-    return {key: value for key, value in os.environ.items() if key not in hidden}
+    kept = {key: value for key, value in os.environ.items() if key not in hidden}
+    # Else `python -m` looks for modules in the checkout first, where a json.py may lie.
+    return kept | {"PYTHONSAFEPATH": "1"}
 
 
 def _conclude(chosen: Plan, path: Path, digest: str, status: int) -> int:
