@@ -14,7 +14,7 @@ import pytest
 
 from lockstep import files
 from lockstep.__main__ import main
-from lockstep.archive import container, layout, manifest, opened, scan, verify
+from lockstep.archive import container, layout, manifest, opened, scan, settings, verify
 from lockstep.archive.container import LIMIT
 from lockstep.errors import UserError
 from tests.archive import tamper
@@ -274,6 +274,23 @@ def test_links_that_cannot_be_made_are_one_line(tmp_path: Path, target: str) -> 
         archive = of(path, stream, {"source/slurm": target.encode()}, link=True)
         opened.extract(archive, bool, folder)
     assert not any(path.is_symlink() for path in folder.rglob("*"))
+
+
+@pytest.mark.parametrize("note", ["link", "executable"])
+@pytest.mark.parametrize("name", ["results/small/study.json", layout.CRATE, "README.md"])
+def test_only_files_of_the_source_are_links_or_executed(file: Path, name: str, note: str) -> None:
+    def change(told: dict) -> None:
+        told["files"][name][note] = True
+
+    tamper.forge(file, lambda contents: tamper.edit_json(contents, layout.MANIFEST, change))
+    says = f"manifest.json: {name} is marked as {note}, which only a file of source/ can be"
+    assert wrong(verify.verify(file)) == [says]
+
+
+def test_a_config_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "results" / "small" / "study.json").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"study\.json is not the config of a study"):
+        settings.study_in(tmp_path, "small")
 
 
 # While it is read -----------------------------------------------------------------------------

@@ -72,6 +72,10 @@ def read(content: bytes) -> dict[str, Any]:
         )
     if not _sound(fields):
         raise ValueError("it has not the fields that it must have")
+    for name, line in fields["files"].items():
+        for note in ("link", "executable"):
+            if line.get(note) and not name.startswith(layout.SOURCE):
+                raise ValueError(f"{name} is marked as {note}, which only a file of source/ can be")
     return {**fields, "digest": sealed}
 
 

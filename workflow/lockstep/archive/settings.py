@@ -47,7 +47,7 @@ def study_in(folder: Path, name: str) -> Study:
         study = Study.at(root)
         study.data = folder / "data"
         found = study.name, len(study.runs), study.traces(), len(study.blocks)
-    except (UserError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except (UserError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(
             "study.json is not the config of a study that this version of Lockstep reads: "
             f"{printable(str(error)[:200])} (its source is in the archive: use that version)"
