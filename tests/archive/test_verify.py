@@ -29,8 +29,8 @@ def test_an_untouched_archive_holds_with_a_line_a_check(archived: Archived) -> N
     assert [line.split()[0] for line in lines[:-1]] == ["holds"] * (len(lines) - 1)
     told = [line.split()[1].rstrip(":") for line in lines[:-1]]
     assert told == [
-        "form", "manifest", "content", "crate", "whole", "records", "data", "weights", "source",
-        "described", "pages", "parity", "report", "page",
+        "form", "manifest", "content", "crate", "whole", "named", "records", "data", "weights",
+        "source", "described", "pages", "parity", "report", "page",
     ]  # fmt: skip
     assert "4 runs agree" in done.stdout
     assert "verdicts computed again from the records, equal to the bit" in done.stdout

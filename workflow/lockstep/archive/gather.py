@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lockstep import files
-from lockstep.archive import layout, redact, settings
+from lockstep.archive import layout, redact, settings, strangers
 from lockstep.archive.completeness import read, shards
 from lockstep.archive.container import CHUNK
 from lockstep.archive.redact import Rules, is_text
@@ -139,11 +139,13 @@ def _binary(path: Path) -> bool:
 
 def _results(study: Study, rules: Rules) -> Iterator[Item]:
     wanted = settings.include(study)
-    bound = _bound(study)
+    bound, named = _bound(study), strangers.named(study)
     for path in _walk(study.root):
         below = path.relative_to(study.root).as_posix()
         if not layout.kept(below, traces=wanted["traces"], states=wanted["checkpoints"]):
             continue
+        if below.startswith(strangers.NAMED) and below not in named:
+            continue  # of a variant or a seed that the config had once
         name = f"{layout.RESULTS}{study.name}/{below}"
         if not is_text(below):
             yield _file(name, path)

@@ -18,6 +18,7 @@ from lockstep.archive import (
     recompute,
     settings,
     statements,
+    strangers,
 )
 from lockstep.archive.findings import Check, attempted
 from lockstep.archive.opened import Opened
@@ -46,6 +47,7 @@ def numbers(archive: Opened) -> Sequence[Check]:
         again = functools.cache(lambda: recompute.again(study))
         checks: dict[str, Callable[[], Check]] = {
             "whole": lambda: completeness.whole(study, manifest, folder / layout.STUDY, package),
+            "named": lambda: strangers.check(study, listed),
             "records": lambda: agree.records(study, listed, data),
             "data": lambda: included.data(archive, data),
             "weights": lambda: included.weights(study, archive),
