@@ -67,6 +67,8 @@ def _described(content: bytes, listed: Mapping) -> bytes:
     trees = manifest.Trees(listed)
     for entity in told["@graph"]:
         name = entity["@id"]
+        if "contentSize" in entity and name in listed:
+            entity["contentSize"] = str(listed[name]["bytes"])
         if "sha256" not in entity or name.startswith("#"):
             continue
         entity["sha256"] = trees.digest(name) if name.endswith("/") else None

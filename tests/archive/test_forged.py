@@ -259,8 +259,9 @@ def other_template(contents: Contents) -> None:
 
 def other_number_of_version(contents: Contents) -> None:
     tamper.edit_json(contents, layout.MANIFEST, lambda told: told.update(lockstep="0.0.9"))
-    stated = "source/workflow/lockstep/__init__.py"
-    contents[stated] = contents[stated].replace(__version__.encode(), b"0.0.9")
+    for name in ("source/workflow/lockstep/__init__.py", layout.CRATE):
+        version = f'"{__version__}"'.encode()
+        contents[name] = contents[name].replace(version, b'"0.0.9"')
     contents["README.md"] = contents["README.md"].replace(__version__.encode(), b"0.0.9")
     write_page(
         contents, contents[PAGE].replace(b"Lockstep " + __version__.encode(), b"Lockstep 0.0.9")

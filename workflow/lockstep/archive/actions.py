@@ -2,33 +2,29 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
 
 from rocrate.model.entity import Entity
 
 from lockstep import __version__
-from lockstep.archive import layout, people, statements, story
+from lockstep.archive import deeds, layout, people, statements
 from lockstep.archive.making import Making
 from lockstep.archive.story import STAGES, Deed
 
 
 def add(making: Making, workflow: Entity) -> None:
     """Add every deed of the study, the tools and steps of its stages, and the workflow's run."""
-    deeds: dict[str, list[Deed]] = {}
+    done: dict[str, list[Deed]] = {}
     for deed in making.story.deeds:
-        deeds.setdefault(deed.stage, []).append(deed)
+        done.setdefault(deed.stage, []).append(deed)
     agent = {"@id": people.identifier(making.about.authors[0])}
     tools, steps, controls, mentions = [], [], [], []
     for position, (stage, says) in enumerate(STAGES.items()):
-        if stage not in deeds:
+        if stage not in done:
             continue
         tool = making.add(
             f"#tool-{stage}",
             "SoftwareApplication",
-            name=f"python -m lockstep {stage}",
-            description=says,
-            softwareVersion=__version__,
-            url=f"{layout.SOURCE}workflow/lockstep/__main__.py",
+            **deeds.tool(stage, __version__),
         )
         step = making.add(
             f"#step-{stage}",
@@ -37,7 +33,7 @@ def add(making: Making, workflow: Entity) -> None:
             position=str(position),
             workExample=tool,
         )
-        actions = [_action(making, deed, tool, agent) for deed in deeds[stage]]
+        actions = [_action(making, deed, agent) for deed in done[stage]]
         tools.append(tool)
         steps.append(step)
         mentions += actions
@@ -66,9 +62,7 @@ def add(making: Making, workflow: Entity) -> None:
     engine = making.add(
         "#engine",
         "SoftwareApplication",
-        name="Snakemake",
-        softwareVersion=making.story.snakemake or "not recorded",
-        url="https://snakemake.github.io",
+        **deeds.engine(making.story),
     )
     if controls:
         making.add(
@@ -82,22 +76,12 @@ def add(making: Making, workflow: Entity) -> None:
     making.crate.root_dataset["mentions"] = [whole, *mentions]
 
 
-def _action(making: Making, deed: Deed, tool: Entity, agent: Mapping[str, str]) -> Entity:
+def _action(making: Making, deed: Deed, agent: Mapping[str, str]) -> Entity:
     for name in deed.makes:
         if name.endswith("/") and making.crate.get(name) is None:
             making.folder(name, name=f"Records of {deed.name}")
-    fields: dict[str, Any] = {
-        "name": f"{deed.stage} {deed.name}",
-        "description": f"{STAGES[deed.stage]}: {deed.name}",
-        "instrument": tool,
-        "agent": agent,
-        "endTime": deed.ended,
-        "object": [{"@id": name} for name in deed.uses if making.crate.get(name) is not None],
-        "result": [{"@id": name} for name in deed.makes if making.crate.get(name) is not None],
-        "actionStatus": story.FAILED if deed.failure else story.COMPLETED,
-    }
-    if deed.failure:
-        fields["error"] = deed.failure
+    there = [n for n in (*deed.uses, *deed.makes) if making.crate.get(n) is not None]
+    fields = deeds.action(deed, agent, there)
     if deed.image:
         fields["containerImage"] = _image(making, deed.image)
     return making.add(f"#{deed.stage}-{deed.name}", "CreateAction", **fields)

@@ -150,6 +150,9 @@ def whole(study: Study, manifest: Mapping[str, Any], again: Path, package: Path)
         wrong.append("manifest.json: what is included is not what the config says")
     if read(again) != settings.reproducible(study.config):
         wrong.append(f"{layout.STUDY}: is not the config of the study as it was run")
+    # An archive of uncommitted changes must not pass for one of a commit.
+    if (f"({layout.DIFFERENCE})" in manifest["source"]["note"]) != (layout.DIFFERENCE in listed):
+        wrong.append(f"manifest.json: its note on the source does not fit {layout.DIFFERENCE}")
     wrong += guarded(layout.MANIFEST, written.version(manifest, package))
     said = (
         f"all {len(study.runs)} runs"

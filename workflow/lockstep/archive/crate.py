@@ -12,7 +12,8 @@ from rocrate.model.entity import Entity
 from rocrate.rocrate import ROCrate
 
 from lockstep import __version__
-from lockstep.archive import actions, layout, manifest, people, statements
+from lockstep.archive import actions, deeds, layout, manifest, people, statements
+from lockstep.archive.deeds import WORKFLOW
 from lockstep.archive.making import Making
 from lockstep.archive.story import Story
 from lockstep.study import Study
@@ -25,7 +26,6 @@ PROFILES = {
 }
 TERMS = "https://w3id.org/ro/terms/workflow-run/context"
 BIOSCHEMAS = "https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE"
-WORKFLOW = f"{layout.SOURCE}Snakefile"
 
 
 def describe(
@@ -150,9 +150,7 @@ def _workflow(making: Making, commit: str | None) -> Entity:
         lang_version=making.story.snakemake,
         properties={
             "encodingFormat": "text/plain",
-            "name": "Lockstep",
-            "version": commit or __version__,
-            "url": WORKFLOW,
+            **deeds.workflow(commit, __version__),
             "conformsTo": {"@id": BIOSCHEMAS},
             "sha256": making.entries[WORKFLOW]["sha256"],
             "contentSize": str(making.entries[WORKFLOW]["bytes"]),

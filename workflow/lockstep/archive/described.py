@@ -51,6 +51,8 @@ def _wrong(
                 yield f"names {name}, which is not there"
             elif name != layout.CRATE and entity.get("sha256") != line["sha256"]:
                 yield f"{name}: its hash is not that of the file"
+            elif name != layout.CRATE and entity.get("contentSize") != str(line["bytes"]):
+                yield f"{name}: its contentSize is not that of the file"
     for name in listed:
         if name != layout.CRATE and not _covered(name, entities):
             yield f"does not tell of {name}"

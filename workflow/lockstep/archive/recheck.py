@@ -52,9 +52,7 @@ def numbers(archive: Opened) -> Sequence[Check]:
             "data": lambda: included.data(archive, data),
             "weights": lambda: included.weights(study, archive),
             "source": lambda: agree.source(study, package),
-            "described": lambda: statements.check(
-                study, manifest["missing"], folder / layout.CRATE, data
-            ),
+            "described": lambda: statements.check(study, manifest, folder / layout.CRATE, data),
             "pages": lambda: publishing.check(study, manifest, folder / layout.CRATE, package),
             "parity": lambda: recompute.parity(study, package),
             "report": lambda: recompute.report(study, again),

@@ -3,11 +3,11 @@ compared here, which needs not the library that writes it.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lockstep.archive import layout, people, readme, story
+from lockstep.archive import deeds, layout, people, readme, story
 from lockstep.archive.completeness import read
 from lockstep.archive.described import several
 from lockstep.archive.findings import Check
@@ -48,16 +48,8 @@ def image(told: Mapping[str, Any], folder: str) -> dict[str, Any]:
     return {"name": folder, "tag": told["identity"], "sha256": told["sif"]["sha256"]}
 
 
-def train(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is said of how a run ended, by its record."""
-    reason = summary.get("reason")
-    ended = {"endTime": summary["ended"]} if summary.get("ended") else {}
-    failed = {"actionStatus": story.FAILED, "error": reason}
-    return ended | (failed if reason else {"actionStatus": story.COMPLETED})
-
-
-def of_runs(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield what is said of runs and of their initial weights, each with its identifier."""
+def of_weights(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield what is said of runs' initial weights, each with its identifier."""
     states: dict[str, dict[str, Any]] = {}
     for run in study.runs:
         summary = read(study.run_folder(run) / "summary.json")
@@ -65,7 +57,6 @@ def of_runs(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
             weights = summary["contract"]["determined_by"]["weights"]
         except (KeyError, TypeError):
             continue  # what it is instead is said elsewhere
-        yield f"#train-{run.name}", train(summary)
         states.setdefault(f"#state-{run.workload}-{run.seed}", {"value": weights})
     yield from states.items()
 
@@ -73,22 +64,31 @@ def of_runs(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
 # Compared -------------------------------------------------------------------------------------
 
 
-def check(study: Study, missing: Sequence[str], crate: Path, data: Path) -> Check:
+def check(study: Study, manifest: Mapping[str, Any], crate: Path, data: Path) -> Check:
     """Does the description say of study, data and runs what config and records say?
 
     Args:
-        missing: what the manifest says is missing.
+        manifest: of the archive.
         crate: the description.
         data: the folder with the manifests of datasets and images.
     """
     graph = json.loads(crate.read_bytes())["@graph"]
     entities = {entity["@id"]: entity for entity in graph}
+    told = story.tell(study, set(manifest["files"]), images={})
+    said: dict[str, dict[str, Any]] = {}
+    for identifier, fields in (
+        *_expected(study, readme.state(study, manifest["missing"]), data),
+        *deeds.expected(study, told, manifest, entities),
+    ):
+        # Of two datasets of one name the last is told of, as in the description.
+        said.setdefault(identifier, {}).update(fields)
     wrong = [
         f"{identifier}: its {key} is not what config and records make it"
-        for identifier, fields in _expected(study, readme.state(study, missing), data)
+        for identifier, fields in said.items()
         for key, value in fields.items()
         if _plain(entities.get(identifier, {}).get(key)) != _plain(value)
     ]
+    wrong += deeds.dates(told, entities)
     paths = sorted((data / "images").glob("*/manifest.json"))
     images = [image(json.loads(p.read_bytes()), p.parent.name) for p in paths]
     wrong += [
@@ -99,7 +99,7 @@ def check(study: Study, missing: Sequence[str], crate: Path, data: Path) -> Chec
     ]
     return Check(
         name="described",
-        says="people, licences, datasets, images and runs, as config and records say",
+        says="people, licences, datasets, images, jobs and runs, as config and records say",
         wrong=[f"{layout.CRATE}: {problem}" for problem in wrong],
     )
 
@@ -117,9 +117,11 @@ def _expected(study: Study, state: str, data: Path) -> Iterator[tuple[str, dict[
     for path in sorted((data / "datasets").glob("*/manifest.json")):
         told = json.loads(path.read_bytes())
         yield f"{layout.DATA}datasets/{path.parent.name}/", dataset(told)
-    yield from of_runs(study)
+    yield from of_weights(study)
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as a description has it: one is no list."""
-    return value[0] if isinstance(value, list) and len(value) == 1 else value
+    """Return a value as a description has it: one is no list, and none is not there."""
+    if isinstance(value, list) and len(value) < 2:
+        return value[0] if value else None
+    return value

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lockstep.archive import layout
+from lockstep.images.study_image import StudyImage
 from lockstep.study import Study
 
 STAGES = {
@@ -21,6 +22,8 @@ STAGES = {
 }
 """In the order in which data flows; also the rules' and the commands' names."""
 
+Images = Mapping[str, StudyImage]
+
 COMPLETED = "http://schema.org/CompletedActionStatus"
 FAILED = "http://schema.org/FailedActionStatus"
 
@@ -33,6 +36,7 @@ class Deed:
         stage: a key of `STAGES`.
         name: within its stage.
         ended: when, in UTC.
+        recorded: whether a record says so; else it is when its output was written.
         uses, makes: names in the archive: files, folders (ending in a slash) and values (`#…`).
         image: name of the image it ran in, if any.
         failure: why its result is not what was wanted.
@@ -41,6 +45,7 @@ class Deed:
     stage: str
     name: str
     ended: str
+    recorded: bool
     uses: Sequence[str]
     makes: Sequence[str]
     image: str | None = None
@@ -66,26 +71,29 @@ class Story:
         return max((deed.ended for deed in self.deeds), default="1970-01-01T00:00:00+00:00")
 
 
-def tell(study: Study, names: set[str]) -> Story:
+def tell(study: Study, names: set[str], *, images: Images | None = None) -> Story:
     """Return what happened in a study.
 
     Args:
         names: what the archive holds.
+        images: those that the study runs in, if not those that this checkout would build.
     """
     values: dict[str, tuple[str, str]] = {}
-    deeds = list(_deeds(study, names, values))
+    deeds = list(_deeds(study, names, values, study.images if images is None else images))
     return Story(deeds=deeds, values=values, snakemake=_snakemake(study))
 
 
-def _deeds(study: Study, names: set[str], values: dict[str, tuple[str, str]]) -> Iterator[Deed]:
+def _deeds(
+    study: Study, names: set[str], values: dict[str, tuple[str, str]], images: Images
+) -> Iterator[Deed]:
     top = f"{layout.RESULTS}{study.name}/"
-    inside = _inside(study, "base")
-    for image in study.images.values():
+    inside = _inside(images, "base")
+    for image in images.values():
         if image.manifest.is_file():
             yield Deed(
                 stage="image",
                 name=image.name,
-                ended=_ended(study, "image", image.name, image.manifest),
+                **_ended(study, "image", image.name, image.manifest),
                 uses=[f"{layout.SOURCE}containers/"],
                 makes=[f"{layout.DATA}images/{image.folder.name}/"],
             )
@@ -96,27 +104,27 @@ def _deeds(study: Study, names: set[str], values: dict[str, tuple[str, str]]) ->
         yield Deed(
             stage="preprocess",
             name=manifest["name"],
-            ended=_ended(study, "preprocess", manifest["name"], folder / "manifest.json"),
+            **_ended(study, "preprocess", manifest["name"], folder / "manifest.json"),
             uses=[layout.STUDY],
             makes=[shards[manifest["name"]]],
             image=inside,
         )
     for workload in study.config["workloads"]:
-        yield from _of_workload(study, names, values, workload, shards, inside)
+        yield from _of_workload(study, values, workload, shards, images)
     if study.report().is_file():
         yield Deed(
             stage="report",
             name=study.name,
-            ended=_ended(study, "report", "study", study.report()),
+            **_ended(study, "report", "study", study.report()),
             uses=[f"{top}runs/"] if any(n.startswith(f"{top}runs/") for n in names) else [],
             makes=[f"{top}report/index.html", f"{top}report/report.json"],
             image=inside,
         )
 
 
-def _inside(study: Study, name: str) -> str | None:
+def _inside(images: Images, name: str) -> str | None:
     """Return the image of a stage, None if it is not there (yet) or the study has none."""
-    image = study.images.get(name)
+    image = images.get(name)
     return name if image and image.manifest.is_file() else None
 
 
@@ -127,12 +135,12 @@ def _datasets(study: Study, names: set[str]) -> list[Path]:
 
 def _of_workload(
     study: Study,
-    names: set[str],
     values: dict[str, tuple[str, str]],
     workload: str,
     shards: Mapping[str, str],
-    inside: str | None,
+    images: Images,
 ) -> Iterator[Deed]:
+    inside = _inside(images, "base")
     top = f"{layout.RESULTS}{study.name}/"
     dataset = [shards[d] for d in [study.workload(workload)["dataset"]] if d in shards]
     records = dict(_records(study, workload))
@@ -147,7 +155,7 @@ def _of_workload(
         yield Deed(
             stage="weights",
             name=name,
-            ended=_ended(study, "weights", name, study.weights(workload, seed)),
+            **_ended(study, "weights", name, study.weights(workload, seed)),
             uses=[layout.STUDY],
             makes=[value],
             image=inside,
@@ -160,10 +168,10 @@ def _of_workload(
             yield Deed(
                 stage="trace",
                 name=name,
-                ended=_ended(study, "trace", name, path),
+                **_ended(study, "trace", name, path),
                 uses=dataset,
                 makes=[f"{top}parity/{workload}/"],
-                image=_inside(study, framework),
+                image=_inside(images, framework),
             )
     verdict = study.verdict(workload)
     if verdict.is_file():
@@ -171,7 +179,7 @@ def _of_workload(
         yield Deed(
             stage="parity",
             name=workload,
-            ended=_ended(study, "parity", workload, verdict),
+            **_ended(study, "parity", workload, verdict),
             uses=[f"{top}parity/{workload}/"],
             makes=[f"{top}parity/{workload}/verdict.json"],
             image=inside,
@@ -183,10 +191,10 @@ def _of_workload(
             yield Deed(
                 stage="train",
                 name=run.name,
-                ended=summary.get("ended") or _written(study.run_folder(run) / "summary.json"),
+                **_when(summary, study.run_folder(run) / "summary.json"),
                 uses=[*dataset, f"#state-{workload}-{run.seed}"],
                 makes=[f"{top}runs/{run.name}/"],
-                image=_inside(study, study.variant(run.variant)["framework"]),
+                image=_inside(images, study.variant(run.variant)["framework"]),
                 failure=summary.get("reason"),
             )
 
@@ -213,12 +221,21 @@ def _snakemake(study: Study) -> str | None:
     return max(told)[1] if told else None
 
 
-def _ended(study: Study, stage: str, name: str, output: Path) -> str:
-    """Return when a job ended: by its own record, or by when its output was written."""
+def _ended(study: Study, stage: str, name: str, output: Path) -> dict[str, Any]:
+    """Return when a job ended, by its own record if there is one."""
     try:
-        return str(json.loads((study.root / "logs" / stage / f"{name}.json").read_bytes())["ended"])
+        job = json.loads((study.root / "logs" / stage / f"{name}.json").read_bytes())
+        return _when({"ended": job["ended"]}, output)
     except (OSError, ValueError, KeyError, TypeError):
-        return _written(output)
+        return _when({}, output)
+
+
+def _when(record: Mapping[str, Any], output: Path) -> dict[str, Any]:
+    """Return when something ended: by its record, or by when its output was written."""
+    ended = record.get("ended")
+    if ended:
+        return {"ended": str(ended), "recorded": True}
+    return {"ended": _written(output), "recorded": False}
 
 
 def _written(path: Path) -> str:
