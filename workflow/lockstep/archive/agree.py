@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lockstep import code, files
-from lockstep.archive import arithmetic, arrays, layout
+from lockstep.archive import arithmetic, arrays, conditions, layout
 from lockstep.archive.completeness import missing, read
 from lockstep.archive.findings import Check, guarded
 from lockstep.datasets import checksum
@@ -30,7 +30,10 @@ def records(study: Study, listed: Listed, data: Path) -> Check:
     told = [_by_identity(data / kind) for kind in ("datasets", "images")]
     summaries = {run: read(study.run_folder(run) / "summary.json") for run in study.runs}
     found = {run: summary for run, summary in summaries.items() if summary is not None}
+    jobs = _jobs(study)
     for run, summary in found.items():
+        unlike = guarded("summary.json", conditions.check(summary, jobs.get(run)))
+        wrong += [f"runs/{run.name}/{problem}" for problem in unlike]
         problems = guarded("summary.json", _run(study, run, summary, *told, lacking=lacking))
         wrong += [f"runs/{run.name}/{problem}" for problem in problems]
     said = f"{len(found)} runs agree with their blocks, datasets, weights and images"
@@ -40,6 +43,15 @@ def records(study: Study, listed: Listed, data: Path) -> Check:
 def _by_identity(folder: Path) -> dict[str, Any]:
     found = [read(path) for path in sorted(folder.glob("*/manifest.json"))]
     return {str(told.get("identity")): told for told in found if isinstance(told, dict)}
+
+
+def _jobs(study: Study) -> dict[Run, Any]:
+    """Return the record of each run's job, as far as there is one."""
+    return {
+        run: read(study.root / "logs" / "train" / f"{name}.json")
+        for name, block in study.blocks.items()
+        for run in block.runs
+    }
 
 
 def _block(study: Study, name: str, listed: Listed) -> Iterator[str]:
@@ -144,6 +156,7 @@ def _steps(folder: Path, summary: Mapping[str, Any]) -> Iterator[str]:
         yield f"steps.npz: holds {len(stored['loss'])} steps instead of {summary['steps']}"
     if checksum.chain(stored["checksum"]) != summary["batches"]:
         yield "steps.npz: its batches are not those of the summary"
+    yield from guarded("summary.json", arithmetic.flops(stored, summary))
     yield from guarded("windows.csv", arithmetic.windows(folder, stored, summary))
     yield from guarded("epochs.csv", arithmetic.epochs(folder, stored))
 

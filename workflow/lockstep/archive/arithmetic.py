@@ -13,6 +13,9 @@ from lockstep.report.windows import steady
 
 Arrays = Mapping[str, np.ndarray]
 
+FORMULA = "3 x forward FLOPs of an example x examples (backward counted as two forwards)"
+"""Of `lockstep.training.records`, which needs what verifying can do without."""
+
 
 def windows(folder: Path, stored: Arrays, summary: Mapping[str, Any]) -> Iterator[str]:
     """Yield where ``windows.csv`` is not that of the steps, or the summary not that of it.
@@ -60,6 +63,24 @@ def epochs(folder: Path, stored: Arrays) -> Iterator[str]:
     parts = [np.split(stored[name], edges)[: len(edges)] for name in ("loss", "count")]
     means = [math.fsum(loss * count) / int(count.sum()) for loss, count in zip(*parts)]
     yield from _equal("epochs.csv: train_loss", means, rows["train_loss"])
+
+
+def flops(stored: Arrays, summary: Mapping[str, Any]) -> Iterator[str]:
+    """Yield where the operations of a run are not those of its examples.
+
+    Args:
+        stored: `count` (of examples), of every step.
+    """
+    said = summary.get("flops")
+    if said is None:
+        return
+    if said["formula"] != FORMULA:
+        yield "summary.json: flops.formula is not the one that records are made by"
+        return
+    begun = (summary.get("resumed_from") or {"step": 0})["step"]
+    total = 3 * said["forward_per_example"] * int(stored["count"][begun:].sum())
+    if said["total"] != total:
+        yield f"summary.json: flops.total is {said['total']}, its formula gives {total}"
 
 
 def _equal(what: str, computed: list[float], said: np.ndarray) -> Iterator[str]:
