@@ -17,11 +17,13 @@ def in_turns(
     *,
     warm_up: int = 1,
     settle: float = 0.0,
+    before: Callable[[], object] = lambda: None,
 ) -> Times:
     """Time each function once a round, in an order that is random but the same every time.
 
     Args:
         settle: seconds to wait before each, for what the one before left running.
+        before: is called before each, and not timed.
 
     Returns:
         Seconds of each round, without the first `warm_up` rounds.
@@ -31,6 +33,7 @@ def in_turns(
     for turn in range(warm_up + rounds):
         for name in chance.sample(list(functions), len(functions)):
             time.sleep(settle)
+            before()
             begin = time.perf_counter()
             functions[name]()
             if turn >= warm_up:
