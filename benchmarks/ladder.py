@@ -1,8 +1,9 @@
 """How near the float32 rungs of the ladder come to their tolerances where units turn.
 
 A small `resnet18_cifar10`, whose two sides are equal in float64, from several sets of initial
-weights, by the stages of the workflow: with a rung beyond its tolerance the two sides would be
-called different, and the study would not run.
+weights, and `resnet50_imagenet` at its full size on batches of 8, by the stages of the workflow:
+with a rung beyond its tolerance the two sides would be called different, and the study would not
+run.
 """
 
 import json
@@ -16,6 +17,7 @@ from benchmarks import studies
 from benchmarks.row import Row, extremes
 
 WORKLOAD = "resnet18_cifar10"
+LARGE, LARGE_RECIPE = "resnet50_imagenet", {"global_batch": 8, "epochs": 1}
 RECIPE: dict[str, Any] = {
     "global_batch": 16,
     "model": {"blocks": [1, 1], "width": 8},
@@ -36,31 +38,55 @@ def measure(quick: bool) -> list[Row]:
     passed = []
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(seeds):
-            rungs = _float32(Path(folder) / str(seed), seed, steps, examples)
+            place = Path(folder) / str(seed)
+            rungs = _float32(place, WORKLOAD, RECIPE, seed, (3, steps), examples)
             passed.append(float(all(rung["passed"] for rung in rungs.values())))
             for rung in RUNGS:
                 shares[rung].append(float(rungs[rung]["value"]) / rungs[rung]["tolerance"])
+        large = {}
+        if not quick:
+            place = Path(folder) / "large"
+            large = _float32(place, LARGE, LARGE_RECIPE, 0, (1, 2), examples=64)
     sound = [float(np.mean(passed))]
     return [
         extremes(f"share of {seeds} sets of weights that pass", "", sound, (">=", 1.0)),
         *(extremes(f"share of its tolerance: {rung}", "", found) for rung, found in shares.items()),
+        *(_large(rung) for rung in large.values() if rung["name"] in RUNGS),
     ]
 
 
-def _float32(folder: Path, seed: int, steps: int, examples: int) -> dict[str, dict[str, Any]]:
+def _large(rung: dict[str, Any]) -> Row:
+    share = float(rung["value"]) / rung["tolerance"]
+    what = f"{LARGE}: share of its tolerance: {rung['name']}"
+    return extremes(what, "", [share], ("<=", 1.0))
+
+
+def _float32(
+    folder: Path,
+    workload: str,
+    recipe: dict[str, Any],
+    seed: int,
+    steps: tuple[int, int],
+    examples: int,
+) -> dict[str, dict[str, Any]]:
+    """Return the float32 rungs.
+
+    Args:
+        steps: in float64 and in float32.
+    """
     study = studies.make(
         folder,
         examples=examples,
-        workload=WORKLOAD,
-        workloads=RECIPE,
+        workload=workload,
+        workloads=recipe,
         variants=VARIANTS,
         seeds=[seed],
-        parity={"steps": 3, "float32_steps": steps},
+        parity={"steps": steps[0], "float32_steps": steps[1]},
     )
-    of = ("--study", study.path, "--workload", WORKLOAD)
+    of = ("--study", study.path, "--workload", workload)
     for variant in VARIANTS:
         studies.lockstep("trace", *of, "--variant", variant)
     studies.lockstep("parity", *of, check=False)
-    verdict = json.loads(study.verdict(WORKLOAD).read_text())
+    verdict = json.loads(study.verdict(workload).read_text())
     rungs = verdict["comparisons"]["jax-jit"]["rungs"]
     return {rung["name"]: rung for rung in rungs if rung["precision"] == "float32"}
