@@ -42,7 +42,7 @@ def measure(quick: bool) -> list[Row]:
             rungs = _float32(place, WORKLOAD, RECIPE, seed, (3, steps), examples)
             passed.append(float(all(rung["passed"] for rung in rungs.values())))
             for rung in RUNGS:
-                shares[rung].append(float(rungs[rung]["value"]) / rungs[rung]["tolerance"])
+                shares[rung].append(_share(rungs[rung]))
         large = {}
         if not quick:
             place = Path(folder) / "large"
@@ -56,9 +56,12 @@ def measure(quick: bool) -> list[Row]:
 
 
 def _large(rung: dict[str, Any]) -> Row:
-    share = float(rung["value"]) / rung["tolerance"]
     what = f"{LARGE}: share of its tolerance: {rung['name']}"
-    return extremes(what, "", [share], ("<=", 1.0))
+    return extremes(what, "", [_share(rung)], ("<=", 1.0))
+
+
+def _share(rung: dict[str, Any]) -> float:
+    return float(rung["value"]) / float(rung["tolerance"])
 
 
 def _float32(

@@ -81,6 +81,12 @@ def test_an_engine_is_not_in_the_other_frameworks_closure() -> None:
     assert not [name for name in modules if "torch" in name]
 
 
+def test_how_runs_are_recorded_decides_no_trace() -> None:
+    modules = code.closure("lockstep.parity.trace")
+    assert "lockstep.parity.joint" in modules and "lockstep.parity.climb" in modules
+    assert not {f"lockstep.training.{name}" for name in ("worker", "loop", "records")} & {*modules}
+
+
 @pytest.mark.parametrize("framework", ["torch", "jax"])
 def test_what_one_framework_runs_imports_without_the_other(framework: str) -> None:
     """As in an image that holds one framework only."""

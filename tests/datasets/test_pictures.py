@@ -53,10 +53,8 @@ def test_what_is_dropped_or_converted_is_counted(kind: str) -> None:
 
 
 def several(kind: str) -> bytes:
-    stream, (first, second) = (
-        io.BytesIO(),
-        (Image.fromarray(drawn.pixels(seed, 8, 8)) for seed in (1, 2)),
-    )
+    stream = io.BytesIO()
+    first, second = (Image.fromarray(drawn.pixels(seed, 8, 8)) for seed in (1, 2))
     first.save(stream, kind, save_all=True, append_images=[second])
     return stream.getvalue()
 

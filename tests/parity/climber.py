@@ -1,6 +1,6 @@
 """One rank that climbs the ladder in float64: python -m tests.parity.climber REQUEST.
 
-REQUEST is JSON: `recipe`, `variant`, `manifest`, `weights`, `steps`, `batches`, `caches`, `output`.
+REQUEST is JSON: a route's fields, and `steps`, `batches`, `output`.
 """
 
 import json
@@ -10,37 +10,30 @@ from typing import Any
 
 import numpy as np
 
-from lockstep import engines, workloads
+from lockstep import engines
 from lockstep.cluster.place import Place
 from lockstep.datasets.reader import Reader
-from lockstep.engines.contract import Job, Topology
-from lockstep.parity.climb import WINDOW
+from lockstep.engines.contract import Topology
+from lockstep.parity.climb import Route
 from lockstep.parity.climb import climb as climbing
+from lockstep.parity.joint import PATHS
 from lockstep.training.feed import SharedFeed, evaluation_batches
 from lockstep.workloads import weights
 
 
 def climb(request: dict[str, Any], topology: Topology) -> dict[str, np.ndarray]:
     """Return the trace in one precision, float64 unless the variant says otherwise."""
-    manifest = Path(request["manifest"])
-    reader, test = Reader(manifest, "train"), Reader(manifest, "test")
-    variant = request["variant"]
-    job = Job(
-        workload=workloads.spec(request["recipe"]["workload"]),
-        recipe=request["recipe"],
-        variant=variant,
-        window_steps=WINDOW,
-        stored=reader.example_shape,
-        topology=topology,
-        caches=Path(request["caches"]),
-    )
+    names = ("recipe", "variant", "seed")
+    paths = {name: Path(request[name]) for name in PATHS}
+    route = Route(**{name: request[name] for name in names}, **paths)
+    precision = route.variant["precision"]
+    job = route.job(precision, topology)
     engine = engines.start(job)
-    feed = SharedFeed(job, reader, seed=0)
-    state = weights.load(Path(request["weights"]))
-    evaluation = evaluation_batches(job, test)
-    steps, batches = request["steps"], request["batches"]
+    feed = SharedFeed(job, Reader(route.manifest, "train"), route.seed)
+    evaluation = evaluation_batches(job, Reader(route.manifest, "test"))
+    state, steps, batches = weights.load(route.initial), request["steps"], request["batches"]
     climbed = climbing(engine, feed, evaluation, state, steps, batches)
-    arrays = {f"{variant['precision']}/{name}": array for name, array in climbed}
+    arrays = {f"{precision}/{name}": array for name, array in climbed}
     engine.close()
     return arrays
 

@@ -66,7 +66,8 @@ class Climb:
             "recipe": {"workload": name, **entry},
             "variant": config.complete(study)["variants"][variant],
             "manifest": str(self.manifest),
-            "weights": str(path),
+            "seed": 0,
+            "initial": str(path),
             "steps": steps,
             "caches": str(self.caches),
         }

@@ -240,18 +240,22 @@ def weights(options: argparse.Namespace) -> int:
 def trace(options: argparse.Namespace) -> int:
     from lockstep.cluster import machine
     from lockstep.parity import trace as ladder
+    from lockstep.parity.climb import Route
 
     study = Study.load(options.study)
     recipe, seed = study.workload(options.workload), study.config["seeds"][0]
-    ladder.trace(
+    route = Route(
         recipe=recipe,
         variant=study.variant(options.variant),
         seed=seed,
         manifest=study.dataset_manifest(recipe["dataset"]),
         initial=study.weights(options.workload, seed),
+        caches=study.caches(machine.instruction_set()),
+    )
+    ladder.trace(
+        route,
         steps=study.config["parity"]["steps"],
         float32_steps=study.config["parity"]["float32_steps"],
-        caches=study.caches(machine.instruction_set()),
         threads=study.config["threads"],
         several=study.traced_over_several(options.workload),
         output=study.trace(options.workload, options.variant),

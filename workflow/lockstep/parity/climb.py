@@ -3,16 +3,54 @@
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from lockstep.engines.contract import Engine
+from lockstep import workloads
+from lockstep.datasets.reader import read_manifest
+from lockstep.engines.contract import Engine, Job, Topology
 from lockstep.training.feed import SharedFeed
 from lockstep.workloads import weights
 
 WINDOW = 25  # steps between two fences
 GOLDEN = (5**0.5 - 1) / 2
 SAMPLE = 4096  # elements of a tensor that are kept of each batch but the first
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """What a variant's ladder is climbed with, whatever the precision.
+
+    Attributes:
+        recipe: complete recipe of the workload.
+        variant: complete config of the variant; its precision is replaced by the ladder's.
+        seed: decides the order of examples.
+        manifest: of the dataset.
+        initial: weights file.
+        caches: folder for compiled programs.
+    """
+
+    recipe: Mapping[str, Any]
+    variant: Mapping[str, Any]
+    seed: int
+    manifest: Path
+    initial: Path
+    caches: Path
+
+    def job(self, precision: str, topology: Topology) -> Job:
+        """Return what an engine is started with."""
+        return Job(
+            workload=workloads.spec(self.recipe["workload"]),
+            recipe=self.recipe,
+            variant={**self.variant, "precision": precision, "steps_per_dispatch": 1},
+            window_steps=WINDOW,
+            stored=tuple(read_manifest(self.manifest)["example_shape"]),
+            topology=topology,
+            caches=self.caches.resolve(),
+        )
 
 
 def climb(

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-TOLERANCE = {"float64": 1e-11, "float64x2": 1e-11, "float32": 1e-5}
+OVER_TWO = "float64x2"  # the precision of what two processes compute (`lockstep.parity.joint`)
+TOLERANCE = {"float64": 1e-11, OVER_TWO: 1e-11, "float32": 1e-5}
 ENVELOPE = 10.0  # how many times its own twin's distance the other framework may be away
 FLOOR = 1e-6  # root mean square of a tensor, or size of a loss, that counts as zero
 HUGE = 1e100  # its square is still finite

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lockstep.parity.distances import (
+    OVER_TWO,
     TOLERANCE,
     Arrays,
     as_many_steps,
@@ -93,8 +94,8 @@ def compare(
         firm_steps: see `lockstep.workloads.contract.Workload`.
     """
     if precisions is None:
-        several = any(key.startswith("float64x2/") for t in (trace, reference) for key in t)
-        precisions = ("float64", *["float64x2"] * several, "float32")
+        several = any(key.startswith(f"{OVER_TWO}/") for t in (trace, reference) for key in t)
+        precisions = ("float64", *[OVER_TWO] * several, "float32")
     return list(_rungs(trace, reference, precisions, firm_steps))
 
 

@@ -16,7 +16,6 @@ and `about`, the engine's facts, what was asked for and how firmly to judge it, 
 """
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,9 @@ import numpy as np
 
 from lockstep import engines, files, workloads
 from lockstep.datasets.reader import Reader, read_manifest
-from lockstep.engines.contract import Job, Topology
+from lockstep.engines.contract import Topology
 from lockstep.parity import joint
-from lockstep.parity.climb import WINDOW, climb
+from lockstep.parity.climb import Route, climb
 from lockstep.training.feed import SharedFeed, check, evaluation_batches
 from lockstep.workloads import weights
 
@@ -35,15 +34,10 @@ BATCHES = 8  # that float32 gradients are compared on where a unit within roundi
 
 
 def trace(
+    route: Route,
     *,
-    recipe: Mapping[str, Any],
-    variant: Mapping[str, Any],
-    seed: int,
-    manifest: Path,
-    initial: Path,
     steps: int,
     float32_steps: int,
-    caches: Path,
     threads: int,
     several: bool,
     output: Path,
@@ -51,14 +45,8 @@ def trace(
     """Climb the ladder with one variant and write its trace.
 
     Args:
-        recipe: complete recipe of the workload.
-        variant: complete config of the variant; its precision is replaced by the ladder's.
-        seed: decides the order of examples.
-        manifest: of the dataset.
-        initial: weights file.
         steps: trained in float64.
         float32_steps: trained in float32 and by the twin.
-        caches: folder for compiled programs.
         threads: for several processes together.
         several: climb over two processes, too.
         output: file to write.
@@ -66,33 +54,25 @@ def trace(
     Raises:
         UserError: the dataset does not suit the workload, or the two processes did not end well.
     """
-    described = read_manifest(manifest)
-    reader, test = Reader(manifest, "train"), Reader(manifest, "test")
-    state = weights.load(initial)
-    firm_steps = workloads.spec(recipe["workload"]).firm_steps
+    described = read_manifest(route.manifest)
+    reader, test = (Reader(route.manifest, split) for split in ("train", "test"))
+    state = weights.load(route.initial)
+    firm_steps = workloads.spec(route.recipe["workload"]).firm_steps
     arrays: dict[str, np.ndarray] = {}
     about: dict[str, Any] = {
-        "variant": dict(variant),
-        "seed": seed,
+        "variant": dict(route.variant),
+        "seed": route.seed,
         "weights": weights.digest(state),
         "firm_steps": firm_steps,
     }
     for precision in PRECISIONS:
         real = "float32" if precision == "twin" else precision
-        job = Job(
-            workload=workloads.spec(recipe["workload"]),
-            recipe=recipe,
-            variant={**variant, "precision": real, "steps_per_dispatch": 1},
-            window_steps=WINDOW,
-            stored=reader.example_shape,
-            topology=Topology(),
-            caches=caches.resolve(),
-        )
+        job = route.job(real, Topology())
         check(job, described)
         engine = engines.start(job)
-        start = weights.perturbed(state, seed) if precision == "twin" else state
+        start = weights.perturbed(state, route.seed) if precision == "twin" else state
         total = steps if precision == "float64" else float32_steps
-        feed = SharedFeed(job, reader, seed)
+        feed = SharedFeed(job, reader, route.seed)
         batches = BATCHES if real == "float32" and firm_steps <= 1 else 1
         evaluation = evaluation_batches(job, test)
         for name, array in climb(engine, feed, evaluation, start, total, batches):
@@ -101,7 +81,7 @@ def trace(
         if precision == PRECISIONS[-1]:
             engine.close()
     if several:
-        arrays |= joint.climbed(recipe, variant, seed, manifest, initial, caches, threads)
+        arrays |= joint.climbed(route, threads)
     arrays["about"] = np.frombuffer(json.dumps(about, sort_keys=True).encode(), np.uint8)
     with files.atomic(output) as temporary, open(temporary, "wb") as stream:
         np.savez(stream, **arrays)  # type: ignore[arg-type]  # its stub takes names for flags

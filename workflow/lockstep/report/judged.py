@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from lockstep.parity.distances import OVER_TWO
 from lockstep.report import shape
 from lockstep.report.soundness import Unsound, parsed
 from lockstep.study import Study, trace_key
@@ -16,7 +17,7 @@ RUNGS = frozenset(
     + [("float64", "evaluation")]
 )
 """What a proof consists of: a comparison that lacks one of them proves nothing."""
-OVER_SEVERAL = frozenset(("float64x2", rung) for rung in (*LADDER, "evaluation"))
+OVER_SEVERAL = frozenset((OVER_TWO, rung) for rung in (*LADDER, "evaluation"))
 """The same where processes share more than gradients, for verdicts of this version."""
 
 

@@ -8,6 +8,7 @@ they share more than gradients. Other precisions and scales rest on the first lo
 from collections.abc import Sequence
 from typing import Any
 
+from lockstep.parity.distances import OVER_TWO
 from lockstep.report.load import Records
 
 
@@ -74,7 +75,7 @@ def claim(records: Records, workload: str) -> str:
 def processes(records: Records, workload: str) -> str:
     """Return in words on how many processes the traces of a workload were made."""
     comparisons = records.parity[workload]["comparisons"].values()
-    several = any(rung["precision"] == "float64x2" for c in comparisons for rung in c["rungs"])
+    several = any(rung["precision"] == OVER_TWO for c in comparisons for rung in c["rungs"])
     return "on one process and, in float64, on two" if several else "on one process"
 
 

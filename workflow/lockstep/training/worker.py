@@ -5,25 +5,19 @@ Exit status: 0 finished, 2 a mistake that a person can mend, `INTERRUPTED` stopp
 `FAILED_RUN` the run failed and its record says why, `OUT_OF_MEMORY` as it says, else 1.
 """
 
-import os
 import sys
 import time
-import traceback
-from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
 
 from lockstep import files, workloads
 from lockstep.cluster import place
 from lockstep.datasets.reader import Reader, read_manifest
 from lockstep.engines.contract import Engine, Job, Preparation
-from lockstep.errors import UserError
-from lockstep.training import loop, records, seal
+from lockstep.training import ending, loop, records, seal
 from lockstep.training.feed import Feed, SharedFeed, check, evaluation_batches, total_steps
 from lockstep.training.interruption import (
     FAILED_RUN,
     INTERRUPTED,
-    OUT_OF_MEMORY,
     Interruption,
     die_with_parent,
 )
@@ -167,46 +161,5 @@ def _write(
     files.write_json(folder / "summary.json", summary)
 
 
-def _refuse(why: object) -> NoReturn:
-    """Leave with one line; what a full disk did not take is not tried again, with a traceback."""
-    print(f"lockstep: error: {why}", file=sys.stderr)
-    _leave(2)
-
-
-def _leave(status: int) -> NoReturn:
-    """End at once: at Python's own exit, JAX waits minutes for ranks that wait for this one."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
-
-
-MEMORY = ("OutOfMemoryError", "MemoryError")
-MEMORY_SAID = ("RESOURCE_EXHAUSTED", "out of memory", "can't allocate memory")
-
-
-def status_of(error: BaseException) -> int:
-    """Return the exit status for an error, those of frameworks by name: none is imported here."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    said = any(text in str(error) for text in MEMORY_SAID) and isinstance(error, RuntimeError)
-    return OUT_OF_MEMORY if said or names & set(MEMORY) else 1
-
-
-def run(main: Callable[[Path], int], path: Path) -> NoReturn:
-    """Run a rank's `main` on a file and end the process, which other ranks may wait for."""
-    try:
-        sys.exit(main(path))
-    except UserError as error:
-        _refuse(error)
-    except OSError as error:
-        if error.errno in files.FULL:
-            why = os.strerror(error.errno).lower()
-            _refuse(f"{path.parent}: {why}; free some space")
-        traceback.print_exc()
-        _leave(1)
-    except Exception as error:
-        traceback.print_exc()
-        _leave(status_of(error))
-
-
 if __name__ == "__main__":
-    run(main, Path(sys.argv[1]))
+    ending.run(main, Path(sys.argv[1]))
