@@ -81,10 +81,11 @@ def test_an_engine_is_not_in_the_other_frameworks_closure() -> None:
     assert not [name for name in modules if "torch" in name]
 
 
-def test_how_runs_are_recorded_decides_no_trace() -> None:
+def test_how_runs_are_recorded_and_traces_compared_decides_no_trace() -> None:
     modules = code.closure("lockstep.parity.trace")
     assert "lockstep.parity.joint" in modules and "lockstep.parity.climb" in modules
-    assert not {f"lockstep.training.{name}" for name in ("worker", "loop", "records")} & {*modules}
+    others = {"training.worker", "training.loop", "training.records", "parity.distances"}
+    assert not {f"lockstep.{name}" for name in others} & {*modules}
 
 
 @pytest.mark.parametrize("framework", ["torch", "jax"])

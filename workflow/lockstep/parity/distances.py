@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-OVER_TWO = "float64x2"  # the precision of what two processes compute (`lockstep.parity.joint`)
+from lockstep.parity import OVER_TWO
+
 TOLERANCE = {"float64": 1e-11, OVER_TWO: 1e-11, "float32": 1e-5}
 ENVELOPE = 10.0  # how many times its own twin's distance the other framework may be away
 FLOOR = 1e-6  # root mean square of a tensor, or size of a loss, that counts as zero

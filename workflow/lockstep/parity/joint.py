@@ -19,8 +19,8 @@ from lockstep.cluster import place
 from lockstep.cluster.launch import launch
 from lockstep.datasets.reader import Reader
 from lockstep.errors import UserError
+from lockstep.parity import OVER_TWO
 from lockstep.parity.climb import Route, climb
-from lockstep.parity.distances import OVER_TWO
 from lockstep.training import ending
 from lockstep.training.feed import SharedFeed, evaluation_batches
 from lockstep.training.interruption import die_with_parent

@@ -24,8 +24,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lockstep.parity import OVER_TWO
 from lockstep.parity.distances import (
-    OVER_TWO,
     TOLERANCE,
     Arrays,
     as_many_steps,

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from lockstep.parity.distances import OVER_TWO
+from lockstep.parity import OVER_TWO
 from lockstep.report import shape
 from lockstep.report.soundness import Unsound, parsed
 from lockstep.study import Study, trace_key

@@ -8,7 +8,7 @@ they share more than gradients. Other precisions and scales rest on the first lo
 from collections.abc import Sequence
 from typing import Any
 
-from lockstep.parity.distances import OVER_TWO
+from lockstep.parity import OVER_TWO
 from lockstep.report.load import Records
 
 
