@@ -112,6 +112,15 @@ def test_no_room_is_said_before_anything_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_record_that_verifying_would_not_read_is_not_archived(copied: Checkout) -> None:
+    name = "runs/mnist_cnn/jax-jit/1x1/seed-0/windows.csv"
+    with open(copied.results() / name, "ab") as stream:
+        stream.truncate(65 << 20)
+    said = make(copied, "--partial", status=2)
+    assert f"{name}: has 65 MiB, more than the 64 MiB that are believed" in said.text
+    assert not copied.results("small.partial.crate.zip").exists()
+
+
 def test_files_that_would_meet_in_one_are_not_archived(copied: Checkout) -> None:
     logs = copied.results() / "logs"
     for name in ("note.log", "Note.log"):

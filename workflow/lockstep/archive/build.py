@@ -112,6 +112,9 @@ def _plan(study: Study, root: Path) -> Plan:
                 f"{root / item.name.removeprefix(layout.SOURCE)}: Python could run it in place of "
                 "the code that is compared; remove it from the checkout, or have git ignore it"
             )
+        why = opened.too_large(item.name, item.size)
+        if why:
+            raise UserError(f"{item.path or item.name}: {why}; nobody could verify the archive")
     lacking = completeness.missing(study, (item.name for item in items))
     # What a person reads first is made from the config as it is archived, without secrets.
     config = json.loads(rules.clean(json.dumps(study.config).encode()))

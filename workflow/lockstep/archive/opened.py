@@ -101,18 +101,19 @@ def _refusal(reader: scan.Reader) -> str | None:
         if reader.members[needed].size > LARGE_TEXT:
             return f"its {needed} is larger than any that is believed"
     for name, member in reader.members.items():
-        if _is_record(name) and member.size > LARGE_RECORD:
-            return (
-                f"{name} has {member.size >> 20} MiB, more than the {LARGE_RECORD >> 20} MiB that "
-                "are believed of a record; not touched"
-            )
+        why = too_large(name, member.size)
+        if why:
+            return f"{name} {why}; not touched"
     return None
 
 
-def _is_record(name: str) -> bool:
-    """Whether a file is read into memory as a whole."""
+def too_large(name: str, size: int) -> str | None:
+    """Return why a file is too large to be read into memory as a whole; None if it is not."""
     apart = name.startswith(layout.SOURCE) or name in (layout.MANIFEST, layout.CRATE)
-    return name.endswith((".json", ".csv")) and not apart
+    if apart or not name.endswith((".json", ".csv")) or size <= LARGE_RECORD:
+        return None
+    limit = LARGE_RECORD >> 20
+    return f"has {size >> 20} MiB, more than the {limit} MiB that are believed of a record"
 
 
 def hashes(opened: Opened) -> Check:
