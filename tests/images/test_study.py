@@ -9,7 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
+from lockstep.report import judged
+from tests import pictures
 from tests.images.conftest import REPOSITORY, Machine
 
 CONFIG = ("demo/config.yaml", "demo/containers.yaml")  # as `make demo-containers` has them
@@ -148,6 +151,32 @@ def test_the_study_is_archived_with_its_images(study: Path, machine: Machine, sn
     assert said.endswith(f"{file}: holds\n"), said
     assert "3 shards and images" in said
     file.unlink()
+
+
+def test_photographs_climb_over_two_processes(study: Path, machine: Machine, cache: Path) -> None:
+    config = yaml.safe_load((REPOSITORY / "demo" / "cifar10.yaml").read_text())
+    raw = pictures.cifar10(machine.make_folder("photographs"), 64, 10)
+    config["datasets"]["cifar10"]["raw"] = str(raw)
+    config["workloads"]["resnet18_cifar10"]["model"] = {"blocks": [1, 1], "width": 8}
+    config |= {
+        "study": "photographs",
+        "scales": ["1x2"],
+        "images": {"enabled": True},
+        "parity": {"steps": 5, "float32_steps": 3},
+    }
+    path = machine.repository / "photographs.yaml"
+    path.write_text(yaml.safe_dump(config))
+    machine.give(raw, path)
+    machine.run(
+        *("env", f"LOCKSTEP_IMAGE_CACHE={cache}"),
+        *(machine.python, "-m", "snakemake", "parity", "--profile", "profiles/local"),
+        *("--configfile", path.name),
+    )
+    verdict = study.with_name("photographs") / "parity" / "resnet18_cifar10" / "verdict.json"
+    (compared,) = json.loads(verdict.read_text())["comparisons"].values()
+    rungs = {(rung["precision"], rung["name"]): rung["passed"] for rung in compared["rungs"]}
+    assert set(rungs.values()) == {True}
+    assert rungs.keys() >= judged.OVER_SEVERAL
 
 
 @pytest.mark.parametrize("variant", ["torch-eager", "jax-jit"])
