@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lockstep import code
-from lockstep.study import framework_modules
+from lockstep.study.identity import framework_modules
 from tests.conftest import PATIENCE
 
 

@@ -12,8 +12,9 @@ from lockstep import files, jobs
 from lockstep.cluster import examine, lease, preflight, profile, request, submit
 from lockstep.datasets import sources
 from lockstep.errors import UserError
-from lockstep.study import Study, packages, plain, stage_code
+from lockstep.study import Study, packages, plain
 from lockstep.study import config as study_config
+from lockstep.study.identity import stage_code
 
 STARTED = jobs.now()
 

@@ -4,12 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lockstep import code, files
+from lockstep import files
 from lockstep.archive import arithmetic, arrays, conditions, layout
 from lockstep.archive.completeness import missing, read
 from lockstep.archive.findings import Check, guarded
 from lockstep.datasets import checksum
-from lockstep.study import Study, framework_modules
+from lockstep.study import Study
+from lockstep.study.identity import run_code
 from lockstep.study.run import Run
 
 Listed = Mapping[str, Mapping[str, Any]]
@@ -177,11 +178,6 @@ def source(study: Study, package: Path) -> Check:
 
 
 def _strange(study: Study, recorded: Mapping[Run, str], package: Path) -> Iterator[str]:
-    seen: dict[tuple[str, str], str] = {}
     for run, trained in recorded.items():
-        key = study.framework(run)
-        if key not in seen:
-            modules = ("lockstep.training.worker", *framework_modules(*key))
-            seen[key] = code.digest(*modules, package=package)
-        if seen[key] != trained:
+        if run_code(*study.framework(run), package) != trained:
             yield f"source/workflow/lockstep: is not the code that trained {run.name}"

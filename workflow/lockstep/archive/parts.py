@@ -12,7 +12,7 @@ from typing import Any
 
 from lockstep.archive import layout
 from lockstep.archive.opened import Opened
-from lockstep.study import dataset_identity
+from lockstep.study.identity import dataset_identity
 
 LARGE = (".h5", ".sif")
 READY = re.compile(layout.DATA + r"images/([^/]+)-ready-[0-9a-f]{12}/image\.sif")

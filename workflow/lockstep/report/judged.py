@@ -7,7 +7,8 @@ from typing import Any
 from lockstep.parity import OVER_TWO
 from lockstep.report import shape
 from lockstep.report.soundness import Unsound, parsed
-from lockstep.study import Study, trace_key
+from lockstep.study import Study
+from lockstep.study.identity import trace_key
 
 SCHEMAS = tuple(f"lockstep-parity/{version}" for version in (1, 2, 3))
 

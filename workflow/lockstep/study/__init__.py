@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lockstep import code, files, workloads
+from lockstep import files, workloads
 from lockstep.cluster import machine
-from lockstep.datasets import sources
 from lockstep.errors import UserError, nearest
 from lockstep.images import study_image
+from lockstep.study.identity import dataset_identity, run_code, trace_code, trace_key
 from lockstep.study.run import Block, Run, Scale
 
 PAIRED = "paired"
@@ -292,64 +292,3 @@ class Study:
     def framework(self, run: Run) -> tuple[str, str]:
         """Return a run's framework and the workload's folder."""
         return self.variant(run.variant)["framework"], self.workload(run.workload)["workload"]
-
-
-def trace_key(variant: Mapping[str, Any]) -> tuple:
-    """Return the part of a variant that decides what its parity trace computes."""
-    keys = ("framework", "mode", "convolution", "memory_format", "deterministic")
-    return tuple(variant[k] for k in keys)
-
-
-@functools.cache
-def run_code(framework: str, workload: str) -> str:
-    """Hash of the code that a run of this framework and workload executes."""
-    return code.digest("lockstep.training.worker", *framework_modules(framework, workload))
-
-
-@functools.cache
-def trace_code(framework: str, workload: str) -> str:
-    """Hash of the code that makes a parity trace."""
-    return code.digest("lockstep.parity.trace", *framework_modules(framework, workload))
-
-
-def dataset_identity(entry: Mapping[str, Any], package: Path | None = None) -> str:
-    """Hash of what determines a preprocessed dataset: source, options and code.
-
-    The raw files are not part of it: a source knows their checksums, or hashes them into
-    the shards. Where it knows none, their folder is: two such datasets may have one name.
-    Its whole path, as two checkouts may share their data; links in it are not followed, which
-    lead elsewhere in a container and on another node.
-
-    Args:
-        entry: the dataset's complete entry in a config.
-        package: another package's folder, whose code is meant.
-    """
-    source = entry["source"]
-    determined_by = [source, entry["options"], dataset_code(source, package)]
-    if entry["raw"] and not sources.downloads(source, package):
-        determined_by.append(str(Path(entry["raw"]).absolute()))
-    return files.digest(determined_by)
-
-
-@functools.cache
-def dataset_code(source: str, package: Path | None = None) -> str:
-    """Hash of the code that preprocesses a source."""
-    modules = ("lockstep.datasets.prepare", f"lockstep.datasets.sources.{source}")
-    return code.digest(*modules, package=package)
-
-
-@functools.cache
-def stage_code(*modules: str) -> str:
-    """Hash of the code of a stage without frameworks."""
-    return code.digest(*modules)
-
-
-def framework_modules(framework: str, workload: str) -> tuple[str, ...]:
-    """Return the modules that are imported by name, which a closure cannot see."""
-    model = {"torch": "torch_model", "jax": "flax_model"}[framework]
-    return (
-        f"lockstep.engines.{framework}_engine",
-        f"lockstep.engines.{framework}_input",
-        f"lockstep.workloads.{workload}.{model}",
-        f"lockstep.workloads.{workload}.spec",
-    )

@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lockstep import code, files, lock
+from lockstep import files, lock
 from lockstep.cluster import machine, slurm
 from lockstep.cluster.start import roll_call, start
 from lockstep.errors import UserError
 from lockstep.images import stage
 from lockstep.link import link_or_copy
-from lockstep.study import Study, framework_modules
+from lockstep.study import Study
+from lockstep.study.identity import run_code
 from lockstep.study.run import Block, Run
 from lockstep.training import attempts, seal
 from lockstep.training.alone import alone
@@ -186,7 +187,7 @@ def specify(study: Study, run: Run, resume_from: Path | None, host: Mapping[str,
     determined_by = {
         **trains,
         "settings": study.run_config(run),
-        "code": code.digest("lockstep.training.worker", *framework_modules(framework, workload)),
+        "code": run_code(framework, workload),
         "environment": {"image": image.identity} if image else study.environment,
         "repetition": study.repetition("train"),
     }
