@@ -114,7 +114,10 @@ def _plan(study: Study, root: Path) -> Plan:
             )
         why = opened.too_large(item.name, item.size)
         if why:
-            raise UserError(f"{item.path or item.name}: {why}; nobody could verify the archive")
+            raise UserError(
+                f"{item.path or item.name}: {why}, so that nobody could verify the archive; "
+                "take larger windows (window_steps), or leave its run out of the config"
+            )
     lacking = completeness.missing(study, (item.name for item in items))
     # What a person reads first is made from the config as it is archived, without secrets.
     config = json.loads(rules.clean(json.dumps(study.config).encode()))
