@@ -9,34 +9,9 @@ import pytest
 
 from lockstep.datasets import checksum
 from lockstep.report import analysis, load, sentences, verdicts
-from lockstep.report.verdicts import Comparison
 from lockstep.study.run import Run
+from tests.report.planted import comparison, on_jax, set_at, text_of
 from tests.report.report_studies import TWO, VARIANTS, Edit, write
-
-
-def comparison(root: Path, edit: Edit | None = None, **options: Any) -> Comparison:
-    (only,) = analysis.analyse(write(root, variants=TWO, edit=edit, **options)).comparisons
-    return only
-
-
-def on_jax(change) -> Edit:
-    def edit(run: Run, summary: dict[str, Any]) -> None:
-        if run.variant == "jax-jit":
-            change(run, summary)
-
-    return edit
-
-
-def set_at(path: str, value: Any):
-    *folders, last = path.split(".")
-
-    def change(run: Run, summary: dict[str, Any]) -> None:
-        inner = summary
-        for name in folders:
-            inner = inner[name]
-        inner[last] = value
-
-    return change
 
 
 def test_batches_of_one_scale_that_are_not_those_of_another(tmp_path: Path) -> None:
@@ -48,10 +23,6 @@ def test_batches_of_one_scale_that_are_not_those_of_another(tmp_path: Path) -> N
     comparisons = analysis.analyse(study).comparisons
     assert [c.kind for c in comparisons] == [verdicts.NOT_COMPARABLE] * 2
     assert "did not read the same batches at every scale" in sentences.sentence(comparisons[0])
-
-
-def text_of(c: Comparison) -> str:
-    return sentences.sentence(c) + " ".join(verdicts.difference_text(d) for d in c.differences)
 
 
 def test_a_fair_comparison_has_no_flag(tmp_path: Path) -> None:
@@ -178,86 +149,6 @@ def test_a_precision_that_no_engine_tells_is_not_taken_for_granted(tmp_path: Pat
     assert "jax-jit declares float32 but does not say what it computed in" in c.problems
 
 
-# Several nodes --------------------------------------------------------------------------------
-
-
-def on_nodes(*names: str, **changes: Any) -> Edit:
-    """Put a run on nodes; `changes` hold for the last one's facts on JAX's side."""
-
-    def edit(run: Run, summary: dict[str, Any]) -> None:
-        host = summary["contract"]["host"]
-        nodes = [{**host, "node": name} for name in names]
-        if run.variant == "jax-jit":
-            nodes[-1] |= changes
-        summary["contract"]["host"] = nodes[0] | {"nodes": nodes, "job": host["job"]}
-
-    return edit
-
-
-@pytest.mark.parametrize(
-    ("changes", "named"), [({"cpu": "Slow"}, "EPYC, Slow"), ({"cores": 4}, "16, 4")]
-)
-def test_another_node_than_the_first_may_be_the_slow_one(tmp_path, changes, named) -> None:
-    c = comparison(tmp_path, on_nodes("n1", "n2", **changes), scales=("2x1",), seeds=3)
-    assert c.kind == verdicts.NOT_COMPARABLE and named in text_of(c)
-
-
-def test_equal_nodes_are_no_difference_in_whatever_order(tmp_path: Path) -> None:
-    def edit(run: Run, summary: dict[str, Any]) -> None:
-        names = ("n2", "n1") if run.variant == "jax-jit" else ("n1", "n2")
-        on_nodes(*names)(run, summary)
-
-    c = comparison(tmp_path, edit, scales=("2x1",), seeds=3)
-    assert c.kind == verdicts.FASTER and c.flags == []
-
-
-def test_of_two_nodes_the_other_one_may_be_the_slow_one(tmp_path: Path) -> None:
-    def edit(run: Run, summary: dict[str, Any]) -> None:
-        on_nodes("n1" if run.variant == "jax-jit" else "n3", "n2")(run, summary)
-
-    study = write(tmp_path, variants=TWO, edit=edit, scales=("2x1",), seeds=3)
-    found = analysis.analyse(study)
-    (c,) = found.comparisons
-    assert c.kind == verdicts.NOT_COMPARABLE and "look like a slower variant" in text_of(c)
-    (threat,) = [t for t in found.threats if t.name == "Several nodes"]
-    assert "3 nodes" in threat.what
-
-
-def placed(where) -> Edit:
-    """Put each run on the node that `where` says."""
-    return lambda run, summary: summary["contract"]["host"].update(node=where(run))
-
-
-def test_a_variant_that_had_the_fast_node_in_nearly_all_pairs_has_no_verdict(tmp_path) -> None:
-    def where(run: Run) -> str:
-        return "slow" if run.variant == "jax-jit" and run.seed else "fast"
-
-    c = comparison(tmp_path, placed(where), seeds=10)
-    assert c.kind == verdicts.NOT_COMPARABLE and c.quality_kind == verdicts.EQUIVALENT
-    assert "in 9 of 10 pairs: fast against slow" in text_of(c)
-
-
-def test_pairs_on_one_node_are_compared_and_the_others_left_out_by_name(tmp_path: Path) -> None:
-    def where(run: Run) -> str:
-        return "slow" if run.variant == "jax-jit" and run.seed > 2 else "fast"
-
-    c = comparison(tmp_path, placed(where))
-    assert c.kind == verdicts.FASTER and c.step_time.n == c.whole_run.n == 3
-    assert c.untimed == [
-        (seed, "its two runs were on other nodes (slow against fast)") for seed in (3, 4)
-    ]
-    assert c.quality.n == 5
-
-
-def test_nodes_that_served_both_sides_equally_cancel_out(tmp_path: Path) -> None:
-    def where(run: Run) -> str:
-        return f"node-{(run.seed + (run.variant == 'jax-jit')) % 2}"
-
-    c = comparison(tmp_path, placed(where), seeds=4)
-    assert c.kind == verdicts.FASTER and c.step_time.n == 4
-    assert [d.fact for d in c.flags] == ["host.node"]
-
-
 # One framework --------------------------------------------------------------------------------
 
 TORCH = {name: VARIANTS[name] for name in ("torch-eager", "torch-compile")}
@@ -321,18 +212,6 @@ def test_native_input_may_have_other_batches_because_it_is_declared(tmp_path: Pa
     (c,) = analysis.analyse(study).comparisons
     assert c.kind == verdicts.FASTER
     assert {d.fact: d.level for d in c.differences}["batches"] == "declared"
-
-
-def test_one_slower_node_in_one_pair_is_flagged_and_the_pair_left_out(tmp_path: Path) -> None:
-    def change(run: Run, summary: dict[str, Any]) -> None:
-        if run.seed == 2:
-            summary["contract"]["host"]["node"] = "node-0"
-
-    c = comparison(tmp_path, on_jax(change))
-    assert c.kind == verdicts.FASTER and c.step_time.n == 4
-    assert [seed for seed, _ in c.untimed] == [2]
-    (flag,) = c.flags
-    assert (flag.fact, flag.pairs, flag.of) == ("host.node", 1, 5)
 
 
 def test_a_swapped_label_is_found_and_named(tmp_path: Path) -> None:

@@ -1,0 +1,38 @@
+"""Differences that are planted into the records of a study, and what is said of the pair."""
+
+from pathlib import Path
+from typing import Any
+
+from lockstep.report import analysis, sentences, verdicts
+from lockstep.report.verdicts import Comparison
+from lockstep.study.run import Run
+from tests.report.report_studies import TWO, Edit, write
+
+
+def comparison(root: Path, edit: Edit | None = None, **options: Any) -> Comparison:
+    (only,) = analysis.analyse(write(root, variants=TWO, edit=edit, **options)).comparisons
+    return only
+
+
+def on_jax(change) -> Edit:
+    def edit(run: Run, summary: dict[str, Any]) -> None:
+        if run.variant == "jax-jit":
+            change(run, summary)
+
+    return edit
+
+
+def set_at(path: str, value: Any):
+    *folders, last = path.split(".")
+
+    def change(run: Run, summary: dict[str, Any]) -> None:
+        inner = summary
+        for name in folders:
+            inner = inner[name]
+        inner[last] = value
+
+    return change
+
+
+def text_of(c: Comparison) -> str:
+    return sentences.sentence(c) + " ".join(verdicts.difference_text(d) for d in c.differences)
