@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +22,14 @@ TOLERANCE = 1e-11  # relative, of float64
 
 @pytest.fixture(scope="module")
 def snakemake(machine: Machine, cache: Path):
-    """Run the workflow on the machine; returns what it said."""
+    """Run the workflow on the machine, on the demo's config or another; returns what it said."""
 
-    def run(*arguments: str, status: int = 0) -> str:
+    def run(*arguments: str, config: Sequence[str] = CONFIG, status: int = 0) -> str:
         answer = machine.run(
             "env",
             f"LOCKSTEP_IMAGE_CACHE={cache}",
             *(machine.python, "-m", "snakemake", "--profile", "profiles/local"),
-            *("--configfile", *CONFIG, *arguments),
+            *("--configfile", *config, *arguments),
             status=status,
         )
         return answer.stdout + answer.stderr
@@ -153,7 +154,7 @@ def test_the_study_is_archived_with_its_images(study: Path, machine: Machine, sn
     file.unlink()
 
 
-def test_photographs_climb_over_two_processes(study: Path, machine: Machine, cache: Path) -> None:
+def test_photographs_climb_over_two_processes(study: Path, machine: Machine, snakemake) -> None:
     config = yaml.safe_load((REPOSITORY / "demo" / "cifar10.yaml").read_text())
     raw = pictures.cifar10(machine.make_folder("photographs"), 64, 10)
     config["datasets"]["cifar10"]["raw"] = str(raw)
@@ -167,11 +168,7 @@ def test_photographs_climb_over_two_processes(study: Path, machine: Machine, cac
     path = machine.repository / "photographs.yaml"
     path.write_text(yaml.safe_dump(config))
     machine.give(raw, path)
-    machine.run(
-        *("env", f"LOCKSTEP_IMAGE_CACHE={cache}"),
-        *(machine.python, "-m", "snakemake", "parity", "--profile", "profiles/local"),
-        *("--configfile", path.name),
-    )
+    snakemake("--", "parity", config=(path.name,))
     verdict = study.with_name("photographs") / "parity" / "resnet18_cifar10" / "verdict.json"
     (compared,) = json.loads(verdict.read_text())["comparisons"].values()
     rungs = {(rung["precision"], rung["name"]): rung["passed"] for rung in compared["rungs"]}
