@@ -50,6 +50,24 @@ def test_a_comment_or_docstring_changes_nothing(package: Path) -> None:
     assert digests() == before
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('{**a, "k": b}', '{"k": a, **b}'),
+        ("def g(*, a=1, b): return 0", "def g(*, a, b=1): return 0"),
+    ],
+)
+def test_what_is_absent_has_a_place(tmp_path: Path, before: str, after: str) -> None:
+    """A key of `**a`, a keyword without a default: None inside a list of a syntax tree."""
+    found = set()
+    for name, text in (("first", before), ("second", after)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("")
+        (tmp_path / name / "module.py").write_text(f"a = b = {{}}\n{text}\n")
+        found.add(code.digest("lockstep.module", package=tmp_path / name))
+    assert len(found) == 2
+
+
 def test_an_edited_engine_changes_only_what_it_trains(package: Path) -> None:
     before = digests()
     edit(package / "engines" / "torch_engine.py", "SETTLING_STEPS = 2", "SETTLING_STEPS = 3")

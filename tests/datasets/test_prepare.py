@@ -4,6 +4,7 @@ import errno
 import functools
 import gzip
 import hashlib
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -193,4 +194,21 @@ def test_labels_out_of_range_are_refused() -> None:
     with pytest.raises(UserError, match="labels go from 0 to 2; they must be from 0 to 1"):
         prepare._check("x", images, np.array([0, 2]), ("a", "b"))
     with pytest.raises(UserError, match="holds no examples"):
-        prepare._check("x", images[:0], np.array([]), ("a", "b"))
+        prepare._check("x", images[:0], np.array([], int), ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (np.full((2, 1, 1, 1), 300), np.zeros(2, int), "images are int64 (2, 1, 1, 1)"),
+        (np.zeros((2, 1, 1), np.uint8), np.zeros(2, int), "images are uint8 (2, 1, 1)"),
+        (np.zeros((2, 1, 1, 1), np.uint8), np.array([0.5, 1]), "labels are float64 (2,)"),
+        (np.zeros((2, 1, 1, 1), np.uint8), np.zeros((2, 3), int), "labels are int64 (2, 3)"),
+        (np.zeros((2, 1, 1, 1), np.uint8), np.zeros(1, int), "2 images and 1 labels"),
+    ],
+)
+def test_what_could_not_be_stored_as_it_is_is_refused(
+    images: np.ndarray, labels: np.ndarray, message: str
+) -> None:
+    with pytest.raises(UserError, match=re.escape(f"mine: source x: train: {message}")):
+        prepare._check("mine: source x: train", images, labels, ("a", "b"))

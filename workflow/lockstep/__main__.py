@@ -240,7 +240,7 @@ def weights(options: argparse.Namespace) -> int:
 def trace(options: argparse.Namespace) -> int:
     from lockstep.cluster import machine
     from lockstep.parity import trace as ladder
-    from lockstep.parity.climb import Route
+    from lockstep.parity.route import Route
 
     study = Study.load(options.study)
     recipe, seed = study.workload(options.workload), study.config["seeds"][0]
@@ -251,13 +251,12 @@ def trace(options: argparse.Namespace) -> int:
         manifest=study.dataset_manifest(recipe["dataset"]),
         initial=study.weights(options.workload, seed),
         caches=study.caches(machine.instruction_set()),
+        window_steps=study.config["window_steps"],
     )
     ladder.trace(
         route,
-        steps=study.config["parity"]["steps"],
-        float32_steps=study.config["parity"]["float32_steps"],
+        **study.climbed,
         threads=study.config["threads"],
-        several=study.traced_over_several(options.workload),
         output=study.trace(options.workload, options.variant),
     )
     return 0

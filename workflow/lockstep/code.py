@@ -95,11 +95,12 @@ def _canonical(node: ast.AST) -> Iterator[str]:
     for field, value in ast.iter_fields(node):
         if field == "body" and isinstance(value, list) and _starts_with_docstring(value):
             value = value[1:]
-        for item in value if isinstance(value, list) else [value]:
+        listed = isinstance(value, list)
+        for item in value if listed else [value]:
             if isinstance(item, ast.AST):
                 yield f" {field}="
                 yield from _canonical(item)
-            elif item is not None:
+            elif item is not None or listed:  # `{**a}` has a key None, `f(*, a)` a default None
                 yield f" {field}={item!r}"
     yield ")"
 

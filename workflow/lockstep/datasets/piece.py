@@ -162,7 +162,7 @@ def _decoded(piece: Piece) -> tuple[Result, np.ndarray, np.ndarray, dict[str, np
             continue
         stamp.update(_state(name, original.label, status))
         try:
-            images[done], notes = decode(content, piece.options)
+            image, notes = decode(content, piece.options)
         except Undecodable as error:
             result.bad += 1
             result.bad_first.append(f"{original.name} {error}")
@@ -171,6 +171,12 @@ def _decoded(piece: Piece) -> tuple[Result, np.ndarray, np.ndarray, dict[str, np
             raise UserError(
                 f"{piece.raw}/{original.name}: there is too little memory to decode it; {ROOM}"
             ) from error
+        if image.dtype != np.uint8:  # it would be cut to eight bits in silence
+            raise UserError(
+                f"{piece.raw}/{original.name}: source {piece.source} made {image.dtype} of it; "
+                "images must be uint8"
+            )
+        images[done] = image
         hashes.append(hashlib.sha256(content).digest())
         names.append(name)
         labels.append(original.label)

@@ -91,7 +91,8 @@ def _whole(
     with files.atomic(folder) as temporary:
         temporary.mkdir()
         for split, images, labels in source.read(raw, options):
-            _check(f"{named['name']}: {split}", images, labels, source.CLASSES)
+            where = f"{named['name']}: source {named['source']}: {split}"
+            _check(where, images, labels, source.CLASSES)
             path = temporary / f"{split}-00000.h5"
             about = {"split": split, "source": named["source"], **said}
             content = shards.write(path, images, labels, about)
@@ -101,11 +102,26 @@ def _whole(
 
 
 def _check(where: str, images: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> None:
-    # JAX clamps a label that is out of range, PyTorch raises: neither may ever see one.
+    """Check that a split can be stored as it is: nothing is cast, cut or filled up in silence."""
+    if images.dtype != np.uint8 or images.ndim != 4:
+        raise UserError(
+            f"{where}: images are {_kind(images)}; they must be uint8 (N, height, width, channels)"
+        )
+    if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
+        raise UserError(f"{where}: labels are {_kind(labels)}; they must be integers (N,)")
+    if len(images) != len(labels):
+        raise UserError(
+            f"{where}: {len(images)} images and {len(labels)} labels; each image needs one label"
+        )
     if len(images) == 0:
         raise UserError(f"{where}: holds no examples")
+    # JAX clamps a label that is out of range, PyTorch raises: neither may ever see one.
     if labels.min() < 0 or labels.max() >= len(classes):
         raise UserError(
             f"{where}: labels go from {labels.min()} to {labels.max()}; "
             f"they must be from 0 to {len(classes) - 1}"
         )
+
+
+def _kind(array: np.ndarray) -> str:
+    return f"{array.dtype} {array.shape}"

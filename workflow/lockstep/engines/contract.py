@@ -190,6 +190,9 @@ class Engine(Protocol):
         """Compile, and settle whatever changes during the first steps.
 
         To be called after a first `load`, whose state it spoils.
+
+        Raises:
+            UserError: the variant says that it compiles, and nothing was compiled.
         """
 
     def load(self, state: State) -> None:
@@ -228,7 +231,14 @@ class Engine(Protocol):
         """Look into a window's first step without making it.
 
         Returns:
-            `logits` of this rank, `loss`, and ``grad/NAME`` of every parameter in neutral layout.
+            `logits` of this rank, `loss`, `checksum` of the batch over all ranks, and ``grad/NAME``
+            of every parameter in neutral layout. On one device also ``tap/LAYER``, a sample of what
+            each layer gives, in the order of the network, and ``input/gradient``, a sample of the
+            loss's gradient with respect to the images, both with channels last
+            (`lockstep.workloads.taps`).
+
+        Raises:
+            UserError: the model draws random numbers of its own.
         """
 
     def agree(self, value: int) -> int:

@@ -1,21 +1,23 @@
 """JAX behind the contract: jit or op by op, one process or a mesh over several."""
 
+import contextlib
 import importlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax.errors import InvalidRngError
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lockstep.datasets import checksum
-from lockstep.engines import jax_gradient, jax_optimizer, jax_runtime
+from lockstep.engines import environment, jax_gradient, jax_optimizer, jax_probe, jax_runtime
 from lockstep.engines.contract import (
     COMPUTE_DTYPE,
     PARAMETER_DTYPE,
@@ -24,7 +26,8 @@ from lockstep.engines.contract import (
     Window,
     types,
 )
-from lockstep.workloads import augmentation_flax, naming, weights
+from lockstep.errors import UserError
+from lockstep.workloads import augmentation_flax, naming, taps, weights
 from lockstep.workloads.contract import AXIS
 from lockstep.workloads.weights import State
 
@@ -64,13 +67,14 @@ class JaxEngine:
         self.names = self.functions.names(recipe["model"])
         parameters = self.job.workload.parameters(recipe["model"])
         buffers = self.job.workload.buffers(recipe["model"])
-        image = jnp.zeros((1, *self.job.example_shape), self.compute_dtype)
-        variables = jax.eval_shape(self.model.init, jax.random.key(0), image)
+        variables = jax.eval_shape(self._initialised, jax.random.key(0), self._blank())
         shapes = {p.name: p.shape for p in parameters} | {b.name: b.shape for b in buffers}
         native = {name: leaf.shape for name, leaf in flatten_dict(variables, sep="/").items()}
         naming.check(self.names, shapes, native)
         self.parameter_names = [p.name for p in parameters]
         self.buffer_names = [b.name for b in buffers]
+        model = recipe["model"]
+        self.layers = taps.layers(self.functions, model, self.names, parameters, "/")
         self._gradient = jax_gradient.of(self._loss, self.mesh, variant["mode"] == "jit")
         self._probed: Callable = self._probe
         self.transformation = jax_optimizer.transformation(self.job, self.names)
@@ -87,6 +91,18 @@ class JaxEngine:
             self._evaluation = jax.jit(self._evaluation_sums)
             self._probed = jax.jit(self._probe)
 
+    def _blank(self) -> Tree:
+        """Return one example as a model's `inputs` finds it, to learn its parameters' shapes by."""
+        return {
+            "images": np.zeros((1, *self.job.example_shape), np.uint8),
+            "labels": np.zeros(1, np.int32),
+            "mask": np.ones(1, np.float32),
+        }
+
+    def _initialised(self, key: Array, batch: Tree) -> Tree:
+        with _own_draws(self.job.workload.name):
+            return self.model.init(key, self.functions.inputs(batch, self.param_dtype))
+
     # One step --------------------------------------------------------------------------------
 
     def _seen(self, batch: Tree) -> Tree:
@@ -96,18 +112,33 @@ class JaxEngine:
 
     def _apply(self, params: Tree, buffers: Tree, batch: Tree, train: bool) -> tuple[Array, Tree]:
         images = self.functions.inputs(batch, self.param_dtype)
+        return self.forward(params, buffers, images, train)
+
+    def forward(
+        self, params: Tree, buffers: Tree, images: Array, train: bool, **capture: Any
+    ) -> tuple[Array, Tree]:
+        """Return the logits and what the model has changed: `buffers`, if it did not.
+
+        Args:
+            capture: what Flax is to capture on the way, as `Module.apply` takes it.
+        """
         variables = {"params": params, **buffers}
-        if train and buffers:
-            return self.model.apply(variables, images, train=True, mutable=list(buffers))
-        return self.model.apply(variables, images, train=train), buffers
+        changing = [*(buffers if train else ()), *["intermediates"] * bool(capture)]
+        with _own_draws(self.job.workload.name):
+            if not changing:
+                return self.model.apply(variables, images, train=train), buffers
+            return self.model.apply(variables, images, train=train, mutable=changing, **capture)
 
     def _loss(
         self, params: Tree, buffers: Tree, batch: Tree, count: Array
     ) -> tuple[Array, tuple[Tree, Array]]:
         """Return a batch's share of the global mean loss, the updated buffers and the logits."""
         logits, buffers = self._apply(params, buffers, batch, train=True)
+        return self.mean_loss(logits, batch, count), (buffers, logits)
+
+    def mean_loss(self, logits: Array, batch: Tree, count: Array) -> Array:
         losses = self.functions.losses(logits, batch, self.job.recipe)
-        return (losses * batch["mask"].astype(losses.dtype)).sum() / count, (buffers, logits)
+        return (losses * batch["mask"].astype(losses.dtype)).sum() / count
 
     def _checksum(self, batch: Tree) -> Array:
         # Byte by byte: XLA needs half the time that it takes over bytes brought into words.
@@ -174,16 +205,26 @@ class JaxEngine:
         return {name: float(np.sum([part[name] for part in fetched])) for name in fetched[0]}
 
     def _probe(self, params: Tree, buffers: Tree, batch: Tree, count: Array) -> Any:
-        return self._gradient(params, buffers, self._seen(batch), count)
+        """Return loss, gradient and checksum as a step has them, and what `_look` returns."""
+        batch = self._seen(batch)
+        trained = self._gradient(params, buffers, batch, count)
+        found = {}
+        if self.mesh.size == 1:
+            found = jax_probe.look(self, params, buffers, batch, count)
+        return trained, self._checksum(batch), found
 
     def probe(self, window: Window) -> dict[str, np.ndarray]:
         row = jax.tree.map(lambda a: a[0], self._window(window))
-        (loss, (_, logits)), grads = self._probed(
+        ((loss, (_, logits)), grads), check, found = self._probed(
             self.values["params"], self.values["buffers"], row["batch"], row["count"]
         )
         neutral = self._to_neutral({"params": grads}, self.parameter_names)
+        # A compiled program returns a dictionary in the order of its keys.
+        ordered = [key for key in ("input/gradient", *map("tap/{}".format, self.layers))]
         return {
+            **{key: _local(found[key]).astype(self.param_dtype) for key in ordered if key in found},
             "logits": _local(logits).astype(self.param_dtype),
+            "checksum": _local(check),
             "loss": _local(loss).astype(np.float64),
             **{f"grad/{name}": value for name, value in neutral.items()},
         }
@@ -297,6 +338,7 @@ class JaxEngine:
             kinds["gradient_communication_dtype"] = self.compute_dtype.name  # see `jax_gradient`
         return {
             **jax_runtime.facts(),
+            "settings": environment.recorded(),
             "devices": self.mesh.size,
             **kinds,
             "compiled": "step" if jit else "nothing",
@@ -309,6 +351,18 @@ class JaxEngine:
     def close(self) -> None:
         if self.topology.world_size > 1:
             jax.distributed.shutdown()
+
+
+@contextlib.contextmanager
+def _own_draws(workload: str) -> Iterator[None]:
+    """Tell a model that draws random numbers of its own what it may not."""
+    try:
+        yield
+    except InvalidRngError as error:
+        raise UserError(
+            f"{workload}: its Flax model draws random numbers of its own (dropout or noise), which "
+            "PyTorch would draw otherwise; remove what draws them"
+        ) from error
 
 
 def _local(array: Array) -> np.ndarray:

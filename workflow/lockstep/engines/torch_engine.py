@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from lockstep.datasets import checksum
-from lockstep.engines import rendezvous, torch_optimizer
+from lockstep.engines import environment, rendezvous, torch_optimizer, torch_probe
 from lockstep.engines.contract import (
     COMPUTE_DTYPE,
     PARAMETER_DTYPE,
@@ -27,7 +27,9 @@ from lockstep.engines.contract import (
     Window,
     types,
 )
-from lockstep.workloads import augmentation_torch, naming, weights
+from lockstep.engines.torch_probe import numpy
+from lockstep.errors import UserError
+from lockstep.workloads import augmentation_torch, naming, taps, weights
 from lockstep.workloads.weights import State
 
 Pending = list[tuple[Tensor, Tensor]]
@@ -50,6 +52,7 @@ def start(job: Job) -> "TorchEngine":
     # As XLA does by itself: convolutions are tried out before one is chosen.
     torch.backends.cudnn.benchmark = not job.variant["deterministic"]
     torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.compiler.reset()  # or an earlier engine's programs count towards the limit of this one's
     if job.caches is not None:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(job.caches / "inductor")
         os.environ["TRITON_CACHE_DIR"] = str(job.caches / "triton")
@@ -90,6 +93,8 @@ class TorchEngine:
         naming.check(self.names, shapes, {n: tuple(t.shape) for n, t in self.tensors.items()})
         self.parameters = {p.name: self.tensors[self.names[p.name][0]] for p in parameters}
         self.buffers = {b.name: self.tensors[self.names[b.name][0]] for b in buffers}
+        model = self.job.recipe["model"]
+        self.layers = taps.layers(self.functions, model, self.names, parameters, ".")
         self.optimizer = torch_optimizer.make(self.job, self.parameters)
         self.model = module
         if self.topology.world_size > 1:
@@ -107,29 +112,33 @@ class TorchEngine:
 
     # One step --------------------------------------------------------------------------------
 
-    def _seen(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def seen(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return a batch with its images as the model is shown them."""
         images = augmentation_torch.apply(batch["images"], batch.get("crops"), self.kind)
         return {**batch, "images": images}
 
+    def inputs(self, batch: Mapping[str, Tensor]) -> Tensor:
+        images = self.functions.inputs(batch, self.param_dtype)
+        return images.contiguous(memory_format=self.format)
+
     def _logits(self, model: torch.nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-        images = self.functions.inputs(batch, self.param_dtype).contiguous(
-            memory_format=self.format
-        )
-        with self._autocast():
+        images = self.inputs(batch)
+        with self.autocast():
             return model(images)
 
-    def _autocast(self) -> contextlib.AbstractContextManager:
+    def autocast(self) -> contextlib.AbstractContextManager:
         if self.compute_dtype is self.param_dtype:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, self.compute_dtype)
 
     def _loss(self, batch: Mapping[str, Tensor], count: Tensor) -> tuple[Tensor, Tensor]:
         """Return this rank's share of the global mean loss, and of the batch's checksum."""
-        batch = self._seen(batch)
-        logits = self._logits(self.model, batch)
+        batch = self.seen(batch)
+        return self.mean_loss(self._logits(self.model, batch), batch, count), self._checksum(batch)
+
+    def mean_loss(self, logits: Tensor, batch: Mapping[str, Tensor], count: Tensor) -> Tensor:
         losses = self.functions.losses(logits, batch, self.job.recipe)
-        return (losses * batch["mask"]).sum() / count, self._checksum(batch)
+        return (losses * batch["mask"]).sum() / count
 
     def _checksum(self, batch: Mapping[str, Tensor]) -> Tensor:
         # Products wrap around in 32 bits, sums in 64: the lower 32 bits are right, `fetch` takes
@@ -171,7 +180,7 @@ class TorchEngine:
         self.module.eval()
         with torch.no_grad():
             for arrays in batches:
-                batch = self._seen({name: self._put(array) for name, array in arrays.items()})
+                batch = self.seen({name: self._put(array) for name, array in arrays.items()})
                 logits = self._logits(self.module, batch)
                 values = self.functions.metrics(logits, batch)
                 values["loss"] = self.functions.losses(logits, batch, self.job.recipe)
@@ -186,13 +195,13 @@ class TorchEngine:
 
     def probe(self, window: Window) -> dict[str, np.ndarray]:
         row = {name: self._put(array[0]) for name, array in window.batch.items()}
-        with torch.no_grad():
-            buffers = [buffer.clone() for buffer in self.buffers.values()]
-            logits = self._logits(self.module, self._seen(row))
-        loss, _ = self._backward(row, torch.tensor(window.counts[0], dtype=self.param_dtype))
+        count = torch.tensor(window.counts[0], dtype=self.param_dtype, device=self.device)
+        buffers = [buffer.clone() for buffer in self.buffers.values()]
+        found = torch_probe.look(self, row, count)
+        loss, check = self._backward(row, count)
         # None is a parameter that the loss does not reach; the ladder shall name it.
         gradients = {
-            name: _numpy(torch.zeros_like(p) if p.grad is None else p.grad)
+            name: numpy(torch.zeros_like(p) if p.grad is None else p.grad)
             for name, p in self.parameters.items()
         }
         neutral = self._to_neutral(gradients)
@@ -201,8 +210,9 @@ class TorchEngine:
                 buffer.copy_(before)
         self.optimizer.zero_grad(set_to_none=True)
         return {
-            "logits": _numpy(logits.float() if logits.dtype is torch.bfloat16 else logits),
-            "loss": _numpy(self._sum(loss.double())),
+            **found,
+            "checksum": numpy(self._sum(check)).astype(np.uint32),
+            "loss": numpy(self._sum(loss.double())),
             **{f"grad/{name}": value for name, value in neutral.items()},
         }
 
@@ -215,8 +225,13 @@ class TorchEngine:
         seconds = time.perf_counter() - begin
         cache = "none"
         if self.job.variant["mode"] == "compile":
-            counters = torch._dynamo.utils.counters["inductor"]
-            cache = "cold" if counters["fxgraph_cache_miss"] else "warm"
+            counters = torch._dynamo.utils.counters
+            if not counters["stats"]["unique_graphs"]:
+                raise UserError(
+                    "mode: compile, but torch.compile compiled nothing and runs op by op; what it "
+                    "said stands above, or a variable such as TORCH_COMPILE_DISABLE is set"
+                )
+            cache = "cold" if counters["inductor"]["fxgraph_cache_miss"] else "warm"
         return Preparation(trace_seconds=0.0, compile_seconds=seconds, cache=cache)
 
     def load(self, state: State) -> None:
@@ -242,12 +257,12 @@ class TorchEngine:
 
     def state(self) -> dict[str, np.ndarray]:
         self._share_buffers()
-        parameters = {n: _numpy(p) for n, p in self.parameters.items()}
+        parameters = {n: numpy(p) for n, p in self.parameters.items()}
         momenta = {}
         for name, parameter in self.parameters.items():
             buffer = self.optimizer.state[parameter].get("momentum_buffer")
-            momenta[name] = np.zeros_like(parameters[name]) if buffer is None else _numpy(buffer)
-        buffers = {n: _numpy(b) for n, b in self.buffers.items()}
+            momenta[name] = np.zeros_like(parameters[name]) if buffer is None else numpy(buffer)
+        buffers = {n: numpy(b) for n, b in self.buffers.items()}
         roles = {"param": parameters, "momentum": momenta, "buffer": buffers}
         return {
             f"{role}/{name}": value
@@ -285,6 +300,7 @@ class TorchEngine:
         cuda = self.device.type == "cuda"
         return {
             "torch": torch.__version__,
+            "settings": environment.recorded(),
             "cuda": torch.version.cuda if cuda else None,
             "cudnn": torch.backends.cudnn.version() if cuda else None,
             "nccl": ".".join(map(str, torch.cuda.nccl.version())) if cuda else None,
@@ -320,10 +336,6 @@ def _distributed(module: torch.nn.Module) -> DistributedDataParallel:
     name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     settings: dict[str, Any] = {name: False}
     return DistributedDataParallel(module, **settings)
-
-
-def _numpy(tensor: Tensor) -> np.ndarray:
-    return np.array(tensor.detach().cpu().contiguous().numpy())
 
 
 def _join(topology: Topology, device: torch.device) -> None:

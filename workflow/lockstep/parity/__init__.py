@@ -1,3 +1,5 @@
 """The ladder: is it the same model? Asked before anything is timed."""
 
-OVER_TWO = "float64x2"  # the precision of what two processes compute (`joint`)
+OVER_TWO = "float64x2"  # the precision of what two devices compute together (`joint`)
+EDGES = ("the last step of an epoch", "the first step of the next epoch", "the last step of all")
+DISTURBANCES = ("as it is", "a byte changed", "a label changed", "two rows swapped")

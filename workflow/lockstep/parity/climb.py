@@ -1,56 +1,17 @@
 """What one engine computes on the way up the ladder, rung by rung."""
 
-import itertools
-import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from lockstep import workloads
-from lockstep.datasets.reader import read_manifest
-from lockstep.engines.contract import Engine, Job, Topology
+from lockstep.engines.contract import Engine
+from lockstep.errors import UserError
+from lockstep.parity import EDGES, canary
 from lockstep.training.feed import SharedFeed
-from lockstep.workloads import weights
+from lockstep.workloads import taps, weights
 
-WINDOW = 25  # steps between two fences
-GOLDEN = (5**0.5 - 1) / 2
-SAMPLE = 4096  # elements of a tensor that are kept of each batch but the first
-
-
-@dataclass(frozen=True, kw_only=True)
-class Route:
-    """What a variant's ladder is climbed with, whatever the precision.
-
-    Attributes:
-        recipe: complete recipe of the workload.
-        variant: complete config of the variant; its precision is replaced by the ladder's.
-        seed: decides the order of examples.
-        manifest: of the dataset.
-        initial: weights file.
-        caches: folder for compiled programs.
-    """
-
-    recipe: Mapping[str, Any]
-    variant: Mapping[str, Any]
-    seed: int
-    manifest: Path
-    initial: Path
-    caches: Path
-
-    def job(self, precision: str, topology: Topology) -> Job:
-        """Return what an engine is started with."""
-        return Job(
-            workload=workloads.spec(self.recipe["workload"]),
-            recipe=self.recipe,
-            variant={**self.variant, "precision": precision, "steps_per_dispatch": 1},
-            window_steps=WINDOW,
-            stored=tuple(read_manifest(self.manifest)["example_shape"]),
-            topology=topology,
-            caches=self.caches.resolve(),
-        )
+SAMPLE = 4096  # elements of a gradient that are kept of each batch but the first
+NOISE = 1e-5  # by which two equal computations may differ on a GPU, whose sums have no fixed order
 
 
 def climb(
@@ -58,62 +19,141 @@ def climb(
     feed: SharedFeed,
     evaluation: Iterable[Mapping[str, np.ndarray]],
     state: weights.State,
+    general: weights.State,
     steps: int,
     batches: int = 1,
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield what an engine computes on each rung, by the names above.
+    """Yield what an engine computes on each rung, by the names in `lockstep.parity.trace`.
 
     Args:
+        evaluation: batches of the test split, the last of them incomplete.
+        state: initial weights.
+        general: a state in general position (`lockstep.parity.position`).
+        steps: that are trained in a row.
         batches: whose gradients are told, at most those of an epoch.
+
+    Raises:
+        UserError: the model draws random numbers of its own.
     """
     engine.load(state)
-    engine.prepare()
-    engine.load(state)
     yield from _named("weights", engine.state())
-    probe = engine.probe(feed.window(0, 1))
-    yield "forward/logits", probe.pop("logits")
-    yield "loss/loss", probe.pop("loss")
-    for name, gradient in probe.items():
-        yield f"gradient/{name.removeprefix('grad/')}", gradient
+    yield from _looked(engine, feed)
     for k in range(1, min(batches, feed.steps_per_epoch)):
         for name, gradient in engine.probe(feed.window(k, 1)).items():
             if name.startswith("grad/"):
-                yield f"gradients/{k}/{name.removeprefix('grad/')}", _sample(gradient)
+                yield f"gradients/{k}/{name[5:]}", taps.sample(gradient, SAMPLE)
 
-    losses, checksums = engine.fetch(engine.train(feed.window(0, 1)))
-    yield from _named("step", engine.state())
-    all_losses, all_checksums = [losses], [checksums]
-    done = 1
-    while done < steps:
-        count = min(WINDOW, steps - done)
-        losses, checksums = engine.fetch(engine.train(feed.window(done, count)))
-        all_losses.append(losses)
-        all_checksums.append(checksums)
-        done += count
-    yield "steps/loss", np.concatenate(all_losses)
-    yield "steps/checksum", np.concatenate(all_checksums)
-    yield from _named("final", engine.state())
+    engine.prepare()
+    engine.load(state)
+    yield from _trained(engine, feed, steps)
+    yield from _at_edges(engine, feed)
+
     sums = engine.evaluate(evaluation)
     examples = sums.pop("examples")
     yield "evaluation/examples", np.array(examples)
     for name, value in sums.items():
         yield f"evaluation/{name}", np.array(value / examples)
+    losses, _ = engine.fetch(engine.train(feed.window(steps, 1)))
+    yield "after/loss", losses[0]
+    yield from _named("after", engine.state(), taps.SAMPLE)
+
+    yield from _from_general(engine, feed, general)
+    if feed.job.topology.devices == 1:
+        engine.load(state)
+        for name, array in canary.told(engine, feed):
+            yield f"canary/{name}", array
 
 
-def _sample(tensor: np.ndarray) -> np.ndarray:
-    """Return at most `SAMPLE` elements of a tensor, spread over all of it.
+def _looked(engine: Engine, feed: SharedFeed) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield what the first batch gives, before it is trained on."""
+    window = feed.window(0, 1)
+    probe = engine.probe(window)
+    _check_draws(engine, probe, engine.probe(window), feed.job.workload.name)
+    yield "batch/checksum", probe["checksum"]
+    for name, array in probe.items():
+        kind, _, rest = name.partition("/")
+        if kind == "tap":
+            yield f"layers/{rest}", array
+    # Of the first device: a process that drives several has those of all of them.
+    own = feed.job.recipe["global_batch"] // feed.job.topology.devices
+    yield "forward/logits", probe["logits"][:own]
+    yield "loss/loss", probe["loss"]
+    for name, array in probe.items():
+        if name.startswith("grad/"):
+            yield f"gradient/{name[5:]}", array
+    if "input/gradient" in probe:
+        yield "input/images", probe["input/gradient"]
 
-    Steps by a number without a divisor in common with the size, near its golden section: by any
-    other, of a power of two say, they would be of a few output channels alone.
-    """
-    flat = np.ravel(tensor)
-    if flat.size <= SAMPLE:
-        return flat
-    near = int(GOLDEN * flat.size)
-    stride = next(step for step in itertools.count(near) if math.gcd(step, flat.size) == 1)
-    return flat[np.arange(SAMPLE) * stride % flat.size]
+
+def _check_draws(
+    engine: Engine,
+    first: Mapping[str, np.ndarray],
+    second: Mapping[str, np.ndarray],
+    workload: str,
+) -> None:
+    exact = engine.facts()["device"] == "cpu"
+    for name, array in first.items():
+        again = second[name]
+        apart = np.linalg.norm(np.float64(array) - again) if name != "checksum" else 0.0
+        if array.tobytes() != again.tobytes() and (exact or apart > NOISE * np.linalg.norm(again)):
+            raise UserError(
+                f"{workload}: two forward passes from one state over one batch differ ({name}); "
+                "the model draws random numbers of its own (dropout or noise), which the other "
+                "framework would draw otherwise; remove what draws them"
+            )
 
 
-def _named(rung: str, state: weights.State) -> Iterator[tuple[str, np.ndarray]]:
+def _trained(engine: Engine, feed: SharedFeed, steps: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield every step's loss and checksum, and the state after the first and the last one."""
+    window = feed.window(0, 1)
+    yield "rate/first", window.learning_rates[0]
+    losses, checksums = engine.fetch(engine.train(window))
+    yield from _named("step", engine.state())
+    all_losses, all_checksums = [losses], [checksums]
+    done = 1
+    while done < steps:
+        count = min(feed.job.window_steps, steps - done)
+        losses, checksums = engine.fetch(engine.train(feed.window(done, count)))
+        all_losses.append(losses)
+        all_checksums.append(checksums)
+        done += count
+    yield "steps/checksum", np.concatenate(all_checksums)
+    yield "steps/loss", np.concatenate(all_losses)
+    yield from _named("final", engine.state(), taps.SAMPLE)
+
+
+def _at_edges(engine: Engine, feed: SharedFeed) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the same of the steps on both sides of an epoch's end, and of the run's last step."""
+    epoch = feed.steps_per_epoch
+    found = []
+    for step in (epoch - 1, epoch, max(0, feed.total_steps - 1)):
+        losses, checksums = engine.fetch(engine.train(feed.window(step, 1)))
+        found.append((losses[0], checksums[0]))
+    yield "edges/checksum", np.array([check for _, check in found], np.uint32)
+    for name, (loss, _) in zip(EDGES, found):
+        yield f"edge/loss of {name}", loss
+    yield from _named("edge", engine.state(), taps.SAMPLE)
+
+
+def _from_general(
+    engine: Engine, feed: SharedFeed, general: weights.State
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield a state in general position as it is given back, its gradient, and a step from it."""
+    engine.load(general)
+    yield from _named("restored", engine.state(), taps.SAMPLE)
+    window = feed.window(0, 1)
+    probe = engine.probe(window)
+    yield "general/loss", probe["loss"]
+    for name, array in probe.items():
+        if name.startswith("grad/"):
+            yield f"general/gradient/{name[5:]}", taps.sample(array)
+    engine.fetch(engine.train(window))
+    yield from _named("general", engine.state(), taps.SAMPLE)
+
+
+def _named(
+    rung: str, state: weights.State, most: int | None = None
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield a state's tensors; a sample of each if `most` elements are to be kept."""
     for name, array in state.items():
-        yield f"{rung}/{name}", array
+        yield f"{rung}/{name}", array if most is None else taps.sample(array, most)

@@ -1,6 +1,7 @@
 """The verdict on a workload: every variant's trace against the first one's."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,13 @@ from typing import Any
 import numpy as np
 
 from lockstep.errors import UserError
+from lockstep.parity import own
 from lockstep.parity.distances import Arrays, as_many_steps, loss_envelope, losses_apart, per_step
-from lockstep.parity.rungs import FIRM_STEPS, Rung, compare
+from lockstep.parity.rungs import FIRM_STEPS, Rung, compare, layers
+from lockstep.parity.update import Rule
 
-SCHEMA = "lockstep-parity/3"
+SCHEMA = "lockstep-parity/4"
+TRACE = "lockstep-trace/2"
 
 
 def judge(workload: str, traces: Mapping[str, Path]) -> dict[str, Any]:
@@ -34,12 +38,16 @@ def judge_loaded(workload: str, loaded: Mapping[str, Arrays]) -> dict[str, Any]:
     (reference, expected), *others = loaded.items()
     about = {name: json.loads(bytes(trace["about"])) for name, trace in loaded.items()}
     firm_steps = about[reference].get("firm_steps", FIRM_STEPS)
+    rule = Rule(
+        optimizer=about[reference]["optimizer"], undecayed=frozenset(about[reference]["undecayed"])
+    )
     comparisons = {}
     for name, trace in others:
-        rungs = compare(trace, expected, firm_steps=firm_steps)
+        rungs = compare(trace, expected, firm_steps=firm_steps, rule=rule)
         comparisons[name] = {
             "passed": all(rung.passed for rung in rungs),
             "rungs": [_as_json(rung) for rung in rungs],
+            "layers": _layers(trace, expected),
             "curves": _curves(trace, expected, firm_steps),
         }
     return {
@@ -61,36 +69,72 @@ def load(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path) as stored:
             arrays = dict(stored)
-        json.loads(bytes(arrays["about"]))
+        about = json.loads(bytes(arrays["about"]))
     except Exception as error:  # a damaged file raises almost anything
         raise UserError(f"{path}: not a readable trace ({error}); remove it") from error
+    if about.get("schema") != TRACE:
+        raise UserError(
+            f"{path}: the trace is of another version of Lockstep ({about.get('schema')}, not "
+            f"{TRACE}); remove it, and the same command makes it again"
+        )
     return arrays
 
 
 def explain(verdict: Mapping[str, Any]) -> list[str]:
-    """Return one line a failed comparison: the first rung that failed, and what differs there."""
+    """Return one line per failed comparison: the first rung that failed, and what differs there."""
     lines = []
     for variant, comparison in verdict["comparisons"].items():
-        for rung in comparison["rungs"]:
-            if not rung["passed"]:
-                lines.append(
-                    f"{verdict['workload']}: {variant} is not {verdict['reference']}: "
-                    f"{rung['precision']} {rung['name']}: {rung['first']} differs by "
-                    f"{_number(rung['first_value'], 2)}, allowed "
-                    f"{_number(rung['first_tolerance'], 1)}"
-                )
-                break
+        found = failure(comparison)
+        if found:
+            lines.append(f"{verdict['workload']}: {variant} is not {verdict['reference']}: {found}")
     return lines
+
+
+LATER = {"steps": "final"}
+"""The rung whose tensors say what a rung of losses alone does not."""
+
+
+def failure(comparison: Mapping[str, Any]) -> str | None:
+    """Return what differs on the first rung that failed, None if all passed.
+
+    Where that is a step's loss, the tensor that differs most afterwards is named, too.
+    """
+    rungs = {(rung["precision"], rung["name"]): rung for rung in comparison["rungs"]}
+    for (precision, name), rung in rungs.items():
+        if rung["passed"]:
+            continue
+        said = (
+            f"{precision} {name}: {rung['first']} differs by {_number(rung['first_value'], 2)}, "
+            f"allowed {_number(rung.get('first_tolerance', rung['tolerance']), 1)}"
+        )
+        later = rungs.get((precision, LATER.get(name, "")))
+        if later and not later["passed"]:
+            said += f"; {later['worst']} differs most then, by {_number(later['value'], 2)}"
+        return said
+    return None
 
 
 def _number(value: float | str, digits: int) -> str:
     return value if isinstance(value, str) else f"{value:.{digits}e}"
 
 
+def _layers(trace: Arrays, reference: Arrays) -> list[dict[str, Any]]:
+    """Return each layer's distance in float64 and float32, in the order of the network."""
+    float32 = {name: value for name, value, _ in layers("float32", trace, reference)}
+    return [
+        {"name": name, "float64": _finite(value), "float32": _finite(float32.get(name, math.inf))}
+        for name, value, _ in layers("float64", trace, reference)
+    ]
+
+
+def _finite(value: float) -> float | str:
+    return value if math.isfinite(value) else "infinity"
+
+
 def _as_json(rung: Rung) -> dict[str, Any]:
     # JSON knows no infinity.
     fields = {**vars(rung), "passed": rung.passed}
-    return {k: "infinity" if v == float("inf") else v for k, v in fields.items()}
+    return {k: _finite(v) if isinstance(v, float) else v for k, v in fields.items()}
 
 
 def _curves(trace: Arrays, reference: Arrays, firm_steps: int) -> dict[str, list[float] | None]:
@@ -103,6 +147,10 @@ def _curves(trace: Arrays, reference: Arrays, firm_steps: int) -> dict[str, list
         if as_many_steps(trace, reference, precision):
             mine, theirs = (per_step(t, precision, "loss") for t in (trace, reference))
             curves[precision] = _curve(losses_apart(mine, theirs))
+    for precision in own.BOUNDS:
+        found = [_curve(own.curve(precision, side)) for side in (trace, reference)]
+        if any(found):
+            curves[precision] = [max(values) for values in zip(*filter(None, found))]
     return curves
 
 

@@ -15,6 +15,8 @@ FLOOR = 1e-6  # root mean square of a tensor, or size of a loss, that counts as 
 HUGE = 1e100  # its square is still finite
 
 Arrays = Mapping[str, np.ndarray]
+Item = tuple[str, float, float]
+"""A tensor's (or step's) name, its distance and its tolerance."""
 
 
 def distance(a: np.ndarray | None, b: np.ndarray | None) -> float:

@@ -1,12 +1,13 @@
-"""The ladder over two processes: `python -m lockstep.parity.joint REQUEST`, once a rank.
+"""The ladder over two devices: `python -m lockstep.parity.joint REQUEST`, once a rank.
 
-A batch normalisation takes its statistics of all processes' examples or of each one's own, which
-is the same on one process. So where a study has runs of several, a workload with buffers climbs
-over two as well: in float64 and on the CPU, wherever the study runs, by a few steps of a small
-batch, since only how it is shared is looked at. What it computes has the precision `float64x2`.
+How losses, gradients, statistics and an evaluation are shared between devices shows on several of
+them alone. So where a study has runs over several, each workload climbs over two as well: in the
+variant's own topology (two processes, or one that drives both), in float64 and on the CPU, wherever
+the study runs, by a few steps of a small batch, since only how it is shared is looked at. At an
+epoch's end the two have unequal numbers of real examples. What is computed has the precision
+`float64x2`.
 """
 
-import itertools
 import json
 import os
 import sys
@@ -19,43 +20,57 @@ from lockstep.cluster import place
 from lockstep.cluster.launch import launch
 from lockstep.datasets.reader import Reader
 from lockstep.errors import UserError
-from lockstep.parity import OVER_TWO
-from lockstep.parity.climb import Route, climb
+from lockstep.parity import OVER_TWO, position
+from lockstep.parity.climb import climb
+from lockstep.parity.route import Route
 from lockstep.training import ending
-from lockstep.training.feed import SharedFeed, evaluation_batches
+from lockstep.training.feed import SharedFeed
 from lockstep.training.interruption import die_with_parent
 from lockstep.workloads import weights
 
-PROCESSES, STEPS, BATCH = 2, 2, 32
+DEVICES, BATCH = 2, 32
+EVALUATED = 3 * BATCH + 1  # examples: the whole of a large test split would take minutes
 PATHS = ("manifest", "initial", "caches")
 OUTPUT = "trace.npz"
 
 
-def climbed(route: Route, threads: int) -> dict[str, np.ndarray]:
-    """Climb with one variant over two processes; returns arrays by ``float64x2/RUNG/NAME``.
+def climbed(route: Route, steps: int, threads: int) -> dict[str, np.ndarray]:
+    """Climb with one variant over two devices; returns arrays by ``float64x2/RUNG/NAME``.
 
     Args:
         route: its batches are made smaller.
-        threads: for both processes together.
+        steps: trained in a row.
+        threads: for both devices together.
 
     Raises:
         UserError: they did not end well; why stands above.
     """
-    batch = min(BATCH, route.recipe["global_batch"]) // PROCESSES * PROCESSES
+    examples = Reader(route.manifest, "train").examples
+    batch = _batch(examples, min(BATCH, route.recipe["global_batch"]))
     recipe = {**route.recipe, "global_batch": batch, "evaluation_batch": batch}
     paths = {name: str(getattr(route, name).resolve()) for name in PATHS}
+    processes = DEVICES if route.variant["process"] == "device" else 1
     with tempfile.TemporaryDirectory(prefix="lockstep-") as scratch:
         path = Path(scratch) / "request.json"
-        path.write_text(json.dumps({**vars(route), "recipe": recipe, **paths}))
+        path.write_text(json.dumps([{**vars(route), "recipe": recipe, **paths}, steps]))
         command = [sys.executable, "-m", "lockstep.parity.joint", str(path)]
-        status = launch(command, processes=PROCESSES, threads=threads)
+        status = launch(command, processes=processes, threads=threads, devices=DEVICES // processes)
         if status:
             raise UserError(
-                f"the ladder over {PROCESSES} processes ended with status {status}; what they "
-                "said stands above"
+                f"the ladder over {DEVICES} devices ended with status {status}; what was said "
+                "stands above"
             )
         with np.load(path.with_name(OUTPUT)) as stored:
             return {f"{OVER_TWO}/{name}": array for name, array in stored.items()}
+
+
+def _batch(examples: int, most: int) -> int:
+    """Return an even batch of which an epoch's last one is shared out unequally, if there is one.
+
+    Best so that both devices have some of its examples; the largest such.
+    """
+    even = range(most // DEVICES * DEVICES, 0, -DEVICES)
+    return max(even, key=lambda batch: (examples % batch > batch // 2, examples % batch > 0, batch))
 
 
 def main(path: Path) -> int:
@@ -66,14 +81,15 @@ def main(path: Path) -> int:
     here.pin()
     from lockstep import engines  # here, as frameworks look at the environment once
 
-    told = json.loads(path.read_bytes())
+    told, steps = json.loads(path.read_bytes())
     route = Route(**{**told, **{name: Path(told[name]) for name in PATHS}})
     job = route.job("float64", here.topology)
     engine = engines.start(job)
     feed = SharedFeed(job, Reader(route.manifest, "train"), route.seed)
-    # One batch: that of a large test split takes minutes.
-    evaluation = itertools.islice(evaluation_batches(job, Reader(route.manifest, "test")), 1)
-    arrays = dict(climb(engine, feed, evaluation, weights.load(route.initial), STEPS))
+    evaluation = route.evaluation(job, EVALUATED)
+    state = weights.load(route.initial)
+    general = position.general(job.workload, route.recipe["model"], route.seed)
+    arrays = dict(climb(engine, feed, evaluation, state, general, steps))
     engine.close()
     if here.topology.rank == 0:
         np.savez(path.with_name(OUTPUT), **arrays)  # type: ignore[arg-type]

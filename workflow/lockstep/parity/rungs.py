@@ -24,10 +24,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lockstep.parity import OVER_TWO
+from lockstep.parity import DISTURBANCES, EDGES, OVER_TWO, own, update
 from lockstep.parity.distances import (
     TOLERANCE,
     Arrays,
+    Item,
     as_many_steps,
     batches,
     distance,
@@ -41,13 +42,12 @@ from lockstep.parity.distances import (
     per_step,
     tolerance_from_twin,
 )
+from lockstep.workloads import taps
 
 TURNING = 1e-4  # of what passes through many layers in float32: logits of ResNet-50 are 5e-5 apart
 HALF = 0.5  # of a gradient: no unit that turns moves it by so much
+JUMPS = 5.0  # examples whose largest logits may swap in float32, beyond what a twin's do
 FIRM_STEPS = 10  # float32 steps held to the fixed tolerance alone, unless the workload says fewer
-
-Item = tuple[str, float, float]
-"""A tensor's (or step's) name, its distance and its tolerance."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class Rung:
     """What was found on one rung.
 
     Attributes:
-        precision: float64, float64x2 (over two processes) or float32.
+        precision: float64, float64x2 (over two devices), float32, or a reduced one.
         name: of the rung.
         value: the largest distance over its tensors (or steps).
         tolerance: that it was held to, at that tensor.
@@ -85,27 +85,41 @@ def compare(
     reference: Arrays,
     precisions: Sequence[str] | None = None,
     firm_steps: int = FIRM_STEPS,
+    rule: update.Rule | None = None,
 ) -> list[Rung]:
     """Return what is found on every rung, in the order of the ladder.
 
     Args:
         precisions: all that are to be compared; None for those of every trace, and of two
-            processes if one of them climbed so.
+            devices and of a reduced precision where one of them climbed so.
         firm_steps: see `lockstep.workloads.contract.Workload`.
+        rule: of the optimizer, by which a step is made again; None leaves that rung out.
     """
     if precisions is None:
-        several = any(key.startswith(f"{OVER_TWO}/") for t in (trace, reference) for key in t)
-        precisions = ("float64", *[OVER_TWO] * several, "float32")
-    return list(_rungs(trace, reference, precisions, firm_steps))
+        climbed = {key.split("/")[0] for trace in (trace, reference) for key in trace}
+        several, reduced = climbed & {OVER_TWO}, climbed & own.BOUNDS.keys()
+        precisions = ("float64", *several, "float32", *sorted(reduced))
+    return list(_rungs(trace, reference, precisions, firm_steps, rule))
 
 
 def _rungs(
-    trace: Arrays, reference: Arrays, precisions: Sequence[str], firm_steps: int
+    trace: Arrays,
+    reference: Arrays,
+    precisions: Sequence[str],
+    firm_steps: int,
+    rule: update.Rule | None,
 ) -> Iterator[Rung]:
     for precision in precisions:
-        firm = TOLERANCE[precision]
+        if precision in own.BOUNDS:
+            for rung, found in own.compared(precision, trace, reference, rule):
+                yield _judge(precision, rung, found, "tensors")
+            continue
+        exact, firm = precision != "float32", TOLERANCE[precision]
         yield _tensors(precision, "weights", trace, reference, 0.0)
-        turning = precision == "float32" and firm_steps <= 1  # gradients decide the next loss
+        yield _checksums(precision, trace, reference)
+        turning = not exact and firm_steps <= 1  # gradients decide the next loss
+        if names(precision, "layers", trace) and names(precision, "layers", reference):
+            yield _layers(precision, trace, reference)
         yield _tensors(precision, "forward", trace, reference, TURNING if turning else firm)
         yield _tensors(precision, "loss", trace, reference, firm)
         moved = 0.0
@@ -114,23 +128,106 @@ def _rungs(
             yield gradient
             yield _states("step", trace, reference, moved)
         else:
-            for rung in ("gradient", "step"):
-                yield _tensors(precision, rung, trace, reference, firm)
-        yield _checksums(precision, trace, reference)
+            yield _tensors(precision, "gradient", trace, reference, firm)
+            if exact and precision != OVER_TWO:
+                yield _tensors(precision, "input", trace, reference, firm)
+            yield _tensors(precision, "step", trace, reference, firm)
+        if rule is not None:
+            yield _judge(
+                precision,
+                "update",
+                update.compared(precision, trace, reference, rule, closest=turning),
+                "tensors",
+            )
         diverged = diverged_at(trace, reference, precision)
         nothing = [(f"nothing finite: both diverge at step {diverged}", 0.0, firm)]
         yield _losses(precision, trace, reference, firm_steps, diverged)
         if diverged is not None and diverged < len(per_step(reference, precision, "loss")):
             yield _judge(precision, "final", nothing, "tensors")
-        elif precision == "float32":
-            yield _states("final", trace, reference, moved)
-        else:
+        elif exact:
             yield _tensors(precision, "final", trace, reference, firm)
-        # In float32 a metric may jump by an example's share where logits are nearly equal.
-        if precision != "float32" and diverged is not None:
-            yield _judge(precision, "evaluation", nothing, "tensors")
-        elif precision != "float32":
-            yield _tensors(precision, "evaluation", trace, reference, firm)
+        else:
+            yield _states("final", trace, reference, moved)
+        for rung in ("edge", "evaluation", "after") if exact else ("evaluation",):
+            if diverged is not None:
+                yield _judge(precision, rung, nothing, "tensors")
+            elif exact:
+                yield _tensors(precision, rung, trace, reference, firm)
+            else:
+                yield _evaluation(trace, reference)
+        yield _tensors(precision, "restored", trace, reference, 0.0)
+        if exact:
+            yield _tensors(precision, "general", trace, reference, firm)
+        if precision != OVER_TWO:
+            yield _canary(precision, trace, reference)
+
+
+def _layers(precision: str, trace: Arrays, reference: Arrays) -> Rung:
+    """Judge what the layers give, in the order of the network, where both have them.
+
+    In float32 each is held to ten times the distance of the more exact framework's twin: what a
+    layer rounds to fewer bits is seen there, before it drowns in what later layers add.
+    """
+    found = []
+    for name, value, twin in layers(precision, trace, reference):
+        firm = TOLERANCE[precision]
+        found.append((name, value, firm if twin is None else tolerance_from_twin(twin)))
+    return _judge(precision, "layers", found, "layers")
+
+
+def layers(
+    precision: str, trace: Arrays, reference: Arrays
+) -> Iterator[tuple[str, float, float | None]]:
+    """Yield each layer's name and distance, and in float32 that of the closer twin."""
+    ours = names(precision, "layers", trace)
+    for name in names(precision, "layers", reference):
+        if name in ours:
+            tensor = f"layers/{name}"
+            value = distance(*(t.get(f"{precision}/{tensor}") for t in (trace, reference)))
+            twins = [from_twin(t, tensor) for t in (trace, reference)]
+            yield name, value, min(twins) if precision == "float32" else None
+
+
+def _evaluation(trace: Arrays, reference: Arrays) -> Rung:
+    """Judge float32's evaluation, by its twins; a metric may jump by some examples' shares."""
+    found = []
+    count = max(1.0, float(np.max(reference.get("float32/evaluation/examples", 1.0))))
+    for name, twin in from_twins(trace, reference, "evaluation").items():
+        tensor = f"float32/evaluation/{name}"
+        theirs = reference.get(tensor)
+        allowed = tolerance_from_twin(twin)
+        if name == "examples":
+            allowed = 0.0
+        elif name != "loss" and theirs is not None:
+            allowed = max(allowed, JUMPS / count / max(float(theirs), 1 / count))
+        found.append((name, distance(trace.get(tensor), theirs), allowed))
+    return _judge("float32", "evaluation", found, "tensors")
+
+
+def _canary(precision: str, trace: Arrays, reference: Arrays) -> Rung:
+    """Judge whether checksums are those of what each model read, as `canary` disturbs it."""
+    found: list[Item] = []
+    nothing = np.empty(0)
+    sides = [
+        [side.get(f"{precision}/canary/{w}", nothing) for w in ("checksum", "expected", "loss")]
+        for side in (trace, reference)
+    ]
+    if any(array.shape != (len(DISTURBANCES),) for side in sides for array in side):
+        return _judge(precision, "canary", [], "disturbances")
+    for k, what in enumerate(DISTURBANCES):
+        for sums, expected, losses in sides:
+            found.append((f"checksum with {what}", _equal(sums[k], expected[k]), 0.0))
+            if k in (1, 2) and precision != "float32":
+                unmoved = math.inf if losses[k] == losses[0] else 0.0
+                found.append((f"loss with {what}", unmoved, 0.0))
+        ours, theirs = (side[2][k : k + 1] for side in sides)
+        loss = float(losses_apart(ours, theirs)[0])
+        found.append((f"loss with {what}", loss, max(TOLERANCE[precision], 1e-11)))
+    return _judge(precision, "canary", found, "disturbances")
+
+
+def _equal(a: np.integer, b: np.integer) -> float:
+    return 0.0 if a == b else math.inf
 
 
 def _tensors(precision: str, rung: str, trace: Arrays, reference: Arrays, tolerance: float) -> Rung:
@@ -158,7 +255,10 @@ def _states(rung: str, trace: Arrays, reference: Arrays, moved: float) -> Rung:
         tensor = f"float32/{rung}/{name}"
         theirs = reference.get(tensor)
         value = distance(trace.get(tensor), theirs)
-        changed = distance(reference.get(f"float32/weights/{name}"), theirs)
+        before = reference.get(f"float32/weights/{name}")
+        if rung == "final" and before is not None:
+            before = taps.sample(before)
+        changed = distance(before, theirs)
         if rung == "step" and name.startswith("buffer/"):
             allowed = TURNING
         else:
@@ -214,13 +314,19 @@ def _losses(
 
 
 def _checksums(precision: str, trace: Arrays, reference: Arrays) -> Rung:
-    mine, theirs = (per_step(t, precision, "checksum") for t in (trace, reference))
-    if mine.shape != theirs.shape:
-        return _judge(precision, "batches", [], "steps")
-    apart = np.where(mine == theirs, 0.0, math.inf).tolist()
-    return _judge(
-        precision, "batches", [(f"step {k}", v, 0.0) for k, v in enumerate(apart)], "steps"
-    )
+    """Judge the checksums of all batches: the first one, then every step's, then the edges'."""
+    found: list[Item] = []
+    for key, named in (
+        ("batch/checksum", lambda k: "the first batch"),
+        ("steps/checksum", lambda k: f"step {k}"),
+        ("edges/checksum", lambda k: EDGES[k]),
+    ):
+        mine, theirs = (np.atleast_1d(t.get(f"{precision}/{key}", [])) for t in (trace, reference))
+        if mine.shape != theirs.shape:
+            found.append((f"number of {key}", math.inf, 0.0))
+            continue
+        found += [(named(k), _equal(a, b), 0.0) for k, (a, b) in enumerate(zip(mine, theirs))]
+    return _judge(precision, "batches", found, "steps")
 
 
 def _judge(precision: str, rung: str, found: list[Item], kind: str) -> Rung:

@@ -1,18 +1,29 @@
 """One variant's trace: what it computes on the way up the ladder, made in its own image.
 
-A trace is an ``.npz`` of arrays named ``PRECISION/RUNG/…``, for the precisions `float64`,
-`float32` and `twin` (float32 from weights moved by a few units in the last place), and
-`float64x2` where processes share more than gradients (`lockstep.parity.joint`):
+A trace is an ``.npz`` of arrays named ``PRECISION/RUNG/…``, for the precisions `float64`, `float32`
+and `twin` (float32 from weights moved by a few units in the last place), for the variant's own
+precision if that is another, and for `float64x2` where a study has runs over several devices
+(`lockstep.parity.joint`). The programs are those of the variant's runs: steps per dispatch and
+windows too.
 
 `weights/NAME`   the state right after loading,
+`batch/checksum`, `steps/checksum`, `edges/checksum`   of each batch,
+`layers/LAYER`   a sample of what each layer gives for the first batch,
 `forward/logits`, `loss/loss`, `gradient/NAME`   of the first batch,
 `gradients/K/NAME`   of further batches, in float32 where units may turn: a sample of each tensor,
-`step/NAME`      the state after one optimizer step,
-`steps/loss`, `steps/checksum`   of every step,
+`input/images`   a sample of the gradient with respect to the first batch's images,
+`step/NAME`      the state after one optimizer step, made at the learning rate `rate/first`,
+`steps/loss`     of every step,
 `final/NAME`     the state after the last step,
+`edge/…`         losses of the steps around an epoch's end and of a run's last one; the state then,
 `evaluation/NAME`   the loss and each metric of that state on the test split, and its examples,
+`after/…`        loss and state of a step after the evaluation,
+`restored/NAME`, `general/…`   a state in general position given back; loss, gradient and state of a
+                 step from it (`lockstep.parity.position`),
+`canary/…`       checksums and losses of disturbed batches (`lockstep.parity.canary`),
 
-and `about`, the engine's facts, what was asked for and how firmly to judge it, as JSON.
+and `about`, the engine's facts, what was asked for and how firmly to judge it, as JSON. Of states
+but the first two a sample of each tensor is kept.
 """
 
 import json
@@ -24,12 +35,13 @@ import numpy as np
 from lockstep import engines, files, workloads
 from lockstep.datasets.reader import Reader, read_manifest
 from lockstep.engines.contract import Topology
-from lockstep.parity import joint
-from lockstep.parity.climb import Route, climb
-from lockstep.training.feed import SharedFeed, check, evaluation_batches
+from lockstep.parity import joint, position
+from lockstep.parity.climb import climb
+from lockstep.parity.route import Route
+from lockstep.training.feed import SharedFeed, check
 from lockstep.workloads import weights
 
-PRECISIONS = ("float64", "float32", "twin")
+SCHEMA = "lockstep-trace/2"
 BATCHES = 8  # that float32 gradients are compared on where a unit within rounding of zero may turn
 
 
@@ -38,50 +50,61 @@ def trace(
     *,
     steps: int,
     float32_steps: int,
+    several_steps: int,
     threads: int,
-    several: bool,
     output: Path,
 ) -> None:
     """Climb the ladder with one variant and write its trace.
 
     Args:
         steps: trained in float64.
-        float32_steps: trained in float32 and by the twin.
+        float32_steps: trained in every other precision.
+        several_steps: trained over two devices; 0 to climb on one alone.
         threads: for several processes together.
-        several: climb over two processes, too.
         output: file to write.
 
     Raises:
-        UserError: the dataset does not suit the workload, or the two processes did not end well.
+        UserError: the dataset does not suit the workload, the model draws random numbers of its
+            own, or two processes did not end well.
     """
     described = read_manifest(route.manifest)
-    reader, test = (Reader(route.manifest, split) for split in ("train", "test"))
+    reader = Reader(route.manifest, "train")
     state = weights.load(route.initial)
-    firm_steps = workloads.spec(route.recipe["workload"]).firm_steps
+    workload = workloads.spec(route.recipe["workload"])
+    general = position.general(workload, route.recipe["model"], route.seed)
     arrays: dict[str, np.ndarray] = {}
     about: dict[str, Any] = {
+        "schema": SCHEMA,
         "variant": dict(route.variant),
         "seed": route.seed,
         "weights": weights.digest(state),
-        "firm_steps": firm_steps,
+        "firm_steps": workload.firm_steps,
+        "optimizer": route.recipe["optimizer"],
+        "undecayed": [p.name for p in workload.parameters(route.recipe["model"]) if not p.decay],
+        "absent": {},
     }
-    for precision in PRECISIONS:
+    own = route.variant["precision"]
+    engine = None
+    for precision in dict.fromkeys(("float64", "float32", "twin", own)):
         real = "float32" if precision == "twin" else precision
         job = route.job(real, Topology())
         check(job, described)
         engine = engines.start(job)
+        about[precision] = facts = engine.facts()
+        if precision == "tf32" and facts["device"] == "cpu":
+            about["absent"][precision] = "there is no GPU, and only GPUs compute in TF32"
+            continue
         start = weights.perturbed(state, route.seed) if precision == "twin" else state
         total = steps if precision == "float64" else float32_steps
         feed = SharedFeed(job, reader, route.seed)
-        batches = BATCHES if real == "float32" and firm_steps <= 1 else 1
-        evaluation = evaluation_batches(job, test)
-        for name, array in climb(engine, feed, evaluation, start, total, batches):
+        batches = BATCHES if real == "float32" and workload.firm_steps <= 1 else 1
+        evaluation = route.evaluation(job)
+        for name, array in climb(engine, feed, evaluation, start, general, total, batches):
             arrays[f"{precision}/{name}"] = array
-        about[precision] = engine.facts()
-        if precision == PRECISIONS[-1]:
-            engine.close()
-    if several:
-        arrays |= joint.climbed(route, threads)
+    if engine is not None:
+        engine.close()
+    if several_steps:
+        arrays |= joint.climbed(route, several_steps, threads)
     arrays["about"] = np.frombuffer(json.dumps(about, sort_keys=True).encode(), np.uint8)
     with files.atomic(output) as temporary, open(temporary, "wb") as stream:
         np.savez(stream, **arrays)  # type: ignore[arg-type]  # its stub takes names for flags

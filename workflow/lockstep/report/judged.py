@@ -4,22 +4,27 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from lockstep.parity import OVER_TWO
+from lockstep.parity import OVER_TWO, own
 from lockstep.report import shape
 from lockstep.report.soundness import Unsound, parsed
 from lockstep.study import Study
 from lockstep.study.identity import trace_key
 
-SCHEMAS = tuple(f"lockstep-parity/{version}" for version in (1, 2, 3))
+SCHEMA = "lockstep-parity/4"
 
-LADDER = ("weights", "forward", "loss", "gradient", "step", "batches", "steps", "final")
+SHARED = (
+    *("weights", "batches", "forward", "loss", "gradient", "step", "update", "steps", "final"),
+    *("evaluation", "restored"),
+)
+EXACT = (*SHARED, "edge", "after", "general")
+OVER_SEVERAL = frozenset((OVER_TWO, rung) for rung in EXACT)
 RUNGS = frozenset(
-    [(precision, rung) for precision in ("float64", "float32") for rung in LADDER]
-    + [("float64", "evaluation")]
+    [("float64", rung) for rung in (*EXACT, "input", "canary")]
+    + [("float32", rung) for rung in (*SHARED, "canary")]
 )
 """What a proof consists of: a comparison that lacks one of them proves nothing."""
-OVER_SEVERAL = frozenset((OVER_TWO, rung) for rung in (*LADDER, "evaluation"))
-"""The same where processes share more than gradients, for verdicts of this version."""
+REDUCED = ("weights", "batches", "forward", "gradient", "loss", "update", "steps", "restored")
+"""The rungs of a variant's own precision, where that is a reduced one."""
 
 
 def read(study: Study, workload: str) -> dict[str, Any] | None:
@@ -35,8 +40,12 @@ def read(study: Study, workload: str) -> dict[str, Any] | None:
         verdict = parsed(path.read_bytes())
     except OSError as error:
         raise Unsound(f"not readable ({error.strerror})") from error
-    if not isinstance(verdict, dict) or verdict.get("schema") not in SCHEMAS:
-        raise Unsound("not a parity verdict that this version reads")
+    if not isinstance(verdict, dict) or verdict.get("schema") != SCHEMA:
+        found = verdict.get("schema") if isinstance(verdict, dict) else None
+        raise Unsound(
+            f"not a parity verdict that this version reads (its schema is {found!r}, expected is "
+            f"{SCHEMA!r}); run the parity stage again"
+        )
     if verdict.get("workload") != workload:
         raise Unsound(f"foreign: it is the verdict of workload {verdict.get('workload')!r}")
     if not isinstance(verdict.get("comparisons"), dict) or "reference" not in verdict:
@@ -44,13 +53,26 @@ def read(study: Study, workload: str) -> dict[str, Any] | None:
     _shaped(verdict)
     if verdict["reference"] not in study.traces():
         raise Unsound(f"foreign: the study has no trace of its reference {verdict['reference']!r}")
-    several = verdict["schema"] == SCHEMAS[-1] and study.traced_over_several(workload)
+    about = verdict.get("about") or {}
+    wanted = RUNGS | OVER_SEVERAL if study.traced_over_several else RUNGS
     for variant, comparison in verdict["comparisons"].items():
-        _complete(variant, comparison, RUNGS | OVER_SEVERAL if several else RUNGS)
+        reduced = _reduced(study, about, variant) | _reduced(study, about, verdict["reference"])
+        _complete(variant, comparison, wanted | reduced)
     if verdict["passed"] != all(c["passed"] for c in verdict["comparisons"].values()):
         raise Unsound("contradictory: its conclusion is not that of its comparisons")
-    _mine(study, verdict.get("about") or {})
+    _mine(study, about)
     return verdict
+
+
+def _reduced(study: Study, about: Mapping[str, Any], variant: str) -> frozenset[tuple[str, str]]:
+    """Return the rungs of a variant's own precision, unless its trace says why it has none."""
+    if variant not in study.config["variants"]:
+        return frozenset()  # `_mine` refuses it
+    precision = study.variant(variant)["precision"]
+    absent = (about.get(variant) or {}).get("absent") or {}
+    if precision not in own.BOUNDS or precision in absent:
+        return frozenset()
+    return frozenset((precision, rung) for rung in REDUCED)
 
 
 def _shaped(verdict: Mapping[str, Any]) -> None:

@@ -1,14 +1,14 @@
 """Whether parity is proven, for a variant of a workload: the gate before every verdict.
 
-And what that proof is of: traces in float64 and float32 on one process, and in float64 on two where
-they share more than gradients. Other precisions and scales rest on the first losses of their runs
-(`lockstep.report.firststep`).
+And what that proof is of: traces of the programs that are timed, in float64, float32 and the
+variant's own precision on one device, and in float64 on two where a study has runs over several.
+Scales rest on the first losses of their runs besides (`lockstep.report.firststep`).
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from lockstep.parity import OVER_TWO
+from lockstep.parity.compare import failure
 from lockstep.report.load import Records
 
 
@@ -23,18 +23,8 @@ def parity_problem(records: Records, workload: str, variant: str) -> str | None:
     comparison = verdict["comparisons"].get(trace)
     if comparison is None:
         return f"parity of {variant} is not proven: the verdict does not name it"
-    for rung in comparison["rungs"]:
-        if not rung["passed"]:
-            return (
-                f"parity FAILS: {variant} is not {verdict['reference']} at {rung['precision']} "
-                f"{rung['name']}, where {rung['first']} differs by {_short(rung['first_value'])} "
-                f"(allowed {_short(rung.get('first_tolerance', rung['tolerance']))})"
-            )
-    return None
-
-
-def _short(value: Any) -> str:
-    return f"{value:.1e}" if isinstance(value, float) else str(value)
+    found = failure(comparison)
+    return f"parity FAILS: {variant} is not {verdict['reference']}: {found}" if found else None
 
 
 def parity_word(records: Records, workload: str, variant: str) -> str:
@@ -67,7 +57,7 @@ def claim(records: Records, workload: str) -> str:
         parts.append(
             f"{_listed(others)} {'has no trace of its' if one else 'have no traces of their'} own: "
             f"{'it differs' if one else 'they differ'} from {stands}, whose trace stands for "
-            f"{'it' if one else 'them'}, in precision, input, steps a dispatch or processes alone"
+            f"{'it' if one else 'them'}, in where their batches come from alone"
         )
     return "; ".join(parts)
 
@@ -76,7 +66,7 @@ def processes(records: Records, workload: str) -> str:
     """Return in words on how many processes the traces of a workload were made."""
     comparisons = records.parity[workload]["comparisons"].values()
     several = any(rung["precision"] == OVER_TWO for c in comparisons for rung in c["rungs"])
-    return "on one process and, in float64, on two" if several else "on one process"
+    return "on one device and, in float64, on two" if several else "on one device"
 
 
 def _without_trace(records: Records) -> dict[str, list[str]]:

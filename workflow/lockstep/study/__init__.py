@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lockstep import files, workloads
+from lockstep import files
 from lockstep.cluster import machine
 from lockstep.errors import UserError, nearest
 from lockstep.images import study_image
@@ -132,8 +132,7 @@ class Study:
     def traced(self) -> dict[str, str]:
         """From each variant to the variant whose parity trace stands for it.
 
-        Precision, input, steps per dispatch and processes do not change what a trace computes, so
-        variants that differ in nothing else share one.
+        Variants that differ in their input alone share one: what is traced are the programs.
         """
         first: dict[tuple, str] = {}
         return {
@@ -141,12 +140,24 @@ class Study:
             for name, variant in self.config["variants"].items()
         }
 
-    def traced_over_several(self, workload: str) -> bool:
-        """Whether a workload's traces are of two processes, too (`lockstep.parity.joint`)."""
-        recipe = self.workload(workload)
-        shared = workloads.spec(recipe["workload"]).buffers(recipe["model"])
-        scales = map(Scale.parse, self.config["scales"])
-        return bool(shared) and any(scale.size > 1 for scale in scales)
+    @property
+    def traced_over_several(self) -> bool:
+        """Whether traces are of two devices, too (`lockstep.parity.joint`)."""
+        return any(Scale.parse(scale).size > 1 for scale in self.config["scales"])
+
+    @functools.cached_property
+    def climbed(self) -> dict[str, int]:
+        """Steps that every trace makes: in float64, in other precisions, over two devices.
+
+        At least a first one and a call of the program that makes most of them at once.
+        """
+        least = 1 + max(v["steps_per_dispatch"] for v in self.config["variants"].values())
+        asked = self.config["parity"]
+        return {
+            "steps": max(asked["steps"], least),
+            "float32_steps": max(asked["float32_steps"], least),
+            "several_steps": least if self.traced_over_several else 0,
+        }
 
     def traces(self) -> list[str]:
         """Return the variants that are traced; the first is the reference."""
@@ -267,8 +278,8 @@ class Study:
         return {
             "recipe": recipe,
             "variant": trace_key(settings),
-            "parity": self.config["parity"],
-            "several": self.traced_over_several(workload),
+            "parity": self.climbed,
+            "window_steps": self.config["window_steps"],
             "code": trace_code(settings["framework"], recipe["workload"]),
             "environment": self.environment,
         }

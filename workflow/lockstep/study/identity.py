@@ -11,11 +11,13 @@ from typing import Any
 from lockstep import code, files
 from lockstep.datasets import sources
 
+LOADING = ("input", "workers")
+"""Settings of a variant that decide where its batches come from, not what it computes of them."""
+
 
 def trace_key(variant: Mapping[str, Any]) -> tuple:
     """Return the part of a variant that decides what its parity trace computes."""
-    keys = ("framework", "mode", "convolution", "memory_format", "deterministic")
-    return tuple(variant[k] for k in keys)
+    return tuple(value for key, value in sorted(variant.items()) if key not in LOADING)
 
 
 @functools.cache

@@ -150,15 +150,21 @@ def _filled(rows: np.ndarray, room: int) -> np.ndarray:
     return filled
 
 
-def evaluation_batches(job: Job, reader: Reader) -> Iterator[dict[str, np.ndarray]]:
-    """Yield this rank's part of every batch of an evaluation, padded and masked."""
-    world = job.topology.world_size
-    devices = job.topology.devices
+def evaluation_batches(
+    job: Job, reader: Reader, *, batch: int | None = None, examples: int | None = None
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yield this rank's part of every batch of an evaluation, padded and masked.
+
+    Args:
+        batch: examples of a batch over all ranks, a multiple of the devices; the recipe's if None.
+        examples: of the split that are evaluated, the first ones; all if None.
+    """
+    devices, examples = job.topology.devices, examples or reader.examples
     # Not more than there are: the rest of a batch would be padding.
-    batch = -(-min(job.recipe["evaluation_batch"], reader.examples) // devices) * devices
-    local = batch // world
+    batch = batch or -(-min(job.recipe["evaluation_batch"], examples) // devices) * devices
+    local = batch // job.topology.world_size
     start = job.topology.rank * local
-    for indices, count in in_turn(reader.examples, batch):
+    for indices, count in in_turn(examples, batch):
         images, labels = reader.take(indices[start : start + local])
         mask = (start + np.arange(local) < count).astype(np.float32)
         yield {"images": images, "labels": labels, "mask": mask}

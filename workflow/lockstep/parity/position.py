@@ -1,0 +1,49 @@
+"""A state in general position: every parameter, slot and buffer random, some of them large.
+
+Training starts from zeros as momentum and ones as scales, and its early steps reach few of the
+values that later ones do: a `load` that forgets a tensor, two tensors that are swapped on the way
+in and out, a gradient that is clipped, an activation or a logarithm that is bounded show nowhere.
+From this state they do.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from lockstep.datasets import keys
+from lockstep.workloads.contract import Parameter, Workload
+
+LARGER = 3.0  # how many times a kernel is as large as it is drawn at first
+SPREAD = 0.3  # of what starts constant, and of logarithms of what must be positive
+SLOT = 0.3  # of a slot's values, against those of its parameter
+
+
+def general(workload: Workload, model: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
+    """Return such a state of a workload, float32, a pure function of workload and seed.
+
+    Kernels are `LARGER` times their first size, so that logits saturate and gradients are large; a
+    buffer that starts positive (a variance) stays so.
+    """
+    state = {}
+    for parameter in workload.parameters(model):
+        key = ("general", workload.name, seed, parameter.name)
+        deviation = _deviation(parameter)
+        value = parameter.constant + LARGER * deviation * _normal(parameter.shape, *key)
+        slot = SLOT * deviation * _normal(parameter.shape, *key, "momentum")
+        state[f"param/{parameter.name}"] = value.astype(np.float32)
+        state[f"momentum/{parameter.name}"] = slot.astype(np.float32)
+    for buffer in workload.buffers(model):
+        drawn = SPREAD * _normal(buffer.shape, "general", workload.name, seed, buffer.name)
+        value = buffer.constant * np.exp(drawn) if buffer.constant > 0 else buffer.constant + drawn
+        state[f"buffer/{buffer.name}"] = value.astype(np.float32)
+    return state
+
+
+def _deviation(parameter: Parameter) -> float:
+    """Return the standard deviation of a parameter's first values, or a third of `SPREAD`."""
+    return parameter.std or parameter.bound / 3**0.5 or SPREAD / LARGER
+
+
+def _normal(shape: tuple[int, ...], *key: object) -> np.ndarray:
+    return keys.normal(int(np.prod(shape)), *key).reshape(shape)

@@ -1,0 +1,106 @@
+"""An optimizer's step by NumPy, from a trace's own gradient: what the framework should have made.
+
+Where units turn, two sound frameworks' gradients differ by a thousandth in float32, and a state may
+differ as much. But a step from equal weights and an equal gradient is a few operations an element,
+which both make to within rounding: what rounds a gradient or a slot to fewer bits, or leaves a term
+out, is orders of magnitude away.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lockstep.parity.distances import Arrays, Item, distance, names
+
+State = Mapping[str, np.ndarray]
+EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23}
+ROUNDINGS = 8.0  # of a few operations, each by half an `EPSILON`, and of a fused one left unfused
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """How a step changes a state.
+
+    Attributes:
+        optimizer: of the recipe.
+        undecayed: parameters without weight decay.
+    """
+
+    optimizer: Mapping[str, Any]
+    undecayed: frozenset[str]
+
+
+def compared(
+    precision: str, trace: Arrays, reference: Arrays, rule: Rule, *, closest: bool = False
+) -> list[Item]:
+    """Return how far each side's steps are from those made again, the first and one in `general`.
+
+    Args:
+        closest: let the one of the two count that is closer, where a unit within rounding of zero
+            may open in the step's program and not in that which gave the gradient.
+    """
+    found = []
+    for trace_of, side in (("", trace), (" of the reference", reference)):
+        first = _items(side, precision, "weights", "gradient", "step", rule)
+        later = _items(side, precision, "restored", "general/gradient", "general", rule)
+        for name in first | later:
+            pair = [items[name] for items in (first, later) if name in items]
+            pair.sort(key=lambda item: item[0] / item[1])
+            value, allowed = pair[0] if closest and len(pair) > 1 else pair[-1]
+            found.append((f"{name}{trace_of}", value, allowed))
+    return found
+
+
+def _items(
+    side: Arrays, precision: str, before: str, gradient: str, after: str, rule: Rule
+) -> dict[str, tuple[float, float]]:
+    """Return the distance and the tolerance of each tensor after one step."""
+
+    def state(rung: str) -> dict[str, np.ndarray]:
+        return {name: side[f"{precision}/{rung}/{name}"] for name in names(precision, rung, side)}
+
+    epsilon = EPSILON["float64" if precision.startswith("float64") else "float32"]
+    start, actual, rate = state(before), state(after), side.get(f"{precision}/rate/first")
+    found = {}
+    if rate is None:
+        return {}
+    for name, expected, change in stepped(start, state(gradient), rule, float(rate)):
+        size = float(np.linalg.norm(change))
+        value = distance(actual.get(name), expected)
+        # What a parameter has changed by is less than what it is: so many of its digits are gone.
+        scale = float(np.linalg.norm(expected)) / size if size else 0.0
+        found[name] = (value * scale, ROUNDINGS * epsilon * max(scale, 1.0))
+    return found
+
+
+def stepped(
+    before: State, gradients: State, rule: Rule, rate: float
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Yield each tensor after a step of SGD, by its name with its role.
+
+    Args:
+        before: ``param/NAME`` and ``momentum/NAME``.
+        gradients: by name; one that has no state before is left out.
+        rate: learning rate of the step.
+
+    Yields:
+        Name, value, and how much of it the step has changed, all in float64.
+    """
+    optimizer = rule.optimizer
+    momentum, decay = optimizer["momentum"], optimizer["weight_decay"]
+    for name, gradient in gradients.items():
+        if f"param/{name}" not in before:
+            continue
+        value = before[f"param/{name}"].astype(np.float64)
+        gradient = gradient.astype(np.float64)
+        shrunk = decay * value if decay and name not in rule.undecayed else np.zeros_like(value)
+        coupled = optimizer["decay"] == "coupled"
+        direction = gradient + shrunk if coupled else gradient
+        if momentum:
+            slot = momentum * before[f"momentum/{name}"].astype(np.float64) + direction
+            yield f"momentum/{name}", slot, slot
+            direction = direction + momentum * slot if optimizer["nesterov"] else slot
+        change = -rate * (direction if coupled else direction + shrunk)
+        yield f"param/{name}", value + change, change
