@@ -14,26 +14,28 @@ from lockstep import engines
 from lockstep.cluster.place import Place
 from lockstep.datasets.reader import Reader
 from lockstep.engines.contract import Topology
-from lockstep.parity.climb import Route
+from lockstep.parity import position
 from lockstep.parity.climb import climb as climbing
 from lockstep.parity.joint import PATHS
-from lockstep.training.feed import SharedFeed, evaluation_batches
+from lockstep.parity.route import Route
+from lockstep.training.feed import SharedFeed
 from lockstep.workloads import weights
 
 
 def climb(request: dict[str, Any], topology: Topology) -> dict[str, np.ndarray]:
     """Return the trace in one precision, float64 unless the variant says otherwise."""
-    names = ("recipe", "variant", "seed")
+    names = ("recipe", "variant", "seed", "window_steps")
     paths = {name: Path(request[name]) for name in PATHS}
     route = Route(**{name: request[name] for name in names}, **paths)
     precision = route.variant["precision"]
     job = route.job(precision, topology)
     engine = engines.start(job)
     feed = SharedFeed(job, Reader(route.manifest, "train"), route.seed)
-    evaluation = evaluation_batches(job, Reader(route.manifest, "test"))
     state, steps, batches = weights.load(route.initial), request["steps"], request["batches"]
-    climbed = climbing(engine, feed, evaluation, state, steps, batches)
-    arrays = {f"{precision}/{name}": array for name, array in climbed}
+    general = position.general(job.workload, route.recipe["model"], route.seed)
+    climbed = climbing(engine, feed, route.evaluation(job), state, general, steps, batches)
+    several = "x2" * (precision == "float64" and topology.devices > 1)
+    arrays = {f"{precision}{several}/{name}": array for name, array in climbed}
     engine.close()
     return arrays
 

@@ -5,7 +5,28 @@ from pathlib import Path
 
 import numpy as np
 
+from lockstep.parity import DISTURBANCES, EDGES, compare
+
 STEPS = 12
+TENSORS = (
+    *("weights/a", "layers/a", "forward/logits", "loss/loss", "gradient/a", "gradient/b"),
+    *("input/images", "step/a", "step/buffer", "final/a", f"edge/loss of {EDGES[0]}", "edge/a"),
+    *("evaluation/loss", "after/loss", "after/a", "restored/a", "general/a"),
+)
+STEPPED = {
+    **{f"{rung}/param/p": 1.0 for rung in ("weights", "restored")},
+    **{f"{rung}/momentum/p": 0.0 for rung in ("weights", "restored")},
+    **{f"{rung}/p": 1.0 for rung in ("gradient", "general/gradient")},
+    **{f"{rung}/param/p": 0.9 for rung in ("step", "general")},
+    **{f"{rung}/momentum/p": 1.0 for rung in ("step", "general")},
+}
+"""A parameter and its momentum before a step and after it."""
+ABOUT = {
+    "schema": compare.TRACE,
+    "firm_steps": 10,
+    "optimizer": {"momentum": 0.9, "nesterov": False, "weight_decay": 0.0, "decay": "coupled"},
+    "undecayed": [],
+}
 Trace = dict[str, np.ndarray]
 
 
@@ -14,13 +35,16 @@ def small() -> Trace:
     trace: Trace = {}
     for precision in ("float64", "float32", "twin"):
         one = np.ones(4, np.float64 if precision == "float64" else np.float32)
-        names = (
-            *("weights/a", "forward/logits", "loss/loss", "gradient/a", "gradient/b"),
-            *("step/a", "step/buffer", "final/a", "evaluation/loss"),
-        )
-        trace |= {f"{precision}/{name}": one.copy() for name in names}
+        trace |= {f"{precision}/{name}": one.copy() for name in TENSORS}
+        trace |= {f"{precision}/{name}": one * one.dtype.type(v) for name, v in STEPPED.items()}
         trace[f"{precision}/steps/loss"] = np.ones(STEPS)
         trace[f"{precision}/steps/checksum"] = np.zeros(STEPS, np.uint32)
+        trace[f"{precision}/rate/first"] = np.float64(0.1)
+        trace[f"{precision}/batch/checksum"] = np.uint32(0)
+        trace[f"{precision}/edges/checksum"] = np.zeros(len(EDGES), np.uint32)
+        trace[f"{precision}/canary/loss"] = np.arange(1.0, 1 + len(DISTURBANCES))
+        for sums in ("checksum", "expected"):
+            trace[f"{precision}/canary/{sums}"] = np.arange(len(DISTURBANCES), dtype=np.uint32)
     return trace
 
 
@@ -47,7 +71,7 @@ def at(step: int, value: float) -> np.ndarray:
 
 def written(folder: Path, **traces: Trace) -> dict[str, Path]:
     """Traces as files, by variant."""
-    about = np.frombuffer(json.dumps({"firm_steps": 10}).encode(), np.uint8)
+    about = np.frombuffer(json.dumps(ABOUT).encode(), np.uint8)
     for name, trace in traces.items():
         np.savez(folder / f"{name}.npz", about=about, **trace)
     return {name: folder / f"{name}.npz" for name in traces}

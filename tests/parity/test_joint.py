@@ -44,10 +44,9 @@ def test_another_scope_of_statistics_is_stopped_by_the_gate(residual_of) -> None
     assert all(passed for (precision, _), passed in rungs.items() if precision != "float64x2")
 
 
-def test_only_what_processes_share_needs_two_of_them(residual_of, study_of: Callable) -> None:
-    assert residual_of("several", scales=["1x1", "1x2"]).traced_over_several(NAME)
-    assert not residual_of("alone", scales=["1x1"]).traced_over_several(NAME)
-    assert not study_of("plain", scales=["1x2"]).traced_over_several("mnist_cnn")
+def test_traces_are_of_two_devices_where_runs_are_of_several(study_of: Callable) -> None:
+    assert study_of("several", scales=["1x1", "1x2"]).climbed["several_steps"] == 2
+    assert study_of("alone", scales=["1x1"]).climbed["several_steps"] == 0
 
 
 def test_a_verdict_without_the_two_processes_proves_nothing_of_them(residual_of) -> None:
@@ -59,7 +58,7 @@ def test_a_verdict_without_the_two_processes_proves_nothing_of_them(residual_of)
     ]
     curves = dict.fromkeys(("float64", "float32", "float32_tolerance"))
     verdict = {
-        "schema": judged.SCHEMAS[-1],
+        "schema": judged.SCHEMA,
         "workload": NAME,
         "reference": "torch-eager",
         "passed": True,
@@ -68,7 +67,8 @@ def test_a_verdict_without_the_two_processes_proves_nothing_of_them(residual_of)
     }
     study.verdict(NAME).parent.mkdir(parents=True)
     study.verdict(NAME).write_text(json.dumps(verdict))
-    with pytest.raises(Unsound, match="jax-jit was not compared on rung float64x2 batches"):
+    with pytest.raises(Unsound, match="jax-jit was not compared on rung float64x2 after"):
         judged.read(study, NAME)
-    study.verdict(NAME).write_text(json.dumps(verdict | {"schema": "lockstep-parity/2"}))
-    assert judged.read(study, NAME) is not None
+    study.verdict(NAME).write_text(json.dumps(verdict | {"schema": "lockstep-parity/3"}))
+    with pytest.raises(Unsound, match="run the parity stage again"):
+        judged.read(study, NAME)

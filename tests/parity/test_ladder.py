@@ -15,10 +15,10 @@ from lockstep.datasets.order import Order
 from lockstep.datasets.reader import Reader
 from lockstep.engines import jax_optimizer, torch_engine, torch_optimizer
 from lockstep.engines.contract import Job
-from lockstep.parity import climb, compare
+from lockstep.parity import climb, compare, position, route
 from lockstep.study import Study
 from lockstep.training import feed as feeds
-from lockstep.workloads import naming, vision_torch, weights
+from lockstep.workloads import naming, taps, vision_torch, weights
 from lockstep.workloads.mnist_cnn import torch_model
 from tests.conftest import lockstep
 from tests.parity.test_rungs import first_failure
@@ -33,15 +33,25 @@ def climbed(study: Study, variant: str, caches: Path, precision: str = "float64"
         workload=workloads.spec("mnist_cnn"),
         recipe=recipe,
         variant={**study.variant(variant), "precision": precision},
-        window_steps=climb.WINDOW,
+        window_steps=25,
         caches=caches,
     )
     engine = engines.start(job)
-    train, test = (Reader(study.dataset_manifest("digits"), s) for s in ("train", "test"))
+    train = Reader(study.dataset_manifest("digits"), "train")
     feed = feeds.SharedFeed(job, train, seed=0)
-    evaluation = list(feeds.evaluation_batches(job, test))
     state = weights.load(study.weights("mnist_cnn", 0))
-    return {f"{precision}/{k}": v for k, v in climb.climb(engine, feed, evaluation, state, STEPS)}
+    general = position.general(job.workload, recipe["model"], 0)
+    way = route.Route(
+        recipe=recipe,
+        variant=job.variant,
+        seed=0,
+        manifest=study.dataset_manifest("digits"),
+        initial=study.weights("mnist_cnn", 0),
+        caches=caches,
+        window_steps=job.window_steps,
+    )
+    climbed = climb.climb(engine, feed, way.evaluation(job), state, general, STEPS)
+    return {f"{precision}/{name}": array for name, array in climbed}
 
 
 @pytest.fixture
@@ -65,8 +75,8 @@ def test_the_sound_models_agree(study, caches, reference) -> None:
     assert first_failure(rungs) == ("none", None)
     assert max(rung.value for rung in rungs) < 1e-13
     assert [rung.name for rung in rungs] == [
-        *("weights", "forward", "loss", "gradient", "step", "batches", "steps", "final"),
-        "evaluation",
+        *("weights", "batches", "layers", "forward", "loss", "gradient", "input", "step"),
+        *("steps", "final", "edge", "evaluation", "after", "restored", "general", "canary"),
     ]
 
 
@@ -78,12 +88,12 @@ def rename(monkeypatch, name: str, layout: naming.Layout) -> None:
 
 def test_a_flatten_in_another_order(study, caches, reference, monkeypatch) -> None:
     rename(monkeypatch, "dense1.kernel", naming.DENSE)
-    assert broken(study, caches, reference) == ("forward", "logits")
+    assert broken(study, caches, reference) == ("layers", "dense1")
 
 
 def test_a_convolution_with_height_and_width_swapped(study, caches, reference, monkeypatch) -> None:
     rename(monkeypatch, "conv2.kernel", naming.Layout(axes=(3, 2, 1, 0)))
-    assert broken(study, caches, reference) == ("forward", "logits")
+    assert broken(study, caches, reference) == ("layers", "conv2")
 
 
 def test_another_initial_value(study, caches, reference, monkeypatch) -> None:
@@ -98,7 +108,7 @@ def test_another_initial_value(study, caches, reference, monkeypatch) -> None:
 
 def test_another_normalisation(study, caches, reference, monkeypatch) -> None:
     monkeypatch.setattr(torch_model, "MEAN", (0.5 + 1e-9,))
-    assert broken(study, caches, reference) == ("forward", "logits")
+    assert broken(study, caches, reference) == ("layers", "conv1")
 
 
 def test_padding(study, caches, reference, monkeypatch) -> None:
@@ -109,7 +119,7 @@ def test_padding(study, caches, reference, monkeypatch) -> None:
 
     sound = torch_model.MnistCnn.forward
     monkeypatch.setattr(torch_model.MnistCnn, "forward", forward)
-    assert broken(study, caches, reference) == ("forward", "logits")
+    assert broken(study, caches, reference) == ("layers", "conv1")
 
 
 def test_a_gradient_that_is_stopped(study, caches, reference, monkeypatch) -> None:
@@ -257,8 +267,7 @@ def test_not_a_number_fails(reference) -> None:
     "shape", [(3, 3, 512, 512), (1, 1, 2048, 512), (1, 1, 512, 2048), (512, 10), (2048, 1000)]
 )
 def test_a_sample_is_of_every_channel(shape: tuple[int, ...]) -> None:
-    places = np.arange(np.prod(shape)).reshape(shape)
-    seen = np.unravel_index(climb._sample(places), shape)
+    seen = np.unravel_index(taps.places(int(np.prod(shape)), climb.SAMPLE), shape)
     assert len(seen[0]) == climb.SAMPLE == len(set(zip(*map(np.ndarray.tolist, seen), strict=True)))
     *others, channels = (len(np.unique(axis)) / length for axis, length in zip(seen, shape))
     assert channels == 1

@@ -38,11 +38,15 @@ def traces_with(gradient: float, twin: float) -> list[dict[str, np.ndarray]]:
                 "gradient/a": one * np.float32(1 + moved + apart),
                 "gradient/b": one,
                 "step/a": one,
+                "batch/checksum": np.uint32(0),
                 "steps/checksum": np.zeros(3, np.uint32),
                 "steps/loss": loss,
                 "final/a": one,
                 "weights/buffer/c": one * 0,
                 "step/buffer/c": one,
+                "restored/a": one,
+                "evaluation/loss": one,
+                **{f"canary/{what}": np.arange(4) for what in ("checksum", "expected", "loss")},
             }
             trace |= {f"{precision}/{name}": array for name, array in here.items()}
         traces.append(trace)

@@ -67,14 +67,15 @@ def diverging(step: int) -> Trace:
     losses = np.where(np.arange(STEPS) < step, 1.0, np.nan)
     every = {f"{p}__steps__loss": losses for p in ("float64", "float32", "twin")}
     every |= {f"{p}__final__a": np.nan for p in ("float64", "float32", "twin")}
+    every |= {f"{p}__evaluation__loss": np.nan for p in ("float32", "twin")}
     return edited(**every, float64__evaluation__loss=np.nan)
 
 
 def test_what_diverges_in_both_frameworks_at_one_step_is_compared_up_to_there() -> None:
     rungs = compare.compare(diverging(3), diverging(3))
     assert all(rung.passed for rung in rungs)
-    told = [rung.worst for rung in rungs if rung.name in ("final", "evaluation")]
-    assert told == ["nothing finite: both diverge at step 3"] * 3
+    told = [r.worst for r in rungs if r.name in ("final", "edge", "evaluation", "after")]
+    assert told == ["nothing finite: both diverge at step 3"] * 6
     apart = diverging(3)
     apart["float64/steps/loss"][2] = 1.1
     assert first(apart, diverging(3)) == ("float64", "steps", "step 2")
@@ -122,14 +123,16 @@ def test_a_tensor_that_only_one_side_has() -> None:
     assert first(long, short) == ("float64", "gradient", "b")
 
 
-RUNGS = ["weights", "forward", "loss", "gradient", "step", "batches", "steps", "final"]
+RUNGS = ["weights", "forward", "loss", "gradient", "step", "batches", "steps", "final", "restored"]
+EXACT = ["input", "edge", "evaluation", "after", "general", "canary"]
 
 
-@pytest.mark.parametrize("rung", [*RUNGS, "evaluation"])
+@pytest.mark.parametrize("rung", [*RUNGS, *EXACT])
 def test_a_rung_that_both_sides_lack(rung: str) -> None:
     below = {"batches": "steps/checksum", "steps": "steps/loss"}.get(rung, f"{rung}/")
     lacking = {k: v for k, v in small().items() if not k.startswith(f"float64/{below}")}
-    kind = "steps" if rung in ("batches", "steps") else "tensors"
+    kinds = {"batches": "steps/checksum", "steps": "steps", "canary": "disturbances"}
+    kind = kinds.get(rung, "tensors")
     assert first(lacking, lacking) == ("float64", rung, f"number of {kind}")
 
 
@@ -154,7 +157,7 @@ def test_another_number_of_steps(precision: str, tmp_path: Path) -> None:
 
 def test_another_number_of_batches() -> None:
     short = edited(float64__steps__checksum=np.zeros(STEPS - 2, np.uint32))
-    assert first(short, small()) == ("float64", "batches", "number of steps")
+    assert first(short, small()) == ("float64", "batches", "number of steps/checksum")
 
 
 def test_losses_of_nothing_are_equal() -> None:
