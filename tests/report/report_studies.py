@@ -76,6 +76,7 @@ def write(
     skip: Callable[[Run], bool] = lambda run: False,
     edit_loss: Callable[[Run, np.ndarray], np.ndarray] = lambda run, loss: loss,
     edit_epochs: Callable[[Run, list], None] = lambda run, epochs: None,
+    edit_windows: Callable[[Run, list], None] = lambda run, windows: None,
     parity: bool = True,
     manifests: bool = True,
     rng: int = 1,
@@ -89,6 +90,7 @@ def write(
         edit: changes a run's summary before it is written.
         edit_loss: returns another loss of every step, which all records then agree on.
         edit_epochs: changes the rows of epochs, which all records then agree on.
+        edit_windows: changes the rows of windows, which all records then agree on.
         skip: runs that leave nothing.
         options: of `config`.
     """
@@ -99,7 +101,7 @@ def write(
         step = step_seconds[run.variant] * float(np.exp(noise * generator.normal()))
         if skip(run):
             continue
-        write_run(study, run, step, generator, edit, edit_loss, edit_epochs, spread)
+        write_run(study, run, step, generator, edit, edit_loss, edit_epochs, edit_windows, spread)
     if parity:
         for workload in study.config["workloads"]:
             put_json(study.verdict(workload), parity_verdict(study, workload))
@@ -117,6 +119,7 @@ def write_run(
     edit: Edit | None = None,
     edit_loss: Callable[[Run, np.ndarray], np.ndarray] = lambda run, loss: loss,
     edit_epochs: Callable[[Run, list], None] = lambda run, epochs: None,
+    edit_windows: Callable[[Run, list], None] = lambda run, windows: None,
     spread: float = 0.01,
 ) -> None:
     """Write the records of one run."""
@@ -140,8 +143,13 @@ def write_run(
                 "loss": float(loss[k * STEPS : (k + 1) * STEPS].mean()),
                 "warm_up": int(k == 0),
                 "attempt": 0,
+                "run_delay_seconds": 0.001 * seconds,
+                "involuntary_switches": 1,
             }
         )
+    edit_windows(run, windows)
+    for row in windows:
+        row["data_seconds"] = 0.01 * row["seconds"]
     elapsed = np.cumsum([w["seconds"] for w in windows])
     epochs = [
         {
@@ -231,6 +239,10 @@ def run_summary(
         "weights": {"initial": hashlib.sha256(str(run.seed).encode()).hexdigest()},
         "attempts": 1,
         "total_steps": TOTAL,
+        "contention": {"watched": True, "reason": None},
+        "cold_start": {"trace_seconds": 0.5, "compile_seconds": 8.0, "first_window_seconds": 0.2}
+        if mode != "eager" and run.seed == 0
+        else {"absent": "another run of this variant started cold"},
         "contract": contract(study, run, framework),
     }
 

@@ -45,6 +45,7 @@ class Record:
         epochs: columns of ``epochs.csv``, float64 ``(epochs,)``.
         windows: what is kept of ``windows.csv`` (see `lockstep.report.windows.digest`).
         first_loss: of the first step, before any update; None if it is not known.
+        examples_per_second: examples over seconds of the windows that count; None if not known.
         steps_problem: why ``steps.npz`` of a finished run cannot be used.
     """
 
@@ -57,8 +58,9 @@ class Record:
     reason: str | None = None
     summary: Mapping[str, Any] = field(default_factory=dict)
     epochs: Columns = field(default_factory=dict)
-    windows: Mapping[str, float] = field(default_factory=dict)
+    windows: Mapping[str, Any] = field(default_factory=dict)
     first_loss: float | None = None
+    examples_per_second: float | None = None
     steps_problem: str | None = None
 
     @property
@@ -74,6 +76,24 @@ class Record:
             f"begun at step {origin['step']} from a checkpoint of another run "
             f"({origin['identity'][:12]}): what came before is not its own"
         )
+
+    @property
+    def disturbed(self) -> str | None:
+        """Why its times must not be compared with another run's, None if they may."""
+        if self.windows.get("enough", True):
+            return None
+        return (
+            "other programs used its CPU cores: only {undisturbed} of its {timed} timed windows "
+            "were undisturbed".format_map(self.windows)
+        )
+
+    @property
+    def unwatched(self) -> str | None:
+        """Why nobody can say whether it had to share its cores, None if that was watched."""
+        seen = self.summary.get("contention")
+        if not isinstance(seen, Mapping):
+            return "the records are older than this measurement"
+        return None if seen.get("watched") is True else str(seen.get("reason") or "no reason given")
 
     @property
     def key(self) -> Key:
@@ -153,15 +173,19 @@ def _record(study: Study, run: Run, manifest: Mapping[str, Any]) -> Record:
         epochs = read_columns(contents["epochs.csv"], "epochs.csv")
         rows = read_columns(contents["windows.csv"], "windows.csv")
         failure = check(summary, epochs, rows)
-        digest = windows.digest(rows)
+        recipe, topology = (summary["contract"][part] for part in ("recipe", "topology"))
+        digest = windows.digest(rows, recipe["global_batch"], topology.get("threads") or 1)
+        if digest and "absent" in summary["steady"]:
+            digest["steady"] = None
     except Unsound as problem:
         return Record(**known, status=APART, reason=str(problem))
     except Exception as error:  # whatever one record holds, the others are reported
         return Record(**known, status=APART, reason=f"its records cannot be read ({error!r})")
-    first_loss, problem_of_steps = None, None
+    first_loss, rate, problem_of_steps = None, None, None
     if not failure:
         try:
-            first_loss = float(steps.losses(folder, summary, hashes.get("steps.npz"))[0])
+            losses, counts = steps.read(folder, summary, hashes.get("steps.npz"))
+            first_loss, rate = float(losses[0]), windows.rate(digest, counts)
         except Unsound as problem:
             problem_of_steps = str(problem)
         except Exception as error:
@@ -174,6 +198,7 @@ def _record(study: Study, run: Run, manifest: Mapping[str, Any]) -> Record:
         epochs=epochs,
         windows=digest,
         first_loss=first_loss,
+        examples_per_second=rate,
         steps_problem=problem_of_steps,
     )
 

@@ -211,7 +211,8 @@ def read_columns(content: bytes, name: str) -> dict[str, np.ndarray]:
             return {}
         if not content.endswith(b"\n") or any(len(row) != len(rows[0]) for row in rows):
             raise Unsound(f"{name} is truncated")
-        values = np.array(rows[1:], dtype=np.float64).reshape(len(rows) - 1, len(rows[0]))
+        cells = [[cell or "nan" for cell in row] for row in rows[1:]]  # what a machine cannot give
+        values = np.array(cells, dtype=np.float64).reshape(len(rows) - 1, len(rows[0]))
     except ValueError as error:
         raise Unsound(f"{name} is not a table of numbers ({error})") from error
     columns = dict(zip(rows[0], values.T, strict=True))
