@@ -135,9 +135,8 @@ def _times(record: Record) -> dict[str, Any]:
     row["step_absent"] = record.disturbed or summary["steady"].get("absent")
     row["windows"] = steady.get("windows") or 0
     row["disturbed"] = record.windows.get("timed", 0) - record.windows.get("undisturbed", 0)
-    row["data_wait_fraction"] = steady.get("data_wait_fraction", float("nan"))
-    known = record.examples_per_second is not None and not record.disturbed
-    row["examples_per_second"] = record.examples_per_second if known else float("nan")
+    for name in ("examples_per_second", "data_wait_fraction"):
+        row[name] = float("nan") if record.disturbed else steady.get(name, float("nan"))
     row["noise"] = (row["step_q3"] - row["step_q1"]) / row["step_median"]
     return row
 

@@ -45,7 +45,6 @@ class Record:
         epochs: columns of ``epochs.csv``, float64 ``(epochs,)``.
         windows: what is kept of ``windows.csv`` (see `lockstep.report.windows.digest`).
         first_loss: of the first step, before any update; None if it is not known.
-        examples_per_second: examples over seconds of the windows that count; None if not known.
         steps_problem: why ``steps.npz`` of a finished run cannot be used.
     """
 
@@ -60,7 +59,6 @@ class Record:
     epochs: Columns = field(default_factory=dict)
     windows: Mapping[str, Any] = field(default_factory=dict)
     first_loss: float | None = None
-    examples_per_second: float | None = None
     steps_problem: str | None = None
 
     @property
@@ -173,19 +171,18 @@ def _record(study: Study, run: Run, manifest: Mapping[str, Any]) -> Record:
         epochs = read_columns(contents["epochs.csv"], "epochs.csv")
         rows = read_columns(contents["windows.csv"], "windows.csv")
         failure = check(summary, epochs, rows)
-        recipe, topology = (summary["contract"][part] for part in ("recipe", "topology"))
-        digest = windows.digest(rows, recipe["global_batch"], topology.get("threads") or 1)
+        batch = summary["contract"]["recipe"]["global_batch"]
+        digest = windows.digest(rows, batch, windows.cpus(summary))
         if digest and "absent" in summary["steady"]:
             digest["steady"] = None
     except Unsound as problem:
         return Record(**known, status=APART, reason=str(problem))
     except Exception as error:  # whatever one record holds, the others are reported
         return Record(**known, status=APART, reason=f"its records cannot be read ({error!r})")
-    first_loss, rate, problem_of_steps = None, None, None
+    first_loss, problem_of_steps = None, None
     if not failure:
         try:
-            losses, counts = steps.read(folder, summary, hashes.get("steps.npz"))
-            first_loss, rate = float(losses[0]), windows.rate(digest, counts)
+            first_loss = float(steps.losses(folder, summary, hashes.get("steps.npz"))[0])
         except Unsound as problem:
             problem_of_steps = str(problem)
         except Exception as error:
@@ -198,7 +195,6 @@ def _record(study: Study, run: Run, manifest: Mapping[str, Any]) -> Record:
         epochs=epochs,
         windows=digest,
         first_loss=first_loss,
-        examples_per_second=rate,
         steps_problem=problem_of_steps,
     )
 

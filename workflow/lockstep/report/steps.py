@@ -1,4 +1,4 @@
-"""Losses and examples of a run's steps, from ``steps.npz``, if it is whole and the run's own."""
+"""Losses of a run's steps, from ``steps.npz``, if the file is whole and the run's own."""
 
 import hashlib
 from collections.abc import Mapping
@@ -11,15 +11,8 @@ from lockstep.datasets import checksum
 from lockstep.report.soundness import Unsound
 
 
-def losses(folder: Path, summary: Mapping[str, Any]) -> np.ndarray:
-    """Return the loss of every step of a run, ``(steps,)``; see `read`."""
-    return read(folder, summary)[0]
-
-
-def read(
-    folder: Path, summary: Mapping[str, Any], sha256: str | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the loss of every step of a run ``(steps,)`` and its examples ``(steps,)``.
+def losses(folder: Path, summary: Mapping[str, Any], sha256: str | None = None) -> np.ndarray:
+    """Return the loss of every step of a run, ``(steps,)``.
 
     Args:
         sha256: of the file, if its block's manifest says it.
@@ -30,18 +23,15 @@ def read(
     path = folder / "steps.npz"
     try:
         with np.load(path) as stored:
-            loss, sums, counts = stored["loss"], stored["checksum"], stored["count"]
+            loss, sums = stored["loss"], stored["checksum"]
     except Exception as error:  # a damaged archive raises almost anything
         raise Unsound(f"not readable ({error})") from error
-    if loss.dtype.kind != "f" or sums.dtype.kind != "u" or counts.dtype.kind not in "iu":
-        raise Unsound(
-            f"holds no numbers of steps (loss is {loss.dtype}, checksum {sums.dtype}, count "
-            f"{counts.dtype})"
-        )
+    if loss.dtype.kind != "f" or sums.dtype.kind != "u":
+        raise Unsound(f"holds no numbers of steps (loss is {loss.dtype}, checksum {sums.dtype})")
     if sha256 is not None and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
         raise Unsound("was changed after its block was finished (sha256 differs)")
-    if loss.shape != (summary["steps"],) or counts.shape != loss.shape:
+    if loss.shape != (summary["steps"],):
         raise Unsound(f"holds {loss.size} of {summary['steps']} steps")
     if checksum.chain(sums) != summary["batches"]:
         raise Unsound("contradictory: its batches are not those of the summary")
-    return loss, counts
+    return loss
