@@ -13,6 +13,7 @@ import numpy as np
 
 from lockstep.datasets import checksum
 from lockstep.engines.contract import types
+from lockstep.report import windows as computed
 from lockstep.study import Study
 from lockstep.study import config as study_config
 from lockstep.study.run import Run
@@ -28,6 +29,7 @@ STEP_SECONDS = {"torch-eager": 0.010, "torch-compile": 0.010, "jax-jit": 0.005}
 EPOCHS, WINDOWS, STEPS = 3, 5, 10  # windows an epoch, steps a window
 EPOCH = WINDOWS * STEPS
 TOTAL = EPOCHS * EPOCH
+CPUS = 2
 TARGET = {"metric": "accuracy", "value": 0.93}
 
 Edit = Callable[[Run, dict[str, Any]], None]
@@ -76,6 +78,7 @@ def write(
     skip: Callable[[Run], bool] = lambda run: False,
     edit_loss: Callable[[Run, np.ndarray], np.ndarray] = lambda run, loss: loss,
     edit_epochs: Callable[[Run, list], None] = lambda run, epochs: None,
+    edit_windows: Callable[[Run, list], None] = lambda run, windows: None,
     parity: bool = True,
     manifests: bool = True,
     rng: int = 1,
@@ -89,6 +92,7 @@ def write(
         edit: changes a run's summary before it is written.
         edit_loss: returns another loss of every step, which all records then agree on.
         edit_epochs: changes the rows of epochs, which all records then agree on.
+        edit_windows: changes the rows of windows, which all records then agree on.
         skip: runs that leave nothing.
         options: of `config`.
     """
@@ -99,7 +103,7 @@ def write(
         step = step_seconds[run.variant] * float(np.exp(noise * generator.normal()))
         if skip(run):
             continue
-        write_run(study, run, step, generator, edit, edit_loss, edit_epochs, spread)
+        write_run(study, run, step, generator, edit, edit_loss, edit_epochs, edit_windows, spread)
     if parity:
         for workload in study.config["workloads"]:
             put_json(study.verdict(workload), parity_verdict(study, workload))
@@ -117,6 +121,7 @@ def write_run(
     edit: Edit | None = None,
     edit_loss: Callable[[Run, np.ndarray], np.ndarray] = lambda run, loss: loss,
     edit_epochs: Callable[[Run, list], None] = lambda run, epochs: None,
+    edit_windows: Callable[[Run, list], None] = lambda run, windows: None,
     spread: float = 0.01,
 ) -> None:
     """Write the records of one run."""
@@ -140,8 +145,15 @@ def write_run(
                 "loss": float(loss[k * STEPS : (k + 1) * STEPS].mean()),
                 "warm_up": int(k == 0),
                 "attempt": 0,
+                "examples": 64 * STEPS,
+                "run_delay_seconds": 0.001 * seconds,
+                "involuntary_switches": 1,
+                "foreign_cpu_share": 0.0,
             }
         )
+    edit_windows(run, windows)
+    for row in windows:
+        row["data_seconds"] = 0.01 * row["seconds"]
     elapsed = np.cumsum([w["seconds"] for w in windows])
     epochs = [
         {
@@ -175,8 +187,9 @@ def run_summary(
     study: Study, run: Run, framework: str, windows: list, epochs: list, batches: str
 ) -> dict[str, Any]:
     """Return a summary that agrees with its tables."""
-    steady = np.repeat([w["seconds"] / w["steps"] for w in windows[1:]], STEPS)
-    q1, median, q3, p95 = (float(v) for v in np.quantile(steady, [0.25, 0.5, 0.75, 0.95]))
+    columns = {name: np.array([w[name] for w in windows], float) for name in windows[0]}
+    batch = study.workload(run.workload)["global_batch"]
+    steady = computed.steady(columns, batch, CPUS) or {"absent": "no window counts"}
     training = epochs[-1]["training_seconds"]
     target = study.workload(run.workload)["target"]
     mode = study.variant(run.variant)["mode"]
@@ -204,13 +217,7 @@ def run_summary(
             "checkpoint": 0.0,
         },
         "cache": "warm" if mode != "eager" else "none",
-        "steady": {
-            "windows": len(windows) - 1,
-            "steps": TOTAL - STEPS,
-            "step_seconds": {"median": median, "q1": q1, "q3": q3, "p95": p95},
-            "examples_per_second": study.workload(run.workload)["global_batch"] / median,
-            "data_wait_fraction": 0.01,
-        },
+        "steady": steady,
         "flops": {
             "forward_per_example": 961000,
             "formula": "3 x forward FLOPs",
@@ -231,6 +238,10 @@ def run_summary(
         "weights": {"initial": hashlib.sha256(str(run.seed).encode()).hexdigest()},
         "attempts": 1,
         "total_steps": TOTAL,
+        "contention": {"watched": True, "reason": None, "cpus": CPUS},
+        "cold_start": {"trace_seconds": 0.5, "compile_seconds": 8.0, "first_window_seconds": 0.2}
+        if mode != "eager" and run.seed == 0
+        else {"absent": "another run of this variant started cold"},
         "contract": contract(study, run, framework),
     }
 

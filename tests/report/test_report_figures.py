@@ -166,10 +166,18 @@ def test_figures_say_what_they_do_not_show(tmp_path: Path) -> None:
     )
 
 
-def test_without_two_variants_of_a_framework_no_floor_is_spoken_of() -> None:
+def test_the_floor_for_another_library_is_the_twin_and_not_the_same_framework() -> None:
     curve = (np.arange(1.0, 4.0), np.array([1e-7, 1e-6, 1e-5]))
-    alone = figures_learning.difference_curves("w", [("a and b", "between", *curve)])
-    both = figures_learning.difference_curves(
-        "w", [("a and b", "between", *curve), ("a and c", "within", *curve)]
-    )
-    assert "no noise floor" in alone.note and "is read against the noise floor" in both.note
+    pairs = [("a and b", "between", *curve), ("a and c", "within", *curve)]
+    without = figures_learning.difference_curves("w", pairs)
+    both = figures_learning.difference_curves("w", [*pairs, ("the twin", "twin", *curve)])
+    assert without is not None and both is not None
+    assert "there is no floor" in without.note
+    assert "their line is no floor for another library" in both.note
+    assert "twin: floor for another library" in both.svg.decode()
+
+
+def test_the_twin_is_drawn_from_the_parity_verdict(tmp_path: Path) -> None:
+    found = differences.curves(load.load(write(tmp_path, variants=TWO, seeds=2)), "mnist_cnn")
+    (twin,) = [values for _, kind, _, values in found if kind == "twin"]
+    assert twin.tolist() == pytest.approx([1e-6] * 20)  # a tenth of the planted tolerance

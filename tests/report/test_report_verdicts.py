@@ -155,7 +155,6 @@ def side(
         metric = 0.9 if metrics is None else float(metrics[seed])
         summary = {
             **template.summary,
-            "steady": {"step_seconds": {"median": float(step)}},
             "seed": seed,
             "metrics": {"test_accuracy": metric},
         }
@@ -167,10 +166,11 @@ def side(
             folder=Path(label),
             status="finished",
             summary=summary,
+            windows={"steady": {"step_seconds": {"median": float(step)}}, "enough": True},
             first_loss=2.3,
         )
     facts: Mapping[int, Facts] = {s: facts_of(r) for s, r in runs.items()}
-    return Side(label=label, runs=runs, facts=facts)
+    return Side(label=label, settings={}, runs=runs, facts=facts)
 
 
 @pytest.fixture(scope="module")

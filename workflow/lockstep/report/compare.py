@@ -123,6 +123,7 @@ def _side(records: Records, runs: Mapping[int, Record], label: str) -> Side:
     problem = proof.parity_problem(records, one.workload, one.variant)
     return Side(
         label=label,
+        settings=records.study.variant(one.variant),
         runs=runs,
         facts={seed: facts_of(run) for seed, run in runs.items() if run.summary},
         problems=[f"in study {records.study.name}, {problem}"] if problem else [],

@@ -75,6 +75,9 @@ RULES = (
     _rule(r"topology\.(devices|examples)", "topology", BLOCKS, BOTH, "not the same scale"),
     _rule(r"topology\.threads", "CPU threads", BLOCKS, TIMING, "not the same means"),
     _rule(r"topology\.window_steps", "steps of a window", FLAGGED, TIMING, "fenced less often"),
+    _rule(
+        r"topology\.environment", "thread setting", FLAGGED, TIMING, "threads wait in another way"
+    ),
     _rule(r"device\.kind", "kind of device", BLOCKS, TIMING, "not the same means"),
     _rule(r"gpu\.model", "GPU model", BLOCKS, TIMING, "not the same means"),
     _rule(

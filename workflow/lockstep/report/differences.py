@@ -1,7 +1,8 @@
 """How far losses are apart during training: between frameworks, within one, and between seeds.
 
-Rounding makes two correct programs drift apart. How far says nothing by itself; it is read against
-two variants of the *same* framework (the noise floor) and against two seeds of one variant.
+Rounding makes two correct programs drift apart. How far says nothing by itself. It is read against
+the *twin*: the reference trained again from weights that differ in their last bits. Two variants of
+one framework share its kernels and are closer than another library can be.
 """
 
 import itertools
@@ -25,8 +26,8 @@ def curves(records: Records, workload: str) -> list[Curve]:
     """Return the curves of a workload at the study's first scale.
 
     Returns:
-        Label, kind (`between`, `within` or `seeds`), steps ``(points,)`` and relative difference
-        ``(points,)`` of each curve; a run whose steps cannot be used is in none.
+        Label, kind (`between`, `twin`, `within` or `seeds`), steps ``(points,)`` and relative
+        difference ``(points,)`` of each curve; a run whose steps cannot be used is in none.
     """
     scale = records.study.config["scales"][0]
     found: dict[str, dict[int, np.ndarray]] = {}
@@ -37,7 +38,22 @@ def curves(records: Records, workload: str) -> list[Curve]:
         if len(mine) < SEEDS and run.steps_problem is None:
             folder = records.study.root / run.folder
             mine[run.seed] = steps.losses(folder, run.summary)
-    return list(_curves(records, found))
+    return [*_curves(records, found), *_twin(records, workload)]
+
+
+TWIN = 10.0
+"""The tolerance of float32 steps is this many times the difference of the twin."""
+
+
+def _twin(records: Records, workload: str) -> Iterator[Curve]:
+    """Yield the twin's difference in float32, from the parity verdict: the largest of a step."""
+    verdict = records.parity.get(workload) or {"comparisons": {}}
+    found = [c["curves"].get("float32_tolerance") for c in verdict["comparisons"].values()]
+    known = [np.array(curve, dtype=float) / TWIN for curve in found if curve]
+    if known:
+        length = min(map(len, known))
+        values = np.max([curve[:length] for curve in known], axis=0)
+        yield "the twin of the reference", "twin", np.arange(1, length + 1), values
 
 
 def one_scale(records: Records) -> str:

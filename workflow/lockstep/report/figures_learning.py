@@ -166,8 +166,8 @@ def difference_curves(
 
     Args:
         workload: for the file's name.
-        curves: label, kind (`between`, `within` or `seeds`), steps ``(points,)`` and relative
-            difference ``(points,)``.
+        curves: label, kind (`between`, `twin`, `within` or `seeds`), steps ``(points,)`` and
+            relative difference ``(points,)``.
         limits: what is not drawn, in sentences.
     """
     if not curves:
@@ -175,7 +175,8 @@ def difference_curves(
     figure, axes = new()
     kinds = {
         "between": ("#7b3294", "-", "between frameworks"),
-        "within": ("#008837", "--", "within a framework: noise floor"),
+        "twin": (INK, "--", "twin: floor for another library"),
+        "within": ("#008837", "-.", "within one framework, which shares its kernels"),
         "seeds": ("#888888", ":", "between seeds of a variant"),
     }
     said, seen = [], set()
@@ -192,10 +193,12 @@ def difference_curves(
         seen.add(kind)
         said.append(f"{label} ({words}) ends at {values[-1]:.1e}")
     floor = (
-        "Between frameworks is read against the noise floor: two variants of one framework, which "
-        "differ by rounding alone."
-        if "within" in seen
-        else "No two variants of one framework are here, hence no noise floor to read it against."
+        "The twin is the first variant trained again from weights that differ in their last bits: "
+        "two libraries cannot agree more closely than that. Two variants of one framework share "
+        "its kernels, so their line is no floor for another library."
+        if "twin" in seen
+        else "The parity verdict holds no curve of a twin, hence there is no floor to read the "
+        "difference between frameworks against."
     )
     axes.set(xlabel="Step", ylabel="Relative difference of the loss", yscale="log")
     powers(axes.yaxis)

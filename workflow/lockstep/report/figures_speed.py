@@ -10,7 +10,7 @@ import pandas as pd
 from lockstep.report import statistics
 from lockstep.report.drawing import INK, SIZE, Look, Picture, finish, grid, legend, new, plain_log
 from lockstep.report.sentences import ratio_text
-from lockstep.report.speed import SPLIT
+from lockstep.report.speed import COLD, SPLIT
 from lockstep.report.verdicts import NO_PAIR, NOT_COMPARABLE, Comparison
 
 
@@ -168,7 +168,11 @@ def split_bars(workload: str, rows: Sequence[Mapping[str, Any]]) -> Picture | No
     if not rows:
         return None
     several = len({row["scale"] for row in rows}) > 1
-    labels = [f"{r['variant']}, {r['scale']}" if several else r["variant"] for r in rows]
+    labels = [
+        (f"{r['variant']}, {r['scale']}" if several else r["variant"])
+        + (", cold start" if r["start"] == COLD else "")
+        for r in rows
+    ]
     figure, axes = new(width=2 * SIZE[0], height=max(1.9, 1.2 + 0.34 * len(rows)))
     left = np.zeros(len(rows))
     for (key, label), colour, hatch in zip(SPLIT, SPLIT_COLOURS, HATCHES, strict=True):

@@ -26,6 +26,31 @@ def runs(records: Records) -> pd.DataFrame:
     return frame
 
 
+def cold_starts(records: Records) -> pd.DataFrame:
+    """Return one row a cold start that was measured: seconds of trace, compile and first window.
+
+    One is measured on purpose for a variant that compiles, from an empty cache; runs that happened
+    to find an empty cache are others.
+    """
+    rows = []
+    for run in records.runs:
+        start = run.summary.get("cold_start")
+        if not isinstance(start, Mapping):
+            continue
+        found = {part: measured(start.get(f"{part}_seconds"))[0] for part in COLD_PARTS}
+        if not any(np.isnan(value) for value in found.values()):
+            rows.append({**dict(zip(KEY, run.key, strict=True)), **found})
+    return pd.DataFrame(rows, columns=[*KEY, *COLD_PARTS])
+
+
+COLD_PARTS = ("trace", "compile", "first_window")
+
+
+def warm(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs that started with what was compiled before, or compile nothing."""
+    return frame[frame["cache"] != "cold"] if "cache" in frame else frame
+
+
 def finished(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the finished runs of `runs` whose times and learning are their own."""
     return frame[frame["finished"] & frame["own"]]
@@ -104,13 +129,14 @@ def _times(record: Record) -> dict[str, Any]:
         "attempts": summary.get("attempts") or 1,
         "drift": record.windows.get("drift", float("nan")),
     }
-    steady = summary["steady"]
-    steps = steady.get("step_seconds") or {}
+    steady = record.windows.get("steady") or {}
+    steps = {} if record.disturbed else steady.get("step_seconds") or {}
     row |= {f"step_{name}": steps.get(name, float("nan")) for name in ("median", "q1", "q3", "p95")}
-    row["step_absent"] = steady.get("absent")
+    row["step_absent"] = record.disturbed or summary["steady"].get("absent")
     row["windows"] = steady.get("windows") or 0
+    row["disturbed"] = record.windows.get("timed", 0) - record.windows.get("undisturbed", 0)
     for name in ("examples_per_second", "data_wait_fraction"):
-        row[name] = steady.get(name) if steady.get(name) is not None else float("nan")
+        row[name] = float("nan") if record.disturbed else steady.get(name, float("nan"))
     row["noise"] = (row["step_q3"] - row["step_q1"]) / row["step_median"]
     return row
 

@@ -57,7 +57,7 @@ class Record:
     reason: str | None = None
     summary: Mapping[str, Any] = field(default_factory=dict)
     epochs: Columns = field(default_factory=dict)
-    windows: Mapping[str, float] = field(default_factory=dict)
+    windows: Mapping[str, Any] = field(default_factory=dict)
     first_loss: float | None = None
     steps_problem: str | None = None
 
@@ -74,6 +74,24 @@ class Record:
             f"begun at step {origin['step']} from a checkpoint of another run "
             f"({origin['identity'][:12]}): what came before is not its own"
         )
+
+    @property
+    def disturbed(self) -> str | None:
+        """Why its times must not be compared with another run's, None if they may."""
+        if self.windows.get("enough", True):
+            return None
+        return (
+            "other programs used its CPU cores: only {undisturbed} of its {timed} timed windows "
+            "were undisturbed".format_map(self.windows)
+        )
+
+    @property
+    def unwatched(self) -> str | None:
+        """Why nobody can say whether it had to share its cores, None if that was watched."""
+        seen = self.summary.get("contention")
+        if not isinstance(seen, Mapping):
+            return "the records are older than this measurement"
+        return None if seen.get("watched") is True else str(seen.get("reason") or "no reason given")
 
     @property
     def key(self) -> Key:
@@ -153,7 +171,10 @@ def _record(study: Study, run: Run, manifest: Mapping[str, Any]) -> Record:
         epochs = read_columns(contents["epochs.csv"], "epochs.csv")
         rows = read_columns(contents["windows.csv"], "windows.csv")
         failure = check(summary, epochs, rows)
-        digest = windows.digest(rows)
+        batch = summary["contract"]["recipe"]["global_batch"]
+        digest = windows.digest(rows, batch, windows.cpus(summary))
+        if digest and "absent" in summary["steady"]:
+            digest["steady"] = None
     except Unsound as problem:
         return Record(**known, status=APART, reason=str(problem))
     except Exception as error:  # whatever one record holds, the others are reported

@@ -200,6 +200,7 @@ def runs(runs: pd.DataFrame) -> Table:
         Column(key="metric", label="Final metric", decimals=4),
         Column(key="target_seconds", label="To target", unit="s", digits=3),
         Column(key="cache", label="Cache"),
+        Column(key="disturbed", label="Disturbed windows", unit="count"),
         Column(key="attempts", label="Starts", unit="count"),
     ]
     known = [column for column in columns if column.key in runs]
@@ -207,8 +208,13 @@ def runs(runs: pd.DataFrame) -> Table:
     if "target_seconds" in values:
         censored = runs["target_reached"].eq(False)
         values.loc[censored, "target_seconds"] = Absent(reason="not met")
-    if "attempts" in values:
-        values["attempts"] = [None if pd.isna(v) else int(v) for v in values["attempts"]]
+    for name in {"attempts", "disturbed"} & set(values):
+        values[name] = [None if pd.isna(v) else int(v) for v in values[name]]
+    if "step_median" in values:
+        untimed = runs["step_median"].isna() & runs["step_absent"].notna()
+        values.loc[untimed, "step_median"] = [
+            Absent(reason=why) for why in runs.loc[untimed, "step_absent"]
+        ]
     values["reason"] = [None if pd.isna(v) else v for v in values["reason"]]
     rows = values.to_dict("records")
     return Table(name="runs", title="All runs", columns=known, rows=rows)

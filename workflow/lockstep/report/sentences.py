@@ -20,7 +20,14 @@ from lockstep.report.verdicts import (
 
 
 def sentence(c: Comparison) -> str:
-    """Return the verdict on time, in one sentence."""
+    """Return the verdict on time, in one sentence, and whether contention was watched."""
+    said = _sentence(c)
+    if c.unwatched and c.step_time and c.kind != NOT_COMPARABLE:
+        said += f" Contention was not watched: {c.unwatched}."
+    return said
+
+
+def _sentence(c: Comparison) -> str:
     if c.kind == NOT_COMPARABLE:
         return (
             f"{c.candidate} and {c.baseline} are not comparable"
@@ -35,18 +42,29 @@ def sentence(c: Comparison) -> str:
     times = f"{ratio_text(c.step_time)} times the step time of {c.baseline}"
     if c.kind == ONE_PAIR:
         return (
-            f"{c.candidate} took {times} in the only pair of runs; "
+            f"{c.candidate} took {times} in the only pair of runs{_declared(c)}; "
             "one pair gives no interval and no verdict."
         )
     if c.step_time.low is None:
         return (
             f"No statement on step time: {c.candidate} took {times} in each of {c.step_time.n} "
-            "pairs, and without any spread nothing can be tested."
+            f"pairs{_declared(c)}, and without any spread nothing can be tested."
         )
     interval = f"(95% interval {interval_text(c.step_time)}, n = {c.step_time.n} pairs)"
     if c.kind == NO_DIFFERENCE:
-        return f"No detectable difference: {c.candidate} takes {times} {interval}{_after_holm(c)}."
-    return f"{c.candidate} is {c.kind}: it takes {times} {interval}."
+        return (
+            f"No detectable difference{_declared(c)}: {c.candidate} takes {times} "
+            f"{interval}{_after_holm(c)}."
+        )
+    return f"{c.candidate} is {c.kind}{_declared(c)}: it takes {times} {interval}."
+
+
+def _declared(c: Comparison) -> str:
+    """Return how the two are set differently beyond framework and mode."""
+    baseline, candidate = c.declared
+    return (f", with {candidate}" if candidate else "") + (
+        f", where {c.baseline} has {baseline}" if baseline else ""
+    )
 
 
 def _after_holm(c: Comparison) -> str:

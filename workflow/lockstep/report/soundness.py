@@ -108,7 +108,7 @@ def check(summary: Mapping[str, Any], epochs: Columns, rows: Columns) -> str | N
     made = int(rows["steps"].sum()) if rows else 0
     if begun + made != summary["steps"]:
         raise Unsound(f"contradictory: {summary['steps']} steps, but windows.csv has {made}")
-    _steady(summary["steady"], rows, summary["contract"]["recipe"]["global_batch"])
+    _steady(summary, rows)
     _spent(summary, epochs, rows)
     if summary["status"] == FAILED:
         _reached(summary["target"], epochs, bool(begun_at))
@@ -134,11 +134,12 @@ def check(summary: Mapping[str, Any], epochs: Columns, rows: Columns) -> str | N
     return None
 
 
-def _steady(said: Mapping[str, Any], found: Columns, batch: int) -> None:
+def _steady(summary: Mapping[str, Any], found: Columns) -> None:
     """Check the steady state that a summary says against the windows that it was taken from."""
+    said, batch = summary["steady"], summary["contract"]["recipe"]["global_batch"]
     if not said.get("step_seconds"):
         return
-    computed = windows.steady(found, batch) if found else None
+    computed = windows.steady(found, batch, windows.cpus(summary)) if found else None
     if computed is None:
         raise Unsound("contradictory: it says a step time, but windows.csv has no steady window")
     for name, value in computed.pop("step_seconds").items():
@@ -211,7 +212,8 @@ def read_columns(content: bytes, name: str) -> dict[str, np.ndarray]:
             return {}
         if not content.endswith(b"\n") or any(len(row) != len(rows[0]) for row in rows):
             raise Unsound(f"{name} is truncated")
-        values = np.array(rows[1:], dtype=np.float64).reshape(len(rows) - 1, len(rows[0]))
+        cells = [[cell or "nan" for cell in row] for row in rows[1:]]  # what a machine cannot give
+        values = np.array(cells, dtype=np.float64).reshape(len(rows) - 1, len(rows[0]))
     except ValueError as error:
         raise Unsound(f"{name} is not a table of numbers ({error})") from error
     columns = dict(zip(rows[0], values.T, strict=True))

@@ -4,7 +4,7 @@ A run counts once; times are medians over runs unless the table says otherwise.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -28,7 +28,7 @@ def step_times(records: Records, workload: str, runs: pd.DataFrame) -> Table:
             row |= {
                 "examples_per_second": float(timed["examples_per_second"].median()),
                 "data_wait_fraction": float(timed["data_wait_fraction"].median()),
-                "noise": float(timed["noise"].median()),
+                "disturbed": int(timed["disturbed"].sum()),
             }
         else:
             row["step_median"] = Absent(reason=_why_empty(records, workload, scale, variant, runs))
@@ -47,11 +47,13 @@ def step_times(records: Records, workload: str, runs: pd.DataFrame) -> Table:
             Column(
                 key="data_wait_fraction", label="Waiting for data", unit="%", decimals=1, scale=100
             ),
+            Column(key="disturbed", label="Disturbed windows, left out", unit="count"),
         ],
         rows=rows,
         note=(
-            "Every window but the first of each start. Each figure is taken over the steps of a "
-            "run, then its median over runs."
+            "Every window but the first of each start and those during which other programs used "
+            "the run's CPU cores. Each figure is taken over the steps of a run, then its median "
+            "over runs. Throughput is examples over seconds of these windows."
         ),
     )
 
@@ -81,18 +83,19 @@ SPLIT = (
 
 
 def time_split(records: Records, workload: str, runs: pd.DataFrame) -> Table:
-    """Return where the time of a run goes, from process start to its end."""
+    """Return where the time of a run goes, from process start to its end; cold starts apart."""
     rows = []
     for scale, variant, group in groups(records, runs):
-        if len(group):
-            parts = {key: float(group[key].mean()) for key, _ in SPLIT}
-            row = {"scale": scale, "variant": variant, "n": len(group), **parts}
+        for start, part in _by_start(group):
+            parts = {key: float(part[key].mean()) for key, _ in SPLIT}
+            row = {"scale": scale, "variant": variant, "start": start, "n": len(part), **parts}
             rows.append(row | {"total": sum(parts.values())})
     return Table(
         name=f"{workload}-time-split",
         title="Parts of a run",
         columns=[
             *WHO,
+            START,
             N,
             *(Column(key=k, label=label, unit="s", decimals=2) for k, label in SPLIT),
             Column(key="total", label="Whole run", unit="s", decimals=2),
@@ -102,21 +105,50 @@ def time_split(records: Records, workload: str, runs: pd.DataFrame) -> Table:
     )
 
 
+START = Column(key="start", label="Start")
+COLD, WARM = "cold", "warm"
+
+
+def _by_start(group: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield the runs that started warm or compile nothing, then those that started cold."""
+    if len(group):
+        warm = frames.warm(group)
+        cold = group.drop(warm.index)
+        yield from ((start, part) for start, part in ((WARM, warm), (COLD, cold)) if len(part))
+
+
+def cold_starts(records: Records, workload: str, runs: pd.DataFrame) -> pd.DataFrame:
+    """Return all cold starts of a workload: those measured on purpose, and runs that were cold."""
+    measured = frames.cold_starts(records)
+    cold = frames.finished(runs)
+    cold = cold[cold["cache"] == COLD] if "cache" in cold else cold.iloc[:0]
+    names = list(measured.columns)
+    found = pd.concat([measured[measured["workload"] == workload], cold.reindex(columns=names)])
+    return found.astype(dict.fromkeys(frames.COLD_PARTS, float))
+
+
 def preparation(records: Records, workload: str, runs: pd.DataFrame) -> Table:
-    """Return what it takes until training is steady, with cold and warm caches apart."""
+    """Return what it takes until training is steady, with cold and warm starts apart."""
     rows = []
+    cold = cold_starts(records, workload, runs)
     for scale, variant, group in groups(records, runs):
-        for cache, part in group.groupby("cache", sort=True) if len(group) else ():
-            row = {"scale": scale, "variant": variant, "cache": cache, "n": len(part)}
-            for key in ("import", "trace", "compile", "first_window"):
-                row[key] = float(part[key].median())
+        here = cold[(cold["scale"] == scale) & (cold["variant"] == variant)]
+        warm = frames.warm(group)
+        for start, part in ((COLD, here), (WARM, warm)):
+            if not len(part):
+                continue
+            row = {"scale": scale, "variant": variant, "start": start, "n": len(part)}
+            if start == WARM and set(part["cache"]) == {"none"}:
+                row["start"] = "nothing to compile"
+            for key in ("import", *frames.COLD_PARTS):
+                row[key] = float(part[key].median()) if key in part else None
             rows.append(row)
     return Table(
         name=f"{workload}-preparation",
-        title="Before training is steady: cold and warm cache",
+        title="Before training is steady: cold and warm starts",
         columns=[
             *WHO,
-            Column(key="cache", label="Cache"),
+            START,
             N,
             Column(key="import", label="Import", unit="s", decimals=2),
             Column(key="trace", label="Trace", unit="s", decimals=2),
@@ -124,67 +156,71 @@ def preparation(records: Records, workload: str, runs: pd.DataFrame) -> Table:
             Column(key="first_window", label="First window", unit="s", decimals=2),
         ],
         rows=rows,
-        note="Medians. A variant that compiles nothing has cache “none”.",
+        note=(
+            "Medians over runs. A cold start finds an empty compilation cache, a warm one what an "
+            "earlier run compiled."
+        ),
     )
 
 
 def break_even(
     records: Records, workload: str, runs: pd.DataFrame, comparisons: Sequence[Comparison]
 ) -> Table:
-    """Return after how many steps a longer preparation has paid for itself.
+    """Return after how many steps a longer cold start has paid for itself.
 
     steps = (preparation of one - preparation of the other) / (step of the other - step of one).
     """
     chosen = {(s, v): g for s, v, g in groups(records, runs)}
+    cold = cold_starts(records, workload, runs)
     rows = []
     for c in comparisons:
         a, b = chosen[c.scale, c.baseline], chosen[c.scale, c.candidate]
-        if c.kind == NOT_COMPARABLE or not len(a) or not len(b):
+        compiled = [v for v, g in ((c.baseline, a), (c.candidate, b)) if set(g["cache"]) - {"none"}]
+        if c.kind == NOT_COMPARABLE or not len(a) or not len(b) or not compiled:
             continue
-        for cache in sorted({*a["cache"], *b["cache"]} - {"none"}):
-            first, second = (g[g["cache"].isin([cache, "none"])] for g in (a, b))
-            if len(first) and len(second):
-                rows.append(_break_even(c, cache, first, second))
+        rows.append(_break_even(c, a, b, cold[cold["scale"] == c.scale]))
     return Table(
         name=f"{workload}-break-even",
-        title="Break-even between preparation and step time",
+        title="Break-even between a cold start and step time",
         columns=[
             Column(key="scale", label="Scale"),
             Column(key="longer", label="Prepares longer"),
             Column(key="shorter", label="than"),
-            Column(key="cache", label="Cache"),
-            Column(key="n", label="Runs", unit="count"),
             Column(key="preparation", label="by", unit="s", decimals=2),
             Column(key="saved", label="Saves a step", unit="ms", digits=3, scale=1e3),
             Column(key="steps", label="Break-even", unit="steps", decimals=0),
         ],
         rows=rows,
         note=(
-            "Difference in trace and compile time over the difference in median step time "
-            "(medians over runs). Differences in step time that the verdict does not detect make "
-            "this number meaningless."
+            "Difference in trace and compile time of cold starts over the difference in median "
+            "step time (medians over runs). Where the verdict detects no difference in step time, "
+            "this number means nothing."
         ),
     )
 
 
-def _break_even(c: Comparison, cache: str, a: pd.DataFrame, b: pd.DataFrame) -> dict[str, Any]:
-    more = float(b["preparation"].median() - a["preparation"].median())
+def _break_even(
+    c: Comparison, a: pd.DataFrame, b: pd.DataFrame, cold: pd.DataFrame
+) -> dict[str, Any]:
+    row: dict[str, Any] = {"scale": c.scale, "longer": c.candidate, "shorter": c.baseline}
+    spent = []
+    for variant, group in ((c.baseline, a), (c.candidate, b)):
+        starts = cold[cold["variant"] == variant]
+        compiles = bool(set(group["cache"]) - {"none"})
+        if compiles and not len(starts):
+            why = Absent(reason=f"no cold start of {variant} was measured")
+            return row | {"preparation": why, "saved": why, "steps": why}
+        starts = starts if compiles else group
+        spent.append(float((starts["trace"] + starts["compile"]).median()))
+    more = spent[1] - spent[0]
     saved = float(a["step_median"].median() - b["step_median"].median())
-    longer, shorter = (c.candidate, c.baseline) if more >= 0 else (c.baseline, c.candidate)
-    more, saved = (more, saved) if more >= 0 else (-more, -saved)
+    if more < 0:
+        row |= {"longer": c.baseline, "shorter": c.candidate}
+        more, saved = -more, -saved
     steps: Any = more / saved if saved > 0 else "never: its steps are not shorter"
     if math.isnan(saved):
         steps = Absent(reason="a step time is absent")
-    return {
-        "scale": c.scale,
-        "longer": longer,
-        "shorter": shorter,
-        "cache": cache,
-        "n": len(a) + len(b),
-        "preparation": more,
-        "saved": saved,
-        "steps": steps,
-    }
+    return row | {"preparation": more, "saved": saved, "steps": steps}
 
 
 def resources(records: Records, workload: str, runs: pd.DataFrame) -> Table:

@@ -6,6 +6,9 @@ from lockstep import files
 from lockstep.errors import UserError
 from lockstep.study import Study
 
+MOST = 3
+"""Seeds that are named below a verdict."""
+
 
 def tell(study: Study) -> list[str]:
     """Return the lines for the terminal: one a comparison with its flags, and where the report is.
@@ -25,6 +28,10 @@ def tell(study: Study) -> list[str]:
     for verdict in report["verdicts"]:
         lines.append(f"{verdict['workload']} at {verdict['scale']}: {verdict['sentence']}")
         lines += [f"  flagged: {flag}" for flag in verdict.get("flags", [])]
+        untimed = verdict.get("untimed", [])
+        lines += [f"  left out of step time: seed {seed}: {why}" for seed, why in untimed[:MOST]]
+        if untimed[MOST:]:
+            lines.append(f"  left out of step time: {len(untimed) - MOST} more seeds")
     lines += [f"set apart: {item['name']}: {item['reason']}" for item in report["set_apart"]]
     lines.append(f"report: {study.report()}")
     return lines

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lockstep.report import batches, contract, firststep, proof, statistics
+from lockstep.report import batches, contract, firststep, proof, settings, statistics
 from lockstep.report.contract import BLOCKS, FLAGGED, PREPARATION, TIMING, Difference
 from lockstep.report.facts import Facts, facts_of, undeclared_precision
 from lockstep.report.firststep import FirstStep
@@ -40,12 +40,14 @@ class Side:
 
     Attributes:
         label: how sentences call it.
+        settings: of the variant, as the config has them.
         runs: by seed, whatever became of them.
         facts: of the runs that have any, by seed.
         problems: why its runs must not be compared at all.
     """
 
     label: str
+    settings: Mapping[str, Any]
     runs: Mapping[int, Record]
     facts: Mapping[int, Facts]
     problems: Sequence[str] = ()
@@ -63,7 +65,7 @@ class Comparison:
         step_time: ratio of median step times, candidate over baseline.
         p_holm: its p value after Holm's correction.
         to_target: ratio of training times to the target, where all pairs met it and no run failed.
-        whole_run: ratio of the times of whole runs, from process start.
+        whole_run: ratio of the times of whole runs, from process start, that did not start cold.
         metric: name of the final metric.
         quality: its equivalence test.
         quality_p_holm: its p value after Holm's correction.
@@ -71,6 +73,8 @@ class Comparison:
         differences: between the contracts.
         problems: what forbids any verdict.
         timing_problems: what forbids a verdict on time.
+        declared: how baseline and candidate are set where the other is not, in words.
+        unwatched: why nobody can say whether runs had to share their cores; None if it was watched.
         precision: for `seeds_needed`.
         family, quality_family: how many tests of time and of the metric share the error rate.
     """
@@ -91,6 +95,8 @@ class Comparison:
     differences: Sequence[Difference]
     problems: Sequence[str]
     timing_problems: Sequence[str]
+    declared: tuple[str, str]
+    unwatched: str | None
     precision: float
     p_holm: float | None = None
     quality_p_holm: float | None = None
@@ -177,6 +183,7 @@ def _side(
     problem = proof.parity_problem(records, workload, variant)
     return Side(
         label=variant,
+        settings=records.study.variant(variant),
         runs={seed: by_key[key] for seed, key in keys.items()},
         facts={seed: known[key] for seed, key in keys.items() if key in known},
         problems=[why for why in (problem, unlike) if why],
@@ -245,10 +252,17 @@ def compare(
     for seed in seeds:
         if seed not in untimed and (why := _untimed(baseline, candidate, seed)):
             untimed[seed] = why
-    near = [seed for seed in seeds if seed not in elsewhere]
-    c, d = ([side.runs[seed] for seed in near] for side in (baseline, candidate))
+    sides = (baseline, candidate)
+    disturbed = {s: why for s in seeds if (why := _disturbed(sides, s))}
+    near = [seed for seed in seeds if seed not in elsewhere and seed not in disturbed]
+    c, d = ([side.runs[seed] for seed in near] for side in sides)
     lost = any(run.status == FAILED for side in (baseline, candidate) for run in side.runs.values())
     timing = [difference_text(d) for d in differences if d.level == BLOCKS and d.touches == TIMING]
+    if disturbed and len(seeds) - len(untimed) < contract.LEAST_PAIRS:
+        seed, why = next(iter(disturbed.items()))
+        timing.append(f"in {len(disturbed)} of {len(seeds)} pairs (seed {seed}) {why}")
+    warmed = [s for s in near if all(side.runs[s].summary["cache"] != "cold" for side in sides)]
+    warm = [[side.runs[seed] for seed in warmed] for side in sides]
     return Comparison(
         workload=workload,
         scale=scale,
@@ -260,12 +274,17 @@ def compare(
         first_step=first,
         step_time=_ratio(c, d, _step_time, some=True),
         to_target=None if lost else _ratio(c, d, _to_target),
-        whole_run=_ratio(c, d, lambda run: _whole(run.summary["seconds"])),
+        whole_run=_ratio(*warm, lambda run: _whole(run.summary["seconds"])),
         metric=_metric(a),
         quality=_quality(a, b, margin),
         differences=differences,
         problems=list(dict.fromkeys(problems)),
         timing_problems=timing,
+        declared=(
+            settings.listed(baseline.settings, candidate.settings),
+            settings.listed(candidate.settings, baseline.settings),
+        ),
+        unwatched=next(filter(None, (run.unwatched for run in (*a, *b))), None),
         precision=precision,
     )
 
@@ -282,10 +301,20 @@ def _lacking(side: Side, seed: int) -> str | None:
 
 def _untimed(baseline: Side, candidate: Side, seed: int) -> str | None:
     """Return why a pair has no ratio of step times, None if it has one."""
+    if why := _disturbed((baseline, candidate), seed):
+        return why
     for side in (baseline, candidate):
         run = side.runs[seed]
         if not _step_time(run):
             return f"{side.label}: {run.summary['steady'].get('absent') or 'no steady state'}"
+    return None
+
+
+def _disturbed(sides: Sequence[Side], seed: int) -> str | None:
+    """Return which run of a pair had to share its cores, and why that forbids a time."""
+    for side in sides:
+        if why := side.runs[seed].disturbed:
+            return f"{side.label}: {why}"
     return None
 
 
@@ -311,7 +340,8 @@ def difference_text(difference: Difference) -> str:
 
 
 def _step_time(run: Record) -> float | None:
-    return (run.summary["steady"].get("step_seconds") or {}).get("median")
+    steady = run.windows.get("steady")
+    return steady["step_seconds"]["median"] if steady else None
 
 
 def _to_target(run: Record) -> float | None:
