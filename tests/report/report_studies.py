@@ -13,6 +13,7 @@ import numpy as np
 
 from lockstep.datasets import checksum
 from lockstep.engines.contract import types
+from lockstep.report import judged
 from lockstep.report import windows as computed
 from lockstep.study import Study
 from lockstep.study import config as study_config
@@ -299,13 +300,8 @@ def contract(study: Study, run: Run, framework: str) -> dict[str, Any]:
     }
 
 
-LADDER = ("weights", "forward", "loss", "gradient", "step", "batches", "steps", "final")
-RUNGS = [
-    (precision, rung)
-    for precision in ("float64", "float32")
-    for rung in (*LADDER, "evaluation")
-    if (precision, rung) != ("float32", "evaluation")
-]
+PRECISIONS = ("float64", "float64x2", "float32", "bfloat16", "tf32")
+ORDER = (*judged.EXACT, "input", "canary")
 
 
 def parity_verdict(study: Study, workload: str, *, fails: str | None = None) -> dict[str, Any]:
@@ -313,13 +309,17 @@ def parity_verdict(study: Study, workload: str, *, fails: str | None = None) -> 
     reference, *others = study.traces()
     comparisons = {}
     for name in others:
+        wanted = judged.wanted(study, {}, name, reference)
         rungs = [
             _rung(precision, rung, name == fails and rung == "gradient")
-            for precision, rung in RUNGS
+            for precision, rung in sorted(
+                wanted, key=lambda rung: (PRECISIONS.index(rung[0]), ORDER.index(rung[1]))
+            )
         ]
         comparisons[name] = {
             "passed": all(r["passed"] for r in rungs),
             "rungs": rungs,
+            "layers": [{"name": "conv1", "float64": 1e-16, "float32": 1e-7}],
             "curves": {
                 "float64": [1e-16] * 20,
                 "float32": [1e-7] * 20,
@@ -327,7 +327,7 @@ def parity_verdict(study: Study, workload: str, *, fails: str | None = None) -> 
             },
         }
     return {
-        "schema": "lockstep-parity/1",
+        "schema": judged.SCHEMA,
         "workload": workload,
         "reference": reference,
         "passed": all(c["passed"] for c in comparisons.values()),
@@ -336,6 +336,10 @@ def parity_verdict(study: Study, workload: str, *, fails: str | None = None) -> 
 
 
 EXACT = ("weights", "batches")
+
+
+def _place(rung: tuple[str, str]) -> tuple[int, int]:
+    return PRECISIONS.index(rung[0]), ORDER.index(rung[1])
 
 
 def _rung(precision: str, name: str, bad: bool) -> dict[str, Any]:

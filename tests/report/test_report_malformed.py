@@ -192,7 +192,7 @@ def without(key: str) -> Callable[[dict[str, Any]], None]:
         lambda config: config.update(seeds=None),
         lambda config: config.update(variants=[]),
         lambda config: config.update(report=None),
-        lambda config: config["variants"]["torch-eager"].pop("convolution"),
+        lambda config: config["variants"]["torch-eager"].pop("precision"),
     ],
 )
 def test_comparing_with_the_config_of_another_version_is_one_clear_error(tmp_path, change) -> None:

@@ -106,7 +106,7 @@ def test_failed_parity_takes_the_verdict_away(tmp_path: Path) -> None:
     broken = kinds["torch-eager", "jax-jit"]
     assert broken.kind == broken.quality_kind == verdicts.NOT_COMPARABLE
     assert "parity FAILS" in sentences.sentence(broken)
-    assert "conv1.kernel differs by 5.0e-01" in sentences.sentence(broken)
+    assert "conv1.kernel differs by 5.00e-01" in sentences.sentence(broken)
 
 
 def test_parity_without_a_verdict_is_not_proven(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def side(
             status="finished",
             summary=summary,
             windows={"steady": {"step_seconds": {"median": float(step)}}, "enough": True},
-            first_loss=2.3,
+            first_losses=np.full(20, 2.3),
         )
     facts: Mapping[int, Facts] = {s: facts_of(r) for s, r in runs.items()}
     return Side(label=label, settings={}, runs=runs, facts=facts)

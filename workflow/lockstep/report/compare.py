@@ -127,6 +127,7 @@ def _side(records: Records, runs: Mapping[int, Record], label: str) -> Side:
         runs=runs,
         facts={seed: facts_of(run) for seed, run in runs.items() if run.summary},
         problems=[f"in study {records.study.name}, {problem}"] if problem else [],
+        curves=proof.curves(records, one.workload),
     )
 
 

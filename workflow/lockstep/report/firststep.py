@@ -1,19 +1,25 @@
-"""Whether two variants compute the same at a scale: the loss of their first step, seed by seed.
+"""Whether two variants compute the same at a scale: the losses of their first steps, seed by seed.
 
-Parity is traced on one process. How a batch is split over devices, how losses and gradients are
-summed and what a reduced precision does is not in the traces; but before any update, equal weights
-and an equal batch give an equal loss, whatever the topology, as long as it is the same on both
-sides. So every pair of runs of a comparison is checked on it, also between precisions.
+The ladder is climbed on one device and, in float64 on CPUs, on two. How a batch is split over the
+devices of a run, and how losses and gradients are summed there in the run's own precision, is not
+in it; but from equal weights and equal batches the first losses are equal, whatever the topology,
+as long as it is the same on both sides. The first one shows the forward pass alone; the later ones
+show gradients and updates, within what rounding grows to in so many steps.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from lockstep.report.facts import Facts
 from lockstep.report.load import Record
 
-TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "tf32": 2e-2, "bfloat16": 2e-2}
-"""Relative, by the precision that a variant declares; of two, the coarser one's."""
+FIRST = {"float64": 1e-9, "float32": 1e-4, "tf32": 2e-2, "bfloat16": 2e-2}
+"""Relative tolerance of the first loss, by the precision that a variant declares."""
+GROWTH = 10.0
+"""How many times what the parity stage found a later loss may differ by: it climbed with one seed
+on one device, in the precision of each variant (`curves` of the verdict)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,15 +28,18 @@ class FirstStep:
 
     Attributes:
         pairs: that were compared.
-        apart: how many of them are beyond the tolerance.
-        largest: relative difference.
-        seed, baseline, candidate: where it is largest, and the losses there.
-        tolerance: relative.
+        apart: how many of them are beyond the tolerance at any step.
+        steps: that were compared of each pair, at most.
+        largest: relative difference, of the step with the largest share of its tolerance.
+        step, seed, baseline, candidate: where that is, and the losses there.
+        tolerance: relative, at that step.
     """
 
     pairs: int
     apart: int
+    steps: int
     largest: float
+    step: int
     seed: int
     baseline: float
     candidate: float
@@ -39,44 +48,74 @@ class FirstStep:
 
 def unknown(run: Record, facts: Facts) -> str | None:
     """Return why a run cannot be checked, None if it can, or if its input is its own."""
-    if run.first_loss is not None or facts["variant.input"] != "shared":
+    if run.first_losses is not None or facts["variant.input"] != "shared":
         return None
-    return f"the loss of its first step is not known (steps.npz: {run.steps_problem})"
+    return f"the losses of its first steps are not known (steps.npz: {run.steps_problem})"
 
 
 def compare(
-    a: Mapping[int, Record], b: Mapping[int, Record], facts: Mapping[int, tuple[Facts, Facts]]
+    a: Mapping[int, Record],
+    b: Mapping[int, Record],
+    facts: Mapping[int, tuple[Facts, Facts]],
+    curves: Mapping[str, Sequence[float]] | None = None,
 ) -> FirstStep | None:
     """Compare the first losses of two sides' runs; None if a side's input is its own.
 
     Args:
         facts: of baseline and candidate, by the seeds that are paired.
+        curves: how far the parity stage lets each step's loss differ (`proof.curves`).
     """
     found = []
     for seed, sides in facts.items():
-        losses = [runs[seed].first_loss for runs in (a, b)]
-        if any(side["variant.input"] != "shared" for side in sides) or None in losses:
+        mine, theirs = (runs[seed].first_losses for runs in (a, b))
+        if any(side["variant.input"] != "shared" for side in sides) or mine is None:
             continue
-        mine, theirs = (float(loss) for loss in losses if loss is not None)
-        tolerance = max(TOLERANCE[side["variant.precision"]] for side in sides)
-        size = max(abs(mine), abs(theirs))
-        distance = abs(mine - theirs) / size if size else 0.0
-        found.append((distance, seed, mine, theirs, tolerance))
+        if theirs is None:
+            continue
+        count = min(len(mine), len(theirs))
+        mine, theirs = mine[:count], theirs[:count]
+        allowed = np.max(
+            [tolerances(side["variant.precision"], count, curves) for side in sides], 0
+        )
+        size = np.maximum(np.abs(mine), np.abs(theirs))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            distance = np.where(size > 0, np.abs(mine - theirs) / size, 0.0)
+        distance = np.where(np.isfinite(mine) & np.isfinite(theirs), distance, np.inf)
+        step = int(np.argmax(distance / allowed))
+        found.append((distance[step], seed, step, mine[step], theirs[step], allowed[step], count))
     if not found:
         return None
-    # What is not a number is farther than any number.
-    largest, seed, mine, theirs, tolerance = max(
-        found, key=lambda item: item[0] if item[0] == item[0] else float("inf")
-    )
+    largest, seed, step, first, second, tolerance, _ = max(found, key=lambda f: f[0] / f[5])
     return FirstStep(
         pairs=len(found),
-        apart=sum(not item[0] <= item[4] for item in found),
-        largest=largest,
+        apart=sum(not item[0] <= item[5] for item in found),
+        steps=max(item[6] for item in found),
+        largest=float(largest),
+        step=step,
         seed=seed,
-        baseline=mine,
-        candidate=theirs,
-        tolerance=tolerance,
+        baseline=float(first),
+        candidate=float(second),
+        tolerance=float(tolerance),
     )
+
+
+def tolerances(
+    precision: str, steps: int, curves: Mapping[str, Sequence[float]] | None
+) -> np.ndarray:
+    """Return the relative tolerance of each step's loss, ``(steps,)``.
+
+    The fixed one of the first step, and for later ones `GROWTH` times what the parity stage lets
+    a loss differ by, where that is more. Without such a curve later steps are not judged, but for
+    float64, which needs none.
+    """
+    result = np.full(steps, FIRST[precision])
+    if precision == "float64":
+        return result
+    name = {"float32": "float32_tolerance"}.get(precision, precision)
+    curve = np.asarray((curves or {}).get(name) or [np.inf])
+    reached = np.maximum.accumulate(curve)[np.minimum(np.arange(steps), len(curve) - 1)]
+    result[1:] = np.maximum(result[1:], GROWTH * reached[1:])
+    return result
 
 
 def problem(first: FirstStep | None, labels: Sequence[str]) -> str | None:
@@ -84,7 +123,8 @@ def problem(first: FirstStep | None, labels: Sequence[str]) -> str | None:
     if first is None or not first.apart:
         return None
     return (
-        f"from equal weights and an equal batch, the first step's loss of {labels[1]} is "
+        f"from equal weights and equal batches, the loss of step {first.step} of {labels[1]} is "
         f"{first.candidate:.6g} and that of {labels[0]} {first.baseline:.6g} (seed {first.seed}; "
-        f"in {first.apart} of {first.pairs} pairs beyond {first.tolerance:g} relative)"
+        f"{first.apart} of {first.pairs} pairs of runs differ in their first {first.steps} losses "
+        f"by more than rounding explains, which is {first.tolerance:.1g} there)"
     )

@@ -54,14 +54,22 @@ def read(study: Study, workload: str) -> dict[str, Any] | None:
     if verdict["reference"] not in study.traces():
         raise Unsound(f"foreign: the study has no trace of its reference {verdict['reference']!r}")
     about = verdict.get("about") or {}
-    wanted = RUNGS | OVER_SEVERAL if study.traced_over_several else RUNGS
+    _mine(study, about)
     for variant, comparison in verdict["comparisons"].items():
-        reduced = _reduced(study, about, variant) | _reduced(study, about, verdict["reference"])
-        _complete(variant, comparison, wanted | reduced)
+        _complete(variant, comparison, wanted(study, about, variant, verdict["reference"]))
     if verdict["passed"] != all(c["passed"] for c in verdict["comparisons"].values()):
         raise Unsound("contradictory: its conclusion is not that of its comparisons")
-    _mine(study, about)
     return verdict
+
+
+def wanted(study: Study, about: Mapping[str, Any], *variants: str) -> frozenset[tuple[str, str]]:
+    """Return all rungs that a comparison of two variants must have, as precision and name.
+
+    Args:
+        about: what each variant's trace says of itself.
+    """
+    several = OVER_SEVERAL if study.traced_over_several else frozenset()
+    return RUNGS.union(several, *(_reduced(study, about, variant) for variant in variants))
 
 
 def _reduced(study: Study, about: Mapping[str, Any], variant: str) -> frozenset[tuple[str, str]]:
@@ -69,8 +77,8 @@ def _reduced(study: Study, about: Mapping[str, Any], variant: str) -> frozenset[
     if variant not in study.config["variants"]:
         return frozenset()  # `_mine` refuses it
     precision = study.variant(variant)["precision"]
-    absent = (about.get(variant) or {}).get("absent") or {}
-    if precision not in own.BOUNDS or precision in absent:
+    absent = (about.get(variant) or {}).get("absent")
+    if precision not in own.BOUNDS or (isinstance(absent, dict) and precision in absent):
         return frozenset()
     return frozenset((precision, rung) for rung in REDUCED)
 
@@ -122,7 +130,7 @@ def _mine(study: Study, about: Mapping[str, Any]) -> None:
             raise Unsound(f"foreign: the study has no variant {variant!r}")
         try:
             key, seed = trace_key(told["variant"]), told["seed"]
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise Unsound(f"it does not say what it traced as {variant} ({error!r})") from error
         if key != trace_key(study.variant(variant)):
             raise Unsound(f"made with other settings than {variant} now has; trace again")

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lockstep.report import judged, steps, windows
 from lockstep.report.soundness import (
     FAILED,
@@ -29,6 +31,8 @@ INTERRUPTED = "interrupted"
 MISSING = "missing"
 APART = "set apart"
 
+FIRST_LOSSES = 20  # of a run that are compared with its partner's
+
 Key = tuple[str, str, str, int]
 """Workload, variant, scale and seed."""
 
@@ -44,7 +48,7 @@ class Record:
         summary: of a finished or failed run; empty for the others.
         epochs: columns of ``epochs.csv``, float64 ``(epochs,)``.
         windows: what is kept of ``windows.csv`` (see `lockstep.report.windows.digest`).
-        first_loss: of the first step, before any update; None if it is not known.
+        first_losses: of the first steps; None if they are not known.
         steps_problem: why ``steps.npz`` of a finished run cannot be used.
     """
 
@@ -58,7 +62,7 @@ class Record:
     summary: Mapping[str, Any] = field(default_factory=dict)
     epochs: Columns = field(default_factory=dict)
     windows: Mapping[str, Any] = field(default_factory=dict)
-    first_loss: float | None = None
+    first_losses: np.ndarray | None = None
     steps_problem: str | None = None
 
     @property
@@ -179,10 +183,11 @@ def _record(study: Study, run: Run, manifest: Mapping[str, Any]) -> Record:
         return Record(**known, status=APART, reason=str(problem))
     except Exception as error:  # whatever one record holds, the others are reported
         return Record(**known, status=APART, reason=f"its records cannot be read ({error!r})")
-    first_loss, problem_of_steps = None, None
+    first_losses, problem_of_steps = None, None
     if not failure:
         try:
-            first_loss = float(steps.losses(folder, summary, hashes.get("steps.npz"))[0])
+            losses = steps.losses(folder, summary, hashes.get("steps.npz"))
+            first_losses = losses[:FIRST_LOSSES].copy()
         except Unsound as problem:
             problem_of_steps = str(problem)
         except Exception as error:
@@ -194,7 +199,7 @@ def _record(study: Study, run: Run, manifest: Mapping[str, Any]) -> Record:
         summary=summary,
         epochs=epochs,
         windows=digest,
-        first_loss=first_loss,
+        first_losses=first_losses,
         steps_problem=problem_of_steps,
     )
 

@@ -7,7 +7,7 @@ Scales rest on the first losses of their runs besides (`lockstep.report.firstste
 
 from collections.abc import Sequence
 
-from lockstep.parity import OVER_TWO
+from lockstep.parity import OVER_TWO, own
 from lockstep.parity.compare import failure
 from lockstep.report.load import Records
 
@@ -80,3 +80,20 @@ def _without_trace(records: Records) -> dict[str, list[str]]:
 
 def _listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def curves(records: Records, workload: str) -> dict[str, list[float]]:
+    """Return how far each step's loss may differ, by precision, as the parity stage found it.
+
+    `float32_tolerance`, and for each reduced precision how far it moved the loss from float32's;
+    of all comparisons of a workload the largest.
+    """
+    verdict = records.parity.get(workload)
+    found: dict[str, list[float]] = {}
+    for comparison in (verdict["comparisons"] if verdict else {}).values():
+        for name in ("float32_tolerance", *own.BOUNDS):
+            curve = comparison["curves"].get(name)
+            if curve:
+                known = found.get(name, curve)
+                found[name] = [max(pair) for pair in zip(known, curve)]
+    return found

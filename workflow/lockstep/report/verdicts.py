@@ -8,7 +8,7 @@ there is none where parity or the contracts say that the runs are not comparable
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,7 @@ class Side:
         runs: by seed, whatever became of them.
         facts: of the runs that have any, by seed.
         problems: why its runs must not be compared at all.
+        curves: how far the parity stage lets each step's loss differ (`proof.curves`).
     """
 
     label: str
@@ -51,6 +52,7 @@ class Side:
     runs: Mapping[int, Record]
     facts: Mapping[int, Facts]
     problems: Sequence[str] = ()
+    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +189,7 @@ def _side(
         runs={seed: by_key[key] for seed, key in keys.items()},
         facts={seed: known[key] for seed, key in keys.items() if key in known},
         problems=[why for why in (problem, unlike) if why],
+        curves=proof.curves(records, workload),
     )
 
 
@@ -240,7 +243,7 @@ def compare(
     differences = contract.diff(pairs, between_studies=between_studies) if pairs else []
     elsewhere, forbidden = ({}, None) if between_studies else contract.confounded(facts)
     differences = [*([forbidden] if forbidden else []), *differences]
-    first = firststep.compare(baseline.runs, candidate.runs, facts)
+    first = firststep.compare(baseline.runs, candidate.runs, facts, candidate.curves)
     apart = firststep.problem(first, (baseline.label, candidate.label))
     unproven = [f"parity is not proven at scale {scale}: {apart}"] if apart else []
     problems = [*baseline.problems, *candidate.problems, *unproven]
@@ -274,7 +277,7 @@ def compare(
         first_step=first,
         step_time=_ratio(c, d, _step_time, some=True),
         to_target=None if lost else _ratio(c, d, _to_target),
-        whole_run=_ratio(*warm, lambda run: _whole(run.summary["seconds"])),
+        whole_run=_ratio(warm[0], warm[1], lambda run: _whole(run.summary["seconds"])),
         metric=_metric(a),
         quality=_quality(a, b, margin),
         differences=differences,
