@@ -8,6 +8,7 @@ from tests.end_to_end.checkout import Checkout, small
 
 ENGINE = "workflow/lockstep/engines/jax_optimizer.py"
 MODEL = "workflow/lockstep/workloads/mnist_cnn/flax_model.py"
+PROCESSES = "workflow/lockstep/engines/torch_engine.py"
 STUDY = small(
     workloads={
         name: {
@@ -31,7 +32,7 @@ def broken(clone: Checkout) -> Checkout:
 
 def test_a_broken_optimizer_stops_its_workload_until_it_is_mended(broken: Checkout) -> None:
     said = broken.snakemake(status=1)
-    finding = "heavy: jax-jit is not torch-eager: float64 steps: step 2 differs by"
+    finding = "heavy: jax-jit is not torch-eager: float64 update: momentum/conv1.kernel differs by"
     assert f"lockstep: parity FAILS: {finding}" in said.text
     assert "Traceback" not in said.text
     runs = broken.results() / "runs"
@@ -44,7 +45,7 @@ def test_a_broken_optimizer_stops_its_workload_until_it_is_mended(broken: Checko
     assert numbers["runs"] == {"missing": 2, "finished": 2}
     page = (report / "index.html").read_text()
     assert "This is a partial report" in page
-    assert "parity FAILS" in page and "step 2" in page
+    assert "parity FAILS" in page and "momentum/conv1.kernel" in page
     assert "heavy at 1x1: jax-jit and torch-eager are not comparable: parity FAILS" in said.text
     assert "report: results/small/report/index.html" in said.text
 
@@ -64,5 +65,13 @@ def test_a_broken_optimizer_stops_its_workload_until_it_is_mended(broken: Checko
     broken.edit(MODEL, "x = images_bhwc", "x = jnp.roll(images_bhwc, 1, axis=2)")
     again = broken.snakemake("parity", status=1)
     for workload in ("heavy", "plain"):
-        assert f"{workload}: jax-jit is not torch-eager: float64 forward: logits" in again.text
+        assert f"{workload}: jax-jit is not torch-eager: float64 layers: conv1" in again.text
         assert not (broken.results() / "parity" / workload / "passed.json").exists()
+
+
+def test_a_gradient_that_is_averaged_twice_over_processes_stops_their_runs(clone: Checkout) -> None:
+    """On one process, and in every first loss, nothing shows it."""
+    clone.edit(PROCESSES, "(loss * self.topology.world_size if self", "(loss if self")
+    said = clone.snakemake("parity", study=small(scales=["1x2"]), status=1)
+    assert "jax-jit is not torch-eager: float64x2 gradient: " in said.text
+    assert not (clone.results() / "parity" / "mnist_cnn" / "passed.json").exists()
