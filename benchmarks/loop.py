@@ -8,6 +8,7 @@ evaluation, which the minimal loop does not make, and checkpoints, which fall du
 their time is told apart.
 """
 
+import os
 import tempfile
 import time
 from multiprocessing.connection import Connection
@@ -51,6 +52,7 @@ def serve(connection: Connection, job: dict[str, Any]) -> None:
     from benchmarks.trainer import Trainer
     from lockstep.training import loop
     from lockstep.training.tracking import Tracking
+    from lockstep.training.watch import Watch
 
     study = studies.make(Path(job["folder"]), examples=EPOCH * WINDOW * 64, window_steps=WINDOW)
     trainer = Trainer(study, job["variant"])
@@ -81,6 +83,7 @@ def serve(connection: Connection, job: dict[str, Any]) -> None:
         total_steps=total,
         attempt=0,
         evaluation=trainer.evaluation,
+        watch=Watch(os.sched_getaffinity(0), {}),
         wish=trainer.wish,
         save=trainer.save,
         report=report,

@@ -50,7 +50,7 @@ class Trainer:
         """Yield the batches of an evaluation."""
         return evaluation_batches(self.job, self.test)
 
-    def wish(self, step: int) -> int:
+    def wish(self, progress: loop.Progress) -> int:
         """Ask the clock whether a checkpoint is due; none ever is."""
         return loop.SAVE if time.monotonic() - self.saved_at >= 1e6 else loop.CONTINUE
 

@@ -38,7 +38,8 @@ DIGITS = {
         "jax-jit": {"framework": "jax", "mode": "jit", "convolution": "im2col"},
     },
     "threads": 2,
-    "blocks": {"share_nodes": True},  # tests time nothing, and have neighbours
+    # Tests time nothing, and have neighbours.
+    "blocks": {"share_nodes": True, "cold_start": False, "watch": False},
     "window_steps": 5,
     "tracking": {"tensorboard": False},
 }

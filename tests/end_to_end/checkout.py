@@ -29,7 +29,8 @@ SMALL = {
     },
     "seeds": [0],
     "threads": 2,
-    "blocks": {"share_nodes": True},  # tests time nothing, and have neighbours
+    # Tests time nothing, and have neighbours.
+    "blocks": {"share_nodes": True, "cold_start": False, "watch": False},
     "window_steps": 5,
     "parity": {"steps": 3, "float32_steps": 3},
 }

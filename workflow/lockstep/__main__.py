@@ -250,7 +250,7 @@ def trace(options: argparse.Namespace) -> int:
         seed=seed,
         manifest=study.dataset_manifest(recipe["dataset"]),
         initial=study.weights(options.workload, seed),
-        caches=study.caches(machine.instruction_set()),
+        caches=study.trace_programs(machine.instruction_set()),
     )
     ladder.trace(
         route,

@@ -3,6 +3,7 @@
 import os
 import platform
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,15 @@ from typing import Any
 from lockstep import files
 from lockstep.engines.contract import Topology
 
+THREADING = (
+    "GOMP_SPINCOUNT",
+    "KMP_BLOCKTIME",
+    "MKL_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "OMP_PROC_BIND",
+    "OMP_WAIT_POLICY",
+    "XLA_FLAGS",
+)
 PROCESS = "process-{:05d}-{}.json"  # rank and process: a second start would show
 
 
@@ -69,6 +79,22 @@ class Place:
         """Keep to the CPUs given. XLA and PyTorch take their thread counts from this set."""
         if self.cpus and hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, self.cpus)
+
+
+def environment() -> dict[str, str]:
+    """Return those variables that say how this process's threads wait and where they run."""
+    return {name: os.environ[name] for name in THREADING if name in os.environ}
+
+
+def share_cpus(processes: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether two of a run's processes may use the same CPU of a node."""
+    taken: set[tuple[str, int]] = set()
+    for process in processes:
+        own = {(process["node"], cpu) for cpu in process["cpus"]}
+        if not taken.isdisjoint(own):
+            return True
+        taken |= own
+    return False
 
 
 def processes(topology: Topology) -> list[dict[str, Any]]:

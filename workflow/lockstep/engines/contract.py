@@ -1,6 +1,6 @@
 """What the one loop and the parity ladder ask of a framework."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -231,8 +231,8 @@ class Engine(Protocol):
             `logits` of this rank, `loss`, and ``grad/NAME`` of every parameter in neutral layout.
         """
 
-    def agree(self, value: int) -> int:
-        """Return the largest `value` of all ranks."""
+    def agree(self, values: Sequence[int]) -> list[int]:
+        """Return of each of the `values`, 32-bit integers, what is largest of all ranks."""
 
     def facts(self) -> dict[str, Any]:
         """Return resolved settings, library and device facts for the run's contract."""

@@ -2,7 +2,7 @@
 
 import importlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -285,10 +285,11 @@ class JaxEngine:
             np.array(array), self.mesh, PartitionSpec()
         )
 
-    def agree(self, value: int) -> int:
+    def agree(self, values: Sequence[int]) -> list[int]:
         if self.topology.world_size == 1:
-            return value
-        return int(np.max(multihost_utils.process_allgather(np.int32(value))))
+            return list(values)
+        told = multihost_utils.process_allgather(np.array(values, np.int32))
+        return [int(value) for value in np.max(told, axis=0)]
 
     def facts(self) -> dict[str, Any]:
         jit = self.job.variant["mode"] == "jit"

@@ -6,7 +6,7 @@ import inspect
 import logging
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -274,12 +274,12 @@ class TorchEngine:
             torch.distributed.all_reduce(tensor)
         return tensor
 
-    def agree(self, value: int) -> int:
+    def agree(self, values: Sequence[int]) -> list[int]:
         if self.topology.world_size == 1:
-            return value
-        tensor = torch.tensor(value, device=self.device)
+            return list(values)
+        tensor = torch.tensor(values, device=self.device)
         torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MAX)
-        return int(tensor)
+        return [int(value) for value in tensor.tolist()]
 
     def facts(self) -> dict[str, Any]:
         cuda = self.device.type == "cuda"

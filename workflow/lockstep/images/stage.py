@@ -79,10 +79,20 @@ def run_inside(study: Study, image: StudyImage, command: str, arguments: Sequenc
 
 
 def worker(
-    study: Study, framework: str, arguments: Sequence[str], *, reads: Path | None = None
+    study: Study,
+    framework: str,
+    arguments: Sequence[str],
+    *,
+    reads: Path | None = None,
+    name: str = "worker",
 ) -> list[str]:
-    """Return the command line of a run's process: in the framework's image if there is one."""
-    module = ["-m", "lockstep.training.worker", *arguments]
+    """Return the command line of a run's process: in the framework's image if there is one.
+
+    Args:
+        reads: a file or folder that it must see besides those of the study.
+        name: of its module in `lockstep.training`.
+    """
+    module = ["-m", f"lockstep.training.{name}", *arguments]
     if not study.images:
         return [sys.executable, *module]
     also = [reads] if reads else []

@@ -204,6 +204,14 @@ class Study:
         """Compiled programs; XLA refuses those made on a CPU with other features."""
         return self.root / "cache" / instruction_set
 
+    def programs(self, instruction_set: str, run: Run) -> Path:
+        """What a run's variant has compiled, for all seeds; nothing else writes there."""
+        return self.caches(instruction_set) / run.workload / run.variant / str(run.scale)
+
+    def trace_programs(self, instruction_set: str) -> Path:
+        """What parity traces have compiled: it must not warm a run's start."""
+        return self.caches(instruction_set) / ".parity"
+
     @property
     def repetitions(self) -> Path:
         """Which stages a person had repeated (`snakemake -R train`), and when."""

@@ -16,11 +16,12 @@ from lockstep.cluster import machine, slurm
 from lockstep.cluster.start import roll_call, start
 from lockstep.errors import UserError
 from lockstep.images import stage
+from lockstep.images.study_image import StudyImage
 from lockstep.link import link_or_copy
 from lockstep.study import Study
-from lockstep.study.identity import run_code
+from lockstep.study.identity import run_code, stage_code
 from lockstep.study.run import Block, Run
-from lockstep.training import attempts, seal
+from lockstep.training import attempts, busy, coldstart, seal
 from lockstep.training.alone import alone
 from lockstep.training.interruption import FAILED_RUN, INTERRUPTED, OUT_OF_MEMORY
 from lockstep.training.spec import RunSpec
@@ -108,11 +109,16 @@ def _run(study: Study, run: Run, spec: RunSpec, deadline: float | None, gpus: in
         _clear(folder)
     spec = attempts.begin(spec)
     spec.save(folder / "run.json")
-    reads = Path(spec.resume_from) if spec.resume_from else None
-    worker = stage.worker(study, study.framework(run)[0], [str(folder / "run.json")], reads=reads)
-    with alone(study):
-        status = start(
-            worker,
+
+    def begin(module: str) -> int:
+        return start(
+            stage.worker(
+                study,
+                study.framework(run)[0],
+                [str(folder / "run.json")],
+                reads=Path(spec.resume_from) if spec.resume_from else None,
+                name=module,
+            ),
             run.scale,
             process=spec.settings["process"],
             threads=spec.threads,
@@ -120,6 +126,13 @@ def _run(study: Study, run: Run, spec: RunSpec, deadline: float | None, gpus: in
             deadline=deadline,
             folder=study.root / "rendezvous",
         )
+
+    with alone(study):
+        if spec.watched:
+            busy.tell(spec.name)
+        cold = study.config["blocks"]["cold_start"]
+        status = coldstart.ensure(spec, lambda: begin("coldstart")) if cold else 0
+        status = status or begin("worker")
     if status in (0, FAILED_RUN):
         _tidy(spec)
     else:
@@ -209,9 +222,11 @@ def specify(study: Study, run: Run, resume_from: Path | None, host: Mapping[str,
         checkpoints=str(checkpoints),
         dataset=str(manifest),
         weights=str(initial),
-        caches=str(study.caches(machine.instruction_set())),
+        programs=files.digest(_programs(study, run, image)),
+        caches=str(study.programs(machine.instruction_set(), run)),
         resume_from=str(resume_from) if resume_from else None,
         threads=config["threads"],
+        watched=config["blocks"]["watch"],
         window_steps=config["window_steps"],
         checkpoint_seconds=config["checkpoints"]["seconds"],
         checkpoint_steps=config["checkpoints"]["steps"],
@@ -219,6 +234,13 @@ def specify(study: Study, run: Run, resume_from: Path | None, host: Mapping[str,
         wandb=config["tracking"]["wandb"],
         host=dict(host) | ({"image": image.facts()} if image else {}),
     )
+
+
+def _programs(study: Study, run: Run, image: StudyImage | None) -> list[Any]:
+    """Return what determines the programs that a run compiles: all but its seed and its data."""
+    settings = {name: value for name, value in study.run_config(run).items() if name != "seed"}
+    code = [run_code(*study.framework(run)), stage_code("lockstep.training.coldstart")]
+    return [settings, code, image.identity if image else study.environment]
 
 
 def _is_finished(spec: RunSpec) -> bool:

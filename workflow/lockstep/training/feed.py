@@ -18,6 +18,7 @@ class Feed(Protocol):
     """What gives a run its windows."""
 
     steps_per_epoch: int
+    total_steps: int
 
     def windows(self, first: int, total: int) -> Generator[Window, None, None]:
         """Yield the windows of a run of `total` steps from the absolute step `first` on."""

@@ -17,8 +17,9 @@ import numpy as np
 from lockstep.engines.contract import Engine
 from lockstep.training.clock import Clock
 from lockstep.training.feed import Feed
+from lockstep.training.watch import Watch
 
-CONTINUE, SAVE, STOP = 0, 1, 2  # what a rank wants at an edge; the largest wish is done
+CONTINUE, SAVE, STOP, GIVE_UP = 0, 1, 2, 3  # a rank's wish at an edge; the largest is done
 
 
 class NonFiniteLoss(Exception):
@@ -27,6 +28,13 @@ class NonFiniteLoss(Exception):
     def __init__(self, step: int, loss: float, what: str = "loss") -> None:
         super().__init__(f"the {what} is {loss} at step {step}")
         self.step = step
+
+
+class Disturbed(Exception):
+    """Others have the machine: whatever the run would measure is not its own time."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"gave up at step {step}: the machine is busy with other work")
 
 
 @dataclass
@@ -41,6 +49,7 @@ class Progress:
         windows: one row a window.
         epochs: one row an epoch.
         clock: seconds by phase.
+        watched: what the watch of this rank has added up (`lockstep.training.watch`).
         resumed_from: `identity` and `step` of the checkpoint of another run that this one was
             begun from. Its steps are these losses', its windows and seconds are not among these.
     """
@@ -52,6 +61,7 @@ class Progress:
     windows: list[dict[str, Any]] = field(default_factory=list)
     epochs: list[dict[str, Any]] = field(default_factory=list)
     clock: Clock = field(default_factory=Clock)
+    watched: dict[str, float] = field(default_factory=dict)
     resumed_from: dict[str, Any] | None = None
 
 
@@ -63,7 +73,8 @@ class Plan:
         total_steps: steps of the whole run.
         attempt: how many times this run was started before.
         evaluation: returns the batches of an evaluation.
-        wish: asked at every edge, with the steps made, for CONTINUE, SAVE or STOP.
+        watch: says after every window what this rank saw of others on the machine.
+        wish: asked at every edge, with the run so far, for CONTINUE, SAVE, STOP or GIVE_UP.
         save: makes a checkpoint.
         report: told of every finished window (and epoch, or None).
     """
@@ -71,7 +82,8 @@ class Plan:
     total_steps: int
     attempt: int
     evaluation: Callable[[], Iterable[Mapping[str, np.ndarray]]]
-    wish: Callable[[int], int]
+    watch: Watch
+    wish: Callable[[Progress], int]
     save: Callable[[Progress], None]
     report: Callable[[dict[str, Any], dict[str, Any] | None], None]
 
@@ -84,6 +96,7 @@ def train(engine: Engine, feed: Feed, plan: Plan, progress: Progress) -> bool:
 
     Raises:
         NonFiniteLoss: at the first step or evaluation whose loss is not finite.
+        Disturbed: a rank wished to give up.
     """
     warm_up = True  # the first window of a process is no steady state
     with contextlib.closing(feed.windows(progress.step, plan.total_steps)) as windows:
@@ -96,6 +109,7 @@ def train(engine: Engine, feed: Feed, plan: Plan, progress: Progress) -> bool:
             ready = time.perf_counter()
             losses, checksums = engine.fetch(engine.train(window))
             end = time.perf_counter()
+            told = plan.watch.told()
 
             progress.clock.add("training", end - begin)
             progress.clock.add("data_wait", ready - begin)
@@ -115,6 +129,8 @@ def train(engine: Engine, feed: Feed, plan: Plan, progress: Progress) -> bool:
                 "loss": float(losses.mean()),
                 "warm_up": int(warm_up),
                 "attempt": plan.attempt,
+                "examples": int(window.counts[: window.steps].sum()),
+                **plan.watch.columns(told),
             }
             progress.windows.append(row)
             progress.step += window.steps
@@ -123,14 +139,19 @@ def train(engine: Engine, feed: Feed, plan: Plan, progress: Progress) -> bool:
             finished = None
             if progress.step == epoch_end:
                 finished = _finish_epoch(engine, plan, progress, epoch, feed.steps_per_epoch)
-            plan.report(row, finished)
 
-            wish = engine.agree(plan.wish(progress.step))
+            wish, *largest = engine.agree([plan.wish(progress), *told])
+            row |= plan.watch.columns(largest)
+            plan.report(row, finished)
+            if wish == GIVE_UP:
+                raise Disturbed(progress.step)
             if wish != CONTINUE and progress.step < plan.total_steps:
                 with progress.clock("checkpoint"):
                     plan.save(progress)
                 if wish == STOP:
                     return False
+            if finished or wish != CONTINUE:
+                plan.watch.skip()
         return True
 
 

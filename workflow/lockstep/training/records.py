@@ -26,6 +26,7 @@ from lockstep import files
 from lockstep.cluster import place
 from lockstep.datasets import checksum
 from lockstep.engines.contract import Engine, Job, Preparation
+from lockstep.training import contention
 from lockstep.training.loop import Progress
 from lockstep.training.spec import RunSpec
 
@@ -90,7 +91,8 @@ def summary(
     Args:
         status: `finished` or `failed`.
         reason: why it failed.
-        about: `dataset`, `weights`, `attempts` and `total_steps`, as they go into the summary.
+        about: `dataset`, `weights`, `attempts`, `total_steps`, `cold_start` and `contention`, as
+            they go into the summary.
     """
     last = progress.epochs[-1] if progress.epochs else {}
     return {
@@ -109,7 +111,7 @@ def summary(
         "resumed_from": progress.resumed_from,
         "seconds": progress.clock.seconds,
         "cache": preparation.cache,
-        "steady": _steady(progress, job),
+        "steady": _steady(progress, job, about["contention"]["cpus"]),
         "flops": _flops(progress, job),
         "mfu": absent("the report works it out, from the peak that the config states"),
         "energy": absent("no energy counter was read"),
@@ -134,20 +136,27 @@ def summary(
                 "threads": spec.threads,
                 "window_steps": spec.window_steps,
                 "processes": place.processes(job.topology),
+                "environment": place.environment(),
             },
             "host": dict(spec.host),
         },
     }
 
 
-def _steady(progress: Progress, job: Job) -> dict[str, Any]:
-    """Return step time in the steady state: every window but the first of each attempt."""
-    rows = [row for row in progress.windows if not row["warm_up"]]
-    if not rows:
+def _steady(progress: Progress, job: Job, cpus: int) -> dict[str, Any]:
+    """Return step time in the steady state.
+
+    That is every window but the first of each attempt, and those that others disturbed.
+    """
+    if all(row["warm_up"] for row in progress.windows):
         return absent("the run had no window after its first")
+    rows = contention.counted(progress.windows, cpus)
+    if not rows:
+        return absent("other work disturbed every window after the first")
     per_step = np.array([row["seconds"] / row["steps"] for row in rows])
     weights = np.array([row["steps"] for row in rows])
-    waited = sum(row["data_seconds"] for row in rows) / sum(row["seconds"] for row in rows)
+    seconds = sum(row["seconds"] for row in rows)
+    waited = sum(row["data_seconds"] for row in rows) / seconds
     # Short windows (an epoch's last) count by their steps.
     q1, median, q3, p95 = np.quantile(np.repeat(per_step, weights), [0.25, 0.5, 0.75, 0.95])
     return {
@@ -159,7 +168,8 @@ def _steady(progress: Progress, job: Job) -> dict[str, Any]:
             "q3": float(q3),
             "p95": float(p95),
         },
-        "examples_per_second": job.recipe["global_batch"] / float(median),
+        "examples_per_second": sum(row["examples"] for row in rows) / seconds,
+        "batch_per_median_step": job.recipe["global_batch"] / float(median),
         "data_wait_fraction": waited,
     }
 

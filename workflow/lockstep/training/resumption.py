@@ -8,7 +8,7 @@ import numpy as np
 
 from lockstep.engines.contract import Engine
 from lockstep.errors import UserError
-from lockstep.training import checkpoint, loop
+from lockstep.training import checkpoint, contention, loop
 from lockstep.training.clock import Clock
 from lockstep.training.interruption import Interruption
 from lockstep.training.spec import RunSpec
@@ -26,20 +26,32 @@ class Saver:
         attempt: int,
         chief: bool,
         step: int,
+        cpus: int,
     ) -> None:
         self.spec, self.engine, self.interruption = spec, engine, interruption
         self.attempt, self.chief = attempt, chief
         self.saved_at, self.saved_step = time.monotonic(), step
+        self.cpus, self.judged_next = cpus, contention.HOPELESS_SECONDS
 
-    def wish(self, step: int) -> int:
-        """Return what this rank wants at an edge: to stop, to save or to continue."""
+    def wish(self, progress: loop.Progress) -> int:
+        """Return what this rank wants at an edge: to give up, to stop, to save or to continue."""
         if self.interruption.requested:
             return loop.STOP
+        if self._hopeless(progress):
+            return loop.GIVE_UP
         due = time.monotonic() - self.saved_at >= self.spec.checkpoint_seconds
         every = self.spec.checkpoint_steps
-        if due or (every and step - self.saved_step >= every):
+        if due or (every and progress.step - self.saved_step >= every):
             return loop.SAVE
         return loop.CONTINUE
+
+    def _hopeless(self, progress: loop.Progress) -> bool:
+        """Judge the windows so far, each time that twice as much was trained as the last time."""
+        trained = progress.clock.seconds["training"]
+        if trained < self.judged_next:
+            return False
+        self.judged_next = 2 * trained
+        return contention.hopeless(progress.windows, self.cpus)
 
     def save(self, progress: loop.Progress) -> None:
         """Make a checkpoint, on rank 0."""
@@ -60,6 +72,7 @@ class Saver:
                         "epochs": progress.epochs,
                         "identity": self.spec.identity,
                         "resumed_from": progress.resumed_from,
+                        "watched": progress.watched,
                     },
                 ),
                 late=lambda: {"seconds": progress.clock.so_far()},
@@ -110,4 +123,5 @@ def restore(spec: RunSpec) -> tuple[loop.Progress, int, weights.State | None]:
         return learned, 0, found.state
     learned.resumed_from = kept.get("resumed_from")
     learned.windows, learned.clock = list(kept["windows"]), Clock(kept["seconds"])
+    learned.watched = dict(kept["watched"])
     return learned, kept["attempts"], found.state

@@ -24,9 +24,11 @@ class RunSpec:
         checkpoints: where the checkpoints go.
         dataset: the dataset's manifest.
         weights: initial weights.
-        caches: folder for compiled programs.
+        programs: hash of what determines the programs that are compiled.
+        caches: folder for them.
         resume_from: a checkpoint to start from where the run has none of its own.
         threads: CPU threads of a node.
+        watched: whether to look for other work on the run's CPUs.
         window_steps, checkpoint_seconds, checkpoint_steps, tensorboard, wandb: from the config.
         host: facts about the node and the job, for the contract.
     """
@@ -45,9 +47,11 @@ class RunSpec:
     checkpoints: str
     dataset: str
     weights: str
+    programs: str
     caches: str
     resume_from: str | None
     threads: int
+    watched: bool
     window_steps: int
     checkpoint_seconds: float
     checkpoint_steps: int | None

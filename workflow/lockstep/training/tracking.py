@@ -1,17 +1,15 @@
 """For people who watch: a progress bar or plain lines, a log file, TensorBoard, W&B offline."""
 
-import os
 import sys
 import time
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from tqdm import tqdm
 
 from lockstep.errors import UserError
+from lockstep.training import terminal
 from lockstep.training.spec import RunSpec
-
-TERMINAL = "LOCKSTEP_TERMINAL"
 
 
 class Tracking:
@@ -21,7 +19,7 @@ class Tracking:
         self.spec = spec
         self.log_file = open(Path(spec.folder) / "log.txt", "a", buffering=1)  # noqa: SIM115
         self.bar = None
-        self.terminal = _terminal()
+        self.terminal = terminal.find()
         if self.terminal is not None:
             self.bar = tqdm(
                 total=total_steps,
@@ -77,21 +75,6 @@ class Tracking:
         if self.terminal is not None and self.terminal is not sys.stderr:
             self.terminal.close()
         self.log_file.close()
-
-
-def _terminal() -> TextIO | None:
-    """Return where somebody watches: standard error, or the terminal that a workflow names.
-
-    A rule's standard error is its log, so a workflow on this machine says where it was started.
-    """
-    if sys.stderr.isatty():
-        return sys.stderr
-    try:
-        # Not as its controlling terminal, whose end would be this process's too.
-        descriptor = os.open(os.environ[TERMINAL], os.O_WRONLY | os.O_NOCTTY)
-    except (KeyError, OSError):  # nobody watches, or not from where this process can see
-        return None
-    return open(descriptor, "w") if os.isatty(descriptor) else None
 
 
 def _tensorboard(spec: RunSpec, step: int) -> Any:

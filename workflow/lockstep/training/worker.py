@@ -5,52 +5,31 @@ Exit status: 0 finished, 2 a mistake that a person can mend, `INTERRUPTED` stopp
 `FAILED_RUN` the run failed and its record says why, `OUT_OF_MEMORY` as it says, else 1.
 """
 
+import os
 import sys
 import time
 from pathlib import Path
 
-from lockstep import files, workloads
+from lockstep import files
 from lockstep.cluster import place
 from lockstep.datasets.reader import Reader, read_manifest
-from lockstep.engines.contract import Engine, Job, Preparation
-from lockstep.training import ending, loop, records, seal
-from lockstep.training.feed import Feed, SharedFeed, check, evaluation_batches, total_steps
-from lockstep.training.interruption import (
-    FAILED_RUN,
-    INTERRUPTED,
-    Interruption,
-    die_with_parent,
-)
+from lockstep.engines.contract import Engine, Job, Preparation, Topology
+from lockstep.training import begin, coldstart, ending, loop, records, seal
+from lockstep.training.feed import evaluation_batches, total_steps
+from lockstep.training.interruption import FAILED_RUN, INTERRUPTED, Interruption
 from lockstep.training.resumption import Saver, restore
 from lockstep.training.spec import RunSpec
 from lockstep.training.tracking import Tracking
+from lockstep.training.watch import Watch
 from lockstep.workloads import weights
 
 
 def main(spec_path: Path) -> int:
     """Train a run from its newest checkpoint to its end; returns the exit status."""
-    here = place.Place.from_environment()
-    die_with_parent(here.parent)
-    here.pin()
-    here.announce()
+    here = begin.take_place()
     interruption = Interruption(here.deadline)
     spec = RunSpec.load(spec_path)
-
-    manifest = read_manifest(Path(spec.dataset))
-
-    from lockstep import engines  # here, so that its import is timed
-
-    job = Job(
-        workload=workloads.spec(spec.recipe["workload"]),
-        recipe=spec.recipe,
-        variant=spec.settings,
-        window_steps=spec.window_steps,
-        stored=tuple(manifest["example_shape"]),
-        topology=here.topology,
-        caches=Path(spec.caches).resolve(),
-    )
-    check(job, manifest)
-    engine = engines.start(job)
+    job, engine = begin.engine_for(spec, here)
     imported = time.time()
     progress, attempt, state = restore(spec)
     progress.clock.add("import", imported - here.started)
@@ -71,7 +50,7 @@ def _run(
     manifest = Path(spec.dataset)
     initial = weights.load(Path(spec.weights))
     with progress.clock("staging"):
-        feed = _feed(spec, job, manifest)
+        feed = begin.feed_for(spec, job)
         test = Reader(manifest, "test")
         engine.load(initial)
     total = total_steps(spec.recipe, feed.steps_per_epoch)
@@ -83,7 +62,10 @@ def _run(
 
     chief = job.topology.rank == 0
     tracking = Tracking(spec, total, progress.step) if chief else None
-    saver = Saver(spec, engine, interruption, attempt, chief, progress.step)
+    watch = Watch(
+        os.sched_getaffinity(0), progress.watched, problem=_unwatchable(spec, job.topology)
+    )
+    saver = Saver(spec, engine, interruption, attempt, chief, progress.step, len(watch.cpus))
     if tracking and state is not None:
         other = " from another run's checkpoint" if progress.resumed_from and not attempt else ""
         tracking.say(f"resumes at step {progress.step} of {total}{other}")
@@ -91,6 +73,7 @@ def _run(
         total_steps=total,
         attempt=attempt,
         evaluation=lambda: evaluation_batches(job, test),
+        watch=watch,
         wish=saver.wish,
         save=saver.save,
         report=tracking.report if tracking else lambda window, epoch: None,
@@ -98,9 +81,10 @@ def _run(
     try:
         finished = loop.train(engine, feed, plan, progress)
         failure = None
-    except loop.NonFiniteLoss as error:
-        finished, failure = False, str(error)
+    except (loop.NonFiniteLoss, loop.Disturbed) as error:
+        finished, failure = False, error
     finally:
+        watch.close()
         feed.close()
     if not finished and failure is None:
         if tracking:
@@ -114,19 +98,24 @@ def _run(
             "weights": {"initial": weights.digest(initial), "final": weights.digest(final)},
             "attempts": attempt + 1,
             "total_steps": total,
+            "cold_start": coldstart.told(spec),
+            "contention": watch.summary(
+                progress.windows, gave_up=isinstance(failure, loop.Disturbed)
+            ),
         }
         _write(spec, job, engine, preparation, progress, final, failure, about)
-        tracking.say(failure or "finished")
+        tracking.say(str(failure or "finished"))
         tracking.close()
     return FAILED_RUN if failure else 0
 
 
-def _feed(spec: RunSpec, job: Job, manifest: Path) -> Feed:
-    if spec.settings["input"] == "shared":
-        return SharedFeed(job, Reader(manifest, "train"), spec.seed)
-    from lockstep.training.native_feed import NativeFeed
-
-    return NativeFeed(job, manifest, spec.seed)
+def _unwatchable(spec: RunSpec, topology: Topology) -> str | None:
+    """Return why other work on the run's CPUs is not looked for, None if it is."""
+    if not spec.watched:
+        return "the config says so (blocks.watch)"
+    if place.share_cpus(place.processes(topology)):
+        return "the run's own processes share CPUs, of which there are too few"
+    return None
 
 
 def _dataset(manifest_path: Path) -> dict[str, str]:
@@ -141,7 +130,7 @@ def _write(
     preparation: Preparation,
     progress: loop.Progress,
     final: weights.State,
-    failure: str | None,
+    failure: Exception | None,
     about: dict,
 ) -> None:
     folder = Path(spec.folder)
@@ -155,7 +144,7 @@ def _write(
         preparation,
         progress,
         status="failed" if failure else "finished",
-        reason=failure,
+        reason=str(failure) if failure else None,
         about=about,
     )
     files.write_json(folder / "summary.json", summary)
