@@ -1,6 +1,6 @@
 """`make drill-busy`: a small study beside other work. Is it noticed, and is the verdict ever wrong?
 
-    python -m benchmarks.busy [--loads 0,0.25,0.5,1,2,4,16] [--seeds 3] [--epochs 12]
+    python -m benchmarks.busy [--loads 0,0.25,0.5,1,2,4,16] [--seeds 3] [--epochs 8]
 
 A load of 2 are two processes that only compute, one of 0.25 is one that computes a quarter of each
 tenth of a second. Beside each the same study is trained: three variants of `mnist_cnn` on the
@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.busy", description=__doc__)
     parser.add_argument("--loads", type=lambda text: [*map(float, text.split(","))], default=LOADS)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=8)
     options = parser.parse_args(arguments)
     titles = ["load", "disturbed", "refused", "gave up"]
     titles += [f"{b} : {a}, {which}" for a, b in PAIRS for which in ("all windows", "counted")]
