@@ -15,7 +15,7 @@ from lockstep.datasets import checksum
 from lockstep.datasets.order import Order
 from lockstep.datasets.reader import Reader
 from lockstep.workloads import weights
-from tests.conftest import stop, summary, train
+from tests.conftest import DIGITS, stop, summary, train
 from tests.training.package import edited, train_with
 
 JAX64 = {"framework": "jax", "mode": "jit", "convolution": "im2col", "precision": "float64"}
@@ -236,7 +236,7 @@ def test_a_flipped_byte_in_a_shard_ends_with_status_2(study_of) -> None:
 
 
 def test_a_block_runs_all_variants_and_skips_what_has_finished(study_of) -> None:
-    study = study_of(blocks={"paired": True})
+    study = study_of(blocks={**DIGITS["blocks"], "paired": True})
     (block,) = study.blocks
     done = train(study, "mnist_cnn/paired/1x1/seed-0")
     assert done.stderr.count("finished") >= 2
