@@ -10,6 +10,7 @@ MEASUREMENTS = (
     "preprocess",
     "loop",
     "step",
+    "waiting",
     "residual",
     "ladder",
     "start",

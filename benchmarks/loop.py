@@ -3,9 +3,10 @@
 The one loop (`lockstep.training.loop`) runs as in a run: shared reader, masks, learning rates,
 checksum of every batch inside the step, fence and clocks at each window, rows of records, log and
 TensorBoard. After each of its windows the minimal loop (`benchmarks.minimal`) makes as many steps
-on the same batches, so that both are timed in turns within one process. Left out are an epoch's
-evaluation, which the minimal loop does not make, and checkpoints, which fall due once a minute:
-their time is told apart.
+on the same batches, so that both are timed in turns within one process; so do, in PyTorch, the
+loops that a user would pick instead (`benchmarks.picked`), on batches of their own. Left out are
+an epoch's evaluation, which the minimal loop does not make, and checkpoints, which fall due once a
+minute: their time is told apart.
 """
 
 import os
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import studies
+from benchmarks import picked, studies
 from benchmarks.row import Row, ratio, times
 from benchmarks.turns import Times, elsewhere
 
@@ -43,6 +44,10 @@ def measure(quick: bool) -> list[Row]:
             times(f"{variant}: minimal loop", "ms/step", milliseconds["minimal"] / WINDOW),
             times(f"{variant}: a checkpoint", "ms", milliseconds["checkpoint"]),
         ]
+        for name in picked.installed() if variant == "torch-eager" else []:
+            title = f"{variant}: {name}"
+            rows.append(ratio(f"{title} : loop", seconds[name], seconds["loop"]))
+            rows.append(times(title, "ms/step", milliseconds[name] / WINDOW))
     return rows
 
 
@@ -61,7 +66,13 @@ def serve(connection: Connection, job: dict[str, Any]) -> None:
     Path(spec.folder).mkdir(parents=True)
     total = (WARM_UP + job["windows"]) * WINDOW
     tracking = Tracking(spec, total, 0)
-    seconds: Times = {"loop": [], "minimal": [], "checkpoint": []}
+    others = {}
+    if spec.settings["framework"] == "torch":
+        taken = feed.reader.take(np.arange(feed.reader.examples))
+        others = {
+            n: picked.make(n, spec.recipe, trainer.initial, *taken) for n in picked.installed()
+        }
+    seconds: Times = {"loop": [], "minimal": [], "checkpoint": [], **{name: [] for name in others}}
     progress = loop.Progress()
     mark = 0.0
 
@@ -74,9 +85,15 @@ def serve(connection: Connection, job: dict[str, Any]) -> None:
         begin = time.perf_counter()
         by_hand(batches)
         theirs = time.perf_counter() - begin
-        if len(progress.windows) > WARM_UP and epoch is None:
+        counts = len(progress.windows) > WARM_UP and epoch is None
+        if counts:
             seconds["loop"].append(ours)
             seconds["minimal"].append(theirs)
+        for name, make_steps in others.items():
+            begin = time.perf_counter()
+            make_steps(row["steps"])
+            if counts:
+                seconds[name].append(time.perf_counter() - begin)
         mark = time.perf_counter()
 
     plan = loop.Plan(

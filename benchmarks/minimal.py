@@ -17,10 +17,9 @@ Loop = Callable[[Batches], np.ndarray]
 """Makes one step with each batch; returns the losses."""
 
 
-def torch_loop(recipe: Mapping[str, Any], state: Mapping[str, np.ndarray]) -> Loop:
-    """Return the loop in PyTorch."""
+def torch_model_of(recipe: Mapping[str, Any], state: Mapping[str, np.ndarray]) -> tuple[Any, Any]:
+    """Return the model with these weights, and its optimizer."""
     import torch
-    from torch.nn import functional
 
     from lockstep.workloads import naming
     from lockstep.workloads.mnist_cnn import torch_model
@@ -33,6 +32,15 @@ def torch_loop(recipe: Mapping[str, Any], state: Mapping[str, np.ndarray]) -> Lo
     optimizer = torch.optim.SGD(
         model.parameters(), lr=settings["learning_rate"], momentum=settings["momentum"]
     )
+    return model, optimizer
+
+
+def torch_loop(recipe: Mapping[str, Any], state: Mapping[str, np.ndarray]) -> Loop:
+    """Return the loop in PyTorch."""
+    import torch
+    from torch.nn import functional
+
+    model, optimizer = torch_model_of(recipe, state)
 
     def loop(batches: Batches) -> np.ndarray:
         losses = []

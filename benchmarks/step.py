@@ -77,11 +77,13 @@ def take_turns(
             told = (place, variant, workload, recipe, window)
             worker = stack.enter_context(elsewhere(serve, told))
             worker.recv()  # one after the other: compiling takes all cores
-            functions[name] = _asker(worker)
+            functions[name] = asker(worker)
         return in_turns(functions, rounds, warm_up=warm_up)
 
 
-def _asker(worker: Connection) -> Any:
+def asker(worker: Connection) -> Any:
+    """Return a function that has a worker train a window (`serve`)."""
+
     def ask() -> None:
         worker.send("a window")
         worker.recv()

@@ -33,6 +33,7 @@ def make(folder: Path, *, examples: int, workload: str = "mnist_cnn", **changes:
         "datasets": {"digits": {"source": "digits"}},
         "variants": VARIANTS,
         "threads": 2,
+        "blocks": {"cold_start": False},
         "paths": {"results": str(folder / "results"), "data": str(folder / "data")},
         **changes,
         "workloads": {workload: recipe | changes.get("workloads", {})},

@@ -275,7 +275,7 @@ def test_runs_of_two_studies_are_not_timed_at_once(
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))  # where the machine's lock is: it is ours alone
     block = "mnist_cnn/torch-eager/1x1/seed-0"
-    alone = {"blocks": {"share_nodes": False}}
+    alone = {"blocks": {**DIGITS["blocks"], "share_nodes": False}}
     one, other = long_study(study_of, "one", **alone), study_of("other", **alone)
     first = start(one, block)
     wait_for(lambda: checkpoints(one.root, block), first)

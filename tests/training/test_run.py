@@ -3,9 +3,6 @@
 import csv
 import json
 import os
-import shutil
-import subprocess
-import sys
 import termios
 from pathlib import Path
 
@@ -17,9 +14,9 @@ from benchmarks import memory
 from lockstep.datasets import checksum
 from lockstep.datasets.order import Order
 from lockstep.datasets.reader import Reader
-from lockstep.study import Study
 from lockstep.workloads import weights
-from tests.conftest import PATIENCE, environment, stop, summary, train
+from tests.conftest import DIGITS, stop, summary, train
+from tests.training.package import edited, train_with
 
 JAX64 = {"framework": "jax", "mode": "jit", "convolution": "im2col", "precision": "float64"}
 FLOAT64 = {
@@ -32,26 +29,6 @@ FLOAT64 = {
 def steps(study, block: str) -> dict[str, np.ndarray]:
     with np.load(study.root / "runs" / block / "steps.npz") as stored:
         return dict(stored)
-
-
-def edited(folder: Path, old: str, new: str) -> Path:
-    """Return a copy of the package whose feed is another."""
-    copy = folder / "edited"
-    shutil.copytree(
-        Path(environment()["PYTHONPATH"]), copy, ignore=shutil.ignore_patterns("__pycache__")
-    )
-    feed = copy / "lockstep" / "training" / "feed.py"
-    text = feed.read_text()
-    assert old in text
-    feed.write_text(text.replace(old, new))
-    return copy
-
-
-def train_with(package: Path, study: Study, block: str) -> subprocess.CompletedProcess:
-    """Train a block with such a copy."""
-    command = [sys.executable, "-m", "lockstep", "train", "--study", study.path, "--block", block]
-    env = {**environment(), "PYTHONPATH": str(package)}
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE)
 
 
 @pytest.mark.slow
@@ -259,7 +236,7 @@ def test_a_flipped_byte_in_a_shard_ends_with_status_2(study_of) -> None:
 
 
 def test_a_block_runs_all_variants_and_skips_what_has_finished(study_of) -> None:
-    study = study_of(blocks={"paired": True})
+    study = study_of(blocks={**DIGITS["blocks"], "paired": True})
     (block,) = study.blocks
     done = train(study, "mnist_cnn/paired/1x1/seed-0")
     assert done.stderr.count("finished") >= 2

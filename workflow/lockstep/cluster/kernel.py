@@ -32,23 +32,29 @@ class RunDelay:
         self._ended = 0
         self.problem: str | None = None
 
-    def seconds(self) -> float | None:
-        """Return seconds since the process began, of all threads that were seen."""
+    def seconds(self, *, look: bool = True) -> float | None:
+        """Return seconds since the process began, of all threads that were seen.
+
+        Args:
+            look: for new threads, which takes as long as to read those that are known.
+        """
         if self.problem is None:
             try:
-                self._read()
+                self._read(look)
             except (OSError, ValueError, IndexError) as error:
                 self.problem = f"run delays cannot be read: {error}"
                 self.close()
         return None if self.problem else (self._ended + sum(self._seen.values())) / 1e9
 
-    def _read(self) -> None:
+    def _read(self, look: bool) -> None:
         for thread, file in list(self._files.items()):
             try:
                 self._seen[thread] = _delay(file)
             except ProcessLookupError:  # it has ended; another may have its number by now
                 os.close(self._files.pop(thread))
                 self._ended += self._seen.pop(thread)
+        if not look:
+            return
         for thread in {entry.name for entry in os.scandir(TASKS)} - self._files.keys():
             try:
                 file = os.open(f"{TASKS}/{thread}/schedstat", os.O_RDONLY)

@@ -14,6 +14,11 @@ from lockstep.cluster import cpus
 from lockstep.cluster.relay import relay
 from lockstep.training.interruption import FAILED_RUN, INTERRUPTED
 
+WAITING = {"GOMP_SPINCOUNT": "300000"}
+"""How threads of PyTorch's OpenMP (GNU's libgomp) wait for each other: they spin for milliseconds
+before they sleep. It is their default, which may be another one in other circumstances; Eigen's
+pool, which XLA uses, has no such setting. docs/performance.md says what sleeping would cost."""
+CHOSEN = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")  # by a person, who then means it
 GRACE = 20.0  # seconds that the others get to stop by themselves when one process has ended badly
 AGREED = (INTERRUPTED, FAILED_RUN)  # all ranks end so, some later than others: one writes
 
@@ -60,6 +65,7 @@ def launch(
     shares = cpus.shares(processes, threads)
     gpus = visible_gpus()
     # Processes meet by themselves; JAX would ask a proxy for the way to its own coordinator.
+    waiting = {} if os.environ.keys() & set(CHOSEN) else WAITING
     inherited = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
     with tempfile.TemporaryDirectory(prefix="lockstep-") as scratch, relay() as started:
         for rank in range(processes):
@@ -76,6 +82,7 @@ def launch(
                 "LOCKSTEP_CPUS": ",".join(map(str, shares[rank])),
                 "OMP_NUM_THREADS": str(len(shares[rank])),
                 "MKL_NUM_THREADS": str(len(shares[rank])),
+                **waiting,
             }
             if part is not None:
                 environment["LOCKSTEP_HOST"] = part.host

@@ -242,6 +242,19 @@ class Study:
         known = files.read_json(self.repetitions) if self.repetitions.is_file() else {}
         return {**known, **self._asked}
 
+    def again(self, run: Run) -> Path:
+        """Exists if a run has given up on a busy machine (`lockstep.training.loop.Disturbed`)."""
+        return self.root / "again" / f"{run.name}.json"
+
+    @functools.cached_property
+    def given_up(self) -> dict[str, str]:
+        """The runs that have given up, by name, and when each of them last did."""
+        folder = self.root / "again"
+        return {
+            path.relative_to(folder).with_suffix("").as_posix(): files.read_json(path)["ended"]
+            for path in folder.rglob("*.json")
+        }
+
     def report(self) -> Path:
         """The report's page."""
         return self.root / "report" / "index.html"
@@ -276,7 +289,15 @@ class Study:
         """What a block's runs depend on besides files: Snakemake reruns it when this changes."""
         shared = [self.environment, self.repetition("train")]
         return {
-            run.name: files.digest([self.run_config(run), run_code(*self.framework(run)), *shared])
+            run.name: files.digest(
+                [
+                    self.run_config(run),
+                    run_code(*self.framework(run)),
+                    *shared,
+                    # A run that gave up is trained again; after that its mark stays as it is.
+                    *([self.given_up[run.name]] if run.name in self.given_up else []),
+                ]
+            )
             for run in self.block(block).runs
         }
 

@@ -135,11 +135,19 @@ def _run(study: Study, run: Run, spec: RunSpec, deadline: float | None, gpus: in
         status = status or begin("worker")
     if status in (0, FAILED_RUN):
         _tidy(spec)
+        summary = files.read_json(folder / "summary.json")
+        if gave_up(summary):
+            files.write_json(study.again(run), {"ended": summary["ended"]})
     else:
         reason = why(status)
         files.write_json(folder / "failure.json", {"identity": spec.identity, "reason": reason})
         attempts.end(spec, reason)
     return status
+
+
+def gave_up(summary: Mapping[str, Any]) -> bool:
+    """Whether a run ended because other work had its machine; it is no finished one."""
+    return bool(summary.get("contention", {}).get("gave_up"))
 
 
 def why(status: int) -> str:
@@ -251,7 +259,7 @@ def _is_finished(spec: RunSpec) -> bool:
         summary = files.read_json(path)
     except UserError:
         return False
-    if summary.get("identity") != spec.identity:
+    if summary.get("identity") != spec.identity or gave_up(summary):
         return False
     problem = seal.broken(path.parent, summary)
     if problem:

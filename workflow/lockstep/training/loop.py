@@ -109,7 +109,7 @@ def train(engine: Engine, feed: Feed, plan: Plan, progress: Progress) -> bool:
             ready = time.perf_counter()
             losses, checksums = engine.fetch(engine.train(window))
             end = time.perf_counter()
-            told = plan.watch.told()
+            told = plan.watch.told(last=progress.step + window.steps == plan.total_steps)
 
             progress.clock.add("training", end - begin)
             progress.clock.add("data_wait", ready - begin)

@@ -1,5 +1,6 @@
 """Watches who has the machine while a run trains: columns of its windows, part of its summary."""
 
+import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ from lockstep.cluster import gpus, kernel
 from lockstep.training import contention
 
 SPAN = 0.5  # seconds between readings of /proc/stat, which counts in hundredths of a second
+LAST_SPAN = 0.2  # seconds before a run's last reading
 MICRO = 1e6
 UNKNOWN = -1  # among what ranks tell each other
 LARGEST = 2**31 - 1
@@ -49,27 +51,38 @@ class Watch:
 
     def skip(self) -> None:
         """Leave out of the next window what was done since the last one: an evaluation, a save."""
-        self._waited, self._switches = self._delay.seconds(), kernel.involuntary_switches()
+        self._read(look=True)
+
+    def _read(self, *, look: bool) -> None:
+        self._waited = self._delay.seconds(look=look)
+        self._switches = kernel.involuntary_switches()
         self.problem = self.problem or self._delay.problem
 
-    def told(self) -> list[int]:
-        """Return what this rank saw of the window that has just ended, one number a column."""
+    def told(self, *, last: bool = False) -> list[int]:
+        """Return what this rank saw of the window that has just ended, one number a column.
+
+        Args:
+            last: it is the run's last one, after which no reading comes.
+        """
         waited, switches = self._waited, self._switches
-        self.skip()
+        share = self._foreign(LAST_SPAN if last else SPAN)
+        self._read(look=share is not None)
         self._gpus.read()
         if self.problem or waited is None or self._waited is None:
             return [UNKNOWN, self._switches - switches, UNKNOWN]
-        share = self._foreign()
         return [
             min(round(MICRO * (self._waited - waited)), LARGEST),
             self._switches - switches,
             UNKNOWN if share is None else round(MICRO * share),
         ]
 
-    def _foreign(self) -> float | None:
-        """Return the share of the CPUs that others had since the last reading, if it is time."""
-        before, now = self._cpu, kernel.cpu_time(self.cpus)
-        if before is None or now is None or now.at - before.at < SPAN:
+    def _foreign(self, span: float) -> float | None:
+        """Return the share of the CPUs that others had since the last reading, if that was then."""
+        before = self._cpu
+        if self.problem or before is None or time.monotonic() - before.at < span:
+            return None
+        now = kernel.cpu_time(self.cpus)
+        if now is None:
             return None
         self._cpu = now
         count, passed = len(self.cpus), now.at - before.at

@@ -1,0 +1,57 @@
+"""What it costs PyTorch if its threads wait for each other otherwise than runs let them.
+
+Engines of `torch-eager` in processes of their own, each with other variables of GNU's libgomp, take
+turns, a window each (`benchmarks.step`). Runs spin 300,000 times before they sleep
+(`lockstep.cluster.launch.WAITING`). XLA's pool of threads is Eigen's, which has no such variable.
+"""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from benchmarks import step, studies
+from benchmarks.row import Row, ratio, times
+from benchmarks.turns import elsewhere, in_turns
+from lockstep.cluster.launch import CHOSEN, WAITING
+
+POLICIES: dict[str, Mapping[str, str]] = {
+    "as runs do": WAITING,
+    "GOMP_SPINCOUNT=3000": {"GOMP_SPINCOUNT": "3000"},
+    "OMP_WAIT_POLICY=passive": {"OMP_WAIT_POLICY": "passive"},
+    "OMP_PROC_BIND=true": {**WAITING, "OMP_PROC_BIND": "true"},
+}
+WINDOW = 20
+
+
+def measure(quick: bool) -> list[Row]:
+    """Return the step under each policy, and its ratio to that of runs."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        functions = {}
+        for number, (name, variables) in enumerate(POLICIES.items()):
+            told = (f"{folder}/{number}", studies.VARIANTS["torch-eager"], "mnist_cnn", {}, WINDOW)
+            with environment(variables):
+                worker = stack.enter_context(elsewhere(step.serve, told))
+            worker.recv()
+            functions[name] = step.asker(worker)
+        turns = in_turns(functions, 3 if quick else 60, warm_up=1 if quick else 3)
+    first, *others = POLICIES
+    return [ratio(f"{name} : {first}", turns[name], turns[first]) for name in others] + [
+        times(name, "ms/step", 1e3 / WINDOW * np.array(turns[name])) for name in POLICIES
+    ]
+
+
+@contextlib.contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set these variables, and no others of how threads wait, for processes started meanwhile."""
+    before = dict(os.environ)
+    for name in CHOSEN:
+        os.environ.pop(name, None)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
