@@ -45,10 +45,9 @@ def seen(framework: str) -> Facts:
 
 def _torch() -> Facts:
     import torch
-    import torchvision
 
-    facts: Facts = {"torch": torch.__version__, "torchvision": torchvision.__version__}
-    facts |= {"cuda": torch.version.cuda, "gpu": torch.cuda.is_available(), "device": "cpu"}
+    facts: Facts = {"torch": torch.__version__, "cuda": torch.version.cuda}
+    facts |= {"gpu": torch.cuda.is_available(), "device": "cpu"}
     if facts["gpu"]:
         properties = torch.cuda.get_device_properties(0)
         facts |= {
