@@ -1,8 +1,8 @@
 """`resnet18_cifar10` on staged CIFAR-10 to 94%: once in each framework, last, if time is left.
 
 Bfloat16, the workload's recipe with half of its epochs. An epoch is one of the one loop, with its
-evaluation apart. What is told is the training time until the test accuracy is first reached, and
-if the time is not enough, how far it went.
+evaluation timed separately. The figure is the training time until the test accuracy is first
+reached; if the time is not enough, a row says how far it went.
 """
 
 import time
@@ -42,7 +42,7 @@ def measure(session: Session) -> None:
     if quick:
         model = {"blocks": [1], "width": 4, "size": 12}
         recipe = {"epochs": 2, "global_batch": 16, "model": model}
-    told = {
+    settings = {
         "workload": "resnet18_cifar10",
         "recipe": recipe,
         "manifest": manifest,
@@ -53,7 +53,7 @@ def measure(session: Session) -> None:
     for number, name in enumerate(wanted):
         # What is left is shared among those that are to come.
         session.deadline = Deadline(time.monotonic() + whole.left / (len(wanted) - number))
-        with session.trials(PART, {name: VARIANTS[name]}, told) as trials:
+        with session.trials(PART, {name: VARIANTS[name]}, settings) as trials:
             for trial in trials.values():
                 _train(session, trial, recipe["epochs"])
     session.deadline = whole

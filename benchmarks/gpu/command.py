@@ -1,6 +1,7 @@
 """The command: python -m benchmarks gpu --out FOLDER [--minutes 9] [--data FOLDER]."""
 
 import argparse
+import os
 import platform
 import shutil
 import sys
@@ -26,6 +27,22 @@ PARTS: dict[str, tuple[Callable[[Session], None], float]] = {
     "cifar10": (cifar10.measure, 0.04),
 }
 """What is done, in this order, and its share of the time. What one leaves the next may have."""
+
+
+SETTINGS = (
+    "CUDA",
+    "JAX",
+    "MKL",
+    "NCCL",
+    "NVIDIA",
+    "OMP",
+    "PYTORCH",
+    "TF_",
+    "TORCH",
+    "TRITON",
+    "XLA",
+)
+"""Beginnings of the names of environment variables that may change what is measured."""
 
 
 def main(arguments: list[str]) -> int:
@@ -67,14 +84,15 @@ def _measure(session: Session, options: argparse.Namespace) -> None:
     whole = sum(share for _, share in chosen.values())
     results, node = session.results, machine.facts()
     named = f"Python {platform.python_version()}, {node['cpu']}, {node['cores']} cores"
-    results.note("facts", "machine", named, facts=node)
+    settings = {name: value for name, value in os.environ.items() if name.startswith(SETTINGS)}
+    results.note("facts", "machine", named, facts={**node, "environment": settings})
     for name, (measure, share) in chosen.items():
         session.deadline.at += share / whole * 60 * options.minutes
         try:
             measure(session)
         except Failed as error:
             results.note(name, name, f"not measured: {error}")
-        except Exception as error:  # the other parts may still have something to tell
+        except Exception as error:  # the other parts may still have results
             text = f"{type(error).__name__}: {error}"
             results.note(name, name, f"ended by a mistake in this program: {text}")
             with open(session.log, "a") as stream:
@@ -101,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=list(PARTS),
         default=list(PARTS),
         metavar="PART",
-        help=f"some of it: {', '.join(PARTS)} (facts are always told)",
+        help=f"some of it: {', '.join(PARTS)} (facts are always written)",
     )
     parser.add_argument(
         "--quick", action="store_true", help="tiny sizes: shows that it runs, measures nothing"

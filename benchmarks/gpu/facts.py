@@ -46,11 +46,11 @@ def measure(session: Session) -> None:
 
 
 def state(session: Session, part: str) -> None:
-    """Write what clocks, power and temperature are after a part, where the driver tells."""
+    """Write what clocks, power and temperature are after a part, where the driver reports them."""
     gpu = device.by_driver(session.environment["CUDA_VISIBLE_DEVICES"])
     if "nvml" in gpu:
         return
     names = ("sm_mhz", "memory_mhz", "power_watts", "celsius", "clock_limits", "memory_used")
-    told = {name: gpu[name] for name in names}
-    note = ", ".join(f"{name} {value}" for name, value in told.items())
+    state = {name: gpu[name] for name in names}
+    note = ", ".join(f"{name} {value}" for name, value in state.items())
     session.results.note(part, "GPU after this part", note, str(gpu["name"]), facts=gpu)

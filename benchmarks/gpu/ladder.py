@@ -1,8 +1,8 @@
 """Parity on the device: the small preset of each workload, in each precision, both frameworks.
 
 Float64 and float32 are judged as in a study (`lockstep.parity`). TensorFloat-32 and bfloat16 have
-no tolerances there: what is told is how far each framework is from its own float32 and how far they
-are apart, in units of the roundoff u of the operands' type (2^-11, 2^-8):
+no tolerances there: the figures are the difference between the frameworks and that of each from its
+own float32, in units of the roundoff u of the operands' type (2^-11, 2^-8):
 
 - logits of the first batch differ by at most `LOGITS` u and the median gradient by at most
   `GRADIENT` u, from the other framework's and from the framework's own in float32: the operands'
@@ -55,7 +55,7 @@ def _one(session: Session, workload: str, precision: str) -> None:
     manifest, _ = session.dataset(f"parity-{workload}", shape, examples=160, tests=24)
     for framework, name in session.devices.items():
         output = session.scratch / "traces" / workload / f"{precision}-{framework}.npz"
-        told = {
+        arguments = {
             "workload": workload,
             "recipe": recipe,
             "variant": VARIANTS[framework],
@@ -67,7 +67,7 @@ def _one(session: Session, workload: str, precision: str) -> None:
         }
         try:
             with session.child(framework) as child:
-                child.ask("climb", session.allowed(LONGEST), **told)
+                child.ask("climb", session.allowed(LONGEST), **arguments)
             traces[framework] = output
         except Failed as error:
             note = f"not measured: {error}"
@@ -176,7 +176,7 @@ def _share(rung: Mapping[str, Any]) -> float:
 def _distances(
     session: Session, workload: str, precision: str, traces: Mapping[str, Path], device: str
 ) -> None:
-    """Write how far apart the frameworks are, and each from its own float32."""
+    """Write the difference between the frameworks, and of each from its own float32."""
     unit = ROUNDOFF[precision]
     loaded = {name: _read(path) for name, path in traces.items()}
     pairs = {"jax : torch": (loaded["jax"], loaded["torch"])}

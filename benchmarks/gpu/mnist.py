@@ -1,6 +1,6 @@
 """`mnist_cnn`: ten epochs at batch 64, float32, of every way to execute it.
 
-A turn is an epoch by the one loop (`lockstep.training.loop`), its evaluation timed apart; each
+A turn is an epoch by the one loop (`lockstep.training.loop`), its evaluation timed separately; each
 variant trains ten, from the initial weights, after one that does not count. The time of ten epochs
 is the sum of ten turns. `reader` takes every window through the shared reader; `on the device`
 those of the first epoch again and again, which lie there before the clock starts.
@@ -44,13 +44,13 @@ def measure(session: Session) -> None:
     session.results.note(PART, "data", data)
     session.results.note(PART, "torch, CUDA graph", NO_GRAPH)
     variants = QUICK if quick else VARIANTS
-    told = {
+    settings = {
         "workload": WORKLOAD,
         "recipe": {"epochs": EPOCHS},
         "manifest": manifest,
         "window_steps": 4 if quick else WINDOW,
     }
-    with session.trials(PART, variants, told) as trials:
+    with session.trials(PART, variants, settings) as trials:
         if not quick:  # there a process may have been used before
             for trial in trials.values():
                 _start(session, trial)
@@ -62,7 +62,7 @@ def measure(session: Session) -> None:
         again = again[:1] * 2  # cold and warm
     with session.reusing(False):
         for name in again:
-            with session.trials(PART, {name: variants[name]}, told) as trials:
+            with session.trials(PART, {name: variants[name]}, settings) as trials:
                 for trial in trials.values():
                     _start(session, trial)
 

@@ -46,7 +46,7 @@ def measure(session: Session) -> None:
     recipe: dict[str, Any] = {"global_batch": BATCH}
     if quick:
         recipe = {"global_batch": 8, "model": {"blocks": [1], "width": 4, "size": 12}}
-    told = {
+    settings = {
         "workload": WORKLOAD,
         "recipe": recipe,
         "manifest": manifest,
@@ -61,7 +61,7 @@ def measure(session: Session) -> None:
             f"{name}, {precision}": {**variant, "precision": precision}
             for name, variant in variants.items()
         }
-        with session.trials(PART, named, told) as trials:
+        with session.trials(PART, named, settings) as trials:
             for place, on_device in (("synthetic", True), ("HDF5", False)):
                 _turns(session, trials, precision, place, on_device, recipe["global_batch"])
             for trial in trials.values():
@@ -77,10 +77,12 @@ def _turns(
     batch: int,
 ) -> None:
     rounds = FEWEST if session.quick else ROUNDS
-    told = {"on_device": on_device, "skip": 0 if on_device else SKIP}
+    settings = {"on_device": on_device, "skip": 0 if on_device else SKIP}
     # The algorithms of convolutions are chosen, and blocks of data verified, on first use.
-    session.turns(PART, place, trials, 1, "windows", count=WINDOWS, **told)
-    found = session.turns(PART, place, trials, rounds, "windows", LONGEST, count=WINDOWS, **told)
+    session.turns(PART, place, trials, 1, "windows", count=WINDOWS, **settings)
+    found = session.turns(
+        PART, place, trials, rounds, "windows", LONGEST, count=WINDOWS, **settings
+    )
     seconds = {}
     for name, turns in found.items():
         rows = [row for turn in turns for row in turn]

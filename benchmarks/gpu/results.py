@@ -1,6 +1,7 @@
 """Results as they come: a line of JSON each, and a table that is whole at any time."""
 
 import json
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -74,7 +75,7 @@ class Results:
         seconds = round(time.monotonic() - self.begun, 2)
         line = {**about, **fields, "seconds": seconds} | ({"facts": facts} if facts else {})
         with open(self.lines, "a") as stream:
-            stream.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
+            stream.write(json.dumps(_plain(line), ensure_ascii=False) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
         cells = (*cells, device, note.replace("|", "/").replace("\n", " "))
@@ -93,3 +94,14 @@ class Results:
             ]
             lines += [f"| {' | '.join(cells)} |" for cells in rows] + [""]
         return "\n".join(lines)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON knows it, which knows no infinity and nothing of NumPy's."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(it) for key, it in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(it) for it in value]
+    if isinstance(value, float) and math.isfinite(value):
+        return float(value)
+    return value if isinstance(value, str | bool | int | None) else str(value)

@@ -44,13 +44,13 @@ def _tiny(session: Session) -> None:
     manifest, _ = session.dataset("mnist", (28, 28, 1), examples, examples // 5, staged=not quick)
     variants = {name: TINY_VARIANTS[name] for name in list(TINY_VARIANTS)[: 2 if quick else None]}
     for batch in TINY[:1] if quick else TINY:
-        told = {
+        settings = {
             "workload": "mnist_cnn",
             "recipe": {"global_batch": batch},
             "manifest": manifest,
             "window_steps": 4 if quick else 100,
         }
-        with session.trials(PART, variants, told, f"batch {batch}") as trials:
+        with session.trials(PART, variants, settings, f"batch {batch}") as trials:
             steps = _steps(session, trials, f"mnist_cnn, batch {batch}")
             for name, values in steps.items():
                 figure = times(f"{name}: mnist_cnn, batch {batch}: a step", "µs", 1e6 * values)
@@ -68,14 +68,14 @@ def _large(session: Session) -> None:
         recipe: dict[str, Any] = {"global_batch": batch}
         if quick:
             recipe["model"] = {"blocks": [1], "width": 4, "size": 12}
-        told = {
+        settings = {
             "workload": "resnet18_cifar10",
             "recipe": recipe,
             "manifest": manifest,
             "window_steps": 2,
         }
         what = f"resnet18_cifar10, batch {batch}"
-        with session.trials(PART, left, told, f"batch {batch}") as trials:
+        with session.trials(PART, left, settings, f"batch {batch}") as trials:
             steps = _steps(session, trials, what)
             for name, values in steps.items():
                 _figures(session, trials[name], what, batch / values)

@@ -123,31 +123,33 @@ class Session:
             if self.deadline.left <= 0:
                 raise Failed("no time was left to make its dataset")
             folder = self.scratch / "data" / name
-            told = {"folder": folder, "shape": shape, "examples": examples, "tests": tests}
+            settings = {"folder": folder, "shape": shape, "examples": examples, "tests": tests}
             raw = self.data / name if staged and self.data else None
             with self.child("") as child:
-                what = self._made(child, told, raw if raw and raw.is_dir() else None)
+                what = self._made(child, settings, raw if raw and raw.is_dir() else None)
             self.datasets[name] = folder / "manifest.json", what
         return self.datasets[name]
 
-    def _made(self, child: Child, told: Mapping[str, Any], raw: Path | None) -> str:
+    def _made(self, child: Child, settings: Mapping[str, Any], raw: Path | None) -> str:
         """Make a dataset of staged files, or of noise if that fails; returns what it is."""
         why = ""
         try:
             if raw is not None:
-                return str(child.ask("inputs", self.allowed(LONGEST_MAKING), staged=raw, **told))
+                return str(
+                    child.ask("inputs", self.allowed(LONGEST_MAKING), staged=raw, **settings)
+                )
         except Ended:
             raise
         except Failed as error:
             why = f" ({raw}: {error})"
-        return str(child.ask("inputs", self.allowed(LONGEST_MAKING), **told)) + why
+        return str(child.ask("inputs", self.allowed(LONGEST_MAKING), **settings)) + why
 
     @contextlib.contextmanager
     def trials(
         self,
         part: str,
         variants: Mapping[str, Mapping[str, Any]],
-        told: Mapping[str, Any],
+        settings: Mapping[str, Any],
         what: str = "",
     ) -> Iterator[dict[str, "Trial"]]:
         """Open a trial of each variant, one after the other; yields those that came to be.
@@ -155,7 +157,7 @@ class Session:
         Args:
             part: to which the rows of those that did not belong.
             variants: by name.
-            told: what `benchmarks.gpu.trial.Trial` is told besides variant and caches.
+            settings: arguments of `benchmarks.gpu.trial.Trial` besides variant and caches.
             what: is tried, where a variant is tried several times.
         """
         running: dict[str, Trial] = {}
@@ -176,7 +178,7 @@ class Session:
                         min(LONGEST_OPENING, OPENING * self.deadline.left),
                         variant=variant,
                         caches=self.caches(part, name),
-                        **told,
+                        **settings,
                     )
                 except Failed as error:
                     self.results.note(part, row, f"not measured: {error}", trial.device)

@@ -39,15 +39,15 @@ class Worker:
             "climb": ladder.climbed,
             "open": self.open,
             "restart": lambda: self._trial().restart(),
-            "epoch": lambda **told: self._trial().epoch(**told),
-            "windows": lambda **told: self._trial().windows(**told),
+            "epoch": lambda **settings: self._trial().epoch(**settings),
+            "windows": lambda **settings: self._trial().windows(**settings),
             "memory": lambda: self._trial().memory(),
         }
 
-    def open(self, **told: Any) -> dict[str, Any]:
+    def open(self, **settings: Any) -> dict[str, Any]:
         """Make a trial ready for its first step."""
         self.close()
-        self.trial = Trial(**told)
+        self.trial = Trial(**settings)
         return self.trial.preparation
 
     def close(self) -> None:

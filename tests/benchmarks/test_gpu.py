@@ -71,7 +71,7 @@ def test_every_part_has_figures_of_both_frameworks(whole: Any) -> None:
 
 
 @pytest.mark.slow
-def test_a_machine_without_a_gpu_is_told_in_every_row(whole: Any) -> None:
+def test_a_machine_without_a_gpu_is_named_in_every_row(whole: Any) -> None:
     rows, folder = whole
     assert any(row["what"] == "no GPU" for row in rows)
     figures = [row for row in rows if "median" in row]
@@ -138,8 +138,8 @@ def test_what_did_not_fit_into_the_time_is_named(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     rows = rows_of(tmp_path)
     for part in ("parity", "resnet50"):
-        told = [row["note"] for row in rows if row["part"] == part]
-        assert told and all("no time" in note or "not measured" in note for note in told)
+        notes = [row["note"] for row in rows if row["part"] == part]
+        assert notes and all("no time" in note or "not measured" in note for note in notes)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_the_peak_of_an_unknown_device_or_of_a_slice_is_not_guessed() -> None:
     assert device.peak("Quadro K2200", "bfloat16") is None
 
 
-def test_others_on_the_gpu_are_told() -> None:
+def test_others_on_the_gpu_are_named() -> None:
     assert device.others({"nvml": "absent"}) is None
     assert device.others({"processes": [], "memory_used": 400 << 20, "busy_percent": 0}) is None
     assert "2 other" in str(device.others({"processes": [{"pid": 1}, {"pid": 2}]}))
@@ -243,8 +243,8 @@ def test_staged_images_are_read_from_an_archive(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "cifar10" / "images.tar.gz", "w:gz") as archive:
         archive.add(tmp_path / "raw", "CIFAR-10")
     sizes = {"shape": (32, 32, 3), "examples": 4, "tests": 4}
-    said = inputs.make(tmp_path / "made", staged=tmp_path / "cifar10", **sizes)
-    assert "staged" in said
+    what = inputs.make(tmp_path / "made", staged=tmp_path / "cifar10", **sizes)
+    assert "staged" in what
     reader = Reader(tmp_path / "made" / "manifest.json", "train")
     assert (reader.examples, reader.example_shape) == (6, (32, 32, 3))
 
@@ -253,10 +253,11 @@ def test_results_are_whole_after_each_row(tmp_path: Path) -> None:
     results = Results(tmp_path)
     results.note("scan", "batch 8", "out | of memory", "some GPU")
     assert "out / of memory" in (tmp_path / "table.md").read_text()
-    results.figure("scan", times("a step", "s", np.array([1.0, 2.0])), "some GPU", facts={"a": 1})
+    odd = {"a": np.int64(1), "b": [np.inf, 0.5]}
+    results.figure("scan", times("a step", "s", np.array([1.0, 2.0])), "some GPU", facts=odd)
     first, second = rows_of(tmp_path)
     assert first["note"] == "out | of memory"
-    assert second["median"] == 1.5 and second["facts"] == {"a": 1}
+    assert second["median"] == 1.5 and second["facts"] == {"a": "1", "b": ["inf", 0.5]}
     assert (tmp_path / "table.md").read_text().count("\n| ") == 3
 
 
