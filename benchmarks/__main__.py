@@ -1,5 +1,7 @@
 """Measures what docs/performance.md reports: python -m benchmarks [NAME …] [--json FILE].
 
+`python -m benchmarks gpu --out FOLDER` measures on a GPU and is a command by itself.
+
 It is a report: a limit that is missed is told, and the exit status is 0 all the same. It is 1 if
 something could not be measured.
 """
@@ -25,10 +27,15 @@ PACKAGES = ("torch", "jax", "jaxlib", "flax", "optax", "numpy", "h5py")
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the measurements that are named, or all."""
-    options = _parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
     places = [str(ROOT / "workflow"), str(ROOT), os.environ.get("PYTHONPATH")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, places))
     sys.path[:0] = places[:2]  # type: ignore[assignment]
+    if arguments[:1] == ["gpu"]:  # with options of its own, and without most packages
+        from benchmarks.gpu import command
+
+        return command.main(arguments[1:])
+    options = _parser().parse_args(arguments)
     machine = about()
     print("  ".join(f"{key} {value}" for key, value in machine.items()), flush=True)
     results: dict[str, list[Row]] = {}

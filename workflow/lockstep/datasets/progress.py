@@ -3,9 +3,8 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-
-from tqdm import tqdm
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 EVERY = 30.0  # seconds between two lines in a log
 
@@ -18,15 +17,7 @@ def say(text: str) -> None:
 @contextmanager
 def shown(name: str, total: int) -> Iterator[Callable[..., None]]:
     """Show progress; yields `advance(count, kept=False)`, `kept` for what was there before."""
-    bar = tqdm(
-        total=total,
-        desc=name,
-        unit=" images",
-        file=sys.stderr,
-        disable=not sys.stderr.isatty(),
-        dynamic_ncols=True,
-        smoothing=0.05,
-    )
+    bar = _bar(name, total) if sys.stderr.isatty() else None
     begin = told = time.monotonic()
     done = before = 0
 
@@ -34,14 +25,28 @@ def shown(name: str, total: int) -> Iterator[Callable[..., None]]:
         nonlocal done, before, told
         done += count
         before += count * kept
-        bar.update(count)
         now = time.monotonic()
-        if bar.disable and (now - told >= EVERY or done == total):
+        if bar is not None:
+            bar.update(count)
+        elif now - told >= EVERY or done == total:
             told = now
             say(f"{name}: {_state(done, before, total, now - begin)}")
 
-    with bar:
+    with nullcontext() if bar is None else bar:
         yield advance
+
+
+def _bar(name: str, total: int) -> Any:
+    from tqdm import tqdm  # here: a log needs none
+
+    return tqdm(
+        total=total,
+        desc=name,
+        unit=" images",
+        file=sys.stderr,
+        dynamic_ncols=True,
+        smoothing=0.05,
+    )
 
 
 def _state(done: int, before: int, total: int, seconds: float) -> str:
