@@ -9,6 +9,7 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +32,7 @@ def measure(quick: bool) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         functions = {}
         for number, (name, variables) in enumerate(POLICIES.items()):
+            told: tuple[str, dict[str, Any], str, dict[str, Any], int]
             told = (f"{folder}/{number}", studies.VARIANTS["torch-eager"], "mnist_cnn", {}, WINDOW)
             with environment(variables):
                 worker = stack.enter_context(elsewhere(step.serve, told))
