@@ -32,13 +32,8 @@ def measure(quick: bool) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         functions = {}
         for number, (name, variables) in enumerate(POLICIES.items()):
-            told: tuple[Any, ...] = (
-                f"{folder}/{number}",
-                studies.VARIANTS["torch-eager"],
-                "mnist_cnn",
-                {},
-                WINDOW,
-            )
+            told: tuple[str, dict[str, Any], str, dict[str, Any], int]
+            told = (f"{folder}/{number}", studies.VARIANTS["torch-eager"], "mnist_cnn", {}, WINDOW)
             with environment(variables):
                 worker = stack.enter_context(elsewhere(step.serve, told))
             worker.recv()
