@@ -31,8 +31,11 @@ def place(engine: Any, window: Window) -> Window:
 class Feed:
     """The windows of one epoch, for every epoch."""
 
-    def __init__(self, windows: Sequence[Window], steps_per_epoch: int, room: int) -> None:
+    def __init__(
+        self, windows: Sequence[Window], steps_per_epoch: int, room: int, total_steps: int
+    ) -> None:
         self.kept = windows
+        self.total_steps = total_steps
         self.steps_per_epoch = steps_per_epoch
         self.room = room
 

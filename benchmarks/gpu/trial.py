@@ -1,6 +1,7 @@
 """An engine with its feed, put together as a run's worker does it, and asked for parts of a run."""
 
 import itertools
+import os
 import time
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import asdict
@@ -16,6 +17,7 @@ from lockstep.datasets.reader import Reader, read_manifest
 from lockstep.engines.contract import Job, Window
 from lockstep.training import loop
 from lockstep.training.feed import Feed, SharedFeed, check, evaluation_batches
+from lockstep.training.watch import Watch
 from lockstep.workloads import recipe as recipes
 from lockstep.workloads import weights
 
@@ -112,14 +114,18 @@ class Trial:
         feed: Feed = self.feed
         if on_device:
             feed = resident.Feed(
-                self._on_device(), self.feed.steps_per_epoch, self.job.window_steps
+                self._on_device(),
+                self.feed.steps_per_epoch,
+                self.job.window_steps,
+                self.feed.total_steps,
             )
         before = dict(self.progress.clock.seconds)
         plan = loop.Plan(
             total_steps=self.progress.step + self.feed.steps_per_epoch,
             attempt=0,
             evaluation=lambda: evaluation_batches(self.job, self.test),
-            wish=lambda step: loop.CONTINUE,
+            watch=Watch(os.sched_getaffinity(0), {}),
+            wish=lambda progress: loop.CONTINUE,
             save=lambda progress: None,
             report=lambda window, epoch: None,
         )
