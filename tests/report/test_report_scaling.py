@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lockstep.report import analysis, drawing, figures_speed
+from lockstep.report import analysis, drawing, figures
 from lockstep.report.tables import Absent, Table
 from lockstep.study.run import Run
 from tests.report.report_studies import TWO, Edit, write
@@ -45,7 +45,7 @@ def test_another_device_at_a_scale_makes_efficiency_absent(tmp_path, change, nam
     assert one["efficiency"] == 1
     assert isinstance(two["efficiency"], Absent) and named in two["efficiency"].reason
     assert isinstance(two["speedup"], Absent) and two["examples_per_second"] > 0
-    picture = figures_speed.scaling_lines("w", rows, drawing.looks(TWO))
+    picture = figures.scaling_lines("w", rows, drawing.looks(TWO))
     assert picture is not None and f"jax-jit at 1x2 absent: {named}" in picture.alternative
 
 

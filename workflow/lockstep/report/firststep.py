@@ -9,8 +9,8 @@ sides. So every pair of runs of a comparison is checked on it, also between prec
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lockstep.report.facts import Facts
 from lockstep.report.load import Record
+from lockstep.report.run_facts import Facts
 
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "tf32": 2e-2, "bfloat16": 2e-2}
 """Relative, by the precision that a variant declares; of two, the coarser one's."""
