@@ -110,11 +110,10 @@ def analyse(study: Study) -> Analysis:
         )
     found = threats_to_validity.find(records, runs, comparisons)
     tables = {
-        "comparisons": study_tables.comparisons(comparisons),
+        "comparisons": study_tables.comparisons(records, comparisons),
         "contract": study_tables.contract(comparisons),
         "threats": study_tables.threats(found),
         "runs": study_tables.runs(runs),
-        "weak-scaling": scaling.weak_scaling(records, runs),
     }
     return Analysis(
         records=records,
@@ -122,7 +121,7 @@ def analyse(study: Study) -> Analysis:
         comparisons=comparisons,
         threats=found,
         workloads=parts,
-        tables={name: table for name, table in tables.items() if table is not None},
+        tables=tables,
         described=what_was_run.describe(records),
         options=chosen,
     )
@@ -134,13 +133,12 @@ def _tables(view: View) -> dict[str, Table]:
         made |= {
             "losses": learning.losses(view),
             "final-metric": learning.final_metric(view),
-            "equivalence": learning.quality(view),
             "target": learning.target(view),
             "step-time": time_tables.step_times(view),
             "time-split": time_tables.time_split(view),
             "preparation": time_tables.preparation(view),
             "break-even": time_tables.break_even(view),
-            "scaling": scaling.scaling(view.records, view.name, view.runs),
+            "scaling": scaling.scaling(view),
             "resources": time_tables.resources(view),
         }
     return {name: table for name, table in made.items() if table is not None}

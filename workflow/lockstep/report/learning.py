@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lockstep.report import dataframes, sentences, statistics
+from lockstep.report import dataframes, statistics
 from lockstep.report.dataframes import View, who
 from lockstep.report.load import FAILED, Records
 from lockstep.report.tables import RUNS, WHO, Absent, Table, table
@@ -124,57 +124,6 @@ def final_metric(view: View) -> Table:
         highest | Highest | | 4f""",
         rows,
         "t interval of the mean over seeds.",
-    )
-
-
-def quality(view: View) -> Table:
-    """Return the equivalence tests of the final metric, with the same-framework difference.
-
-    That is, of a scale, the largest mean absolute difference between two comparable variants of
-    one framework and precision: what rounding within a framework does to the metric.
-    """
-    values = {(s, v): group.set_index("seed")["metric"] for s, v, group in view.groups()}
-    tested = [(c, c.quality) for c in view.comparisons if c.quality]
-    floors: dict[str, float] = {}
-    for c, _ in tested:
-        a, b = (view.records.study.variant(v) for v in (c.baseline, c.candidate))
-        if (a["framework"], a["precision"]) == (b["framework"], b["precision"]) and not c.problems:
-            own, other = (values[c.scale, v][list(c.seeds)] for v in (c.baseline, c.candidate))
-            floors[c.scale] = max(floors.get(c.scale, 0.0), float((own - other).abs().mean()))
-    unknown = Absent(reason="no two comparable variants of one framework")
-    single = Absent(reason="one pair gives no interval")
-    decimals = max((sentences.metric_decimals(test.margin) for _, test in tested), default=4)
-    return table(
-        f"{view.name}-equivalence",
-        "Is the final metric equivalent?",
-        f"""scale | Scale
-        candidate | Variant
-        baseline | against
-        n | Pairs | | d
-        difference | Difference | | {decimals}f
-        low | 90% interval from | | {decimals}f
-        high | to | | {decimals}f
-        margin | Margin ± | | 2g
-        p | TOST p | | 2g
-        p_different | p of a difference | | 2g
-        verdict | Verdict
-        floor | Within one framework | | {decimals}f""",
-        [
-            {
-                **{name: getattr(c, name) for name in ("scale", "candidate", "baseline")},
-                **{name: getattr(test, name) for name in ("n", "difference", "margin")},
-                "low": single if test.low is None else test.low,
-                "high": single if test.high is None else test.high,
-                "p": c.quality_p_holm,
-                "p_different": c.different_p_holm,
-                "verdict": c.quality_kind,
-                "floor": floors.get(c.scale, unknown),
-            }
-            for c, test in tested
-        ],
-        "Two one-sided paired tests (TOST) and a two-sided one for “different”; p values after "
-        "Holm's correction. “Within one framework” is the mean absolute difference, at equal seed, "
-        "between variants of one framework and precision.",
     )
 
 

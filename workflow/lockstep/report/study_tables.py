@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from lockstep.report.comparability import BLOCKS, DECLARED, FLAGGED
+from lockstep.report.load import Records
 from lockstep.report.sentences import metric_decimals
 from lockstep.report.tables import Absent, Table, table
 from lockstep.report.threats_to_validity import Threat
@@ -40,16 +41,19 @@ PARTS = {
         difference | Difference | | {decimals}f
         difference_low | 90% from | | {decimals}f
         difference_high | to | | {decimals}f
+        margin | Margin ± | | 2g
         quality_p_holm | TOST p, Holm | | 2g
+        different_p_holm | p of a difference, Holm | | 2g
+        within | Within one framework | | {decimals}f
         first_step | Largest difference of losses | | 2g
         """,
 }
 """Columns of the parts in which the page shows the table of comparisons: no page has the width."""
 
 
-def comparisons(found: Sequence[Comparison]) -> Table:
+def comparisons(records: Records, found: Sequence[Comparison]) -> Table:
     """Return every comparison with its numbers."""
-    rows = []
+    rows, within = [], _within(records, found)
     for c in found:
         row: dict[str, Any] = {name: getattr(c, name) for name in COMPARED_KEYS}
         for name, ratio in (("step", c.step_time), ("target", c.to_target), ("run", c.whole_run)):
@@ -59,7 +63,7 @@ def comparisons(found: Sequence[Comparison]) -> Table:
             row |= {"n": c.step_time.n, "p": c.step_time.p, "method": c.step_time.method}
         if c.quality:
             ends = {"difference_low": c.quality.low, "difference_high": c.quality.high}
-            row |= {"difference": c.quality.difference, **ends}
+            row |= {"difference": c.quality.difference, "margin": c.quality.margin, **ends}
         problem = next(iter([*c.problems, *c.timing_problems]), None)
         row |= {
             "verdict": c.kind,
@@ -68,6 +72,8 @@ def comparisons(found: Sequence[Comparison]) -> Table:
             "seeds_needed": c.seeds_needed,
             "quality": c.quality_kind,
             "quality_p_holm": c.quality_p_holm,
+            "different_p_holm": c.different_p_holm,
+            "within": within.get((c.workload, c.scale), UNKNOWN) if c.quality else None,
             "first_step": c.first_step.largest if c.first_step else None,
         }
         rows.append(row)
@@ -79,8 +85,30 @@ def comparisons(found: Sequence[Comparison]) -> Table:
         rows,
         "Ratios are the variant's time over the other's, paired by seed; below 1 the variant is "
         "faster. Only step time carries a verdict; the other ratios are without correction. The "
-        "ratio of whole runs is of runs that did not start cold.",
+        "ratio of whole runs is of runs that did not start cold. “Within one framework” is the "
+        "mean absolute difference of the metric, at equal seed, between variants of one framework "
+        "and precision: what rounding within a framework does to it.",
     )
+
+
+UNKNOWN = Absent(reason="no two comparable variants of one framework")
+
+
+def _within(records: Records, found: Sequence[Comparison]) -> dict[tuple[str, str], float]:
+    """Return the largest mean absolute difference within a framework, by workload and scale."""
+    metrics = {run.key: run.summary["metrics"] for run in records.runs if run.summary}
+    result: dict[tuple[str, str], float] = {}
+    for c in found:
+        a, b = (records.study.variant(v) for v in (c.baseline, c.candidate))
+        same = (a["framework"], a["precision"]) == (b["framework"], b["precision"])
+        if same and c.quality and not c.problems:
+            gaps = []
+            for seed in c.seeds:
+                keys = [(c.workload, v, c.scale, seed) for v in (c.baseline, c.candidate)]
+                gaps.append(abs(metrics[keys[0]][c.metric] - metrics[keys[1]][c.metric]))
+            place = (c.workload, c.scale)
+            result[place] = max(result.get(place, 0.0), sum(gaps) / len(gaps))
+    return result
 
 
 COMPARED_KEYS = ("workload", "scale", "candidate", "baseline")

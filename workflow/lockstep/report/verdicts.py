@@ -159,9 +159,8 @@ def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
         for c in comparisons
     ]
     tests = [c.quality if not c.problems else None for c in comparisons]
-    same, different = (
-        [test and getattr(test, name) for test in tests] for name in ("p", "p_different")
-    )
+    same = [test.p if test else None for test in tests]
+    different = [test.p_different if test else None for test in tests]
     family, quality_family = (sum(p is not None for p in some) for some in (times, same))
     adjusted = zip(comparisons, *(statistics.holm(p) for p in (times, same, different)))
     families = {"family": family, "quality_family": quality_family}
