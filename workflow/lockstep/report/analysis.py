@@ -128,7 +128,10 @@ def analyse(study: Study) -> Analysis:
 
 
 def _tables(view: View) -> dict[str, Table]:
-    made = {"parity": learning.parity(view.records, view.name)}
+    made: dict[str, Table | None] = {
+        name: make(view.records, view.name)
+        for name, make in (("parity", learning.parity), ("layers", learning.layers))
+    }
     if len(dataframes.finished(view.runs)):
         made |= {
             "losses": learning.losses(view),

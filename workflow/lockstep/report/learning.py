@@ -55,6 +55,33 @@ def parity(records: Records, workload: str) -> Table | None:
     )
 
 
+def layers(records: Records, workload: str) -> Table | None:
+    """Return how far each layer's output is from the reference's, in the order of the network.
+
+    None if the verdict holds no layers.
+    """
+    verdict = records.parity.get(workload) or {"comparisons": {}}
+    rows: dict[str, dict[str, Any]] = {}
+    columns = ""
+    for variant, comparison in verdict["comparisons"].items():
+        found = comparison.get("layers")
+        found = [x for x in found if isinstance(x, dict)] if isinstance(found, list) else []
+        for precision in ("float64", "float32") if found else ():
+            columns += f"{variant} {precision} | {variant}, {precision} | | 2g\n"
+            for layer in found:
+                row = rows.setdefault(str(layer.get("name")), {"layer": str(layer.get("name"))})
+                row[f"{variant} {precision}"] = layer.get(precision)
+    if not columns:
+        return None
+    return table(
+        f"{workload}-layers",
+        f"Layer by layer: relative distance of outputs from {verdict['reference']}",
+        f"layer | Layer\n{columns}",
+        list(rows.values()),
+        "Outputs of the forward pass for the first batch, in the order of the network.",
+    )
+
+
 def _distance(value: Any) -> str:
     return f"{value:.1e}" if isinstance(value, (int, float)) and value else str(value or 0)
 
