@@ -159,7 +159,7 @@ def _times(record: Record) -> dict[str, Any]:
         "drift": record.windows.get("drift", NAN),
         **{f"step_{name}": steps.get(name, NAN) for name in ("median", "q1", "q3", "p95")},
         "step_absent": record.disturbed or summary["steady"].get("absent"),
-        "windows": steady.get("windows") or 0,
+        "windows": undisturbed,
         "disturbed": timed - undisturbed,
         **{k: steady.get(k, NAN) for k in ("data_wait_fraction", "examples_per_second")},
         "noise": (steps["q3"] - steps["q1"]) / steps["median"] if steps else NAN,

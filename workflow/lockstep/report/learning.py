@@ -192,7 +192,7 @@ def target(view: View) -> Table:
         median | Training alone, median | s | 4g
         wall | With preparation and evaluation, median | s | 4g
         fastest | Training alone, fastest | s | 4g
-        slowest | slowest | s | 4g
+        slowest | Training alone, slowest | s | 4g
         slowest_is | The slowest""",
         rows,
         "Kaplan–Meier medians, read at the end of epochs. With preparation and evaluation means "

@@ -86,6 +86,11 @@ class Record:
         )
 
     @property
+    def whole_seconds(self) -> float:
+        """From the start of its process to its end."""
+        return sum(s for phase, s in self.summary["seconds"].items() if phase != "data_wait")
+
+    @property
     def gave_up(self) -> bool:
         """Whether it ended early because other programs left it nothing to measure."""
         seen = self.summary.get("contention")

@@ -212,6 +212,7 @@ def parity(
 
 def _card(c: Comparison) -> dict[str, Any]:
     symbol, word = BADGES[c.kind]
+    untimed = c.untimed if c.kind != verdicts.NOT_COMPARABLE else ()
     return {
         "kind": c.kind.replace(" ", "-"),
         "symbol": symbol,
@@ -225,6 +226,6 @@ def _card(c: Comparison) -> dict[str, Any]:
         "flags": [difference_text(d) for d in c.flags],
         "left_out": [
             *(f"Seed {seed} is left out: {why}." for seed, why in c.left_out),
-            *(f"Seed {seed} is left out of step time: {why}." for seed, why in c.untimed),
+            *(f"Seed {seed} is left out of step time: {why}." for seed, why in untimed),
         ],
     }

@@ -96,14 +96,16 @@ def table(
 def rendered(source: Table) -> dict[str, Any]:
     """Return a table as the template wants it: texts and classes.
 
-    Columns in which all values are absent become one sentence below the table.
+    Columns in which all values are absent become one sentence below the table; those in which
+    nothing is are left out.
     """
     rows = source.rows
     if len(rows) > MOST_ROWS:  # lost runs first
         rows = sorted(rows, key=lambda row: row.get("status", "finished") == "finished")[:MOST_ROWS]
     values = {c.key: [row[c.key] for row in rows] for c in source.columns}
     empty = {c.key: _reason(values[c.key]) for c in source.columns}
-    shown = [_aligned(c, values[c.key]) for c in source.columns if empty[c.key] is None]
+    given = [c for c in source.columns if not all(map(_missing, values[c.key]))]
+    shown = [_aligned(c, values[c.key]) for c in given if empty[c.key] is None]
     labels: dict[str, list[str]] = {}
     for column in source.columns:
         if (reason := empty[column.key]) is not None:

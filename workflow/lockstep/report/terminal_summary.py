@@ -28,7 +28,7 @@ def lines(study: Study) -> list[str]:
     for verdict in report["verdicts"]:
         result.append(f"{verdict['workload']} at {verdict['scale']}: {verdict['sentence']}")
         result += [f"  flagged: {flag}" for flag in verdict.get("flags", [])]
-        untimed = verdict.get("untimed", [])
+        untimed = verdict.get("untimed", []) if verdict["kind"] != "not comparable" else []
         result += [f"  left out of step time: seed {seed}: {why}" for seed, why in untimed[:MOST]]
         if untimed[MOST:]:
             result.append(f"  left out of step time: {len(untimed) - MOST} more seeds")

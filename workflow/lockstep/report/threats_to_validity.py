@@ -43,7 +43,7 @@ TEXT = {
     "Drift": "Steps of the last third of a run take {size:.1%} {direction} than those of the first "
     "third (difference {shift:+.1%}, 95% interval {low:+.1%} to {high:+.1%}): heat, clocks or "
     "memory, not the variant alone.",
-    "Short runs": "{windows} steady windows in the shortest run are few.",
+    "Short runs": "{windows} timed windows in the shortest run are few.",
     "Resumed runs": "{resumed} of {runs} runs were interrupted and resumed: import, staging and "
     "compilation are counted once for each start.",
     "Mixed caches": "Compilation found different caches ({counts}); cold starts are apart in all "
@@ -199,8 +199,9 @@ def _variants(runs: pd.DataFrame) -> Iterator[Threat]:
             way = "longer" if shift > 0 else "less time"
             values = {"size": abs(shift), "shift": shift, "low": below, "high": above}
             yield _threat("Drift", where, direction=way, **values)
-        if int(group["windows"].min()) < FEW_WINDOWS:
-            yield _threat("Short runs", where, windows=int(group["windows"].min()))
+        windows = int((group["windows"] + group["disturbed"]).min())
+        if windows < FEW_WINDOWS:
+            yield _threat("Short runs", where, windows=windows)
         if resumed := int((group["attempts"] > 1).sum()):
             yield _threat("Resumed runs", where, resumed=resumed, runs=len(group))
         caches = group["cache"].value_counts()

@@ -215,7 +215,8 @@ def compare(
     }
     if disturbed and len(seeds) - len(untimed) < comparability.LEAST_PAIRS:
         seed, why = next(iter(disturbed.items()))
-        timing_problems.append(f"in {len(disturbed)} of {len(seeds)} pairs (seed {seed}) {why}")
+        count = f"{len(disturbed)} of {len(seeds)} pairs"
+        timing_problems.append(f"in {count} a run was disturbed (seed {seed}, {why})")
     near = _pairs(sides, (s for s in seeds if s not in elsewhere and s not in disturbed))
     warm = [pair for pair in near if all(run.summary["cache"] != "cold" for run in pair)]
     lost = any(run.status == FAILED for side in sides for run in side.runs.values())
@@ -230,8 +231,10 @@ def compare(
         untimed=list(untimed.items()),
         first_step=first,
         step_time=_ratio(near, _step_time, some=True),
-        to_target=None if lost else _ratio(near, _to_target),
-        whole_run=_ratio(warm, _whole_run),
+        to_target=None
+        if lost
+        else _ratio(near, lambda run: run.summary["target"].get("training_seconds")),
+        whole_run=_ratio(warm, lambda run: run.whole_seconds),
         metric=f"test_{runs[0][0].summary['target']['metric']}" if runs else "the final metric",
         quality=_quality(runs, margin),
         differences=differences,
@@ -274,14 +277,6 @@ def _step_time(run: Record) -> float | None:
 
 def _no_step_time(run: Record) -> str | None:
     return None if _step_time(run) else run.summary["steady"].get("absent") or "no steady state"
-
-
-def _to_target(run: Record) -> float | None:
-    return run.summary["target"].get("training_seconds")
-
-
-def _whole_run(run: Record) -> float:
-    return sum(value for phase, value in run.summary["seconds"].items() if phase != "data_wait")
 
 
 def _ratio(

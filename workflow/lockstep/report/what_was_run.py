@@ -117,7 +117,7 @@ def _scales(config: Mapping[str, Any]) -> str:
 def _when(runs: Iterable[Record]) -> str:
     ends, total = [], 0.0
     for run in runs:
-        total += sum(s for phase, s in run.summary["seconds"].items() if phase != "data_wait")
+        total += run.whole_seconds
         try:
             ends.append(datetime.datetime.fromisoformat(str(run.summary.get("ended"))))
         except ValueError:
