@@ -78,7 +78,11 @@ class Table:
     def rows(self) -> list[dict[str, Any]]:
         """The rows, each as a dictionary of the table's columns."""
         keys = [column.key for column in self.columns]
-        return self.frame.reindex(columns=keys).astype(object).to_dict("records")
+        counts = [column.key for column in self.columns if column.format == "d"]
+        rows = self.frame.reindex(columns=keys).astype(object).to_dict("records")
+        for row in rows:  # of a column of whole numbers with gaps pandas makes floats
+            row |= {k: int(row[k]) for k in counts if isinstance(row[k], float) and row[k] % 1 == 0}
+        return rows
 
 
 def table(
