@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from lockstep.report import analysis, sentences, verdicts
+from lockstep.report import analysis, comparability, sentences
 from lockstep.report.verdicts import Comparison
 from lockstep.study.run import Run
 from tests.report.report_studies import TWO, Edit, write
@@ -35,4 +35,4 @@ def set_at(path: str, value: Any):
 
 
 def text_of(c: Comparison) -> str:
-    return sentences.sentence(c) + " ".join(verdicts.difference_text(d) for d in c.differences)
+    return sentences.sentence(c) + " ".join(comparability.difference_text(d) for d in c.differences)

@@ -206,6 +206,7 @@ def run_summary(
         "trajectory": "0" * 64,
         "status": "finished",
         "reason": None,
+        "ended": "2026-01-02T03:04:05+00:00",
         "steps": TOTAL,
         "seconds": {
             "import": 3.0,

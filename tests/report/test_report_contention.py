@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lockstep.report import analysis, build, sentences, settings, tell, verdicts
+from lockstep.report import analysis, build, comparability, sentences, terminal_summary, verdicts
 from lockstep.report.analysis import Analysis
 from lockstep.study.run import Run
 from tests.report.planted import comparison
@@ -38,7 +38,7 @@ def test_a_study_on_a_busy_machine_has_no_verdict_on_time_and_says_why(tmp_path:
     why = "torch-eager: other programs used its CPU cores: only 0 of its 14 timed windows"
     assert "are not comparable in time" in sentences.sentence(c) and why in sentences.sentence(c)
     assert why in study.report().read_text()
-    assert any(why in line for line in tell.tell(study))
+    assert any(why in line for line in terminal_summary.lines(study))
     assert "other programs" in str(step_row(analysis.analyse(study), "torch-eager")["step_median"])
 
 
@@ -50,7 +50,9 @@ def test_a_disturbed_run_among_others_is_left_out_of_time_by_name(tmp_path: Path
     assert c.kind == verdicts.FASTER and c.step_time is not None and c.step_time.n == 4
     assert 0.48 < c.step_time.value < 0.52
     assert c.whole_run is not None and c.whole_run.n == 4
-    assert any("left out of step time: seed 2: torch-eager" in s for s in tell.tell(study))
+    assert any(
+        "left out of step time: seed 2: torch-eager" in s for s in terminal_summary.lines(study)
+    )
     assert "Seed 2 is left out of step time: torch-eager" in study.report().read_text()
 
 
@@ -96,14 +98,14 @@ def test_every_declared_setting_is_told_in_the_verdict(tmp_path: Path) -> None:
     )
     assert said in sentences.sentence(analysis.analyse(study).comparisons[0])
     assert said in study.report().read_text()
-    assert any(said in line for line in tell.tell(study))
+    assert any(said in line for line in terminal_summary.lines(study))
 
 
 def test_a_setting_that_no_phrase_knows_is_told_by_its_name() -> None:
     own = {"framework": "jax", "mode": "jit", "precision": "float32", "wait_policy": "passive"}
     other = own | {"framework": "torch", "mode": "eager", "wait_policy": "active"}
-    assert settings.listed(own, other) == "wait_policy passive"
-    assert settings.listed(own, own) == ""
+    assert comparability.listed(own, other) == "wait_policy passive"
+    assert comparability.listed(own, own) == ""
 
 
 # Cold and warm --------------------------------------------------------------------------------
@@ -164,3 +166,26 @@ def test_throughput_counts_examples_over_seconds(tmp_path: Path) -> None:
     summary = json.loads((folder / "summary.json").read_text())
     assert row["examples_per_second"] == pytest.approx(64 * 10 * len(seconds) / sum(seconds))
     assert row["examples_per_second"] < 0.8 * summary["steady"]["batch_per_median_step"]
+
+
+def test_a_run_that_gave_up_on_a_busy_machine_has_not_failed_to_learn(tmp_path: Path) -> None:
+    def edit(run: Run, summary: dict[str, Any]) -> None:
+        if (run.variant, run.seed) == ("jax-jit", 0):
+            why = "gave up at step 150: the machine is busy with other work"
+            summary |= {"status": "failed", "reason": why}
+            summary["contention"]["gave_up"] = True
+
+    found = analysis.analyse(write(tmp_path, variants=TWO, seeds=3, edit=edit))
+    (_, row) = found.workloads[0].tables["target"].rows
+    assert (row["variant"], row["n"], row["failed"]) == ("jax-jit", 2, 0)
+    assert "the machine is busy" in found.comparisons[0].left_out[0][1]
+
+
+def test_time_to_target_is_shown_with_preparation_and_evaluation_too(tmp_path: Path) -> None:
+    found = analysis.analyse(write(tmp_path, variants=TWO, seeds=1))
+    for row in found.workloads[0].tables["target"].rows:
+        compiled = 1.0 if row["variant"] == "jax-jit" else 0.0
+        before = 3.0 + 0.1 + 0.2 + compiled  # import, staging, trace
+        epochs = found.workloads[0].view.epochs.set_index("variant").loc[row["variant"]]
+        epoch = 1 + int((epochs["metric"] >= 0.93).to_numpy().argmax())
+        assert row["wall"] == pytest.approx(row["median"] + before + 0.2 * epoch / 3)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lockstep.report import analysis, answer, firststep, judged, load, sentences, verdicts
+from lockstep.report import analysis, firststep, judged, load, page, sentences, verdicts
 from lockstep.report.analysis import Analysis
 from lockstep.study import Study
 from lockstep.study.run import Run
@@ -29,7 +29,7 @@ def judged_as(root: Path, change: Callable[[Verdict], object], **options: Any) -
 
 def headline(found: Analysis, scale: str = "1x1") -> dict[str, str]:
     here = [c for c in found.comparisons if c.scale == scale]
-    return answer.parity(found, "mnist_cnn", scale, here)
+    return page.parity(found, "mnist_cnn", scale, here)
 
 
 def rungs(verdict: Verdict) -> list[dict[str, Any]]:
@@ -55,7 +55,7 @@ def twice(verdict: Verdict) -> None:
 )
 def test_a_verdict_that_proves_less_than_all_rungs_proves_nothing(tmp_path, change, named) -> None:
     found = judged_as(tmp_path, change)
-    ((_, reason),) = found.apart
+    ((_, reason),) = found.records.apart
     assert named in reason
     assert found.comparisons[0].kind == verdicts.NOT_COMPARABLE
     assert headline(found)["word"] == "NOT PROVEN"
@@ -92,7 +92,7 @@ def about(study: Study, **changes: Any) -> dict[str, Any]:
 def test_a_verdict_of_other_settings_or_another_seed_proves_nothing(tmp_path, changes, named):
     plain = write(tmp_path / "plain", variants=TWO, seeds=1)
     found = judged_as(tmp_path, lambda v: v.update(about=about(plain, **changes)))
-    reasons = [reason for _, reason in found.apart]
+    reasons = [reason for _, reason in found.records.apart]
     assert any(named in reason for reason in reasons) if named else not reasons
 
 

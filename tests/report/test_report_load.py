@@ -199,7 +199,7 @@ def test_an_unsound_parity_verdict_proves_nothing(tmp_path, content: str, named:
     study = write(tmp_path, variants=TWO, seeds=2)
     study.verdict("mnist_cnn").write_text(content)
     found = analysis.analyse(study)
-    ((name, reason),) = found.apart
+    ((name, reason),) = found.records.apart
     assert name == "parity/mnist_cnn/verdict.json" and named in reason
     assert found.comparisons[0].kind == "not comparable"
 
@@ -220,7 +220,7 @@ def test_steps_that_contradict_the_summary_are_not_drawn(tmp_path: Path) -> None
         arrays = dict(stored)
     np.savez(path, **{**arrays, "checksum": arrays["checksum"][::-1]})
     (study.run_folder(study.runs[1]) / "steps.npz").write_bytes(b"PK\x03\x04")
-    reasons = [reason for _, reason in analysis.analyse(study).apart]
+    reasons = [reason for _, reason in analysis.analyse(study).records.apart]
     assert any("its batches are not those of the summary" in r for r in reasons)
     assert any("not readable" in r for r in reasons)
 
@@ -309,7 +309,7 @@ def test_a_run_without_a_steady_state_has_an_absent_step_time(tmp_path: Path) ->
     assert table.rows[0]["step_median"] == tables.Absent(reason=reason["absent"])
     assert found.comparisons[0].kind == "no pair"
     build.build(study)
-    assert "absent, the run had no window after its first" in study.report().read_text()
+    assert "Absent: Median (the run had no window after its first)" in study.report().read_text()
 
 
 def test_epochs_may_hold_more_columns_than_are_known(tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ from lockstep.report import (
     build,
     compare,
     drawing,
+    figures,
     figures_learning,
     load,
     page,
-    pictures,
     proof,
     soundness,
 )
@@ -82,7 +82,7 @@ def test_any_nonsense_in_any_field_of_a_summary_keeps_no_other_run_from_its_repo
             summary["seed"] = seed
         (target / "summary.json").write_text(json.dumps(summary))
     found = analysis.analyse(study)
-    page.render(found, pictures.draw(found))
+    page.render(found, figures.draw(found))
     assert found.comparisons[0].seeds[:3] == [0, 1, 2]
     assert found.comparisons[0].kind == "faster"
     assert all(r.reason for r in found.records.runs if r.status in (load.APART, load.FAILED))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lockstep.report import analysis, drawing, figures_speed
+from lockstep.report import analysis, drawing, figures
 from lockstep.report.tables import Absent, Table
 from lockstep.study.run import Run
 from tests.report.report_studies import TWO, Edit, write
@@ -45,7 +45,7 @@ def test_another_device_at_a_scale_makes_efficiency_absent(tmp_path, change, nam
     assert one["efficiency"] == 1
     assert isinstance(two["efficiency"], Absent) and named in two["efficiency"].reason
     assert isinstance(two["speedup"], Absent) and two["examples_per_second"] > 0
-    picture = figures_speed.scaling_lines("w", rows, drawing.looks(TWO))
+    picture = figures.scaling_lines("w", rows, drawing.looks(TWO))
     assert picture is not None and f"jax-jit at 1x2 absent: {named}" in picture.alternative
 
 
@@ -54,34 +54,3 @@ def test_another_library_at_a_scale_is_flagged_beside_efficiency(tmp_path: Path)
     one, two = [r for r in table.rows if r["variant"] == "jax-jit"]
     assert "cuDNN" in two["flags"] and one["flags"] == ""
     assert two["efficiency"] == pytest.approx(two["speedup"] / 2)
-
-
-def weak(root: Path, edit: Edit | None = None) -> Table:
-    """Two entries of a workload: 64 examples on one device, and 128 on two."""
-    study = write(
-        root,
-        variants=TWO,
-        seeds=2,
-        scales=SCALES,
-        workloads=("small", "large"),
-        changes={"large": {"global_batch": 128}},
-        edit=edit,
-    )
-    return analysis.analyse(study).tables["weak-scaling"]
-
-
-def test_weak_scaling_compares_steps_of_equal_examples_a_device(tmp_path: Path) -> None:
-    rows = [r for r in weak(tmp_path).rows if r["variant"] == "jax-jit" and r["local_batch"] == 64]
-    assert [(r["workload"], r["scale"], r["n"]) for r in rows] == [
-        ("small", "1x1", 2),
-        ("large", "1x2", 2),
-    ]
-    first, second = rows
-    assert first["efficiency"] == 1 and second["flags"] == ""
-    assert second["efficiency"] == pytest.approx(first["step_median"] / second["step_median"])
-
-
-def test_weak_scaling_over_other_devices_is_absent(tmp_path: Path) -> None:
-    edit = at_two(lambda c: c["host"]["gpus"][0].update(name="A100"))
-    rows = [r for r in weak(tmp_path, edit).rows if r["scale"] == "1x2" and r["local_batch"] == 64]
-    assert all(isinstance(r["efficiency"], Absent) for r in rows)

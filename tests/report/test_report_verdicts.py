@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from lockstep.report import analysis, build, sentences, verdicts
-from lockstep.report.facts import Facts, facts_of
 from lockstep.report.load import Record
+from lockstep.report.run_facts import Facts, facts_of
 from lockstep.report.tables import Absent
 from lockstep.report.verdicts import Comparison, Side
 from tests.report.report_studies import STEP_SECONDS, TWO, VARIANTS, put_json, write

@@ -301,7 +301,7 @@ def report(options: argparse.Namespace) -> int:
 
 
 def tell(options: argparse.Namespace) -> int:
-    from lockstep.report.tell import tell as lines
+    from lockstep.report.terminal_summary import lines
 
     print("\n".join(lines(Study.load(options.study))))
     return 0

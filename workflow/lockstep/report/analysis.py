@@ -1,33 +1,39 @@
 """Everything that a report says, as values: what the page shows and what ``report.json`` holds."""
 
+import itertools
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from lockstep.report import (
-    differences,
-    frames,
+    dataframes,
     learning,
     load,
-    overview,
+    proof,
     scaling,
     sentences,
-    speed,
-    threats,
+    step_losses,
+    study_tables,
+    threats_to_validity,
+    time_tables,
     verdicts,
+    what_was_run,
 )
-from lockstep.report.differences import Curve
-from lockstep.report.load import Records
+from lockstep.report.comparability import difference_text
+from lockstep.report.dataframes import View
+from lockstep.report.load import FINISHED, Record, Records
+from lockstep.report.step_losses import Curve
 from lockstep.report.tables import Absent, Table
-from lockstep.report.threats import Threat
+from lockstep.report.threats_to_validity import Threat
 from lockstep.report.verdicts import Comparison
 from lockstep.study import Study
 
-SCHEMA = "lockstep-report/1"
+SCHEMA = "lockstep-report/2"
 
 DEFAULTS = {"margin": 0.01, "precision": 0.02}
 """For a study.json that is older than the config's `report` section."""
@@ -35,23 +41,25 @@ DEFAULTS = {"margin": 0.01, "precision": 0.02}
 
 @dataclass(frozen=True, kw_only=True)
 class WorkloadPart:
-    """What is said of one workload.
+    """What the report says of one workload.
 
     Attributes:
+        view: what its records hold.
         tables: by short name, in the page's order.
         curves: differences of losses during training.
+        windows: `variant`, `seed`, `step` and `seconds` (of a step) of timed windows.
     """
 
     name: str
-    runs: pd.DataFrame
-    epochs: pd.DataFrame
+    view: View
     tables: Mapping[str, Table]
     curves: Sequence[Curve]
+    windows: pd.DataFrame
 
 
 @dataclass(frozen=True, kw_only=True)
 class Analysis:
-    """What is said of a study."""
+    """What the report says of a study."""
 
     records: Records
     runs: pd.DataFrame
@@ -59,17 +67,14 @@ class Analysis:
     threats: Sequence[Threat]
     workloads: Sequence[WorkloadPart]
     tables: Mapping[str, Table]
-    apart: Sequence[tuple[str, str]]
-    profile: pd.DataFrame | None
-    options: Mapping[str, float] = field(default_factory=dict)
+    described: Sequence[tuple[str, str]]
+    options: Mapping[str, float]
 
     @property
     def all_tables(self) -> list[Table]:
         """Those of each workload, then those of the study."""
-        return [
-            *(t for part in self.workloads for t in part.tables.values()),
-            *self.tables.values(),
-        ]
+        of_workloads = (part.tables.values() for part in self.workloads)
+        return [*itertools.chain(*of_workloads), *self.tables.values()]
 
     @property
     def partial(self) -> bool:
@@ -84,33 +89,32 @@ def options(study: Study) -> dict[str, float]:
 
 def analyse(study: Study) -> Analysis:
     """Read a study's records and work out everything that its report says."""
-    records = load.load(study)
-    chosen = options(study)
-    runs, epochs = frames.runs(records), frames.epochs(records)
-    comparisons = verdicts.compare_all(records, chosen["margin"], chosen["precision"])
-    parts = []
-    for workload in study.config["workloads"]:
-        mine = runs[runs["workload"] == workload]
-        compared = [c for c in comparisons if c.workload == workload]
-        parts.append(
-            WorkloadPart(
-                name=workload,
-                runs=mine,
-                epochs=epochs[epochs["workload"] == workload],
-                tables=_tables(records, workload, mine, epochs, compared),
-                curves=differences.curves(records, workload),
-            )
+    records, chosen = load.load(study), options(study)
+    comparisons = compare_all(records, chosen["margin"], chosen["precision"])
+    runs, epochs = dataframes.runs(records), dataframes.epochs(records)
+    cold, parts = dataframes.cold_starts(records), []
+    for name in study.config["workloads"]:
+        runs_here, rows, starts = (f[f["workload"] == name] for f in (runs, epochs, cold))
+        compared = [c for c in comparisons if c.workload == name]
+        view = View(
+            records=records,
+            name=name,
+            runs=runs_here,
+            epochs=rows,
+            cold=starts,
+            comparisons=compared,
         )
-    found = threats.find(records, runs, comparisons)
+        curves, courses = step_losses.curves(records, name), windows(records, name)
+        parts.append(
+            WorkloadPart(name=name, view=view, tables=_tables(view), curves=curves, windows=courses)
+        )
+    found = threats_to_validity.find(records, runs, comparisons)
     tables = {
-        "comparisons": overview.comparisons(comparisons),
-        "contract": overview.contract(comparisons),
-        "threats": overview.threats(found),
-        "runs": overview.runs(runs),
+        "comparisons": study_tables.comparisons(records, comparisons),
+        "contract": study_tables.contract(comparisons),
+        "threats": study_tables.threats(found),
+        "runs": study_tables.runs(runs),
     }
-    weak = scaling.weak_scaling(records, runs) if "step_median" in runs else None
-    if weak:
-        tables["weak-scaling"] = weak
     return Analysis(
         records=records,
         runs=runs,
@@ -118,34 +122,90 @@ def analyse(study: Study) -> Analysis:
         threats=found,
         workloads=parts,
         tables=tables,
-        apart=list(records.apart),
-        profile=scaling.profile(records, runs, comparisons) if "step_median" in runs else None,
+        described=what_was_run.describe(records),
         options=chosen,
     )
 
 
-def _tables(
-    records: Records,
-    workload: str,
-    runs: pd.DataFrame,
-    epochs: pd.DataFrame,
-    comparisons: Sequence[Comparison],
-) -> dict[str, Table]:
-    made: dict[str, Table | None] = {"parity": learning.parity(records, workload)}
-    if len(frames.finished(runs)):
+def _tables(view: View) -> dict[str, Table]:
+    made: dict[str, Table | None] = {
+        name: make(view.records, view.name)
+        for name, make in (("parity", learning.parity), ("layers", learning.layers))
+    }
+    if len(dataframes.finished(view.runs)):
         made |= {
-            "losses": learning.losses(records, workload, epochs[epochs["workload"] == workload]),
-            "final-metric": learning.final_metric(records, workload, runs),
-            "equivalence": learning.quality(records, workload, comparisons),
-            "target": learning.target(records, workload, runs),
-            "step-time": speed.step_times(records, workload, runs),
-            "time-split": speed.time_split(records, workload, runs),
-            "preparation": speed.preparation(records, workload, runs),
-            "break-even": speed.break_even(records, workload, runs, comparisons),
-            "scaling": scaling.scaling(records, workload, runs),
-            "resources": speed.resources(records, workload, runs),
+            "losses": learning.losses(view),
+            "final-metric": learning.final_metric(view),
+            "target": learning.target(view),
+            "step-time": time_tables.step_times(view),
+            "time-split": time_tables.time_split(view),
+            "preparation": time_tables.preparation(view),
+            "break-even": time_tables.break_even(view),
+            "scaling": scaling.scaling(view),
+            "resources": time_tables.resources(view),
         }
     return {name: table for name, table in made.items() if table is not None}
+
+
+def windows(records: Records, workload: str) -> pd.DataFrame:
+    """Return the timed windows of a few seeds of each variant, at the first scale."""
+    scale, parts = records.study.config["scales"][0], []
+    counts: dict[str, int] = defaultdict(int)
+    for run in records.runs:
+        here = (run.workload, run.scale, run.status) == (workload, scale, FINISHED)
+        if here and run.windows and counts[run.variant] < step_losses.SEEDS:
+            counts[run.variant] += 1
+            columns = {"step": run.windows["at"], "seconds": run.windows["seconds_per_step"]}
+            parts.append(pd.DataFrame({"variant": run.variant, "seed": run.seed, **columns}))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+# Comparisons ----------------------------------------------------------------------------------
+
+
+def compare_all(records: Records, margin: float, precision: float) -> list[Comparison]:
+    """Return the comparisons of a study: every two variants of each workload and scale.
+
+    The variant that stands first in the config is the baseline.
+    """
+    config = records.study.config
+    by_place: dict[tuple[str, str, str], dict[int, Record]] = defaultdict(dict)
+    for run in records.runs:
+        by_place[run.workload, run.scale, run.variant][run.seed] = run
+    unlike, result = _unlike_batches(records), []
+    for workload, scale in itertools.product(config["workloads"], config["scales"]):
+        sides = []
+        for variant in config["variants"]:
+            problem = proof.parity_problem(records, workload, variant)
+            problems = [why for why in (problem, unlike.get((workload, variant))) if why]
+            runs = by_place[workload, scale, variant]
+            sides.append(verdicts.side(records, runs, variant, problems))
+        result += [
+            verdicts.compare(workload, scale, a, b, margin=margin, precision=precision)
+            for a, b in itertools.combinations(sides, 2)
+        ]
+    return verdicts.corrected(result)
+
+
+def _unlike_batches(records: Records) -> dict[tuple[str, str], str]:
+    """Return by workload and variant whose runs of a seed did not read equal batches at all scales.
+
+    A fault in the shared input that hits both sides of a comparison alike shows only here.
+    """
+    groups: dict[Any, dict[str, Record]] = defaultdict(dict)
+    for run in records.runs:
+        if run.status == FINISHED and records.study.variant(run.variant)["input"] == "shared":
+            group = groups[run.workload, run.variant, run.seed, run.summary["steps"]]
+            group.setdefault(run.summary["batches"], run)
+    found: dict[tuple[str, str], str] = {}
+    for (workload, variant, seed, _), others in groups.items():
+        if len({run.scale for run in others.values()}) > 1:
+            one, other, *_ = others.values()
+            found[workload, variant] = (
+                f"{variant} did not read the same batches at every scale: those of seed {seed} "
+                f"differ between {one.scale} and {other.scale}"
+            )
+    return found
 
 
 # As JSON --------------------------------------------------------------------------------------
@@ -158,31 +218,29 @@ def as_json(analysis: Analysis) -> dict[str, Any]:
         "study": analysis.records.study.name,
         "partial": analysis.partial,
         "options": dict(analysis.options),
+        "what_was_run": dict(analysis.described),
         "runs": analysis.runs["status"].value_counts().to_dict(),
         "verdicts": [verdict_json(c) for c in analysis.comparisons],
-        "tables": {t.name: [_plain(_kept(t, row)) for row in t.rows] for t in analysis.all_tables},
-        "set_apart": [{"name": name, "reason": reason} for name, reason in analysis.apart],
+        "tables": {t.name: _plain(t.rows) for t in analysis.all_tables},
+        "set_apart": [{"name": name, "reason": why} for name, why in analysis.records.apart],
     }
 
 
-def _kept(table: Table, row: Mapping[str, Any]) -> dict[str, Any]:
-    return {column.key: row.get(column.key) for column in table.columns}
-
-
 def verdict_json(c: Comparison) -> dict[str, Any]:
-    """Return a comparison and what is said of it, in JSON's own types."""
-    values = asdict(c)
-    return _plain(
-        {
-            **values,
-            "kind": c.kind,
-            "sentence": sentences.sentence(c),
-            "quality_kind": c.quality_kind,
-            "quality_sentence": sentences.quality_sentence(c),
-            "flags": [verdicts.difference_text(d) for d in c.flags],
-            "more": sentences.more_sentence(c),
-            "seeds_needed": c.seeds_needed,
-        }
+    """Return a comparison and its sentences, in JSON's own types."""
+    return dict(
+        _plain(
+            {
+                **asdict(c),
+                "kind": c.kind,
+                "sentence": sentences.sentence(c),
+                "quality_kind": c.quality_kind,
+                "quality_sentence": sentences.quality_sentence(c),
+                "flags": [difference_text(d) for d in c.flags],
+                "more": sentences.more_sentence(c),
+                "seeds_needed": c.seeds_needed,
+            }
+        )
     )
 
 
@@ -200,4 +258,4 @@ def _plain(value: Any) -> Any:
         return int(value)
     if isinstance(value, (float, np.floating)):
         return float(value) if math.isfinite(value) else None
-    return value
+    return None if value is pd.NA else value

@@ -4,7 +4,7 @@ import itertools
 
 from lockstep import files
 from lockstep.errors import UserError
-from lockstep.report import analysis, page, pictures, tables
+from lockstep.report import analysis, figures, page, tables
 from lockstep.study import Study
 
 
@@ -26,7 +26,7 @@ def build(study: Study, *, partial: bool = False) -> None:
             f"or cannot be used (the first is {run.folder.as_posix()}: {run.reason}); finish them, "
             "or add --partial for a report of the others"
         )
-    drawn = pictures.draw(found)
+    drawn = figures.draw(found)
     folder = study.report().parent
     complete = study.complete_report()
     complete.unlink(missing_ok=True)

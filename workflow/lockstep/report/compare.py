@@ -4,16 +4,16 @@ Each variant is compared with itself, paired by seed, with the statistics of the
 libraries and code are what is compared; recipe, data, weights and batches must be the same.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lockstep.errors import UserError
-from lockstep.report import analysis, contract, load, proof, sentences, verdicts
-from lockstep.report.facts import facts_of
+from lockstep.report import analysis, load, proof, sentences, verdicts
+from lockstep.report.comparability import DECLARED, difference_text
 from lockstep.report.load import Record, Records
-from lockstep.report.verdicts import Comparison, Side
+from lockstep.report.verdicts import Comparison
 from lockstep.study import Study
 
 SCHEMA = "lockstep-comparison/1"
@@ -64,70 +64,37 @@ def compare(a: Path, b: Path) -> StudyComparison:
     Raises:
         UserError: a folder holds no study, or the two have nothing in common.
     """
-    first, second = open_study(a), open_study(b)
-    names = (first.study.name, second.study.name)
-    if names[0] == names[1]:
-        names = (str(a), str(b))
-    groups = [_groups(records) for records in (first, second)]
+    both = [open_study(folder) for folder in (a, b)]
+    names = [records.study.name for records in both]
+    names = [str(a), str(b)] if names[0] == names[1] else names
+    groups: list[dict[Group, dict[int, Record]]] = [{}, {}]
+    for records, grouped in zip(both, groups):
+        for run in records.runs:
+            grouped.setdefault((run.workload, run.variant, run.scale), {})[run.seed] = run
     shared = [group for group in groups[0] if group in groups[1]]
     if not shared:
         raise UserError(f"{a} and {b} have no workload, variant and scale in common")
-    chosen = analysis.options(second.study)
-    made = []
-    for group in shared:
-        workload, variant, scale = group
-        sides = [
-            _side(records, mine[group], f"{variant} of {name}")
-            for records, mine, name in zip((first, second), groups, names, strict=True)
-        ]
-        made.append(
-            verdicts.compare(
-                workload,
-                scale,
-                *sides,
-                margin=chosen["margin"],
-                precision=chosen["precision"],
-                between_studies=True,
-            )
-        )
-    only = [
-        f"only {name} has {' '.join(group)}"
-        for name, mine, other in zip(names, groups, reversed(groups), strict=True)
-        for group in mine
-        if group not in other
-    ]
+    chosen, made = analysis.options(both[1].study), []
+    for workload, variant, scale in shared:
+        sides = []
+        for records, grouped, name in zip(both, groups, names):
+            problem = proof.parity_problem(records, workload, variant)
+            problems = [f"in study {records.study.name}, {problem}"] if problem else []
+            runs = grouped[workload, variant, scale]
+            sides.append(verdicts.side(records, runs, f"{variant} of {name}", problems))
+        options: dict[str, Any] = {name: chosen[name] for name in ("margin", "precision")}
+        made.append(verdicts.compare(workload, scale, *sides, **options, between_studies=True))
     return StudyComparison(
         a=names[0],
         b=names[1],
-        comparisons=list(
-            zip((variant for _, variant, _ in shared), verdicts.corrected(made), strict=True)
-        ),
-        only=only,
-        apart=[
-            (f"{name}: {what}", why)
-            for name, r in zip(names, (first, second), strict=True)
-            for what, why in r.apart
+        comparisons=[(key[1], c) for key, c in zip(shared, verdicts.corrected(made))],
+        only=[
+            f"only {name} has {' '.join(group)}"
+            for name, own, other in zip(names, groups, reversed(groups))
+            for group in own
+            if group not in other
         ],
-    )
-
-
-def _groups(records: Records) -> dict[Group, dict[int, Record]]:
-    groups: dict[Group, dict[int, Record]] = {}
-    for run in records.runs:
-        groups.setdefault((run.workload, run.variant, run.scale), {})[run.seed] = run
-    return groups
-
-
-def _side(records: Records, runs: Mapping[int, Record], label: str) -> Side:
-    one = next(iter(runs.values()))
-    problem = proof.parity_problem(records, one.workload, one.variant)
-    return Side(
-        label=label,
-        settings=records.study.variant(one.variant),
-        runs=runs,
-        facts={seed: facts_of(run) for seed, run in runs.items() if run.summary},
-        problems=[f"in study {records.study.name}, {problem}"] if problem else [],
-        curves=proof.curves(records, one.workload),
+        apart=[(f"{n}: {what}", why) for n, r in zip(names, both) for what, why in r.apart],
     )
 
 
@@ -137,17 +104,17 @@ def lines(comparison: StudyComparison) -> list[str]:
     for _, c in comparison.comparisons:
         result.append(f"{c.workload} at {c.scale}: {sentences.sentence(c)}")
         result.append(f"  {sentences.quality_sentence(c)}")
-        result += [f"  flagged: {verdicts.difference_text(d)}" for d in c.flags]
+        result += [f"  flagged: {difference_text(d)}" for d in c.flags]
         result += [f"  left out: seed {seed}: {why}" for seed, why in c.left_out]
         result += [f"  left out of step time: seed {seed}: {why}" for seed, why in c.untimed]
-    told = {
+    declared = {
         f"  {d.fact}: {' / '.join(d.baseline)} -> {' / '.join(d.candidate)}"
         for _, c in comparison.comparisons
         for d in c.differences
-        if d.level == contract.DECLARED
+        if d.level == DECLARED
     }
-    if told:
-        result += ["what differs between the studies:", *sorted(told)]
+    if declared:
+        result += ["what differs between the studies:", *sorted(declared)]
     result += comparison.only
     return result + [f"set apart: {name}: {reason}" for name, reason in comparison.apart]
 

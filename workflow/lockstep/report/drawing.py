@@ -1,8 +1,8 @@
 """How figures are drawn.
 
-Colour is the framework, line and marker are the variant, everywhere the same.
-Text and axes are drawn in `INK` and become the page's own text colour where a figure is inlined,
-so that one figure serves light and dark pages; text stays text.
+Colour is the framework, line and marker are the variant, everywhere the same. Text and axes are
+drawn in `INK` and become the page's own text colour where a figure is inlined, so that one figure
+serves light and dark pages; text stays text.
 """
 
 import io
@@ -20,9 +20,8 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lockstep.report.picture import COLOURS, INK, Picture
+from lockstep.report.picture import INK, PALETTE, Picture
 
-OTHER = "#009e73"
 DASHES: tuple[Any, ...] = ("", (4, 2), (1, 1.5), (5, 1.5, 1, 1.5), (5, 1, 1, 1, 1, 1))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 SIZE = (4.8, 3.2)  # inches; shown at this size, so that 9 points are 9 points
@@ -31,37 +30,17 @@ STYLE = {
     "font.size": 9,
     "font.family": "sans-serif",
     "svg.fonttype": "none",
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "savefig.facecolor": "none",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.8,
-    "axes.titlesize": 9,
-    "axes.labelsize": 9,
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5,
-    "legend.fontsize": 8.5,
-    "xtick.major.size": 3,
-    "ytick.major.size": 3,
-    "xtick.minor.size": 0,
-    "ytick.minor.size": 0,
-    "xtick.major.width": 0.8,
-    "ytick.major.width": 0.8,
+    **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "none"),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
+    **dict.fromkeys(("axes.linewidth", "xtick.major.width", "ytick.major.width"), 0.8),
+    **dict.fromkeys(("axes.titlesize", "axes.labelsize"), 9),
+    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 8.5),
+    **dict.fromkeys(("xtick.major.size", "ytick.major.size"), 3),
+    **dict.fromkeys(("xtick.minor.size", "ytick.minor.size"), 0),
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor"), INK),
+    **dict.fromkeys(("xtick.color", "ytick.color", "grid.color"), INK),
     "grid.linewidth": 0.4,
     "grid.alpha": 0.3,
-    "legend.frameon": False,
-    **dict.fromkeys(
-        (
-            "text.color",
-            "axes.labelcolor",
-            "axes.edgecolor",
-            "xtick.color",
-            "ytick.color",
-            "grid.color",
-        ),
-        INK,
-    ),
 }
 
 
@@ -79,6 +58,10 @@ class Look:
         return (0, self.dashes) if self.dashes else "-"
 
 
+Looks = Mapping[str, Look]
+"""By variant."""
+
+
 def looks(variants: Mapping[str, Mapping[str, Any]]) -> dict[str, Look]:
     """Return how each variant of a study is drawn."""
     counts: dict[str, int] = {}
@@ -86,7 +69,7 @@ def looks(variants: Mapping[str, Mapping[str, Any]]) -> dict[str, Look]:
     for name, variant in variants.items():
         k = counts[variant["framework"]] = counts.get(variant["framework"], -1) + 1
         result[name] = Look(
-            colour=COLOURS.get(variant["framework"], OTHER),
+            colour=PALETTE.get(variant["framework"], PALETTE["other"]),
             dashes=DASHES[k % len(DASHES)],
             marker=MARKERS[k % len(MARKERS)],
         )
@@ -122,21 +105,22 @@ def grid(axes: Axes, axis: Any = "y") -> None:
     axes.set_axisbelow(True)
 
 
-def legend(axes: Axes) -> None:
-    """Put the legend above the axes, where it covers nothing; none where nothing has a name."""
+def legend(axes: Axes, width: int = 55) -> None:
+    """Put the legend above the axes, where it covers nothing; none where nothing has a name.
+
+    Args:
+        width: of the axes, in characters: as many columns as are not cut off, at most three.
+    """
     labels = axes.get_legend_handles_labels()[1]
-    if not labels:
-        return
-    # As many columns as are not cut off, at most three: about 55 characters and their lines.
-    columns = min(3, max(1, 55 // (max(map(len, labels)) + 5)))
-    axes.legend(
-        loc="lower left",
-        bbox_to_anchor=(-0.02, 1.0),
-        ncols=columns,
-        borderaxespad=0.2,
-        handlelength=2.2,
-        columnspacing=1.2,
-    )
+    if labels:
+        axes.legend(
+            loc="lower left",
+            bbox_to_anchor=(-0.02, 1.0),
+            ncols=min(3, max(1, width // (max(map(len, labels)) + 5))),
+            borderaxespad=0.2,
+            handlelength=2.2,
+            columnspacing=1.2,
+        )
 
 
 def plain_log(axis: Any) -> None:
@@ -153,7 +137,4 @@ def powers(axis: Any) -> None:
 
 def power_of_ten(value: float) -> str:
     """Return 1e-7 as 10⁻⁷."""
-    return "10" + f"{np.log10(value):.0f}".translate(SUPERSCRIPTS)
-
-
-SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+    return "10" + f"{np.log10(value):.0f}".translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))

@@ -1,4 +1,4 @@
-"""Figures of what is learned: parity, losses, and how far frameworks are apart."""
+"""Figures of what is learned: parity, losses and metrics, and how much losses differ."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,14 +6,12 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import seaborn as sns
 
+from lockstep.report import step_losses
 from lockstep.report.drawing import (
-    INK,
-    OTHER,
     SIZE,
     Look,
-    Picture,
+    Looks,
     finish,
     grid,
     legend,
@@ -22,69 +20,9 @@ from lockstep.report.drawing import (
     power_of_ten,
     powers,
 )
+from lockstep.report.picture import INK, PALETTE, Picture
 
 LOSS_TICKS = [m * 10.0**e for e in range(-6, 3) for m in (1, 2, 5)]
-
-
-def loss_curves(
-    workload: str, epochs: pd.DataFrame, styles: Mapping[str, Look], limits: str = ""
-) -> Picture | None:
-    """Draw training loss by epoch: median over seeds, band from lowest to highest.
-
-    Args:
-        limits: what is not drawn, in sentences.
-    """
-    if epochs["epoch"].nunique() < 2:
-        return None  # no curve: the table says it
-    figure, axes = new()
-    variants = list(dict.fromkeys(epochs["variant"]))
-    widths = {v: 1.2 + 1.3 * k for k, v in enumerate(reversed(variants))}
-    sns.lineplot(
-        epochs.assign(epoch=epochs["epoch"] + 1),
-        x="epoch",
-        y="train_loss",
-        hue="variant",
-        style="variant",
-        size="variant",
-        hue_order=variants,
-        style_order=variants,
-        palette={v: styles[v].colour for v in variants},
-        markers={v: styles[v].marker for v in variants},
-        dashes={v: styles[v].dashes for v in variants},
-        sizes=widths,  # curves that coincide are all seen
-        markersize=4,
-        estimator="median",
-        errorbar=lambda values: (values.min(), values.max()),
-        err_kws={"alpha": 0.12, "linewidth": 0},
-        ax=axes,
-    )
-    last = (
-        epochs[epochs["epoch"] == epochs["epoch"].max()].groupby("variant")["train_loss"].median()
-    )
-    ends = [f"{v} ends at {last[v]:.4f}" for v in variants if v in last]
-    axes.set(xlabel="Epoch", ylabel="Training loss", yscale="log")
-    low, high = axes.get_ylim()
-    axes.set_yticks(loss_ticks(low, high))
-    axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
-    plain_log(axes.yaxis)
-    grid(axes)
-    legend(axes)
-    return finish(
-        figure,
-        f"{workload}-loss",
-        "Training loss over seeds",
-        f"{'; '.join(ends)}.",
-        "Median over seeds, band from lowest to highest. Curves that coincide are drawn over each "
-        f"other, the first the widest. {limits}".strip(),
-    )
-
-
-def loss_ticks(low: float, high: float) -> list[float]:
-    """Return values to label between two losses: round ones, at least two."""
-    ticks = [tick for tick in LOSS_TICKS if low <= tick <= high]
-    if len(ticks) < 2:
-        ticks = [t for t in mpl.ticker.MaxNLocator(4).tick_values(low, high) if low <= t <= high]
-    return ticks
 
 
 def parity_curves(
@@ -107,7 +45,7 @@ def parity_curves(
             values = comparison["curves"].get(precision)
             if values is None:
                 continue
-            look = styles.get(variant) or Look(colour=OTHER, dashes="", marker="o")
+            look = styles.get(variant) or Look(colour=PALETTE["other"], dashes="", marker="o")
             ax.plot(
                 np.arange(1, len(values) + 1),
                 np.maximum(values, floor),
@@ -159,55 +97,105 @@ def _tolerance(verdict: Mapping[str, Any]) -> float:
     return float("nan")
 
 
-def difference_curves(
-    workload: str, curves: Sequence[tuple[str, str, np.ndarray, np.ndarray]], limits: str = ""
+def learning_curves(
+    workload: str, epochs: pd.DataFrame, metric: str, styles: Looks, limits: str = ""
 ) -> Picture | None:
-    """Draw how far two variants' losses are apart during training, between and within frameworks.
+    """Draw training loss and test metric by epoch and by wall-clock time, medians over seeds."""
+    if epochs["epoch"].nunique() < 2:
+        return None  # no curve: the table has it
+    figure, axes = new(2 * SIZE[0], 2 * SIZE[1], nrows=2, ncols=2, sharey="row", sharex="col")
+    variants = list(dict.fromkeys(epochs["variant"]))
+    columns = ["train_loss", "metric", "wall_seconds"]
+    grouped = epochs.groupby(["variant", "epoch"], sort=False)[columns]
+    medians, lows, highs = grouped.median(), grouped.min(), grouped.max()
+    ends = []
+    for k, variant in enumerate(variants):
+        look, width = styles[variant], 1.2 + 1.3 * (len(variants) - 1 - k)  # all are seen
+        middle, low, high = (frame.loc[variant] for frame in (medians, lows, highs))
+        for row, column in enumerate(("train_loss", "metric")):
+            for ax, x in zip(axes[row], (middle.index + 1, middle["wall_seconds"])):
+                line = {"linestyle": look.line, "marker": look.marker, "linewidth": width}
+                ax.plot(x, middle[column], color=look.colour, markersize=4, label=variant, **line)
+                ax.fill_between(x, low[column], high[column], color=look.colour, alpha=0.12, lw=0)
+        loss, value, seconds = middle.iloc[-1]
+        ends.append(
+            f"{variant} ends at loss {loss:.4f}, {metric} {value:.4f} after {seconds:.3g} s"
+        )
+    axes[0, 0].set(ylabel="Training loss", yscale="log")
+    axes[0, 0].set_yticks(loss_ticks(*axes[0, 0].get_ylim()))
+    plain_log(axes[0, 0].yaxis)
+    axes[1, 0].set(xlabel="Epoch", ylabel=f"Test {metric}")
+    axes[1, 0].xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
+    axes[1, 1].set(xlabel="Seconds since the start of the process")
+    for ax in axes.flat:
+        grid(ax)
+    legend(axes[0, 0], 110)
+    return finish(
+        figure,
+        f"{workload}-learning",
+        f"Training loss and test {metric}, by epoch and by wall-clock time",
+        f"{'; '.join(ends)}.",
+        "Median over seeds, band from lowest to highest. Curves that coincide are drawn over each "
+        f"other, the first the widest. Wall-clock time includes preparation and evaluation. "
+        f"{limits}".strip(),
+    )
+
+
+def loss_ticks(low: float, high: float) -> list[float]:
+    """Return values to label between two losses: round ones, at least two."""
+    ticks = [tick for tick in LOSS_TICKS if low <= tick <= high]
+    if len(ticks) < 2:
+        ticks = [t for t in mpl.ticker.MaxNLocator(4).tick_values(low, high) if low <= t <= high]
+    return ticks
+
+
+KINDS = {
+    "between": (PALETTE["purple"], "-", "between frameworks"),
+    "twin": (INK, "--", "twin: floor for another library"),
+    "within": (PALETTE["green"], "-.", "within one framework, which shares its kernels"),
+    "seeds": (PALETTE["grey"], ":", "between seeds of a variant"),
+}
+FLOOR = (
+    "The twin is the first variant trained again from weights that differ in their last bits: two "
+    "libraries cannot agree more closely than that. Two variants of one framework share its "
+    "kernels, so their line is no floor for another library."
+)
+NO_FLOOR = (
+    "The parity verdict holds no curve of a twin, hence there is no floor to read the difference "
+    "between frameworks against."
+)
+
+
+def difference_curves(
+    workload: str, curves: Sequence[step_losses.Curve], limits: str = ""
+) -> Picture | None:
+    """Draw how far two variants' losses are apart during training.
 
     Args:
         workload: for the file's name.
-        curves: label, kind (`between`, `twin`, `within` or `seeds`), steps ``(points,)`` and
-            relative difference ``(points,)``.
+        curves: of `lockstep.report.step_losses`.
         limits: what is not drawn, in sentences.
     """
     if not curves:
         return None
     figure, axes = new()
-    kinds = {
-        "between": ("#7b3294", "-", "between frameworks"),
-        "twin": (INK, "--", "twin: floor for another library"),
-        "within": ("#008837", "-.", "within one framework, which shares its kernels"),
-        "seeds": ("#888888", ":", "between seeds of a variant"),
-    }
-    said, seen = [], set()
+    words, seen = [], set()
     for label, kind, steps, values in curves:
-        colour, line, words = kinds[kind]
-        axes.plot(
-            steps,
-            np.where(values > 0, values, np.nan),
-            color=colour,
-            linestyle=line,
-            linewidth=1.3,
-            label=words if kind not in seen else None,
-        )
+        colour, line, name = KINDS[kind]
+        positive = np.where(values > 0, values, np.nan)
+        shown = None if kind in seen else name
+        axes.plot(steps, positive, color=colour, linestyle=line, linewidth=1.3, label=shown)
         seen.add(kind)
-        said.append(f"{label} ({words}) ends at {values[-1]:.1e}")
-    floor = (
-        "The twin is the first variant trained again from weights that differ in their last bits: "
-        "two libraries cannot agree more closely than that. Two variants of one framework share "
-        "its kernels, so their line is no floor for another library."
-        if "twin" in seen
-        else "The parity verdict holds no curve of a twin, hence there is no floor to read the "
-        "difference between frameworks against."
-    )
+        words.append(f"{label} ({name}) ends at {values[-1]:.1e}")
     axes.set(xlabel="Step", ylabel="Relative difference of the loss", yscale="log")
     powers(axes.yaxis)
     grid(axes)
     legend(axes)
+    notes = ("At equal seed, median over seeds.", FLOOR if "twin" in seen else NO_FLOOR, limits)
     return finish(
         figure,
         f"{workload}-difference",
-        "How far losses are apart",
-        f"{'; '.join(said)}.",
-        " ".join(filter(None, ("At equal seed, median over seeds.", floor, limits))),
+        "How much losses differ",
+        f"{'; '.join(words)}.",
+        " ".join(filter(None, notes)),
     )

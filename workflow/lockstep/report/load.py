@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lockstep.report import judged, steps, windows
+from lockstep.report import judged, step_losses, windows
 from lockstep.report.soundness import (
     FAILED,
     FINISHED,
@@ -90,6 +90,17 @@ class Record:
         )
 
     @property
+    def whole_seconds(self) -> float:
+        """From the start of its process to its end."""
+        return sum(s for phase, s in self.summary["seconds"].items() if phase != "data_wait")
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether it ended early because other programs left it nothing to measure."""
+        seen = self.summary.get("contention")
+        return isinstance(seen, Mapping) and seen.get("gave_up") is True
+
+    @property
     def unwatched(self) -> str | None:
         """Why nobody can say whether it had to share its cores, None if that was watched."""
         seen = self.summary.get("contention")
@@ -139,7 +150,7 @@ def load(study: Study) -> Records:
         apart += _unbound(study, block, run.name, manifests[block], runs[-1])
     apart += [(str(run.folder), run.reason or "") for run in runs if run.status == APART]
     apart += [(f"{run.folder}/steps.npz", run.steps_problem) for run in runs if run.steps_problem]
-    apart += _strangers(study)
+    apart += _unexpected_folders(study)
     parity = {}
     for workload in study.config["workloads"]:
         try:
@@ -157,86 +168,62 @@ def load(study: Study) -> Records:
 
 def _record(study: Study, run: Run, manifest: Mapping[str, Any]) -> Record:
     folder = study.run_folder(run)
-    known: dict[str, Any] = {
-        "workload": run.workload,
-        "variant": run.variant,
-        "scale": str(run.scale),
-        "seed": run.seed,
-        "folder": Path(_below(study, folder)),
-    }
-    entry = manifest.get(run.name, {})
+    below = Path(_below(study, folder))
+    known: dict[str, Any] = {name: getattr(run, name) for name in ("workload", "variant", "seed")}
+    known |= {"scale": str(run.scale), "folder": below}
     try:
         if not (folder / "summary.json").is_file():
             status, reason = _why_none(folder)
             return Record(**known, status=status, reason=reason)
-        contents = _contents(folder)
+        contents = {name: (folder / name).read_bytes() for name in SMALL}
         summary = read_summary(study, run, contents["summary.json"])
-        hashes = _bound(summary, contents, entry)
-        epochs = read_columns(contents["epochs.csv"], "epochs.csv")
-        rows = read_columns(contents["windows.csv"], "windows.csv")
+        hashes = _bound(summary, contents, manifest.get(run.name, {}))
+        epochs, rows = (read_columns(contents[name], name) for name in SMALL[1:])
         failure = check(summary, epochs, rows)
         batch = summary["contract"]["recipe"]["global_batch"]
         digest = windows.digest(rows, batch, windows.cpus(summary))
         if digest and "absent" in summary["steady"]:
             digest["steady"] = None
+    except OSError as error:
+        name = Path(error.filename or "a record").name
+        return Record(**known, status=APART, reason=f"{name} cannot be read ({error.strerror})")
     except Unsound as problem:
         return Record(**known, status=APART, reason=str(problem))
     except Exception as error:  # whatever one record holds, the others are reported
         return Record(**known, status=APART, reason=f"its records cannot be read ({error!r})")
-    first_losses, problem_of_steps = None, None
-    if not failure:
-        try:
-            losses = steps.losses(folder, summary, hashes.get("steps.npz"))
-            first_losses = losses[:FIRST_LOSSES].copy()
-        except Unsound as problem:
-            problem_of_steps = str(problem)
-        except Exception as error:
-            problem_of_steps = f"not readable ({error!r})"
-    return Record(
-        **known,
-        status=FAILED if failure else FINISHED,
-        reason=failure,
-        summary=summary,
-        epochs=epochs,
-        windows=digest,
-        first_losses=first_losses,
-        steps_problem=problem_of_steps,
-    )
+    known |= {"summary": summary, "epochs": epochs, "windows": digest}
+    if failure:
+        return Record(**known, status=FAILED, reason=failure)
+    try:
+        losses = step_losses.losses(folder, summary, hashes.get("steps.npz"))
+    except Unsound as problem:
+        return Record(**known, status=FINISHED, steps_problem=str(problem))
+    except Exception as error:
+        return Record(**known, status=FINISHED, steps_problem=f"not readable ({error!r})")
+    return Record(**known, status=FINISHED, first_losses=losses[:FIRST_LOSSES].copy())
+
+
+SMALL = ("summary.json", "epochs.csv", "windows.csv")
+"""Records that are read whole, of every run."""
 
 
 def _why_none(folder: Path) -> tuple[str, str]:
     """Return status and reason of a run without a summary."""
     failure = folder / "failure.json"
-    if failure.is_file():
-        try:
-            reason = str(parsed(failure.read_bytes())["reason"])
-        except (Unsound, KeyError, TypeError, OSError):
-            return INTERRUPTED, "stopped, and its failure.json is not readable"
-        if reason == "interrupted":
-            return INTERRUPTED, "interrupted at a checkpoint; start again to go on"
-        if reason == "signal 15":
-            return INTERRUPTED, "stopped (signal 15) before it reached a checkpoint; start again"
-        if reason == "signal 9":
-            reason = "killed (signal 9), as happens when memory runs out"
-        return FAILED, f"{reason}; see its log"
-    if (folder / "run.json").is_file():
-        return MISSING, "started, but left no record"
-    return MISSING, "never started"
-
-
-def _contents(folder: Path) -> dict[str, bytes]:
-    """Return the bytes of a run's small records.
-
-    Raises:
-        Unsound: one cannot be read.
-    """
-    contents = {}
-    for name in ("summary.json", "epochs.csv", "windows.csv"):
-        try:
-            contents[name] = (folder / name).read_bytes()
-        except OSError as error:
-            raise Unsound(f"{name} cannot be read ({error.strerror})") from error
-    return contents
+    if not failure.is_file():
+        started = (folder / "run.json").is_file()
+        return MISSING, "started, but left no record" if started else "never started"
+    try:
+        reason = str(parsed(failure.read_bytes())["reason"])
+    except (Unsound, KeyError, TypeError, OSError):
+        return INTERRUPTED, "stopped, and its failure.json is not readable"
+    if reason == "interrupted":
+        return INTERRUPTED, "interrupted at a checkpoint; start again to go on"
+    if reason == "signal 15":
+        return INTERRUPTED, "stopped (signal 15) before it reached a checkpoint; start again"
+    if reason == "signal 9":
+        reason = "killed (signal 9), as happens when memory runs out"
+    return FAILED, f"{reason}; see its log"
 
 
 def _bound(
@@ -267,33 +254,29 @@ def _manifest(path: Path) -> tuple[Mapping[str, Any], list[str]]:
     if not path.is_file():
         return {}, []
     try:
-        entries = parsed(path.read_bytes())["runs"].items()
+        entries = dict(parsed(path.read_bytes())["runs"].items())
     except (AttributeError, OSError, KeyError, TypeError, Unsound) as error:
         return {}, [f"not a block's manifest ({error!r})"]
-    sound, wrong = {}, []
-    for name, entry in entries:
-        if (
-            isinstance(entry, dict)
-            and isinstance(entry.get("identity"), str)
-            and isinstance(entry.get("sha256"), dict)
-        ):
-            sound[name] = entry
-        else:
-            wrong.append(f"its entry of {name} is not sound")
-    return sound, wrong
+    kinds = {"identity": str, "sha256": dict}
+    sound = {
+        name: entry
+        for name, entry in entries.items()
+        if isinstance(entry, dict) and all(isinstance(entry.get(k), t) for k, t in kinds.items())
+    }
+    return sound, [f"its entry of {name} is not sound" for name in entries if name not in sound]
 
 
 def _unbound(
     study: Study, block: str, run: str, manifest: Mapping[str, Any], record: Record
 ) -> Iterator[tuple[str, str]]:
-    """Yield a manifest's entry that tells of another run than the one that is there."""
+    """Yield a manifest's entry that is of another run than the one that is there."""
     entry = manifest.get(run)
     if entry and record.summary and record.summary["identity"] != entry["identity"]:
         why = f"its entry of {run} has another identity: not bound by its block's manifest"
         yield _below(study, study.manifest(block)), why
 
 
-def _strangers(study: Study) -> Iterator[tuple[str, str]]:
+def _unexpected_folders(study: Study) -> Iterator[tuple[str, str]]:
     """Yield folders of runs that the config does not ask for."""
     known = {study.run_folder(run) for run in study.runs}
     for path in sorted((study.root / "runs").glob("*/*/*/seed-*")):

@@ -1,6 +1,8 @@
 """The page: one HTML file that needs nothing else."""
 
+import itertools
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,19 +12,37 @@ import jinja2
 from markupsafe import Markup
 
 from lockstep import __version__
-from lockstep.report import answer, contract, load, overview, picture
+from lockstep.report import dataframes, firststep, picture, proof, sentences, study_tables, verdicts
 from lockstep.report.analysis import Analysis
+from lockstep.report.comparability import DECLARED, difference_text
 from lockstep.report.picture import Picture
-from lockstep.report.tables import Absent, Column, Table, aligned, shown
+from lockstep.report.tables import Table, number, rendered
+from lockstep.report.verdicts import Comparison
 
 HERE = Path(__file__).resolve().parent
 TEMPLATE = HERE / "page.html.j2"
 STYLE = HERE / "page.css"
 
-FIGURE = re.compile(r'<figure class="picture.*?</figure>', re.DOTALL)
+MOST_CARDS = 12
+"""Verdicts at the top; beyond, those against the first variant, and the table has all."""
 
-MOST_ROWS = 300
-"""Rows of a table that the page shows; the CSV has all."""
+BADGES = {
+    verdicts.FASTER: ("▲", "faster"),
+    verdicts.SLOWER: ("▼", "slower"),
+    verdicts.NO_DIFFERENCE: ("=", "no detectable difference"),
+    verdicts.ONE_PAIR: ("?", "one pair only"),
+    verdicts.NO_PAIR: ("?", "nothing to compare"),
+    verdicts.NOT_COMPARABLE: ("✗", "not comparable"),
+}
+
+GLOSSARY = {
+    "Variant": "a way to run the workload: framework, mode, precision and other settings.",
+    "Scale": "nodes × devices per node, such as 2x4.",
+    "Seed": "fixes the initial weights and the order of examples, nothing else.",
+    "Pair": "two runs of equal seed, hence of equal weights and batches; ratios are of pairs.",
+    "Parity": "the proof, before anything is timed, that all variants compute the same model.",
+    "Window": "some steps between two readings of the clock; the first of a start is not counted.",
+}
 
 
 def render(analysis: Analysis, drawn: Mapping[str, Sequence[Picture]]) -> str:
@@ -35,8 +55,9 @@ def render(analysis: Analysis, drawn: Mapping[str, Sequence[Picture]]) -> str:
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    study = analysis.records.study
-    config = study.config
+    study, contract = analysis.records.study, analysis.tables["contract"]
+    declared = contract.frame["level"].eq(DECLARED)
+    cards = carded(analysis)
     return environment.from_string(TEMPLATE.read_text()).render(
         style=Markup(STYLE.read_text()),
         version=__version__,
@@ -45,92 +66,166 @@ def render(analysis: Analysis, drawn: Mapping[str, Sequence[Picture]]) -> str:
         total=len(analysis.runs),
         partial=analysis.partial,
         unfinished=analysis.records.unfinished,
-        apart=analysis.apart,
-        variants=list(config["variants"]),
-        scales=config["scales"],
-        seeds=config["seeds"],
-        answers=answer.places(analysis),
-        hidden=len(analysis.comparisons) - len(answer.carded(analysis)),
-        cards=len(answer.carded(analysis)),
+        set_aside=analysis.records.apart,
+        variants=list(study.config["variants"]),
+        scales=study.config["scales"],
+        seeds=study.config["seeds"],
+        answers=answers(analysis, cards),
+        hidden=len(analysis.comparisons) - len(cards),
+        cards=len(cards),
+        described=analysis.described,
+        glossary=GLOSSARY,
         forest=_inlined(drawn.get("", ())).get("verdicts"),
-        profile=_inlined(drawn.get("", ())).get("performance-profile"),
         workloads=[
             {
                 "name": part.name,
-                "tables": {k: table(t) for k, t in part.tables.items()},
+                "tables": _rendered(part.tables),
                 "figures": _inlined(drawn.get(part.name, ())),
-                "recipe": study.workload(part.name),
             }
             for part in analysis.workloads
         ],
-        tables={k: table(t) for k, t in analysis.tables.items()},
-        comparisons=[table(t) for t in overview.parts(analysis.tables["comparisons"])],
-        contract=_contract(analysis.tables["contract"]),
+        tables=_rendered(analysis.tables),
+        comparisons=[rendered(t) for t in study_tables.parts(analysis.tables["comparisons"])],
+        flagged=_some(contract, ~declared, "Undeclared differences"),
+        declared=_some(contract, declared, "Declared differences"),
         threats=analysis.threats,
         options=analysis.options,
     )
 
 
-def says(html: str) -> list[str]:
-    """Return what a page says besides its figures, line by line."""
-    words = FIGURE.sub("", html)
-    return [line.strip() for line in words.splitlines() if line.strip()]
+def _some(source: Table, chosen: Any, title: str) -> dict[str, Any]:
+    return rendered(replace(source, frame=source.frame[chosen], title=title))
 
 
-def _contract(source: Table) -> dict[str, dict[str, Any]]:
-    """Return the contract diff in two: what is flagged or worse, and what is declared."""
-    declared = [row for row in source.rows if row["level"] == contract.DECLARED]
-    others = [row for row in source.rows if row["level"] != contract.DECLARED]
-    return {
-        "flagged": table(replace(source, rows=others, title="Undeclared differences")),
-        "declared": table(replace(source, rows=declared, title="Declared differences", note="")),
-    }
-
-
-def _inlined(pictures: Sequence[Picture]) -> dict[str, dict[str, Any]]:
-    return {
-        p.name: {"svg": Markup(picture.inline(p)), "title": p.title, "note": p.note}
+def _inlined(pictures: Sequence[Picture]) -> dict[str, Any]:
+    known = {
+        p.name: {"svg": Markup(picture.inline(p)), "title": p.title, "note": p.note, "name": p.name}
         for p in pictures
     }
+    return defaultdict(lambda: None, known)
 
 
-def table(source: Table) -> dict[str, Any]:
-    """Return a table as the template wants it: texts and classes.
+def _rendered(tables: Mapping[str, Table]) -> dict[str, Any]:
+    """Return tables for the template, where one that there is not is None."""
+    return defaultdict(lambda: None, {name: rendered(table) for name, table in tables.items()})
 
-    A column that nobody could fill, for one reason, becomes a sentence below the table.
+
+FIGURE = re.compile(
+    r'<figure class="picture(?: wide)?" id="figure-(?P<name>[\w.-]+)">\s*'
+    r"<figcaption>[^<]*</figcaption>\s*"
+    r'<div class="scroll"[^>]*><svg role="img" aria-label="[^"]*"(?P<drawn>.*?)</div>\s*'
+    r'(?:<p class="note">[^<]*</p>)?\s*</figure>',
+    re.DOTALL,
+)
+
+
+def says(html: str, figures: Path | None = None) -> list[str]:
+    """Return what a page says besides its figures, line by line.
+
+    Args:
+        figures: the folder of the report's figures: then what stands in the page as a figure and
+            is not the file of that name stays in, so that nothing can be hidden there.
     """
-    rows = source.rows
-    if len(rows) > MOST_ROWS:
-        odd = [row for row in rows if row.get("status", load.FINISHED) != load.FINISHED]
-        even = [row for row in rows if row.get("status", load.FINISHED) == load.FINISHED]
-        rows = [*odd, *even][:MOST_ROWS]
-    values = {c.key: [row.get(c.key) for row in rows] for c in source.columns}
-    empty = {c.label: reason for c in source.columns if (reason := _all_absent(values[c.key]))}
-    columns = [aligned(c, values[c.key]) for c in source.columns if c.label not in empty]
+
+    def kept(found: re.Match[str]) -> str:
+        file = figures / f"{found['name']}.svg" if figures else None
+        if file is None or not file.is_file():
+            return found[0] if figures else ""
+        same = picture.inlined(file.read_bytes(), found["name"]) == f"<svg{found['drawn']}"
+        return "" if same else found[0]
+
+    lines = FIGURE.sub(kept, html).splitlines()
+    return [line.strip() for line in lines if line.strip()]
+
+
+# The verdicts at the top ----------------------------------------------------------------------
+
+
+def carded(analysis: Analysis) -> list[Comparison]:
+    """Return the comparisons that have a card at the top: all, or those with the first variant."""
+    first = next(iter(analysis.records.study.config["variants"]))
+    if len(analysis.comparisons) <= MOST_CARDS:
+        return list(analysis.comparisons)
+    return [c for c in analysis.comparisons if c.baseline == first]
+
+
+def answers(analysis: Analysis, cards: Sequence[Comparison]) -> list[dict[str, Any]]:
+    """Return for each workload and scale what is proven, and the cards of its verdicts."""
+    config, result = analysis.records.study.config, []
+    for workload, scale in itertools.product(config["workloads"], config["scales"]):
+        compared = [c for c in analysis.comparisons if (c.workload, c.scale) == (workload, scale)]
+        result.append(
+            {
+                "workload": workload,
+                "scale": scale,
+                "parity": parity(analysis, workload, scale, compared),
+                "cards": [_card(c) for c in compared if c in cards],
+                "alone": None if compared else _alone(analysis, workload, scale),
+            }
+        )
+    return result
+
+
+def _alone(analysis: Analysis, workload: str, scale: str) -> str:
+    """Return what is said where there is one variant, so that nothing can be compared."""
+    (variant,) = analysis.records.study.config["variants"]
+    text = f"{variant} is the only variant of this study: there is nothing to compare it with."
+    runs = dataframes.finished(analysis.runs)
+    here = (runs["workload"] == workload) & (runs["scale"] == scale)
+    timed = runs.loc[here, "step_median"].dropna()
+    if not len(timed):
+        return text
+    count = f"{len(timed)} run{'s' if len(timed) > 1 else ''}"
+    return f"{text} Its step takes {number(timed.median() * 1e3)} ms (median of {count})."
+
+
+def parity(
+    analysis: Analysis, workload: str, scale: str, compared: Sequence[Comparison]
+) -> dict[str, str]:
+    """Return what is proven of a workload at a scale, in a word and in a sentence."""
+    records = analysis.records
+    variants = records.study.config["variants"]
+    problems = {v: proof.parity_problem(records, workload, v) for v in variants}
+    words = {v: proof.parity_word(records, workload, v) for v in variants}
+    if workload not in records.parity:
+        return {"word": "NOT PROVEN", "symbol": "?", "text": "there is no readable parity verdict"}
+    for word, symbol in (("FAIL", "✗"), ("NOT PROVEN", "?")):
+        bad = [v for v in variants if words[v] == word]
+        if bad:
+            others = [v for v in variants if words[v] not in ("PASS", word)]
+            text = "; ".join(str(problems[v]) for v in (*bad, *others))
+            return {"word": word, "symbol": symbol, "text": text}
+    first = [c.first_step for c in compared if c.first_step]
+    for c in compared:
+        if problem := firststep.problem(c.first_step, (c.baseline, c.candidate)):
+            return {"word": "NOT PROVEN", "symbol": "?", "text": f"at this scale, {problem}"}
+    text = proof.claim(records, workload) or "there is one variant, and no trace to compare it with"
+    if first:
+        text += (
+            f"; at this scale the first losses of {sum(f.pairs for f in first)} pairs agree "
+            f"within {max(f.largest for f in first):.1e}"
+        )
+    if not proof.compared(records, workload):
+        return {"word": "NOT TRACED", "symbol": "=", "text": text}
+    return {"word": "PASS", "symbol": "✓", "text": text}
+
+
+def _card(c: Comparison) -> dict[str, Any]:
+    symbol, word = BADGES[c.kind]
+    untimed = c.untimed if c.kind != verdicts.NOT_COMPARABLE else ()
     return {
-        "name": source.name,
-        "title": source.title,
-        "note": source.note,
-        "empty": [f"{label}: absent, {reason}." for label, reason in empty.items()],
-        "hidden": len(source.rows) - len(rows),
-        "head": [
-            {"label": c.label, "unit": "" if c.unit == "count" else c.unit, "numeric": c.numeric}
-            for c in columns
+        "kind": c.kind.replace(" ", "-"),
+        "symbol": symbol,
+        "word": word,
+        "candidate": c.candidate,
+        "baseline": c.baseline,
+        "sentence": sentences.sentence(c),
+        "quality": sentences.quality_sentence(c),
+        "more": sentences.more_sentence(c),
+        "problems": [*c.problems, *c.timing_problems][1:],
+        "flags": [difference_text(d) for d in c.flags],
+        "left_out": [
+            *(f"Seed {seed} is left out: {why}." for seed, why in c.left_out),
+            *(f"Seed {seed} is left out of step time: {why}." for seed, why in untimed),
         ],
-        "rows": [[_cell(row.get(c.key), c) for c in columns] for row in rows],
     }
-
-
-def _all_absent(values: Sequence[Any]) -> str | None:
-    """Return the reason if all values are absent for the same one."""
-    reasons = {v.reason if isinstance(v, Absent) else None for v in values}
-    return reasons.pop() if len(reasons) == 1 else None
-
-
-def _cell(value: Any, column: Column) -> dict[str, str]:
-    text = shown(value, column)
-    if isinstance(value, Absent):
-        return {"text": text, "class": "absent"}
-    if column.numeric and not isinstance(value, str):
-        return {"text": text, "class": "n"}
-    return {"text": text, "class": "long" if len(text) > 36 else ""}

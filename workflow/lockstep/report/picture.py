@@ -1,11 +1,27 @@
-"""A finished figure, and how it is put into the page. Apart from `drawing`: takes no Matplotlib."""
+"""A finished figure, and how it is put into the page. Takes no Matplotlib."""
 
+import html
 import re
 from dataclasses import dataclass
 
-INK = "#010203"
-COLOURS = {"torch": "#d55e00", "jax": "#0072b2"}
-"""Of Okabe and Ito's palette, which colour-blind people tell apart."""
+INK, PAPER = "#010203", "#fdfcfb"
+
+PALETTE = {
+    "torch": "#d55e00",
+    "jax": "#0072b2",
+    "other": "#007a5a",
+    "grey": "#767676",
+    "sky": "#2b8cbe",
+    "sand": "#9a7b00",
+    "orange": "#c46a00",
+    "rose": "#b04a85",
+    "green": "#1b7f5c",
+    "wine": "#882255",
+    "olive": "#777700",
+    "purple": "#7b3294",
+    "slate": "#555555",
+}
+"""Colours of figures in files. The page has for each a variable of this name, other in the dark."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,22 +45,21 @@ class Picture:
 
 
 def inline(picture: Picture) -> str:
-    """Return a figure as SVG to be put into a page: page's text colour, ids of its own."""
-    text = picture.svg.decode()
+    """Return a figure as SVG to be put into a page: the page's colours, ids of its own."""
+    label = html.escape(f"{picture.title}. {picture.alternative}")
+    drawn = inlined(picture.svg, picture.name)
+    return drawn.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+
+
+def inlined(svg: bytes, name: str) -> str:
+    """Return a figure's file as the page holds it, but for its words."""
+    text = svg.decode()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = text.replace(INK, "currentColor")
-    for framework, colour in COLOURS.items():
-        text = text.replace(colour, f"var(--{framework})")  # the page has a lighter one for dark
+    text = text.replace(INK, "currentColor").replace(PAPER, "var(--paper)")
+    for colour, value in PALETTE.items():
+        text = text.replace(value, f"var(--{colour})")
     text = re.sub(r"(font: [\d.]+px) [^\";]+", r"\1 system-ui, sans-serif", text)
-    text = re.sub(r'\bid="', f'id="{picture.name}-', text)
-    text = re.sub(r'href="#', f'href="#{picture.name}-', text)
-    text = re.sub(r"url\(#", f"url(#{picture.name}-", text)
-    label = _escape(f"{picture.title}. {picture.alternative}")
-    return text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
-
-
-def _escape(text: str) -> str:
-    for a, b in (("&", "&amp;"), ('"', "&quot;"), ("<", "&lt;")):
-        text = text.replace(a, b)
-    return text
+    text = re.sub(r'\bid="', f'id="{name}-', text)
+    text = re.sub(r'href="#', f'href="#{name}-', text)
+    return re.sub(r"url\(#", f"url(#{name}-", text)

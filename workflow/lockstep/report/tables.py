@@ -1,4 +1,4 @@
-"""What a table is: columns with units, rows of values, the same for the page and for CSV."""
+"""Tables: a data frame, a specification of its columns, and the one renderer of page and CSV."""
 
 import csv
 import io
@@ -6,6 +6,21 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+
+import pandas as pd
+
+UNITS = {"ms": 1e3, "mJ": 1e3, "MB": 1e-6, "GFLOP/s": 1e-9, "%": 100.0}
+"""What a number in SI units is multiplied by to be in a unit; by 1 in those that are not here."""
+
+MOST_ROWS = 300
+"""Rows of a table that the page shows; the CSV has all."""
+
+WHO = "scale | Scale\nvariant | Variant\n"
+RUNS = "n | Runs | | d\n"
+"""The first columns of tables that have a row for each variant and scale."""
+
+LONG = 36
+"""Characters from which a text may be broken into lines."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,24 +38,23 @@ class Column:
     """A column of a table.
 
     Attributes:
-        key: of its values in the rows, and its name in the CSV.
+        key: of its values, and its name in the CSV.
         label: its heading.
         unit: shown under the heading.
-        digits: significant digits of its numbers on the page; None for text and whole numbers.
-        scale: what its numbers are multiplied by to be in `unit` (the CSV is in SI units).
+        format: `4g` for significant digits, `2f` for decimals, `d` for whole numbers; else text.
     """
 
     key: str
     label: str
     unit: str = ""
-    digits: int | None = None
-    decimals: int | None = None
-    scale: float = 1.0
+    format: str = ""
 
-    @property
-    def numeric(self) -> bool:
-        """Whether it holds numbers, which are aligned to the right."""
-        return self.digits is not None or self.decimals is not None or self.unit == "count"
+
+def columns(specification: str) -> list[Column]:
+    """Return the columns of a text that has one ``key | label | unit | format`` per line."""
+    lines = [line for line in specification.splitlines() if line.strip()]
+    fields = [[field.strip() for field in line.split("|")] + ["", ""] for line in lines]
+    return [Column(key=f[0], label=f[1], unit=f[2], format=f[3]) for f in fields]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,50 +64,117 @@ class Table:
     Attributes:
         name: of its CSV file.
         title: its caption.
+        frame: a row for each row, with Python's own values; what is missing is None or NaN.
         note: what to know when reading it.
     """
 
     name: str
     title: str
     columns: Sequence[Column]
-    rows: Sequence[Mapping[str, Any]]
+    frame: pd.DataFrame
     note: str = ""
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows, each as a dictionary of the table's columns."""
+        keys = [column.key for column in self.columns]
+        counts = [column.key for column in self.columns if column.format == "d"]
+        rows = self.frame.reindex(columns=keys).astype(object).to_dict("records")
+        for row in rows:  # of a column of whole numbers with gaps pandas makes floats
+            row |= {k: int(row[k]) for k in counts if isinstance(row[k], float) and row[k] % 1 == 0}
+        return rows
+
+
+def table(
+    name: str, title: str, specification: str, rows: Sequence[Mapping[str, Any]], note: str = ""
+) -> Table:
+    """Return a table of rows; what is not in a row is missing."""
+    known = columns(specification)
+    frame = pd.DataFrame(list(rows), columns=[c.key for c in known], dtype=object)
+    return Table(name=name, title=title, columns=known, frame=frame, note=note)
+
+
+# The renderer ---------------------------------------------------------------------------------
+
+
+def rendered(source: Table) -> dict[str, Any]:
+    """Return a table as the template wants it: texts and classes.
+
+    Columns in which all values are absent become one sentence below the table; those in which
+    nothing is are left out.
+    """
+    rows = source.rows
+    if len(rows) > MOST_ROWS:  # lost runs first
+        rows = sorted(rows, key=lambda row: row.get("status", "finished") == "finished")[:MOST_ROWS]
+    values = {c.key: [row[c.key] for row in rows] for c in source.columns}
+    empty = {c.key: _reason(values[c.key]) for c in source.columns}
+    given = [c for c in source.columns if not all(map(_missing, values[c.key]))]
+    shown = [_aligned(c, values[c.key]) for c in given if empty[c.key] is None]
+    labels: dict[str, list[str]] = {}
+    for column in source.columns:
+        if (reason := empty[column.key]) is not None:
+            labels.setdefault(reason, []).append(column.label)
+    absent = "; ".join(f"{', '.join(names)} ({why})" for why, names in labels.items())
+    return {
+        "name": source.name,
+        "title": source.title,
+        "note": source.note,
+        "absent": f"Absent: {absent}." if absent else "",
+        "hidden": len(source.frame) - len(rows),
+        "head": [{"label": c.label, "unit": c.unit, "numeric": bool(c.format)} for c in shown],
+        "rows": [[_cell(row[c.key], c) for c in shown] for row in rows],
+    }
+
+
+def _reason(values: Sequence[Any]) -> str | None:
+    """Return the reason if all values are absent for one and the same."""
+    reasons = {v.reason if isinstance(v, Absent) else None for v in values}
+    return reasons.pop() if len(reasons) == 1 else None
+
+
+def _cell(value: Any, column: Column) -> dict[str, str]:
+    text = shown(value, column)
+    if isinstance(value, Absent):
+        return {"text": text, "class": "absent"}
+    number = bool(column.format) and not isinstance(value, str)
+    return {"text": text, "class": "n" if number else "long" if len(text) > LONG else ""}
 
 
 def shown(value: Any, column: Column) -> str:
     """Return a value as the page shows it."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if _missing(value):
         return "–"
-    if isinstance(value, Absent):
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
         return str(value)
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, (int, float)):
-        if math.isinf(value):
-            return "infinite"
-        if column.decimals is not None:
-            return grouped(f"{value * column.scale:.{column.decimals}f}")
-        if column.digits is not None:
-            return number(value * column.scale, column.digits)
-        return grouped(str(value))
-    return str(value)
+    if math.isinf(value):
+        return "infinite"
+    value = value * UNITS.get(column.unit, 1)
+    if column.format.endswith("f"):
+        return grouped(f"{value:.{column.format}}")
+    if column.format.endswith("g"):
+        return number(value, int(column.format[:-1]))
+    return grouped(f"{value:g}" if isinstance(value, float) else str(value))
 
 
-def aligned(column: Column, values: Sequence[Any]) -> Column:
+def _missing(value: Any) -> bool:
+    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
+
+
+def _aligned(column: Column, values: Sequence[Any]) -> Column:
     """Return a column with one number of decimals for all its values, so that points align.
 
-    The smallest value keeps `digits` digits, less one; a column whose values span more than four
+    The smallest value keeps its digits, less one; a column whose values span more than four
     powers of ten stays as it is.
     """
-    sizes = [
-        abs(v * column.scale)
-        for v in values
-        if isinstance(v, (int, float)) and math.isfinite(v) and v != 0
-    ]
-    if column.digits is None or not sizes or max(sizes) > 1e4 * min(sizes) or min(sizes) < 1e-3:
+    scale = UNITS.get(column.unit, 1)
+    numbers = [abs(v * scale) for v in values if isinstance(v, (int, float)) and math.isfinite(v)]
+    sizes = [size for size in numbers if size]
+    if not column.format.endswith("g") or not sizes:
         return column
-    decimals = max(0, column.digits - 2 - math.floor(math.log10(min(sizes))))
-    return replace(column, decimals=decimals)
+    if max(sizes) > 1e4 * min(sizes) or min(sizes) < 1e-3:
+        return column
+    decimals = int(column.format[:-1]) - 2 - math.floor(math.log10(min(sizes)))
+    return replace(column, format=f"{max(0, decimals)}f")
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -102,8 +183,8 @@ def number(value: float, digits: int = 3) -> str:
         return "0"
     if not 1e-4 <= abs(value) < 1e9:
         return f"{value:.{digits - 1}e}"
-    exponent = math.floor(math.log10(abs(value)))
-    return grouped(f"{round(value, digits - 1 - exponent):.{max(0, digits - 1 - exponent)}f}")
+    decimals = digits - 1 - math.floor(math.log10(abs(value)))
+    return grouped(f"{round(value, decimals):.{max(0, decimals)}f}")
 
 
 def grouped(text: str) -> str:
@@ -115,19 +196,12 @@ def grouped(text: str) -> str:
     return sign + whole + point + rest
 
 
-def as_csv(table: Table) -> bytes:
+def as_csv(source: Table) -> bytes:
     """Return a table as CSV: numbers in SI units and full precision, absences in words."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([column.key for column in table.columns])
-    for row in table.rows:
-        writer.writerow([_cell(row.get(column.key)) for column in table.columns])
+    writer.writerow([column.key for column in source.columns])
+    for row in source.rows:
+        values = ("" if _missing(value) else value for value in row.values())
+        writer.writerow([repr(float(v)) if isinstance(v, float) else v for v in values])
     return text.getvalue().encode()
-
-
-def _cell(value: Any) -> Any:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, float):
-        return repr(float(value))
-    return value

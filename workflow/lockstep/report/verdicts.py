@@ -5,22 +5,23 @@ if the difference stays detectable after Holm's correction over all comparisons 
 there is none where parity or the contracts say that the runs are not comparable.
 """
 
-import itertools
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from lockstep.report import batches, contract, firststep, proof, settings, statistics
-from lockstep.report.contract import BLOCKS, FLAGGED, PREPARATION, TIMING, Difference
-from lockstep.report.facts import Facts, facts_of, undeclared_precision
+from lockstep.report import comparability, firststep, proof, statistics
+from lockstep.report.comparability import BLOCKS, FLAGGED, PREPARATION, TIMING, Difference
 from lockstep.report.firststep import FirstStep
-from lockstep.report.load import FAILED, FINISHED, Key, Record, Records
+from lockstep.report.load import FAILED, FINISHED, Record, Records
+from lockstep.report.run_facts import Facts, facts_of, undeclared_precision
 from lockstep.report.statistics import Equivalence, Ratio
 
 ALPHA = 0.05
+
+Pair = tuple[Record, Record]
+"""Runs of equal seed: of baseline and candidate."""
 
 FASTER = "faster"
 SLOWER = "slower"
@@ -65,16 +66,14 @@ class Comparison:
         untimed: seed and reason of paired ones that say nothing of time.
         first_step: how far the first losses of the pairs are apart; None if they are not compared.
         step_time: ratio of median step times, candidate over baseline.
-        p_holm: its p value after Holm's correction.
+        p_holm, quality_p_holm, different_p_holm: p values of step time, of equivalence and of
+            difference of the metric, after Holm's correction.
         to_target: ratio of training times to the target, where all pairs met it and no run failed.
         whole_run: ratio of the times of whole runs, from process start, that did not start cold.
         metric: name of the final metric.
         quality: its equivalence test.
-        quality_p_holm: its p value after Holm's correction.
-        different_p_holm: the same of the test that the metrics differ.
         differences: between the contracts.
-        problems: what forbids any verdict.
-        timing_problems: what forbids a verdict on time.
+        problems, timing_problems: what forbids any verdict, and one on time.
         declared: how baseline and candidate are set where the other is not, in words.
         unwatched: why nobody can say whether runs had to share their cores; None if it was watched.
         precision: for `seeds_needed`.
@@ -147,49 +146,14 @@ class Comparison:
         return statistics.seeds_needed(self.step_time.log_sd, self.precision)
 
 
-# Within a study -------------------------------------------------------------------------------
-
-
-def compare_all(records: Records, margin: float, precision: float) -> list[Comparison]:
-    """Return the comparisons of a study: every two variants of each workload and scale.
-
-    The variant that stands first in the config is the baseline.
-    """
-    by_key = {run.key: run for run in records.runs}
-    known = {run.key: facts_of(run) for run in records.runs if run.summary}
-    config = records.study.config
-    unlike = batches.problems(records)
-    result = []
-    for workload, scale in itertools.product(config["workloads"], config["scales"]):
-        sides = [
-            _side(records, by_key, known, workload, variant, scale, unlike.get((workload, variant)))
-            for variant in config["variants"]
-        ]
-        result += [
-            compare(workload, scale, a, b, margin=margin, precision=precision)
-            for a, b in itertools.combinations(sides, 2)
-        ]
-    return corrected(result)
-
-
-def _side(
-    records: Records,
-    by_key: Mapping[Key, Record],
-    known: Mapping[Key, Facts],
-    workload: str,
-    variant: str,
-    scale: str,
-    unlike: str | None,
-) -> Side:
-    keys = {seed: (workload, variant, scale, seed) for seed in records.study.config["seeds"]}
-    problem = proof.parity_problem(records, workload, variant)
+def side(records: Records, runs: Mapping[int, Record], label: str, problems: Sequence[str]) -> Side:
+    """Return the side that some runs of one variant are, by seed."""
+    variant = next(iter(runs.values())).variant
+    facts = {seed: facts_of(run) for seed, run in runs.items() if run.summary}
+    settings = records.study.variant(variant)
+    curves = proof.curves(records, next(iter(runs.values())).workload)
     return Side(
-        label=variant,
-        settings=records.study.variant(variant),
-        runs={seed: by_key[key] for seed, key in keys.items()},
-        facts={seed: known[key] for seed, key in keys.items() if key in known},
-        problems=[why for why in (problem, unlike) if why],
-        curves=proof.curves(records, workload),
+        label=label, settings=settings, runs=runs, facts=facts, problems=problems, curves=curves
     )
 
 
@@ -199,20 +163,15 @@ def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
         c.step_time.p if c.step_time and not c.problems and not c.timing_problems else None
         for c in comparisons
     ]
-    tests = [c.quality if c.quality and not c.problems else None for c in comparisons]
-    same = statistics.holm([test.p if test else None for test in tests])
-    apart = statistics.holm([test.p_different if test else None for test in tests])
+    tests = [c.quality if not c.problems else None for c in comparisons]
+    same = [test.p if test else None for test in tests]
+    different = [test.p_different if test else None for test in tests]
     family, quality_family = (sum(p is not None for p in some) for some in (times, same))
+    adjusted = zip(comparisons, *(statistics.holm(p) for p in (times, same, different)))
+    families = {"family": family, "quality_family": quality_family}
     return [
-        replace(
-            c,
-            p_holm=p,
-            quality_p_holm=q,
-            different_p_holm=d,
-            family=family,
-            quality_family=quality_family,
-        )
-        for c, p, q, d in zip(comparisons, statistics.holm(times), same, apart, strict=True)
+        replace(c, p_holm=p, quality_p_holm=q, different_p_holm=d, **families)
+        for c, p, q, d in adjusted
     ]
 
 
@@ -230,69 +189,77 @@ def compare(
     between_studies: bool = False,
 ) -> Comparison:
     """Compare two sides, paired by seed."""
-    seeds, left_out = [], []
+    sides = (baseline, candidate)
+    seeds, left_out = [], {}
     for seed in sorted(baseline.runs.keys() | candidate.runs.keys()):
-        lacking = [_lacking(side, seed) for side in (baseline, candidate)]
-        if any(lacking):
-            left_out.append((seed, "; ".join(filter(None, lacking))))
+        missing = [why for side in sides if (why := _unusable(side, seed))]
+        if missing:
+            left_out[seed] = "; ".join(missing)
         else:
             seeds.append(seed)
-    a, b = ([side.runs[seed] for seed in seeds] for side in (baseline, candidate))
     facts = {seed: (baseline.facts[seed], candidate.facts[seed]) for seed in seeds}
     pairs = list(facts.values())
-    differences = contract.diff(pairs, between_studies=between_studies) if pairs else []
-    elsewhere, forbidden = ({}, None) if between_studies else contract.confounded(facts)
+    differences = comparability.diff(pairs, between_studies=between_studies) if pairs else []
+    elsewhere, forbidden = ({}, None) if between_studies else comparability.confounded(facts)
     differences = [*([forbidden] if forbidden else []), *differences]
     first = firststep.compare(baseline.runs, candidate.runs, facts, candidate.curves)
     apart = firststep.problem(first, (baseline.label, candidate.label))
-    unproven = [f"parity is not proven at scale {scale}: {apart}"] if apart else []
-    problems = [*baseline.problems, *candidate.problems, *unproven]
-    problems += [
-        difference_text(d) for d in differences if d.level == BLOCKS and d.touches != TIMING
-    ]
-    problems += _undeclared(baseline, seeds) + _undeclared(candidate, seeds)
-    untimed = dict(elsewhere)
-    for seed in seeds:
-        if seed not in untimed and (why := _untimed(baseline, candidate, seed)):
-            untimed[seed] = why
-    sides = (baseline, candidate)
-    disturbed = {s: why for s in seeds if (why := _disturbed(sides, s))}
-    near = [seed for seed in seeds if seed not in elsewhere and seed not in disturbed]
-    c, d = ([side.runs[seed] for seed in near] for side in sides)
-    lost = any(run.status == FAILED for side in (baseline, candidate) for run in side.runs.values())
-    timing = [difference_text(d) for d in differences if d.level == BLOCKS and d.touches == TIMING]
-    if disturbed and len(seeds) - len(untimed) < contract.LEAST_PAIRS:
+    problems = [*baseline.problems, *candidate.problems]
+    problems += [f"parity is not proven at scale {scale}: {apart}"] if apart else []
+    grave = [d for d in differences if d.level == BLOCKS]
+    problems += [comparability.difference_text(d) for d in grave if d.touches != TIMING]
+    for side in sides:
+        found = {undeclared_precision(side.facts[seed]) for seed in seeds}
+        problems += [f"{side.label} {what}" for what in sorted(filter(None, found))]
+    timing_problems = [comparability.difference_text(d) for d in grave if d.touches == TIMING]
+    disturbed = {s: why for s in seeds if (why := _first(sides, s, lambda run: run.disturbed))}
+    untimed = {
+        seed: why
+        for seed in seeds
+        if (why := elsewhere.get(seed) or disturbed.get(seed) or _first(sides, seed, _no_step_time))
+    }
+    if disturbed and len(seeds) - len(untimed) < comparability.LEAST_PAIRS:
         seed, why = next(iter(disturbed.items()))
-        timing.append(f"in {len(disturbed)} of {len(seeds)} pairs (seed {seed}) {why}")
-    warmed = [s for s in near if all(side.runs[s].summary["cache"] != "cold" for side in sides)]
-    warm = [[side.runs[seed] for seed in warmed] for side in sides]
+        count = f"{len(disturbed)} of {len(seeds)} pairs"
+        timing_problems.append(f"in {count} a run was disturbed (seed {seed}, {why})")
+    near = _pairs(sides, (s for s in seeds if s not in elsewhere and s not in disturbed))
+    warm = [pair for pair in near if all(run.summary["cache"] != "cold" for run in pair)]
+    lost = any(run.status == FAILED for side in sides for run in side.runs.values())
+    runs = _pairs(sides, seeds)
     return Comparison(
         workload=workload,
         scale=scale,
         baseline=baseline.label,
         candidate=candidate.label,
         seeds=seeds,
-        left_out=left_out,
-        untimed=sorted(untimed.items()),
+        left_out=list(left_out.items()),
+        untimed=list(untimed.items()),
         first_step=first,
-        step_time=_ratio(c, d, _step_time, some=True),
-        to_target=None if lost else _ratio(c, d, _to_target),
-        whole_run=_ratio(warm[0], warm[1], lambda run: _whole(run.summary["seconds"])),
-        metric=_metric(a),
-        quality=_quality(a, b, margin),
+        step_time=_ratio(near, _step_time, some=True),
+        to_target=None
+        if lost
+        else _ratio(near, lambda run: run.summary["target"].get("training_seconds")),
+        whole_run=_ratio(warm, lambda run: run.whole_seconds),
+        metric=f"test_{runs[0][0].summary['target']['metric']}" if runs else "the final metric",
+        quality=_quality(runs, margin),
         differences=differences,
         problems=list(dict.fromkeys(problems)),
-        timing_problems=timing,
+        timing_problems=timing_problems,
         declared=(
-            settings.listed(baseline.settings, candidate.settings),
-            settings.listed(candidate.settings, baseline.settings),
+            comparability.listed(baseline.settings, candidate.settings),
+            comparability.listed(candidate.settings, baseline.settings),
         ),
-        unwatched=next(filter(None, (run.unwatched for run in (*a, *b))), None),
+        unwatched=next((run.unwatched for pair in runs for run in pair if run.unwatched), None),
         precision=precision,
     )
 
 
-def _lacking(side: Side, seed: int) -> str | None:
+def _pairs(sides: tuple[Side, Side], seeds: Iterable[int]) -> list[Pair]:
+    return [(sides[0].runs[seed], sides[1].runs[seed]) for seed in seeds]
+
+
+def _unusable(side: Side, seed: int) -> str | None:
+    """Return why a side's run of a seed cannot be paired, None if it can."""
     run = side.runs.get(seed)
     if run is None:
         return f"{side.label} has no such run"
@@ -302,44 +269,10 @@ def _lacking(side: Side, seed: int) -> str | None:
     return f"{side.label}: {why}" if why else None
 
 
-def _untimed(baseline: Side, candidate: Side, seed: int) -> str | None:
-    """Return why a pair has no ratio of step times, None if it has one."""
-    if why := _disturbed((baseline, candidate), seed):
-        return why
-    for side in (baseline, candidate):
-        run = side.runs[seed]
-        if not _step_time(run):
-            return f"{side.label}: {run.summary['steady'].get('absent') or 'no steady state'}"
-    return None
-
-
-def _disturbed(sides: Sequence[Side], seed: int) -> str | None:
-    """Return which run of a pair had to share its cores, and why that forbids a time."""
-    for side in sides:
-        if why := side.runs[seed].disturbed:
-            return f"{side.label}: {why}"
-    return None
-
-
-def _undeclared(side: Side, seeds: Sequence[int]) -> list[str]:
-    found = {undeclared_precision(side.facts[seed]) for seed in seeds}
-    return [f"{side.label} {what}" for what in sorted(filter(None, found))]
-
-
-HASH = re.compile(r"[0-9a-f]{40,}")
-
-
-def difference_text(difference: Difference) -> str:
-    """Return what differed, in one clause."""
-    seen = f"{' / '.join(difference.baseline)} against {' / '.join(difference.candidate)}"
-    if any(HASH.fullmatch(v) for v in (*difference.baseline, *difference.candidate)):
-        seen = "their hashes are not the same"
-    where = (
-        ""
-        if difference.pairs == difference.of
-        else f" in {difference.pairs} of {difference.of} pairs"
-    )
-    return f"{difference.label} ({difference.fact}) differs{where}: {seen}; {difference.why}"
+def _first(sides: Iterable[Side], seed: int, ask: Callable[[Record], str | None]) -> str | None:
+    """Return what `ask` finds in a pair's runs, the first of it."""
+    found = ((side.label, ask(side.runs[seed])) for side in sides)
+    return next((f"{label}: {why}" for label, why in found if why), None)
 
 
 def _step_time(run: Record) -> float | None:
@@ -347,16 +280,12 @@ def _step_time(run: Record) -> float | None:
     return steady["step_seconds"]["median"] if steady else None
 
 
-def _to_target(run: Record) -> float | None:
-    return run.summary["target"].get("training_seconds")
-
-
-def _whole(seconds: Mapping[str, float]) -> float:
-    return sum(value for phase, value in seconds.items() if phase != "data_wait")
+def _no_step_time(run: Record) -> str | None:
+    return None if _step_time(run) else run.summary["steady"].get("absent") or "no steady state"
 
 
 def _ratio(
-    a: Sequence[Record], b: Sequence[Record], time: Any, *, some: bool = False
+    pairs: Sequence[Pair], time: Callable[[Record], float | None], *, some: bool = False
 ) -> Ratio | None:
     """Return the ratio of a time over the pairs; None where a pair does not have it.
 
@@ -364,22 +293,20 @@ def _ratio(
         some: leave such a pair out instead. A time to target must not: those who never met it
             would be left out for being slow.
     """
-    values = np.array([[time(run) or np.nan for run in side] for side in (a, b)], dtype=float)
-    known = np.isfinite(values).all(axis=0)
+    values = np.array([[time(run) or np.nan for run in pair] for pair in pairs], dtype=float)
+    known = np.isfinite(values).all(axis=1) if len(values) else np.zeros(0, bool)
     if not known.any() or not (some or known.all()):
         return None
-    return statistics.ratio(*values[:, known])
+    return statistics.ratio(*values[known].T)
 
 
-def _metric(runs: Sequence[Record]) -> str:
-    return f"test_{runs[0].summary['target']['metric']}" if runs else "the final metric"
-
-
-def _quality(a: Sequence[Record], b: Sequence[Record], margin: float) -> Equivalence | None:
-    name = _metric(a)
-    if not a or any(name not in run.summary["metrics"] for run in (*a, *b)):
+def _quality(pairs: Sequence[Pair], margin: float) -> Equivalence | None:
+    runs = [run for pair in pairs for run in pair]
+    name = f"test_{runs[0].summary['target']['metric']}" if runs else ""
+    if not runs or any(name not in run.summary["metrics"] for run in runs):
         return None
-    first, second = (np.array([run.summary["metrics"][name] for run in s]) for s in (a, b))
-    seen = [run.epochs.get(name, np.empty(0)) for run in (*a, *b)]
-    step = statistics.resolution(np.concatenate([first, second, *seen]))
-    return statistics.equivalence(first, second, margin, step)
+    values = np.array([[run.summary["metrics"][name] for run in pair] for pair in pairs])
+    seen = [run.epochs.get(name, np.empty(0)) for run in runs]
+    step = statistics.resolution(np.concatenate([values.ravel(), *seen]))
+    a, b = values.T
+    return statistics.equivalence(a, b, margin, step)

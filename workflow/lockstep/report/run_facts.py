@@ -43,7 +43,7 @@ def facts_of(record: Record) -> dict[str, Any]:
         "gpu.model": ", ".join(sorted({g.get("name", "?") for g in gpus})) or None,
         "gpu.units": ", ".join(sorted(g.get("uuid", "?") for g in gpus)) or None,
         "gpu.driver": ", ".join(sorted({g.get("driver", "?") for g in gpus})) or None,
-        "cudnn": _cudnn(engine.pop("cudnn", None)),
+        "cudnn": cudnn(engine.pop("cudnn", None)),
         "nccl": engine.pop("nccl", None),
         **_cuda(engine),
         **_flat("variant", contract["variant"]),
@@ -68,13 +68,13 @@ def _hosts(host: Mapping[str, Any], each: Sequence[Mapping[str, Any]]) -> dict[s
 
     The values are sorted: which of them came first in the job explains nothing.
     """
-    told = [_flat("host", {**host, **node}) for node in each]
-    names = dict.fromkeys(name for facts in told for name in facts)
+    by_node = [_flat("host", {**host, **node}) for node in each]
+    names = dict.fromkeys(name for facts in by_node for name in facts)
     joined: dict[str, Any] = {}
     for name in names:
         if name in ("host.gpus", "host.job") or name.startswith("host.job."):
             continue
-        values = [facts.get(name) for facts in told]
+        values = [facts.get(name) for facts in by_node]
         same = all(value == values[0] for value in values)
         joined[name] = values[0] if same else ", ".join(sorted(map(str, values)))
     return joined
@@ -110,7 +110,7 @@ def _cuda(engine: dict[str, Any]) -> dict[str, str | None]:
     return {"cuda.version": version, "cuda.generation": generation}
 
 
-def _cudnn(version: Any) -> str | None:
+def cudnn(version: Any) -> str | None:
     """Return cuDNN's version; PyTorch packs 9.26.0 as 92600."""
     if isinstance(version, int):
         return f"{version // 10000}.{version % 10000 // 100}.{version % 100}"

@@ -1,18 +1,53 @@
-"""How far losses are apart during training: between frameworks, within one, and between seeds.
+"""Losses of a run's steps, from ``steps.npz``, and how far those of two variants are apart.
 
 Rounding makes two correct programs drift apart. How far says nothing by itself. It is read against
 the *twin*: the reference trained again from weights that differ in their last bits. Two variants of
 one framework share its kernels and are closer than another library can be.
 """
 
+import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lockstep.report import steps
-from lockstep.report.load import FINISHED, Records
+from lockstep.datasets import checksum
+from lockstep.report.soundness import FINISHED, Unsound
+
+if TYPE_CHECKING:
+    from lockstep.report.load import Records
+
+
+def losses(folder: Path, summary: Mapping[str, Any], sha256: str | None = None) -> np.ndarray:
+    """Return the loss of every step of a run, ``(steps,)``.
+
+    Args:
+        sha256: of the file, if its block's manifest says it.
+
+    Raises:
+        Unsound: the file is not readable, or contradicts the run's summary or the manifest.
+    """
+    path = folder / "steps.npz"
+    try:
+        with np.load(path) as stored:
+            loss, sums = stored["loss"], stored["checksum"]
+    except Exception as error:  # a damaged archive raises almost anything
+        raise Unsound(f"not readable ({error})") from error
+    if loss.dtype.kind != "f" or sums.dtype.kind != "u":
+        raise Unsound(f"holds no numbers of steps (loss is {loss.dtype}, checksum {sums.dtype})")
+    if sha256 is not None and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+        raise Unsound("was changed after its block was finished (sha256 differs)")
+    if loss.shape != (summary["steps"],):
+        raise Unsound(f"holds {loss.size} of {summary['steps']} steps")
+    if checksum.chain(sums) != summary["batches"]:
+        raise Unsound("contradictory: its batches are not those of the summary")
+    return loss
+
+
+# Between variants ------------------------------------------------------------------------------
 
 POINTS = 80
 SEEDS = 5
@@ -22,7 +57,7 @@ CURVES = 4
 Curve = tuple[str, str, np.ndarray, np.ndarray]
 
 
-def curves(records: Records, workload: str) -> list[Curve]:
+def curves(records: "Records", workload: str) -> list[Curve]:
     """Return the curves of a workload at the study's first scale.
 
     Returns:
@@ -34,10 +69,9 @@ def curves(records: Records, workload: str) -> list[Curve]:
     for run in records.runs:
         if (run.workload, run.scale, run.status) != (workload, scale, FINISHED):
             continue
-        mine = found.setdefault(run.variant, {})
-        if len(mine) < SEEDS and run.steps_problem is None:
-            folder = records.study.root / run.folder
-            mine[run.seed] = steps.losses(folder, run.summary)
+        by_seed = found.setdefault(run.variant, {})
+        if len(by_seed) < SEEDS and run.steps_problem is None:
+            by_seed[run.seed] = losses(records.study.root / run.folder, run.summary)
     return [*_curves(records, found), *_twin(records, workload)]
 
 
@@ -45,7 +79,7 @@ TWIN = 10.0
 """The tolerance of float32 steps is this many times the difference of the twin."""
 
 
-def _twin(records: Records, workload: str) -> Iterator[Curve]:
+def _twin(records: "Records", workload: str) -> Iterator[Curve]:
     """Yield the twin's difference in float32, from the parity verdict: the largest of a step."""
     verdict = records.parity.get(workload) or {"comparisons": {}}
     found = [c["curves"].get("float32_tolerance") for c in verdict["comparisons"].values()]
@@ -56,26 +90,21 @@ def _twin(records: Records, workload: str) -> Iterator[Curve]:
         yield "the twin of the reference", "twin", np.arange(1, length + 1), values
 
 
-def one_scale(records: Records) -> str:
-    """Return in a sentence that curves show the first scale alone; empty if there is no other."""
-    first, *others = records.study.config["scales"]
-    return f"Scale {first} alone; the tables have all scales." if others else ""
-
-
-def limits(records: Records) -> str:
+def limits(records: "Records") -> str:
     """Return what of the study no curve shows, in sentences; empty if nothing."""
-    said = [one_scale(records)]
+    first, *others = records.study.config["scales"]
+    sentences = [f"Scale {first} alone; the tables have all scales."] if others else []
     kinds = Counter(kind for _, _, kind in _pairs(records, records.study.config["variants"]))
     words = {"between": "between frameworks", "within": "within one"}
-    said += [
+    sentences += [
         f"Drawn are {CURVES} of the {count} pairs {words[kind]}."
         for kind, count in kinds.items()
         if count > CURVES
     ]
-    return " ".join(filter(None, said))
+    return " ".join(sentences)
 
 
-def _pairs(records: Records, variants: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+def _pairs(records: "Records", variants: Iterable[str]) -> Iterator[tuple[str, str, str]]:
     """Yield variants that can be compared step by step, and of which kind their curve is."""
     for first, second in itertools.combinations(variants, 2):
         a, b = records.study.variant(first), records.study.variant(second)
@@ -83,17 +112,15 @@ def _pairs(records: Records, variants: Iterable[str]) -> Iterator[tuple[str, str
             yield first, second, "within" if a["framework"] == b["framework"] else "between"
 
 
-def _curves(records: Records, losses: Mapping[str, Mapping[int, np.ndarray]]) -> Iterator[Curve]:
-    counts: dict[str, int] = {}
-    for first, second, kind in _pairs(records, losses):
-        if counts.get(kind, 0) >= CURVES:
-            continue
-        shared = sorted(losses[first].keys() & losses[second].keys())
-        pairs = [(losses[first][seed], losses[second][seed]) for seed in shared]
-        if pairs:
-            counts[kind] = counts.get(kind, 0) + 1
+def _curves(records: "Records", found: Mapping[str, Mapping[int, np.ndarray]]) -> Iterator[Curve]:
+    counts: Counter[str] = Counter()
+    for first, second, kind in _pairs(records, found):
+        shared = sorted(found[first].keys() & found[second].keys())
+        if shared and counts[kind] < CURVES:
+            counts[kind] += 1
+            pairs = [(found[first][seed], found[second][seed]) for seed in shared]
             yield (f"{second} and {first}", kind, *_difference(pairs))
-    for variant, by_seed in losses.items():
+    for variant, by_seed in found.items():
         pairs = list(itertools.pairwise(by_seed.values()))
         if pairs:
             yield (variant, "seeds", *_difference(pairs))

@@ -1,4 +1,4 @@
-"""What a finished report comes to, in a few lines; without what it takes to make one."""
+"""A finished report in a few lines for the terminal, without what it takes to make one."""
 
 from collections import Counter
 
@@ -10,7 +10,7 @@ MOST = 3
 """Seeds that are named below a verdict."""
 
 
-def tell(study: Study) -> list[str]:
+def lines(study: Study) -> list[str]:
     """Return the lines for the terminal: one a comparison with its flags, and where the report is.
 
     Raises:
@@ -21,17 +21,17 @@ def tell(study: Study) -> list[str]:
         raise UserError(f"{path}: no such file; make the report first")
     report = files.read_json(path)
     statuses = Counter(report["runs"])
-    lines = [
+    result = [
         f"study {report['study']}: "
         + ", ".join(f"{count} runs {status}" for status, count in statuses.most_common())
     ]
     for verdict in report["verdicts"]:
-        lines.append(f"{verdict['workload']} at {verdict['scale']}: {verdict['sentence']}")
-        lines += [f"  flagged: {flag}" for flag in verdict.get("flags", [])]
-        untimed = verdict.get("untimed", [])
-        lines += [f"  left out of step time: seed {seed}: {why}" for seed, why in untimed[:MOST]]
+        result.append(f"{verdict['workload']} at {verdict['scale']}: {verdict['sentence']}")
+        result += [f"  flagged: {flag}" for flag in verdict.get("flags", [])]
+        untimed = verdict.get("untimed", []) if verdict["kind"] != "not comparable" else []
+        result += [f"  left out of step time: seed {seed}: {why}" for seed, why in untimed[:MOST]]
         if untimed[MOST:]:
-            lines.append(f"  left out of step time: {len(untimed) - MOST} more seeds")
-    lines += [f"set apart: {item['name']}: {item['reason']}" for item in report["set_apart"]]
-    lines.append(f"report: {study.report()}")
-    return lines
+            result.append(f"  left out of step time: {len(untimed) - MOST} more seeds")
+    result += [f"set apart: {item['name']}: {item['reason']}" for item in report["set_apart"]]
+    result.append(f"report: {study.report()}")
+    return result

@@ -1,0 +1,292 @@
+"""Compares the contracts of compared runs: every difference is declared by a variant, or flagged.
+
+A *fact* is anything in a record that could explain a difference; `lockstep.report.run_facts` words
+it alike for both frameworks. A rule says for each fact what a difference means; a fact without a
+rule is flagged, so that a new one is never silent.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lockstep.report.run_facts import Facts, nodes
+
+DECLARED = "declared"  # the variants say so: it is what is compared
+FLAGGED = "flagged"  # shown beside the verdict
+BLOCKS = "not comparable"  # there is no verdict
+IGNORED = "ignored"
+
+TIMING = "timing"
+PREPARATION = "preparation"
+BOTH = "both"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """What differed between compared runs.
+
+    Attributes:
+        fact: its dotted name.
+        label: in words.
+        baseline, candidate: the values met, each once.
+        level: `declared`, `flagged` or `not comparable`.
+        touches: what it could explain: `timing`, `preparation` (compile time alone) or `both`.
+        why: an assessment.
+        pairs: in how many pairs it differed.
+        of: how many pairs there were.
+    """
+
+    fact: str
+    label: str
+    baseline: tuple[str, ...]
+    candidate: tuple[str, ...]
+    level: str
+    touches: str
+    why: str
+    pairs: int
+    of: int
+
+
+RULES = [
+    [field.strip() for field in line.split("|")]
+    for line in r"""
+    variant\. | setting of the variant | declared | both | it is what is compared
+    recipe\. | recipe | not comparable | both | they did not train the same thing
+    dataset\.content | dataset | not comparable | both | they did not learn from the same data
+    weights\.initial | initial weights | not comparable | both | they started from other weights
+    batches | batches consumed | not comparable | both | they read other examples, labels or order
+    steps | number of steps | not comparable | both | they did not train equally long
+    precision\. | precision | not comparable | both | they computed at different precision
+    topology\.devices | topology | not comparable | both | not the same scale
+    topology\.examples | topology | not comparable | both | not the same scale
+    topology\.threads | CPU threads | not comparable | timing | they did not have equal resources
+    topology\.window_steps | steps of a window | flagged | timing | clocks were read less often
+    topology\.environment | thread setting | flagged | timing | threads wait in another way
+    device\.kind | kind of device | not comparable | timing | they did not have equal resources
+    gpu\.model | GPU model | not comparable | timing | they did not have equal resources
+    gpu\.units | GPU units | flagged | timing | units of one model differ by a few percent
+    gpu\.driver | GPU driver | flagged | timing | drivers differ in speed
+    host\.cpu | CPU | not comparable | timing | they did not have equal resources
+    host\.instruction_set | CPU | not comparable | timing | they did not have equal resources
+    host\.cores | CPU cores | not comparable | timing | they did not have equal resources
+    host\.node | node | flagged | timing | one node may be slower than another
+    host\.system | system | flagged | timing | small effects are possible
+    host\.python | system | flagged | timing | small effects are possible
+    host\.job | job | ignored | timing |
+    image\. | container image | flagged | both | another image ran
+    cuda\.generation | CUDA generation | flagged | timing | other kernels and libraries
+    cuda\.version | CUDA version | flagged | timing | other kernels and libraries
+    cudnn | cuDNN | flagged | timing | other convolution kernels
+    nccl | NCCL | flagged | timing | other communication kernels
+    environment\. | package | flagged | both | not the same library
+    engine\.torch$ | library | flagged | both | not the same library
+    engine\.jax(lib)?$ | library | flagged | both | not the same library
+    engine\.flax$ | library | flagged | both | not the same library
+    engine\.optax$ | library | flagged | both | not the same library
+    cache | compilation cache | flagged | preparation | touches compile time alone
+    """.strip().splitlines()
+]
+"""Pattern of a fact's name, label, level, what it touches, assessment; the first match counts."""
+
+BETWEEN = re.compile(
+    r"variant\.|topology\.threads|device\.|gpu\.|host\.|cuda\.|cudnn|nccl|environment\.|code|"
+    r"engine\.|image"
+)
+"""Facts that two studies are compared to tell apart: another cluster, another library version."""
+
+FOLLOWS = {
+    "engine.compiled": ("framework", "mode"),
+    "engine.evaluation": ("framework", "mode"),
+    "engine.gradient_communication_dtype": ("framework", "mode", "precision"),
+    "engine.accumulation_dtype": ("precision",),
+    "engine.normalisation_dtype": ("precision",),
+    "engine.x64": ("precision",),
+    "engine.deterministic": ("deterministic",),
+    "engine.autotuned": ("deterministic",),
+    "engine.devices": ("process",),
+}
+"""Settings that an engine's fact follows from: it is declared only where one of them differs."""
+
+UNDECLARED = "no variant declares it and no rule knows it"
+
+
+def diff(
+    pairs: Sequence[tuple[Facts, Facts]], *, between_studies: bool = False
+) -> list[Difference]:
+    """Return what differed between the runs of `pairs`, the gravest first.
+
+    Args:
+        pairs: facts of baseline and candidate.
+        between_studies: hardware, libraries and code are then what is compared.
+    """
+    found: dict[str, list[tuple[Any, Any]]] = {}
+    for baseline, candidate in pairs:
+        for name in baseline.keys() | candidate.keys():
+            a, b = baseline.get(name), candidate.get(name)
+            if a != b:
+                found.setdefault(name, []).append((a, b))
+    result = []
+    for name, values in found.items():
+        level, label, touches, why = _judge(name, values, pairs[0], between_studies)
+        was, has = (_shown(side) for side in zip(*values))
+        judged: dict[str, Any] = {"label": label, "level": level, "touches": touches, "why": why}
+        judged |= {"baseline": was, "candidate": has, "pairs": len(values), "of": len(pairs)}
+        if level != IGNORED:
+            result.append(Difference(fact=name, **judged))
+    order = {BLOCKS: 0, FLAGGED: 1, DECLARED: 2}
+    return sorted(result, key=lambda d: (order[d.level], d.fact))
+
+
+def _judge(
+    name: str, values: Sequence[tuple[Any, Any]], first: tuple[Facts, Facts], between: bool
+) -> tuple[str, str, str, str]:
+    """Return level, label, touches and why of a fact that differed."""
+    a, b = first
+    same_framework = a["variant.framework"] == b["variant.framework"]
+    unknown = all(x is None or y is None for x, y in values)
+    rule = next((r for r in RULES if re.match(r[0], name)), None)
+    _, label, level, touches, why = rule or ("", name, FLAGGED, BOTH, UNDECLARED)
+    if between and BETWEEN.match(name):
+        return DECLARED, label, touches, "the studies are compared to tell this apart"
+    if name == "batches" and "native" in (a["variant.input"], b["variant.input"]):
+        return DECLARED, label, touches, "a variant declares its own input"
+    if name.startswith("precision.") and a["variant.precision"] != b["variant.precision"]:
+        return DECLARED, label, touches, "the variants declare another precision"
+    if name == "cuda.version" and a["cuda.generation"] != b["cuda.generation"]:
+        return IGNORED, label, touches, "the generation says it"
+    if name == "cache" and any("none" in pair for pair in values):
+        return IGNORED, label, touches, "nothing is compiled on one side"
+    if name.startswith("image.") and not same_framework:
+        return DECLARED, label, touches, "each framework has its own image"
+    if name == "code":
+        if same_framework:
+            return FLAGGED, "code", BOTH, "other code ran"
+        return DECLARED, "code", BOTH, "each engine has its own code"
+    if unknown and not same_framework and (level != BLOCKS if rule else name.startswith("engine.")):
+        # One side does not say: its framework has no such thing, or does not tell.
+        return IGNORED, label, touches, why
+    if not rule and name.startswith("engine."):
+        sources = [f"variant.{setting}" for setting in FOLLOWS.get(name, ())]
+        changed = [source for source in sources if a.get(source) != b.get(source)]
+        if changed:
+            return DECLARED, label, touches, f"follows from {' and '.join(changed)}"
+    return level, label, touches, why
+
+
+LEAST_PAIRS = 2
+"""Pairs on equal nodes from which times are compared where the other pairs are left out."""
+
+
+def confounded(
+    pairs: Mapping[int, tuple[Facts, Facts]],
+) -> tuple[Mapping[int, str], Difference | None]:
+    """Return which pairs say nothing of time because their runs were on other nodes, and why.
+
+    There a slower node and a slower variant look the same. It cancels out if every node served both
+    sides equally often; else only pairs that had equal nodes count, if there are enough of them.
+
+    Args:
+        pairs: facts of baseline and candidate, by seed.
+
+    Returns:
+        Reasons by seed; and a difference that forbids a verdict on time, if too few pairs are left.
+    """
+    used = {seed: tuple(sorted(nodes(facts)) for facts in pair) for seed, pair in pairs.items()}
+    apart = {seed: (a, b) for seed, (a, b) in used.items() if a and b and a != b}
+    served = [Counter(node for pair in apart.values() for node in pair[side]) for side in (0, 1)]
+    if served[0] == served[1]:
+        return {}, None
+    if len(pairs) - len(apart) >= LEAST_PAIRS:
+        return {
+            seed: f"its two runs were on other nodes ({', '.join(b)} against {', '.join(a)})"
+            for seed, (a, b) in apart.items()
+        }, None
+    return {}, Difference(
+        fact="host.node (of a pair)",
+        label="node",
+        baseline=_shown(served[0]),
+        candidate=_shown(served[1]),
+        level=BLOCKS,
+        touches=TIMING,
+        why=(
+            "the two runs of a pair were not on the same node, and nodes did not serve both sides "
+            "equally: a slower node would look like a slower variant"
+        ),
+        pairs=len(apart),
+        of=len(pairs),
+    )
+
+
+def _shown(values: Iterable[Any]) -> tuple[str, ...]:
+    shown = sorted({"not stated" if v is None else str(v) for v in values})
+    return tuple(shown if len(shown) <= 4 else [*shown[:3], f"and {len(shown) - 3} others"])
+
+
+# In words -------------------------------------------------------------------------------------
+
+HASH = re.compile(r"[0-9a-f]{40,}")
+
+
+def difference_text(difference: Difference) -> str:
+    """Return what differed, in one clause."""
+    seen = f"{' / '.join(difference.baseline)} against {' / '.join(difference.candidate)}"
+    if any(HASH.fullmatch(v) for v in (*difference.baseline, *difference.candidate)):
+        seen = "their hashes are not the same"
+    where = (
+        ""
+        if difference.pairs == difference.of
+        else f" in {difference.pairs} of {difference.of} pairs"
+    )
+    return f"{difference.label} ({difference.fact}) differs{where}: {seen}; {difference.why}"
+
+
+TOLD = ("framework", "mode")
+"""Settings that a variant's name and framework say already."""
+
+PLAIN = {
+    "precision": "float32",
+    "input": "shared",
+    "convolution": "native",
+    "process": "device",
+    "memory_format": "contiguous",
+    "steps_per_dispatch": 1,
+    "deterministic": False,
+}
+"""Values that need no word beside a variant that has another one."""
+
+PHRASES = {
+    "precision": "{} precision",
+    "input": "the framework's own input pipeline",
+    "workers": "{} loader workers",
+    "process": "one process per {}",
+    "memory_format": "images in {} memory format",
+    "steps_per_dispatch": "{} steps per dispatch",
+    "deterministic": "deterministic kernels",
+    "convolution": "convolutions as {}, which Lockstep brings",
+}
+"""How a setting is worded, in this order; one that is not here appears by its name and value."""
+
+
+def phrases(own: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Return how a variant is set where another one is not set so, one phrase a setting.
+
+    Args:
+        own, other: the variants' settings, as the complete config has them.
+    """
+    unknown = [name for name in own if name not in (*PHRASES, *TOLD)]
+    return [
+        PHRASES.get(name, f"{name} {{}}").format(own[name])
+        for name in (*unknown, *PHRASES)
+        if name in own
+        and own[name] != other.get(name)
+        and not (name in PLAIN and own[name] == PLAIN[name])
+        and not (name == "workers" and own.get("input") == "shared")
+    ]
+
+
+def listed(own: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """Return the phrases of `phrases` as one; empty if there is none."""
+    *others, last = phrases(own, other) or [""]
+    return " and ".join(filter(None, [", ".join(others), last]))

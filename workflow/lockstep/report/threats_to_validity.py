@@ -1,0 +1,207 @@
+"""Threats to validity, generated from what was measured: what a sceptic would ask first."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lockstep.report import dataframes, proof, statistics
+from lockstep.report.comparability import Difference, difference_text
+from lockstep.report.load import Records
+from lockstep.report.verdicts import NO_PAIR, NOT_COMPARABLE, Comparison
+from lockstep.study.run import Scale
+
+FEW_SEEDS = 5
+NOISY = 0.10
+DRIFT = 0.03
+FEW_WINDOWS = 10
+
+EVERYWHERE = "the whole study"
+
+TEXT = {
+    "CPU only": "No run had a GPU: the ratios say nothing about GPUs.",
+    "Unpaired": "{split} of {pairs} pairs did not share a job: what the machine did meanwhile is "
+    "part of their ratio. With “blocks: {{paired: true}}” in the config all variants of a seed "
+    "share one.",
+    "Several nodes": "Runs were made on {nodes} nodes; nodes of one kind differ too.",
+    "Contention not watched": "{unwatched} of {runs} runs do not say whether other programs used "
+    "their CPU cores: {why}.",
+    "Disturbed windows": "In {disturbed} of {runs} runs other programs used the CPU cores during "
+    "some windows; these windows do not count.",
+    "Begun elsewhere": "{foreign} of {runs} runs were begun from a checkpoint of another run: they "
+    "take part in no verdict and no median. The table of runs names them.",
+    "Lost runs": "{lost} of {runs} runs did not finish. Runs are rarely lost at random, and the "
+    "verdicts rest on the others.",
+    "Several comparisons": "{family} comparisons of step time share one error rate of 5% (Holm); "
+    "the intervals are 95% each, without correction.",
+    "Few seeds": "n = {fewest}: the t interval assumes that log ratios are normally distributed, "
+    "which so few cannot show; it is wide for that reason.",
+    "Noisy step times": "Half of a run's steps spread over {noise:.0%} of their median: something "
+    "else ran on this machine, or the node is shared.",
+    "Drift": "Steps of the last third of a run take {size:.1%} {direction} than those of the first "
+    "third (difference {shift:+.1%}, 95% interval {low:+.1%} to {high:+.1%}): heat, clocks or "
+    "memory, not the variant alone.",
+    "Short runs": "{windows} timed windows in the shortest run are few.",
+    "Resumed runs": "{resumed} of {runs} runs were interrupted and resumed: import, staging and "
+    "compilation are counted once for each start.",
+    "Mixed caches": "Compilation found different caches ({counts}); cold starts are apart in all "
+    "tables, and step times are not touched.",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threat:
+    """Something that could make a verdict wrong.
+
+    Attributes:
+        name: of the kind.
+        where: workload and scale, or the whole study.
+        what: what was measured, and what to make of it.
+    """
+
+    name: str
+    where: str
+    what: str
+
+
+def _threat(name: str, where: str = EVERYWHERE, **values: Any) -> Threat:
+    return Threat(name=name, where=where, what=TEXT[name].format(**values))
+
+
+def find(records: Records, runs: pd.DataFrame, comparisons: Sequence[Comparison]) -> list[Threat]:
+    """Return what threatens the verdicts of a study."""
+    return [
+        *_study(records, runs, comparisons),
+        *_reach(records, comparisons),
+        *_sample(comparisons),
+        *_flagged(comparisons),
+        *_variants(runs),
+    ]
+
+
+def _study(
+    records: Records, runs: pd.DataFrame, comparisons: Sequence[Comparison]
+) -> Iterator[Threat]:
+    known = [run for run in records.runs if run.summary]
+    contracts = [run.summary["contract"] for run in known]
+    if known and all(str(c["engine"].get("device", "cpu")) == "cpu" for c in contracts):
+        yield _threat("CPU only")
+    split, pairs = _split_pairs(records, comparisons)
+    if split:
+        yield _threat("Unpaired", split=split, pairs=pairs)
+    hosts = [host for c in contracts for host in c["host"].get("nodes") or [c["host"]]]
+    nodes = len({str(host.get("node")) for host in hosts})
+    if nodes > 1:
+        yield _threat("Several nodes", nodes=nodes)
+    unwatched = [run.unwatched for run in known if run.unwatched]
+    if unwatched:
+        count, why = len(unwatched), unwatched[0]
+        yield _threat("Contention not watched", unwatched=count, runs=len(known), why=why)
+    disturbed = int((runs["disturbed"] > 0).sum()) if "disturbed" in runs else 0
+    if disturbed:
+        yield _threat("Disturbed windows", disturbed=disturbed, runs=len(runs))
+    if foreign := int((~runs["own"]).sum()):
+        yield _threat("Begun elsewhere", foreign=foreign, runs=len(runs))
+    if lost := int((~runs["finished"]).sum()):
+        yield _threat("Lost runs", lost=lost, runs=len(runs))
+    family = max((c.family for c in comparisons), default=1)
+    if family > 1:
+        yield _threat("Several comparisons", family=family)
+
+
+def _split_pairs(records: Records, comparisons: Sequence[Comparison]) -> tuple[int, int]:
+    """Return how many pairs did not share a job, and of how many."""
+    total = sum(len(c.seeds) for c in comparisons)
+    if not records.study.config["blocks"]["paired"]:
+        return total, total
+    jobs: dict[Any, Any] = {}
+    for run in records.runs:
+        if run.summary:
+            host = run.summary["contract"]["host"]
+            jobs[run.key] = (host.get("job") or {}).get("id"), host.get("node")
+    pairs = [
+        [jobs[c.workload, variant, c.scale, seed] for variant in (c.baseline, c.candidate)]
+        for c in comparisons
+        for seed in c.seeds
+    ]
+    return sum(a != b for a, b in pairs), total
+
+
+def _reach(records: Records, comparisons: Sequence[Comparison]) -> Iterator[Threat]:
+    """What the parity proof does not reach, where there is one."""
+    config = records.study.config
+    proven = [w for w in config["workloads"] if proof.compared(records, w)]
+    if not proven:
+        return
+    places = dict.fromkeys(proof.processes(records, w) for w in proven)
+    what = (
+        f"Parity was traced with the weights of seed {config['seeds'][0]} {' or '.join(places)}, "
+        f"over {config['parity']['steps']} steps in float64 and "
+        f"{config['parity']['float32_steps']} in float32, not longer."
+    )
+    scales = [f"scale {s}" for s in config["scales"] if Scale.parse(s).size > 1]
+    if scales and any(c.first_step for c in comparisons):
+        what += (
+            f" For {', '.join(scales)} it rests on the first losses of each pair of runs, which "
+            "must agree within what the parity stage found: no gradient was compared there."
+        )
+    native = [v for v, variant in config["variants"].items() if variant["input"] != "shared"]
+    if native:
+        what += f" Input of its own, as {', '.join(native)} has, was not compared."
+    yield Threat(name="Reach of the parity proof", where=", ".join(proven), what=what)
+
+
+def _sample(comparisons: Sequence[Comparison]) -> Iterator[Threat]:
+    places: dict[str, list[int]] = {}
+    for c in comparisons:
+        if c.step_time and c.kind not in (NOT_COMPARABLE, NO_PAIR):
+            places.setdefault(f"{c.workload} at {c.scale}", []).append(c.step_time.n)
+    for where, counts in places.items():
+        if min(counts) < FEW_SEEDS:
+            yield _threat("Few seeds", where, fewest=min(counts))
+
+
+def _flagged(comparisons: Sequence[Comparison]) -> Iterator[Threat]:
+    """What no variant declares and stands beside verdicts: one threat for each fact."""
+    found: dict[str, list[tuple[Comparison, Difference]]] = {}
+    for c in comparisons:
+        for d in c.flags:
+            found.setdefault(d.fact, []).append((c, d))
+    for touched in found.values():
+        (c, difference), *others = touched
+        places = list(dict.fromkeys(f"{c.workload} at {c.scale}" for c, _ in touched))
+        more = f" The same fact differs in {len(others)} more comparisons." if others else ""
+        yield Threat(
+            name=f"Undeclared {difference.label}",
+            where=", ".join(places[:3])
+            + (f" and {len(places) - 3} more" if len(places) > 3 else ""),
+            what=f"{c.candidate} and {c.baseline}: {difference_text(difference)}.{more}",
+        )
+
+
+def _variants(runs: pd.DataFrame) -> Iterator[Threat]:
+    """Noise, drift, brevity and starts, by workload, scale and variant."""
+    grouped = dataframes.finished(runs).groupby(["workload", "scale", "variant"], sort=False)
+    for (workload, scale, variant), group in grouped:
+        where = f"{workload} at {scale}, {variant}"
+        noise = float(group["noise"].median())
+        if noise > NOISY:
+            yield _threat("Noisy step times", where, noise=noise)
+        drift = group["drift"].dropna().to_numpy(dtype=float)
+        mean, low, high = statistics.mean_interval(np.log1p(drift)) if len(drift) else (0, 0, 0)
+        if abs(mean) > DRIFT and low is not None and high is not None and not low <= 0 <= high:
+            shift, below, above = map(float, np.expm1([mean, low, high]))
+            way = "longer" if shift > 0 else "less time"
+            values = {"size": abs(shift), "shift": shift, "low": below, "high": above}
+            yield _threat("Drift", where, direction=way, **values)
+        windows = int((group["windows"] + group["disturbed"]).min())
+        if windows < FEW_WINDOWS:
+            yield _threat("Short runs", where, windows=windows)
+        if resumed := int((group["attempts"] > 1).sum()):
+            yield _threat("Resumed runs", where, resumed=resumed, runs=len(group))
+        caches = group["cache"].value_counts()
+        if len(caches) > 1:
+            counts = ", ".join(f"{count} {name}" for name, count in caches.items())
+            yield _threat("Mixed caches", where, counts=counts)
