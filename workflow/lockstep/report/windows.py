@@ -31,8 +31,11 @@ def steady(windows: Columns, batch: int, cpus: int = 1) -> dict[str, Any] | None
     Short windows count by their steps. Records that are older than the column `examples` have the
     batch over the median step time for examples per second.
     """
-    chosen = counts(windows, cpus)
-    kept = {name: column[chosen] for name, column in windows.items()}
+    return _steady(windows, batch, counts(windows, cpus))
+
+
+def _steady(windows: Columns, batch: int, counted: np.ndarray) -> dict[str, Any] | None:
+    kept = {name: column[counted] for name, column in windows.items()}
     steps, seconds = kept["steps"], kept["seconds"]
     if not len(steps):
         return None
@@ -70,7 +73,7 @@ def digest(windows: Columns, batch: int, cpus: int) -> dict[str, Any]:
     timed, undisturbed = int((~warm).sum()), int(counted.sum())
     per_step = windows["seconds"] / windows["steps"]
     found: dict[str, Any] = {
-        "steady": steady(windows, batch, cpus),
+        "steady": _steady(windows, batch, counted),
         "timed": timed,
         "undisturbed": undisturbed,
         "enough": undisturbed == timed or contention.enough(undisturbed, timed),
