@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lockstep.report import judged, steps, windows
-from lockstep.report.soundness import (
+from lockstep.report.record_validation import (
     FAILED,
     FINISHED,
     Unsound,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lockstep.datasets import checksum
-from lockstep.report.soundness import Unsound
+from lockstep.report.record_validation import Unsound
 
 
 def losses(folder: Path, summary: Mapping[str, Any], sha256: str | None = None) -> np.ndarray:
