@@ -93,7 +93,7 @@ ONE = {
     f"{B}/summary.json: contract.engine has jax 9.9": of(B, "contract.engine.jax", "9.9"),
     f"{B}/summary.json: its hash of final": of(B, "sha256", {layout.FINAL: "0" * 64}),
     f"{B}/summary.json: flops.total is": of(B, "flops.forward_per_example", 7),
-    f"{C}/summary.json is contradictory: training is": cell(C, "windows.csv", "seconds", 0.01),
+    f"{C}/summary.json is contradictory: a step's q1": cell(C, "windows.csv", "seconds", 0.01),
     f"{C}/epochs.csv: train_loss in row 0": cell(C, "epochs.csv", "train_loss", 0.9),
     f"{C}/summary.json: contract.host.cores is not": of(C, "contract.host.cores", 512),
     f"{D}/summary.json is contradictory: test_accuracy is not what the last row of epochs.csv":
@@ -163,7 +163,7 @@ DAMAGE = {
     f"blocks/mnist_cnn/{B}.json: field ''": replaced(f"{TOP}blocks/mnist_cnn/{B}.json", b"[]"),
     "verdict.json: cannot be used": replaced(f"{PARITY}/passed.json", b"[]"),
     "complete.json: cannot be used": replaced(COMPLETE, b"[]"),
-    f"{B}/windows.csv: windows.csv is not a table": replaced(f"{RUNS}/{B}/windows.csv", b"\xff,\n"),
+    f"{B}/windows.csv is not a table": replaced(f"{RUNS}/{B}/windows.csv", b"\xff,\n"),
     f"{C}/summary.json is not a record of a run": replaced(f"{RUNS}/{C}/summary.json", b"[]"),
     f"{D}/summary.json: is not JSON": replaced(f"{RUNS}/{D}/summary.json", b"[" * 100_000),
     "source/workflow/lockstep: is not the code that trained": replaced(

@@ -25,7 +25,9 @@ from lockstep.report.record_tables import Unsound
 from lockstep.study import Study
 
 RELATIVE, ABSOLUTE = 1e-9, 1e-15
-"""Between numbers: other builds of NumPy and SciPy round differently. Everything else is equal."""
+"""Between numbers: other builds of NumPy and SciPy round differently, and some of the report's are
+differences of nearly equal ones. Everything that is not a number must be equal.
+"""
 
 NUMBER = re.compile(r"[-+−]?\d+(?:[.,]\d+)*(?:e[-+]?\d+)?")
 FIGURE = re.compile(
@@ -91,7 +93,7 @@ def _passed(archive: Archive, study: Study, workload: str, verdict: Any) -> Iter
 
 def _judged(workload: str, loaded: dict[str, Any], verdict: Any, name: str) -> Iterator[str]:
     again = json.loads(json.dumps(ladder.judge_loaded(workload, loaded)))
-    yield from _one_finding(name, difference(again, verdict), "the traces")
+    yield from _one_finding(name, difference(again, verdict, absolute=0.0), "the traces")
 
 
 # What is made again ---------------------------------------------------------------------------
@@ -260,29 +262,33 @@ def _one_finding(name: str, differences: Iterator[str], source: str) -> Iterator
         yield f"{name}: does not follow from {source}: {found[0]}{more}"
 
 
-def difference(computed: Any, written: Any, where: str = "") -> Iterator[str]:
+def difference(
+    computed: Any, written: Any, where: str = "", *, absolute: float = ABSOLUTE
+) -> Iterator[str]:
     """Yield where two JSON values differ by more than rounding."""
     if isinstance(computed, dict) and isinstance(written, dict):
         for key in sorted({*computed, *written}):
             if key not in written or key not in computed:
                 yield f"{where}{key} is {'missing' if key in computed else 'not expected'}"
             else:
-                yield from difference(computed[key], written[key], f"{where}{key}.")
+                yield from difference(
+                    computed[key], written[key], f"{where}{key}.", absolute=absolute
+                )
     elif isinstance(computed, list) and isinstance(written, list):
         if len(computed) != len(written):
             yield f"{where.rstrip('.') or 'it'} has {len(written)} entries, not {len(computed)}"
             return
         for k, (a, b) in enumerate(zip(computed, written)):
-            yield from difference(a, b, f"{where}{k}.")
-    elif not _same(computed, written):
+            yield from difference(a, b, f"{where}{k}.", absolute=absolute)
+    elif not _same(computed, written, absolute):
         a, b = (repr(value)[:80] for value in (computed, written))
         yield f"{where.rstrip('.')} is {b}, not {a}"
 
 
-def _same(a: Any, b: Any) -> bool:
+def _same(a: Any, b: Any, absolute: float) -> bool:
     if any(isinstance(x, bool) or not isinstance(x, (int, float)) for x in (a, b)):
         return type(a) is type(b) and bool(a == b)
-    return math.isclose(a, b, rel_tol=RELATIVE, abs_tol=ABSOLUTE) or (a != a and b != b)
+    return math.isclose(a, b, rel_tol=RELATIVE, abs_tol=absolute) or (a != a and b != b)
 
 
 def _rows(content: bytes) -> list[list[str | float]]:

@@ -126,37 +126,39 @@ def _run(
 ) -> Iterator[str]:
     """Yield what is wrong with a run, each beginning with the name of its file."""
     folder = study.run_folder(run)
-
-    def content(record: str) -> bytes:
-        return archive.bytes_of(f"{folder}/{record}")
-
     try:
-        summary = record_validation.read_summary(study, run, content("summary.json"))
+        content = archive.bytes_of(f"{folder}/summary.json")
+        summary = record_validation.read_summary(study, run, content)
     except Unsound as problem:
-        yield f"{problem}"
+        yield str(problem)
         return
-    listed = archive.hashes
     yield from record_validation.identity_problems(summary, study.run_config(run))
+    yield from _tables(archive, summary, str(folder))
     yield from _around(archive, study, run, summary, data)
+
+
+def _tables(archive: Archive, summary: Mapping[str, Any], folder: str) -> Iterator[str]:
+    """Yield where a run's tables do not follow from its steps, or the summary not from them."""
     tables: dict[str, Any] = {}
     for name in record_tables.TABLES:
-        if f"{folder}/{name}" in listed:
+        if f"{folder}/{name}" in archive.hashes:
             try:
-                tables[name] = record_tables.read_columns(content(name), name)
+                content = archive.bytes_of(f"{folder}/{name}")
+                tables[name] = record_tables.read_columns(content, name)
             except Unsound as problem:
-                yield f"{name}: {problem}"
+                yield str(problem)
     if len(tables) < len(record_tables.TABLES):
         return
     epochs, windows = tables["epochs.csv"], tables["windows.csv"]
     try:
         record_validation.check(summary, epochs, windows)
     except Unsound as problem:
-        yield f"{problem}"
-    if f"{folder}/steps.npz" in listed:
+        yield str(problem)
+    if f"{folder}/steps.npz" in archive.hashes:
         try:
-            steps = record_tables.read_steps(content("steps.npz"), summary)
+            steps = record_tables.read_steps(archive.bytes_of(f"{folder}/steps.npz"), summary)
         except Unsound as problem:
-            yield f"{problem}"
+            yield str(problem)
         else:
             yield from record_tables.from_steps(steps, summary, epochs, windows)
 
@@ -170,10 +172,10 @@ def _around(
     determined, host = contract["determined_by"], contract["host"]
     block = next(name for name, block in study.blocks.items() if run in block.runs)
     manifest = archive.json_of(str(study.manifest(block)))
-    if manifest is not None:
-        listed = manifest["runs"][run.name]["sha256"]
+    if record_schema.unsound(manifest, record_schema.BLOCK) is None:
+        listed = manifest["runs"].get(run.name, {}).get("sha256", {})
         for name, sha256 in (summary.get("sha256") or {}).items():
-            if listed.get(name) != sha256:
+            if listed.get(name, sha256) != sha256:
                 yield f"summary.json: its hash of {name} is not its block's"
     weights = str(study.weights(run.workload, run.seed))
     if archive.hashes.get(weights, determined["weights"]) != determined["weights"]:

@@ -1,6 +1,7 @@
 """Whether the archived source is what trained the runs and what images were built from."""
 
 import ast
+import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ from lockstep.archive import layout
 from lockstep.archive.archive_reader import Archive
 from lockstep.archive.check_result import Check, guarded
 from lockstep.archive.completeness import Read
-from lockstep.report import record_schema
 from lockstep.study import Study
 from lockstep.study.identity import run_code
 
@@ -48,16 +48,31 @@ def recorded_code(study: Study, read: Read) -> dict[Any, str]:
 
 def same_code(package: Path, *modules: str) -> bool:
     """Whether archived modules, with all that they import and read, are those of this version."""
+    if _is_this(package):
+        return True
     try:
-        if code.digest(*modules, package=package) != code.digest(*modules):
-            return False
-        beside = [p for p in code.PACKAGE.rglob("*") if p.suffix in (".j2", ".css")]
-        beside += record_schema.SCHEMAS.glob("*.json")
-        top = code.PACKAGE.parent
-        return all((package.parent / p.relative_to(top)).read_bytes() == p.read_bytes()
-                   for p in beside)  # fmt: skip
+        return _beside(package) == _beside(code.PACKAGE) and (
+            code.digest(*modules, package=package) == code.digest(*modules)
+        )
     except (OSError, ImportError, SyntaxError, ValueError):
         return False
+
+
+@functools.cache
+def _is_this(package: Path) -> bool:
+    """Whether a package is this one, byte by byte: then nothing has to be parsed."""
+    try:
+        return _beside(package, ".py") == _beside(code.PACKAGE, ".py")
+    except OSError:
+        return False
+
+
+def _beside(package: Path, *more: str) -> dict[str, bytes]:
+    """Return what a package's modules read: templates, style sheets and schemas."""
+    kinds = (".j2", ".css", *more)
+    paths = [path for path in package.rglob("*") if path.suffix in kinds]
+    paths += (package.parent / "schemas").glob("*.schema.json")
+    return {str(path.relative_to(package.parent)): path.read_bytes() for path in paths}
 
 
 def stated_version(package: Path) -> str | None:
