@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from lockstep.archive import layout
 from lockstep.archive.check_result import Check, printable, reason
@@ -25,21 +25,6 @@ from lockstep.report import record_schema
 
 SPARE = 1 << 24
 LONGEST_LINK = 4096  # with the zero at its end
-
-
-class Reader(Protocol):
-    """What holds an archive's files."""
-
-    sizes: dict[str, int]
-    flaws: list[tuple[str, str]]
-
-    def pieces(self, name: str) -> Iterator[bytes]:
-        """Yield a file's content."""
-        ...
-
-    def checksum(self, name: str) -> int | None:
-        """Return the CRC-32 that a file must have, None if nothing says it."""
-        ...
 
 
 class FolderReader:
@@ -73,6 +58,9 @@ def _files(folder: Path) -> Iterator[Path]:
     for top, folders, names in os.walk(folder, onerror=stop):
         yield from (Path(top, name) for name in names)
         yield from (Path(top, name) for name in folders if Path(top, name).is_symlink())
+
+
+Reader = ZipReader | FolderReader
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,8 +121,9 @@ def _open(path: Path, stack: contextlib.ExitStack) -> Archive:
     if not path.exists():
         raise UserError(f"{path}: no such file")
     reader: Reader
+    sha256 = None
     if path.is_dir():
-        reader, sha256 = FolderReader(path), None
+        reader = FolderReader(path)
     else:
         stream = stack.enter_context(path.open("rb"))
         reader = ZipReader(stream)
@@ -333,9 +322,7 @@ def _target(archive: Archive, name: str, path: Path, folder: Path) -> str:
     target = os.fsdecode(content)
     leads = Path(os.path.normpath(path.parent / target))
     # Behind a name, `..` leads out of wherever that name leads to, which may be a link itself.
-    down = target.lstrip("./").split("/")
-    if not target or "\0" in target or target.startswith("/") or ".." in down:
-        raise UserError(f"{where}: a link out of its folder; it was not made")
-    if not leads.is_relative_to(folder):
+    bad = not target or "\0" in target or ".." in target.lstrip("./").split("/")
+    if bad or target.startswith("/") or not leads.is_relative_to(folder):
         raise UserError(f"{where}: a link out of its folder; it was not made")
     return target

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -184,13 +184,8 @@ def about(plan: Plan) -> dict[str, Any]:
     }
 
 
-def derived(
-    study: Study,
-    told: Mapping[str, Any],
-    sizes: Mapping[str, int],
-    hashes: Mapping[str, str],
-    read: Read,
-) -> Iterator[tuple[str, bytes]]:
+def derived(study: Study, told: Mapping[str, Any], sizes: Mapping[str, int],
+            hashes: Mapping[str, str], read: Read) -> Iterator[tuple[str, bytes]]:  # fmt: skip
     """Yield name and content of what archiving makes of the other files; verifying does it again.
 
     Args:
@@ -199,17 +194,14 @@ def derived(
         sizes, hashes: of the other files, and of each that was yielded before.
         read: returns the JSON of one of the other files.
     """
-    happened = provenance.of(study, _collected(hashes), read)
+    collected = [name for name in hashes if name not in layout.DERIVED]
+    happened = provenance.of(study, collected, read)
     date = happened.ended[:10]
     yield layout.README, description.readme(study, told, read)
     yield layout.UPLOAD, description.upload(study, date)
     yield layout.CITATION, description.citation(study, date)
     yield layout.ABOUT, json.dumps(told, indent=1, ensure_ascii=False).encode() + b"\n"
     yield layout.CRATE, crate.describe(study, told, sizes, hashes, read, happened)
-
-
-def _collected(names: Collection[str]) -> list[str]:
-    return [name for name in names if name not in layout.DERIVED]
 
 
 def _lines(plan: Plan, target: Path, sha256: str) -> list[str]:

@@ -151,11 +151,7 @@ def _source(source: Source, rules: Rules) -> Iterator[Item]:
 
 
 def _stop_at_secrets(path: Path, rules: Rules, *, assigned: bool) -> None:
-    """Refuse a text that holds a secret.
-
-    Raises:
-        UserError: names the line and the kind, not the secret.
-    """
+    """Refuse a text that holds a secret, by the line and the kind."""
     before = 0
     with open(path, "rb", buffering=0) as stream:
         for part in secret_rules.parts(stream):

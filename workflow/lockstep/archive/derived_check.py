@@ -100,13 +100,20 @@ def _judged(workload: str, loaded: dict[str, Any], verdict: Any, name: str) -> I
 
 
 def derived(
-    archive: Archive, study: Study, on_disk: Study, package: Path, *, figures: bool
+    archive: Archive,
+    study: Study,
+    on_disk: Study,
+    package: Path,
+    *,
+    records_hold: bool,
+    figures: bool,
 ) -> Check:
     """Are report and description what records and config make them?
 
     Args:
         on_disk: the extracted study.
         package: the archived code.
+        records_hold: else the report cannot follow from them, and is not compared.
         figures: draw them again as well.
     """
     wrong: list[str] = []
@@ -120,6 +127,8 @@ def derived(
     wrong += guarded(f"{report}complete.json", _complete, archive, report)
     if f"{report}report.json" not in archive.hashes:
         says.append("there is no report")
+    elif not records_hold:
+        says.append("the report was not compared, as the records do not hold")
     elif not source_check.is_this_version(package, archive.about, "lockstep.report.build"):
         says.append("the report was made by another version, not compared")
     else:

@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import yaml
+
 from lockstep import __version__
 from lockstep.archive import layout
 from lockstep.archive.archived_study import include
@@ -179,38 +181,28 @@ def upload(study: Study, date: str) -> bytes:
 
 
 def _creator(author: Mapping[str, Any]) -> dict[str, str]:
-    found = {"name": author["name"]}
-    if author.get("orcid"):
-        found["orcid"] = author["orcid"]
-    if author.get("affiliation"):
-        found["affiliation"] = author["affiliation"]["name"]
-    return found
+    place = author.get("affiliation") or {}
+    found = {"name": author["name"], "orcid": author.get("orcid"), "affiliation": place.get("name")}
+    return {key: value for key, value in found.items() if value}
 
 
 def citation(study: Study, date: str) -> bytes:
     """Return ``CITATION.cff`` of an archive: how to cite the data in it."""
     told = study.config.get("archive", {})
-    lines = [
-        "cff-version: 1.2.0",
-        "message: Please cite this archive if you use what is in it.",
-        "type: dataset",
-        f"title: {_quoted(title(study))}",
-        f"date-released: {date}",
-        *(f"{key}: {_quoted(told[key])}" for key in ("doi", "version") if told.get(key)),
-        "authors:",
-    ]
-    # The format wants one; of an anonymous work it is called so.
-    for author in told.get("authors") or [{"name": "anonymous"}]:
-        lines.append(f"  - name: {_quoted(author['name'])}")
-        if author.get("orcid"):
-            lines.append(f"    orcid: https://orcid.org/{author['orcid']}")
-    licence = told.get("licence")
-    if licence:
-        lines.append(
-            f"license-url: {_quoted(licence)}" if "://" in licence else f"license: {licence}"
-        )
-    return "\n".join([*lines, ""]).encode()
-
-
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+    fields = {
+        "cff-version": "1.2.0",
+        "message": "Please cite this archive if you use what is in it.",
+        "type": "dataset",
+        "title": title(study),
+        "date-released": date,
+        **{key: told[key] for key in ("doi", "version") if told.get(key)},
+        # The format wants authors; an anonymous work is said to be one.
+        "authors": [
+            {"name": author["name"]}
+            | ({"orcid": f"https://orcid.org/{author['orcid']}"} if author.get("orcid") else {})
+            for author in told.get("authors") or [{"name": "anonymous"}]
+        ],
+    }
+    if told.get("licence"):
+        fields["license-url" if "://" in told["licence"] else "license"] = told["licence"]
+    return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=1000).encode()

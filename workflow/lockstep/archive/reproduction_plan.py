@@ -14,6 +14,7 @@ from lockstep.archive import layout
 from lockstep.archive.archive_reader import Archive
 from lockstep.archive.archived_study import reproducible
 from lockstep.archive.check_result import printable, reason
+from lockstep.archive.source import find
 from lockstep.cluster import machine
 from lockstep.errors import UserError, nearest
 from lockstep.study import PACKAGES, Study
@@ -27,7 +28,7 @@ RUN = ("Snakefile", "workflow/", "profiles/", "containers/", "slurm")
 READY = re.compile(layout.DATA + r"images/([^/]+)-ready-[0-9a-f]{12}/image\.sif")
 
 UNKNOWN = (
-    "this runs code that nobody here has checked, with your rights. What it writes is then "
+    "NOTE: this runs code that nobody here has checked, with your rights. What it writes is then "
     "compared with the records, so it proves nothing unless the archive is the published one "
     "(--sha256) or its code is that of a checkout that you trust (--source)"
 )
@@ -58,14 +59,18 @@ class Plan:
     def command(self) -> list[str]:
         """What runs the study."""
         # The target goes first: Snakemake takes what follows --configfile for more of them.
-        return [
-            sys.executable, "-m", "snakemake", "report",
-            "--profile", self.profile, "--configfile", CONFIG,
-        ]  # fmt: skip
+        snakemake = [sys.executable, "-m", "snakemake", "report"]
+        return [*snakemake, "--profile", self.profile, "--configfile", CONFIG]
 
 
-def plan(archive: Archive, *, folder: Path, profile: str, only: Sequence[str] = (),
-         raw: Sequence[str] = ()) -> Plan:  # fmt: skip
+def plan(
+    archive: Archive,
+    *,
+    folder: Path,
+    profile: str,
+    only: Sequence[str] = (),
+    raw: Sequence[str] = (),
+) -> Plan:
     """Return what is to be run.
 
     Args:
@@ -91,8 +96,8 @@ def plan(archive: Archive, *, folder: Path, profile: str, only: Sequence[str] = 
         if not _is_folder(f"--raw {entry}", Path(path)):
             raise UserError(f"--raw {entry}: {path} is not a folder")
         chosen["datasets"][name]["raw"] = str(Path(path).absolute())
-    found_profile = _profile(profile, archive.hashes)
-    made = Plan(config=chosen, runs=runs, profile=found_profile, folder=folder.absolute())
+    profile = _profile(profile, archive.hashes)
+    made = Plan(config=chosen, runs=runs, profile=profile, folder=folder.absolute())
     for name in ready(archive.hashes):
         chosen["images"]["ready"][name] = str(made.checkout / ready_place(name))
     return made
@@ -108,16 +113,15 @@ def lines(chosen: Plan, archive: Archive, *, trusted: bool) -> list[str]:
     images, held = chosen.config["images"], large(archive.hashes)
     shards = [name for name in held if name.endswith(".h5")]
     names = ", ".join(sorted(chosen.config["datasets"]))
-    where = "archived shards, below" if shards else "obtained by the workflow"
     found = [
         f"archive: {archive.path}, sha256 {archive.sha256 or 'of no file: an unzipped folder'}",
         f"study {study.name}: {len(chosen.runs)} of its runs, in {chosen.folder}",
         f"code: the archive's, commit {source['commit'] or 'unknown'} ({source['note']})",
         f"command, in {chosen.checkout}: {shlex.join(chosen.command)}",
-        f"datasets: {names}, {where}",
-        *(f"  raw files of {name}: {entry['raw']}"
-          for name, entry in chosen.config["datasets"].items() if entry["raw"]),
-    ]  # fmt: skip
+        f"datasets: {names}, {'archived shards, below' if shards else 'obtained by the workflow'}",
+    ]
+    for name, entry in chosen.config["datasets"].items():
+        found += [f"  raw files of {name}: {entry['raw']}"] if entry["raw"] else []
     if images["enabled"] and len(held) > len(shards):
         found.append("images: archived ones, below; others are built from the definitions")
     elif images["enabled"]:
@@ -129,7 +133,7 @@ def lines(chosen: Plan, archive: Archive, *, trusted: bool) -> list[str]:
     extra = len(study.runs) - len(chosen.runs)
     if extra:
         found.append(f"besides: {extra} runs that share a block or the reference with them")
-    return [printable(line) for line in found] + ([] if trusted else [f"NOTE: {UNKNOWN}"])
+    return [*map(printable, found), *([] if trusted else [UNKNOWN])]
 
 
 def other_packages(archive: Archive, study: Study) -> list[str]:
@@ -154,26 +158,23 @@ def other_source(archive: Archive, checkout: Path) -> tuple[list[str], list[str]
     """
     if not _is_folder("--source", checkout):
         raise UserError(f"--source {checkout}: is not a folder; name a checkout of the source")
-    from lockstep.archive.source import find
-
-    names = [name for name in archive.hashes if name.startswith(layout.SOURCE)]
-    archived = {name.removeprefix(layout.SOURCE): name for name in names}
-    here = find(checkout).files
-    wrong = []
-    for name in sorted({*archived, *here}):
-        if name not in archived or name not in here:
-            wrong.append(f"{name}: is only in {'the archive' if name in archived else checkout}")
-            continue
-        path, content = checkout / name, archive.bytes_of(archived[name])
-        link = archived[name] in archive.about["links"]
-        same = path.is_symlink() == link and content == (
-            str(path.readlink()).encode() if link else path.read_bytes()
-        )
-        if not same:
-            rewritten = archived[name] in archive.about["rewritten"]
+    held = {name.removeprefix(layout.SOURCE): name for name in archive.hashes
+            if name.startswith(layout.SOURCE)}  # fmt: skip
+    here, wrong = {*find(checkout).files}, []
+    for name in sorted({*held, *here}):
+        if name not in held or name not in here:
+            wrong.append(f"{name}: is only in {'the archive' if name in held else checkout}")
+        elif archive.bytes_of(held[name]) != _content(checkout / name):
+            rewritten = held[name] in archive.about["rewritten"]
             wrong.append(f"{name}: differs{' (rewritten when archived)' if rewritten else ''}")
+        elif (held[name] in archive.about["links"]) != (checkout / name).is_symlink():
+            wrong.append(f"{name}: is a link on one side only")
     run = [text for text in wrong if text.startswith(RUN)]
     return run, [text for text in wrong if text not in run]
+
+
+def _content(path: Path) -> bytes:
+    return str(path.readlink()).encode() if path.is_symlink() else path.read_bytes()
 
 
 # Options --------------------------------------------------------------------------------------
@@ -214,23 +215,21 @@ def _begins(name: str, part: str) -> bool:
 
 def _keep(config: dict[str, Any], runs: Sequence[str]) -> None:
     """Leave out of a config what no chosen run needs; the reference of parity stays."""
-    parts = [name.split("/") for name in runs]
-    variants = {next(iter(config["variants"])), *(part[1] for part in parts)}
+    workloads, variants, scales, seeds = map(set, zip(*(run.split("/") for run in runs)))
     if config["blocks"]["paired"]:
-        variants = {*config["variants"]}  # their order within a block is part of how it was run
-    seeds = {int(part[3].removeprefix("seed-")) for part in parts}
-    workloads = {part[0] for part in parts}
-    config["workloads"] = {k: v for k, v in config["workloads"].items() if k in workloads}
-    config["variants"] = {k: v for k, v in config["variants"].items() if k in variants}
-    config["scales"] = [s for s in config["scales"] if s in {part[2] for part in parts}]
+        variants |= {*config["variants"]}  # their order in a block is part of how it was run
+    variants.add(next(iter(config["variants"])))
+    for key, kept in (("workloads", workloads), ("variants", variants)):
+        config[key] = {name: entry for name, entry in config[key].items() if name in kept}
+    config["scales"] = [scale for scale in config["scales"] if scale in scales]
     # Parity is traced with the first seed, which may be another one now: then its traces are not
     # those of the archive, and are not compared.
-    config["seeds"] = [s for s in config["seeds"] if s in seeds]
+    config["seeds"] = [seed for seed in config["seeds"] if f"seed-{seed}" in seeds]
     used = {entry["dataset"] for entry in config["workloads"].values()}
     config["datasets"] = {k: v for k, v in config["datasets"].items() if k in used}
 
 
-# Data and images of the archive ----------------------------------------------------------------
+# Data and images of the archive ---------------------------------------------------------------
 
 
 def large(names: Collection[str]) -> list[str]:
@@ -251,32 +250,27 @@ def ready_place(image: str) -> str:
 def placed(archive: Archive, config: Mapping[str, Any], package: Path) -> dict[str, str]:
     """Return the archived files of datasets and images, and where each goes below the checkout.
 
-    A dataset's folder is called by its identity, of which the place of staged raw files is a part:
-    on another machine it is another one. The workflow writes the manifest of a finished image.
-
     Args:
         config: of the repetition.
         package: the archived one, whose code is a part of a dataset's identity.
     """
-    held = {name: name for name in large(archive.hashes)}
-    images = ready(held)
-    for folder in {name.rpartition("/")[0] for name in held} - {
-        sif.rpartition("/")[0] for sif in images.values()
-    }:
-        if f"{folder}/manifest.json" in archive.hashes:
-            held[f"{folder}/manifest.json"] = f"{folder}/manifest.json"
+    images = {sif: ready_place(name) for name, sif in ready(archive.hashes).items()}
     moved = {old: new for old, new, _ in renamed(archive, config, package)}
-    for name in held:
+    places = {}
+    for name in large(archive.hashes):
         folder, _, file = name.rpartition("/")
-        held[name] = f"{moved.get(folder, folder)}/{file}"
-    return held | {sif: ready_place(name) for name, sif in images.items()}
+        places[name] = f"{moved.get(folder, folder)}/{file}"
+        manifest = f"{folder}/manifest.json"
+        if manifest in archive.hashes and name not in images:  # else the workflow writes it
+            places[manifest] = f"{moved.get(folder, folder)}/manifest.json"
+    return places | images
 
 
 def renamed(
     archive: Archive, config: Mapping[str, Any], package: Path
 ) -> Iterator[tuple[str, str, str]]:
     """Yield the folders of archived datasets that are called otherwise here, with the new name and
-    the identity that belongs to it.
+    the identity that belongs to it: the place of staged raw files is a part of that.
     """
     held: dict[str, list[str]] = {}
     for folder in {n.rpartition("/")[0] for n in large(archive.hashes) if n.endswith(".h5")}:

@@ -4,7 +4,7 @@ import hashlib
 import os
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -38,14 +38,9 @@ class Source:
 
     def with_untracked(self) -> "Source":
         """Return the same with its untracked files among the others."""
-        count = len(self.untracked)
-        return Source(
-            root=self.root,
-            files=tuple(sorted({*self.files, *self.untracked})),
-            untracked=(),
-            commit=self.commit,
-            note=f"{self.note}, and {count} untracked files" if count else self.note,
-        )
+        files = tuple(sorted({*self.files, *self.untracked}))
+        more = f", and {len(self.untracked)} untracked files" if self.untracked else ""
+        return replace(self, files=files, untracked=(), note=self.note + more)
 
 
 def find(root: Path = ROOT) -> Source:

@@ -93,7 +93,8 @@ def _meaning(archive: Archive, *, figures: bool) -> Iterator[Check]:
     from lockstep.study import Study
 
     study = archived_study.of(archive)
-    yield records_check.check(archive, study)
+    records = records_check.check(archive, study)
+    yield records
     with tempfile.TemporaryDirectory(prefix="lockstep-verify-") as scratch:
         folder = Path(scratch).resolve()
         archive_reader.extract(archive, lambda name: _is_read(name, study.name), folder)
@@ -101,7 +102,9 @@ def _meaning(archive: Archive, *, figures: bool) -> Iterator[Check]:
         on_disk.data = folder / "data"
         package = folder / layout.PACKAGE
         yield derived_check.parity(archive, study, package)
-        yield derived_check.derived(archive, study, on_disk, package, figures=figures)
+        yield derived_check.derived(
+            archive, study, on_disk, package, records_hold=not records.wrong, figures=figures
+        )
         yield source_check.check(archive, study, package)
 
 

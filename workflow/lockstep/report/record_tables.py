@@ -20,11 +20,13 @@ TABLES = {
     },
     "windows.csv": {
         "step": "count", "steps": "count", "seconds": "count", "data_seconds": "count",
-        "warm_up": "count", "run_delay_seconds": "optional", "involuntary_switches": "optional",
+        "warm_up": "count", "examples": "optional", "run_delay_seconds": "optional",
+        "involuntary_switches": "optional", "foreign_cpu_share": "optional",
     },
 }  # fmt: skip
 """The columns that are read: `count` is finite and not negative, `any` may be anything, `optional`
-may be missing, or empty in a row, and is like `count` otherwise.
+may be missing, or empty in a row, and is like `count` otherwise. Further columns are allowed, and
+may be empty, too.
 """
 
 FLOPS_FORMULA = "3 x forward FLOPs of an example x examples (backward counted as two forwards)"
@@ -54,7 +56,8 @@ def read_columns(content: bytes, name: str) -> dict[str, np.ndarray]:
             return {}
         if not content.endswith(b"\n") or any(len(row) != len(rows[0]) for row in rows):
             raise Unsound(f"{name} is truncated")
-        empty = {k for k, column in enumerate(rows[0]) if kinds.get(column) == "optional"}
+        wanted = [name for name, kind in kinds.items() if kind != "optional"]
+        empty = [k for k, column in enumerate(rows[0]) if column not in wanted]
         for row in rows[1:]:
             for k in empty:
                 row[k] = row[k] or "nan"
