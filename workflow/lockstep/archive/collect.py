@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lockstep import files
 from lockstep.archive import completeness, layout, secret_rules
 from lockstep.archive.archived_study import include, named_as_archived, reproducible
 from lockstep.archive.secret_rules import Rules
@@ -81,8 +80,9 @@ def items(study: Study, source: Source, rules: Rules) -> list[Item]:
         UserError: a secret or a link to a place of this machine is in what cannot be rewritten.
     """
     found = [*_source(source, rules), *_results(study, rules), *_data(study, rules)]
-    config = files.canonical_json(reproducible(study.config)) + b"\n"
-    found.append(_made(layout.STUDY, rules.clean(config)))
+    # In the config's own order: parity is measured against the first variant.
+    config = json.dumps(reproducible(study.config), indent=1, allow_nan=False) + "\n"
+    found.append(_made(layout.STUDY, rules.clean(config.encode())))
     return sorted(found, key=lambda item: item.name)
 
 

@@ -5,6 +5,7 @@ Everything comes from the archive: source, config, definitions and locks. In FOL
 code has ended, so that it could not read what it is compared with) and `reproduction.html`.
 """
 
+import contextlib
 import datetime
 import os
 import subprocess
@@ -113,9 +114,9 @@ def _set_up(archive: Archive, chosen: Plan) -> None:
         chosen.checkout.mkdir(parents=True)
         _fill(archive, chosen, chosen.checkout.resolve())
     except BaseException as error:
-        files.remove(chosen.checkout)
-        if new:
-            files.remove(chosen.folder)
+        with contextlib.suppress(OSError):  # where nothing could be written, nothing is left
+            files.remove(chosen.checkout)
+            files.remove(chosen.folder if new else chosen.checkout)
         if not isinstance(error, OSError):
             raise
         where = error.filename or chosen.folder

@@ -133,12 +133,13 @@ def _judged(name: str, old: Side, new: Side) -> Outcome:
         says = f"all {len(old[1])} losses, all batches and the final state have the same bits"
         return outcome(BITS, YES, says)
     nan = np.isnan(old[1]) != np.isnan(new[1])
+    unequal = (old[1] != new[1]) & ~np.isnan(old[1])
     if nan.any():
         return outcome(BITS, NO, f"the loss is not a number on one side alone (step {_first(nan)})")
     if not differs:
         if distance == 0:
             return outcome(BITS, NO, "all losses have the same bits, but the final state differs")
-        return outcome(BITS, NO, f"{most}, first in step {_first(old[1] != new[1])}")
+        return outcome(BITS, NO, f"{most}, first in step {_first(unequal)}")
     if _of(old[0], "archive", "contract", "variant", "precision") == "float64":
         return outcome(DOUBLE, YES if distance <= FLOAT64 else NO, f"the same batches; {most}")
     return outcome(STATISTICS, UNDECIDED, f"the same batches; {most}, judged below")
