@@ -125,6 +125,7 @@ TWO = {
         f"{PARITY}/zzz.npz", b""
     ),
     "neither the config nor a record names it": replaced("data/images/x-000000000000/x.sif", b""),
+    "metadata.json: is missing": lambda contents: contents.pop("metadata.json"),
     "there is no manifest that describes it": replaced(
         "data/datasets/digits-000000000000/train-00000.h5", b""
     ),
@@ -232,7 +233,6 @@ DERIVED = {
     "CITATION.cff: is not what config": lambda c: c.update(
         {"CITATION.cff": c["CITATION.cff"].replace(b"Ada", b"Eve")}
     ),
-    "metadata.json: is missing": lambda contents: contents.pop("metadata.json"),
     "tables/comparisons.csv: does not follow from the records": lambda c: c.update(
         {f"{TOP}report/tables/comparisons.csv":
          c[f"{TOP}report/tables/comparisons.csv"].replace(b"0.", b"1.", 1)}
