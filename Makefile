@@ -30,7 +30,7 @@ cluster: $(VENV)/dev.installed ## a shell on the login node of a SLURM cluster i
 drill: $(VENV)/dev.installed ## kill runs in a cluster in a box, more than fifty times (root; long)
 	LOCKSTEP_REQUIRE=slurm $(RUN) -m pytest -s tests/cluster/drill.py
 
-drill-archive: demo ## change an archive of the demo in 1,300 ways; is every change found?
+drill-archive: demo ## change an archive of the demo in 680 ways; which changes are found?
 	@$(SNAKEMAKE) archive --profile profiles/local --configfile demo/config.yaml
 	$(RUN) -m tests.archive.drill results/demo.crate.zip
 

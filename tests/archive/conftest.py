@@ -13,11 +13,9 @@ import numpy as np
 import pytest
 
 from lockstep import files
-from lockstep.archive import manifest
 from lockstep.archive import verify as verifying
-from lockstep.archive.findings import Check
+from lockstep.archive.check_result import Check
 from lockstep.study import Study
-from tests.archive.tamper import Contents
 from tests.conftest import ROOT
 from tests.end_to_end.checkout import Checkout, Said, small
 
@@ -34,7 +32,15 @@ STUDY = small(
     workloads__mnist_cnn__epochs=1,
     seeds=[0, 1],
     threads=1,
-    archive={"title": "Digits, twice", "authors": AUTHORS, "licence": "CC-BY-4.0"},
+    archive={
+        "title": "Digits, twice",
+        "authors": AUTHORS,
+        "licence": "CC-BY-4.0",
+        "repository": "https://example.org/lockstep",
+        "doi": "10.5281/zenodo.1234567",
+        "version": "1.0",
+        "funding": [{"name": "Example Fund", "url": "https://example.org/fund", "grant": "EX-1"}],
+    },
 )
 """One epoch of the digits, in both frameworks, with two seeds."""
 
@@ -108,11 +114,6 @@ def make(checkout: Checkout, *more: object, status: int = 0) -> Said:
     """Archive by hand."""
     study = "results/small/study.json"
     return checkout.lockstep("archive", "--study", study, *more, status=status)
-
-
-def listed(contents: Contents, **notes: object) -> dict[str, dict[str, object]]:
-    """The manifest's lines of these files."""
-    return {name: {**manifest.entry(content), **notes} for name, content in contents.items()}
 
 
 def grow(root: Path, study: str, size: int, log: int = 0) -> None:

@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lockstep.archive import container, layout, manifest, scan
+from lockstep import files
+from lockstep.archive import archive_reader, layout, zip_container
 
 Contents = dict[str, bytes]
 
@@ -14,32 +15,30 @@ Contents = dict[str, bytes]
 def load(path: Path) -> Contents:
     """Return all members of an archive."""
     with open(path, "rb") as stream:
-        reader = scan.Reader(stream)
-        return {name: reader.bytes_of(name) for name in reader.members}
+        reader = zip_container.Reader(stream)
+        return {name: b"".join(reader.pieces(name)) for name in reader.sizes}
+
+
+def about(path: Path) -> dict[str, Any]:
+    """Return what an archive says of itself."""
+    return json.loads(load(path)[layout.ABOUT])
 
 
 def store(path: Path, contents: Mapping[str, bytes]) -> None:
     """Write an archive of these members, whose form is right."""
-    with open(path, "wb") as stream:
-        writer = container.Writer(stream)
+    with open(path, "wb") as stream, zip_container.Writer(stream) as writer:
         for name, content in contents.items():
             writer.add(name, [content], len(content))
-        writer.close()
 
 
-def reseal(
-    contents: Contents, *, blocks: bool = True, crate: bool = True, links: Collection[str] = ()
-) -> Contents:
-    """Make manifest, blocks and description fit the contents, as a careful forger would.
+def reseal(contents: Contents, *, blocks: bool = True, crate: bool = True) -> Contents:
+    """Make hashes, blocks and description fit the contents, as a careful forger would.
 
     Args:
         blocks, crate: whether blocks' manifests and the description are made to fit.
-        links: members that are links besides those that were.
     """
     made = dict(contents)
-    told = json.loads(made[layout.MANIFEST])
-    del told["digest"]
-    top = f"{layout.RESULTS}{told['study']}/"
+    top = f"{layout.RESULTS}{json.loads(made[layout.ABOUT])['study']}/"
     for name in [n for n in made if n.startswith(f"{top}blocks/")] if blocks else []:
         block = json.loads(made[name])
         for run, line in block["runs"].items():
@@ -48,47 +47,32 @@ def reseal(
                 if content is not None:
                     line["sha256"][record] = hashlib.sha256(content).hexdigest()
         made[name] = json.dumps(block, indent=2).encode() + b"\n"
-    told["files"] |= {name: {"link": True} for name in links}
-    told["files"] = {n: _line(told, n, made) for n in made if n != layout.MANIFEST}
-    if crate:
-        made[layout.CRATE] = _described(made[layout.CRATE], told["files"])
-        told["files"][layout.CRATE] = _line(told, layout.CRATE, made)
-    made[layout.MANIFEST] = manifest.render(told)
+    if crate and layout.CRATE in made:
+        made[layout.CRATE] = _described(made)
+    hashes = {n: hashlib.sha256(c).hexdigest() for n, c in made.items() if n != layout.HASHES}
+    made[layout.HASHES] = archive_reader.listing(hashes)
     return made
 
 
-def _line(told: Mapping, name: str, made: Contents) -> dict:
-    kept = told["files"].get(name, {})
-    return {**kept, **manifest.entry(made[name])}
-
-
-def _described(content: bytes, listed: Mapping) -> bytes:
-    told = json.loads(content)
-    trees = manifest.Trees(listed)
+def _described(made: Contents) -> bytes:
+    told = json.loads(made[layout.CRATE])
+    own = (layout.CRATE, layout.HASHES)
+    lines = {n: [n, len(c), hashlib.sha256(c).hexdigest()] for n, c in made.items() if n not in own}
     for entity in told["@graph"]:
         name = entity["@id"]
-        if "contentSize" in entity and name in listed:
-            entity["contentSize"] = str(listed[name]["bytes"])
-        if "sha256" not in entity or name.startswith("#"):
-            continue
-        entity["sha256"] = trees.digest(name) if name.endswith("/") else None
-        if entity["sha256"] is None:
-            entity["sha256"] = listed[name]["sha256"] if name in listed else "0" * 64
+        if name in lines and "sha256" in entity:
+            entity |= {"contentSize": str(lines[name][1]), "sha256": lines[name][2]}
+        elif name.endswith("/") and "sha256" in entity:
+            below = [lines[n] for n in sorted(lines) if n.startswith(name)]
+            entity["sha256"] = files.digest(below)
     return json.dumps(told, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
 
-def forge(path: Path, change: Callable[[Contents], None], **options: Any) -> None:
+def forge(path: Path, change: Callable[[Contents], object], **options: Any) -> None:
     """Change members of an archive and make every hash in it fit (see `reseal`)."""
     contents = load(path)
     change(contents)
     store(path, reseal(contents, **options))
-
-
-def replace_member(path: Path, name: str, content: bytes) -> None:
-    """Change a member and nothing else, as a zip program does: checksum and sizes fit."""
-    contents = load(path)
-    contents[name] = content
-    store(path, contents)
 
 
 def flip(path: Path, place: int, bits: int) -> None:
@@ -101,15 +85,16 @@ def flip(path: Path, place: int, bits: int) -> None:
 
 
 def owner(path: Path, place: int) -> str:
-    """Return the member that a byte belongs to, by content or header; the end has no name."""
+    """Return the member that a byte belongs to, by content or header; the directory has no name."""
     with open(path, "rb") as stream:
-        for member in scan.Reader(stream).members.values():
-            if place < member.end:
-                return member.name
+        reader = zip_container.Reader(stream)
+        for name, size in reader.sizes.items():
+            if place < reader.place(name) + size:
+                return name
     return ""
 
 
-def edit_json(contents: Contents, name: str, change: Callable[[dict], None]) -> None:
+def edit_json(contents: Contents, name: str, change: Callable[[dict], object]) -> None:
     """Change a JSON file."""
     value = json.loads(contents[name])
     change(value)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lockstep import files
 from lockstep.archive import build, layout, verify
 from lockstep.errors import UserError
 from tests.archive import tamper
@@ -25,6 +26,7 @@ def test_the_workflow_makes_it_and_says_how_complete_it_is(archived: Archived) -
     assert "Archive study small" in archived.said.jobs
     assert "The study is complete: 4 runs (4 finished)." in archived.said.text
     assert "archive: results/small.crate.zip" in archived.said.text
+    assert f"sha256: {files.sha256_file(archived.file)}" in archived.said.text
 
 
 def test_it_is_not_made_unasked(archived: Archived) -> None:
@@ -44,7 +46,8 @@ def test_it_holds_what_a_stranger_needs(archived: Archived) -> None:
     top = "results/small/"
     for name in (
         "README.md",
-        "manifest.json",
+        "archive.json",
+        "manifest-sha256.txt",
         "metadata.json",
         "CITATION.cff",
         "ro-crate-metadata.json",
@@ -68,9 +71,7 @@ def test_it_holds_what_a_stranger_needs(archived: Archived) -> None:
 
 def test_large_parts_are_left_out_unless_asked_for(archived: Archived, copied: Checkout) -> None:
     assert not [n for n in names(archived.file) if n.endswith((".h5", ".safetensors"))]
-    config = json.loads((copied.results() / "study.json").read_text())
-    config["archive"]["include"] = {"data": True, "checkpoints": True, "traces": False}
-    (copied.results() / "study.json").write_text(json.dumps(config))
+    ask(copied, data=True, checkpoints=True, traces=False)
     make(copied, "--output", "more.zip")
     held = names(copied.root / "more.zip")
     assert sum(n.endswith(".h5") for n in held) == 2
@@ -93,7 +94,15 @@ def test_every_stage_says_where_and_with_what_it_ran(archived: Archived) -> None
 
 
 def test_the_same_study_has_the_same_bytes(archived: Archived, copied: Checkout) -> None:
-    make(copied, "--output", "again.zip")
+    other = {"TZ": "Asia/Kolkata", "LC_ALL": "C", "PYTHONHASHSEED": "7", "PYTHONPATH": "workflow"}
+    study, code = "results/small/study.json", "import os, sys; os.umask(0o077); "
+    code += "from lockstep.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    subprocess.run(
+        [sys.executable, "-c", code, "archive", "--study", study, "--output", "again.zip"],
+        cwd=copied.root,
+        env={**copied.environment, **other},
+        check=True,
+    )
     assert (copied.root / "again.zip").read_bytes() == archived.file.read_bytes()
 
 
@@ -156,43 +165,59 @@ def test_a_name_that_no_file_can_have_is_one_line(copied: Checkout) -> None:
 
 
 def test_the_source_is_the_commit(archived: Archived) -> None:
-    told = json.loads(tamper.load(archived.file)[layout.MANIFEST])
+    told = tamper.about(archived.file)
     assert told["source"]["commit"] == git(archived.checkout.root, "rev-parse", "HEAD").strip()
     assert told["source"]["note"] == "the committed files"
-    assert layout.DIFFERENCE not in told["files"]
     listed = set(git(archived.checkout.root, "ls-files").split())
-    assert {n.removeprefix("source/") for n in told["files"] if n.startswith("source/")} == listed
-    assert told["files"]["source/slurm"]["link"]
+    held = names(archived.file)
+    assert {n.removeprefix("source/") for n in held if n.startswith("source/")} == listed
+    assert told["links"] == ["source/slurm"]
     mode = (archived.checkout.root / "containers" / "install.sh").stat().st_mode
-    executable = told["files"]["source/containers/install.sh"].get("executable", False)
-    assert executable == bool(mode & 0o100)
+    assert ("source/containers/install.sh" in told["executable"]) == bool(mode & 0o100)
 
 
-def test_a_dirty_tree_is_archived_with_its_difference(copied: Checkout) -> None:
+def test_tracked_files_are_archived_as_they_are_and_others_are_named(copied: Checkout) -> None:
     with open(copied.root / "config.yaml", "a") as config:
         config.write("# an afterthought\n")
-    (copied.root / "workflow" / "new.txt").write_text("not yet committed\n")
+    (copied.root / "docs").mkdir()
+    (copied.root / "demo" / "kaggle.json").write_text('{"key": "' + "0a" * 16 + '"}')
     (copied.root / "private.txt").write_text("beside the workflow\n")
-    make(copied)
+    said = make(copied).text
+    assert "left out, as git does not track them: demo/kaggle.json\n" in said
     contents = tamper.load(copied.results("small.crate.zip"))
-    difference = contents[layout.DIFFERENCE].decode()
-    assert "+# an afterthought" in difference and "+not yet committed" in difference
     assert contents["source/config.yaml"].endswith(b"# an afterthought\n")
-    assert "source/private.txt" not in contents
-    assert git(copied.root, "status", "--porcelain").split() == [
-        "M", "config.yaml", "??", "private.txt", "??", "study.yaml", "??", "workflow/new.txt",
-    ]  # fmt: skip
+    assert "source/demo/kaggle.json" not in contents and "source/private.txt" not in contents
+    note = json.loads(contents[layout.ABOUT])["source"]["note"]
+    assert note == "the committed files, but for 1 that were changed: config.yaml"
     assert wrong(verify.verify(copied.results("small.crate.zip"))) == []
+    ask(copied, untracked=True)
+    assert "demo/kaggle.json: is called like a file of keys" in make(copied, status=2).text
+    (copied.root / "demo" / "kaggle.json").unlink()
+    (copied.root / "demo" / "notes.txt").write_text("some notes\n")
+    make(copied)
+    assert "source/demo/notes.txt" in tamper.load(copied.results("small.crate.zip"))
+
+
+def ask(checkout: Checkout, **include: bool) -> None:
+    """Have the study's config ask for parts."""
+    config = json.loads((checkout.results() / "study.json").read_text())
+    config["archive"]["include"] |= include
+    (checkout.results() / "study.json").write_text(json.dumps(config))
+
+
+def test_untracked_code_is_refused(copied: Checkout) -> None:
+    (copied.root / "workflow" / "lockstep" / "mine.py").write_text("X = 1\n")
+    assert "git does not track workflow/lockstep/mine.py" in make(copied, status=2).text
 
 
 def test_without_git_the_files_are_archived_as_they_are(copied: Checkout) -> None:
     shutil.rmtree(copied.root / ".git")
     make(copied)
     contents = tamper.load(copied.results("small.crate.zip"))
-    told = json.loads(contents[layout.MANIFEST])
+    told = json.loads(contents[layout.ABOUT])
     assert told["source"]["commit"] is None
-    assert "not known" in told["source"]["note"]
-    assert b"which commit they are is not known" in contents[layout.README]
+    assert "their commit is not known" in told["source"]["note"]
+    assert b"their commit is not known" in contents[layout.README]
     assert "source/workflow/lockstep/__main__.py" in contents
     assert wrong(verify.verify(copied.results("small.crate.zip"))) == []
 
@@ -205,7 +230,7 @@ def test_code_that_trained_no_run_is_refused(
     said = make(copied, status=2)
     assert "4 runs were trained by other code than is in" in said.text
     copied.edit("workflow/lockstep/training/loop.py", "STOP = ", "STOP = (")
-    with pytest.raises(UserError, match="not sound"):
+    with pytest.raises(UserError, match="the code cannot be read"):
         build.build(archived.study, output=copied.root / "x.zip", root=copied.root)
 
 
@@ -227,17 +252,19 @@ def test_secrets_and_paths_in_logs_are_replaced(
     token = "ghp_" + "a1B2" * 9
     log.write_text(
         f"{copied.root}/results: full\n{copied.home}/.cache/x: no such file\n"
-        f"token {SECRET} and {token}\nhttps://me:password@example.org/simple\n/home/ada/x\n"
+        f"token {SECRET} and {token}\nhttps:"
+        "//me:password@a.org/simple\n/home/ada/x\n"
     )
     make(copied)
     contents = tamper.load(copied.results("small.crate.zip"))
-    told = json.loads(contents[layout.MANIFEST])
+    told = json.loads(contents[layout.ABOUT])
     name = "results/small/logs/train/mnist_cnn/jax-jit/1x1/seed-0.log"
     assert contents[name].decode() == (
         "$CHECKOUT/results: full\n$HOME/.cache/x: no such file\n"
-        "token [$TEST_ACCESS_TOKEN] and [removed]\nhttps://[removed]@example.org/simple\n$HOME/x\n"
+        "token [$TEST_ACCESS_TOKEN] and [removed]\nhttps:"
+        "//[removed]@a.org/simple\n$HOME/x\n"
     )
-    assert told["files"][name]["rewritten"]
+    assert name in told["rewritten"]
     assert wrong(verify.verify(copied.results("small.crate.zip"))) == []
 
 

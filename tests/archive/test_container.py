@@ -1,13 +1,15 @@
 """The zip file's form: written so that any program reads it, read so that no byte can hide."""
 
+import io
 import struct
 import zipfile
-import zlib
+from contextlib import nullcontext
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
-from lockstep.archive import container, scan
+from lockstep.archive import zip_container
 from tests.archive import tamper
 
 SMALL = {"a.txt": b"first\n", "folder/b.bin": bytes(range(40)), "ü.txt": b"", "c": b"last"}
@@ -23,14 +25,12 @@ def problems(path: Path) -> list[str]:
     """What is wrong with a file's form or with its members' checksums."""
     with open(path, "rb") as stream:
         try:
-            reader = scan.Reader(stream)
-        except container.Malformed as problem:
+            reader = zip_container.Reader(stream)
+        except zip_container.Damaged as problem:
             return [str(problem)]
-        found = [f"{name}: {why}" for name, why in reader.flaws]
-        for name, member in reader.members.items():
-            if zlib.crc32(reader.bytes_of(name)) != member.crc:
-                found.append(f"{name}: content")
-        return found
+        wrong = [n for n in reader.sizes
+                 if zip_container.crc32(reader.pieces(n)) != reader.checksum(n)]  # fmt: skip
+        return [*(f"{name}: {why}" for name, why in reader.flaws), *wrong]
 
 
 def test_what_is_written_is_read(small: Path) -> None:
@@ -71,26 +71,77 @@ def test_an_archive_of_another_program_is_not_one_of_ours(tmp_path: Path) -> Non
     assert problems(tmp_path / "other.zip")
 
 
+TRICKS = {
+    "a comment of the file": lambda c: c[:-2] + b"\x02\x00hi",
+    "a flag of a member": lambda c: c.replace(b"PK\3\4\x14\0\0\0", b"PK\3\4\x14\0\x08\0", 1),
+    "a date of a member": lambda c: c.replace(b"\x21\0", b"\x22\0", 1),
+    "other rights": lambda c: c.replace(b"\0\0\xa4\x81", b"\0\0\xff\x81", 1),
+    "a link": lambda c: c.replace(b"\0\0\xa4\x81", b"\0\0\xff\xa1", 1),
+    "another name in the header": lambda c: c.replace(b"a.txt", b"b.txt", 1),
+    "a file before it": lambda c: b"#!/bin/sh\n" + c,
+    "the directory twice": lambda c: c + c[c.index(b"PK\1\2") :],
+}
+"""What programs read in different ways."""
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+def test_what_programs_read_differently_is_found(small: Path, trick: str) -> None:
+    whole = small.read_bytes()
+    changed = TRICKS[trick](whole)
+    assert changed != whole
+    small.write_bytes(changed)
+    assert problems(small)
+
+
+def test_a_member_twice_and_a_compressed_member_are_found(tmp_path: Path) -> None:
+    for method, names in ((zipfile.ZIP_STORED, "aa"), (zipfile.ZIP_DEFLATED, "ab")):
+        path = tmp_path / f"{names}.zip"
+        with (
+            zipfile.ZipFile(path, "w", method) as file,
+            pytest.warns() if names == "aa" else nullcontext(),
+        ):
+            for name in names:
+                info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+                info.compress_type, info.external_attr = method, zip_container.REGULAR
+                file.writestr(info, b"x" * 1000)
+        assert problems(path)
+
+
+@pytest.mark.slow
 def test_members_and_offsets_beyond_four_gigabytes(tmp_path: Path) -> None:
-    path = tmp_path / "large.zip"
-    first = container.Member(name="large", size=5 << 30, crc=0, start=0)
-    content = b"behind it"
-    second = container.Member(
-        name="second", size=len(content), crc=zlib.crc32(content), start=first.end
-    )
-    with open(path, "wb") as stream:  # the large one is a hole in the file
-        stream.write(container.local_header(first))
-        stream.seek(first.end)
-        stream.write(container.local_header(second) + content)
-        stream.write(container.directory([first, second]))
+    path, hole, behind = tmp_path / "large.zip", bytes(1 << 20), b"behind it"
+    with open(path, "wb") as stream, zip_container.Writer(_Sparse(stream)) as writer:
+        writer.add("large", (hole for _ in range(5 << 10)), 5 << 30)
+        writer.add("second", [behind], len(behind))
     with open(path, "rb") as stream:
-        reader = scan.Reader(stream)
+        reader = zip_container.Reader(stream)
         assert reader.flaws == []
-        assert list(reader.members.values()) == [first, second]
-        assert reader.bytes_of("second") == content
+        assert reader.sizes == {"large": 5 << 30, "second": len(behind)}
+        assert b"".join(reader.pieces("second")) == behind
     with zipfile.ZipFile(path) as file:
-        assert [info.file_size for info in file.infolist()] == [5 << 30, len(content)]
-        assert file.read("second") == content
+        assert file.read("second") == behind
+
+
+class _Sparse(io.RawIOBase):
+    """A file in which zeros take no room."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream = stream
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.stream.tell()
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self.stream.seek(offset, whence)
+
+    def write(self, data: bytes) -> int:  # type: ignore[override]
+        if len(data) == 1 << 20:
+            self.stream.seek(len(data), 1)
+            return len(data)
+        return self.stream.write(data)
 
 
 def test_more_members_than_sixteen_bits_count(tmp_path: Path) -> None:
@@ -101,10 +152,22 @@ def test_more_members_than_sixteen_bits_count(tmp_path: Path) -> None:
         assert len(file.infolist()) == 70_000
 
 
-def test_contradicting_sizes_are_refused(small: Path) -> None:
+def test_a_contradicting_size_is_named(small: Path) -> None:
     content = bytearray(small.read_bytes())
-    with open(small, "rb") as stream:
-        member = scan.Reader(stream).members["folder/b.bin"]
-    struct.pack_into("<I", content, member.start + 18, 0x7FFFFFFF)
+    start = content.index(b"folder/b.bin") - 30
+    struct.pack_into("<I", content, start + 18, 0x7FFFFFFF)
     small.write_bytes(bytes(content))
     assert any("folder/b.bin" in problem for problem in problems(small))
+
+
+def test_a_directory_too_large_to_be_read(tmp_path: Path) -> None:
+    small = b"PK\5\6" + struct.pack("<HHHHIIH", 0, 0, 1, 1, 0x70000000, 0, 0)
+    wide = b"PK\6\6" + struct.pack("<QHHIIQQQQ", 44, 45, 45, 0, 0, 1, 1, 1 << 39, 0)
+    wide += b"PK\6\7" + struct.pack("<IQI", 0, (1 << 40) - 98, 1)
+    wide += b"PK\5\6" + struct.pack("<HHHHIIH", 0, 0, 1, 1, 100, 0, 0)
+    for end in (small, wide):
+        with open(tmp_path / "sparse.zip", "wb") as stream:
+            stream.seek((1 << 40) - len(end))
+            stream.write(end)
+        (problem,) = problems(tmp_path / "sparse.zip")
+        assert "more than are read" in problem

@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lockstep.archive import opened, plan
+from lockstep.archive import archive_reader, layout, reproduction_plan
 from lockstep.archive import reproduce as repetition
-from lockstep.archive.reproduced import BITS, YES
+from lockstep.archive.reproduction_outcome import BITS, YES
+from lockstep.archive.reproduction_plan import Plan
+from lockstep.cluster import machine
 from lockstep.errors import UserError
-from lockstep.study import Study
+from lockstep.study import PACKAGES, Study
 from tests.archive import tamper
 from tests.archive.conftest import Archived, git
 from tests.conftest import PATIENCE, ROOT, lockstep, small_disk
@@ -58,6 +60,7 @@ def test_it_says_what_it_would_run_and_writes_nothing(archived: Archived, tmp_pa
     assert "study small: 4 of its runs" in done.stdout
     assert "-m snakemake report --profile profiles/local" in done.stdout
     assert "obtained by the workflow" in done.stdout
+    assert "it proves nothing unless the archive is the published one" in done.stdout
     assert not into.exists()
 
 
@@ -82,10 +85,61 @@ def test_another_archive_than_the_published_one_is_not_run(
     archived: Archived, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     into = tmp_path / "again"
-    status = repetition.main(archived.file, into, profile="x", digest="0" * 64, yes=True)
+    status = repetition.main(archived.file, into, profile="x", sha256="0" * 64, yes=True)
     assert status == 1 and not into.exists()
     said = capsys.readouterr().out
     assert "not the one published" in said and "does not hold; nothing was run" in said
+
+
+def test_the_code_is_compared_with_a_checkout(
+    archived: Archived, file: Path, tmp_path: Path
+) -> None:
+    options = ("--into", tmp_path / "again", "--dry-run", "--source", archived.checkout.root)
+    done = reproduce(archived, file, *options)
+    assert done.returncode == 0 and "proves nothing" not in done.stdout
+
+    def other_code(contents: tamper.Contents) -> None:
+        contents["source/workflow/lockstep/report/extra.py"] = b"import os\n"
+        contents["source/Snakefile"] += b"# more\n"
+        contents["source/config.yaml"] += b"# more\n"
+
+    tamper.forge(file, other_code)
+    with archive_reader.opened(file) as archive:
+        run, rest = reproduction_plan.other_source(archive, archived.checkout.root)
+    assert run == [
+        "Snakefile: differs", "workflow/lockstep/report/extra.py: is only in the archive",
+    ]  # fmt: skip
+    assert rest == ["config.yaml: differs"]
+    with pytest.raises(UserError, match="--source nowhere: is not a folder"):
+        repetition.main(archived.file, tmp_path / "x", profile="x", source=Path("nowhere"))
+
+
+def test_other_packages_are_named_before_anything_runs(
+    archived: Archived, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    here = {**machine.versions(PACKAGES), "numpy": "1.0"}
+    monkeypatch.setattr(machine, "versions", lambda packages: here)
+    repetition.main(archived.file, tmp_path / "x", profile="profiles/local", dry_run=True)
+    told = json.loads(tamper.load(archived.file)[f"results/small/runs/{RUN}/summary.json"])
+    recorded = told["contract"]["determined_by"]["environment"]["numpy"]
+    assert f"differs here: numpy 1.0, recorded {recorded}" in capsys.readouterr().out
+
+
+def test_the_records_are_not_there_while_the_code_runs(
+    archived: Archived, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def run(command: list[str], cwd: Path, env: dict) -> subprocess.CompletedProcess:
+        seen.extend(cwd.parent.rglob("summary.json"))
+        assert cwd.is_dir() and "PYTHONPATH" not in env
+        return subprocess.CompletedProcess(command, 1)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    into = tmp_path / "again"
+    monkeypatch.setattr(reproduction_plan, "other_packages", lambda *_: [])
+    assert repetition.main(archived.file, into, profile="profiles/local", yes=True) == 2
+    assert seen == [] and len([*(into / "archived").rglob("summary.json")]) == 4
 
 
 def test_a_folder_that_is_not_empty_is_refused(archived: Archived, tmp_path: Path) -> None:
@@ -123,19 +177,20 @@ def test_a_disk_that_nothing_can_be_written_to_is_one_line(
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         for into in (disk, disk / "again"):
             with pytest.raises(UserError, match="cannot be written, read-only file system"):
-                set_up(archived, archived.file, tmp_path, folder=into)
+                set_up(archived.file, tmp_path, folder=into)
 
 
-def set_up(archived: Archived, file: Path, tmp_path: Path, **options: object) -> Path:
+def set_up(file: Path, tmp_path: Path, **options: object) -> Path:
     """Put an archive's parts to where they are run; returns the checkout."""
-    chosen = planned(archived, tmp_path, **options)
-    with open(file, "rb") as stream:
-        repetition._set_up(opened.read(file, stream), chosen)
+    options = {"folder": tmp_path / "x", "profile": "profiles/local", **options}
+    with archive_reader.opened(file) as archive:
+        chosen = reproduction_plan.plan(archive, **options)
+        repetition._set_up(archive, chosen)
     return chosen.checkout
 
 
 def test_the_source_is_set_up_as_it_was(archived: Archived, tmp_path: Path) -> None:
-    checkout = set_up(archived, archived.file, tmp_path)
+    checkout = set_up(archived.file, tmp_path)
     original = archived.checkout.root
     assert (checkout / "slurm").readlink() == Path("profiles/slurm")
     for name in set(git(original, "ls-files").split()) - {"slurm"}:
@@ -145,18 +200,16 @@ def test_the_source_is_set_up_as_it_was(archived: Archived, tmp_path: Path) -> N
     assert not (checkout / "data").exists()  # a manifest alone is no dataset
 
 
-def test_archived_data_are_used(archived: Archived, everything: Path, tmp_path: Path) -> None:
-    checkout = set_up(archived, everything, tmp_path)
+def test_archived_data_are_used(everything: Path, tmp_path: Path) -> None:
+    checkout = set_up(everything, tmp_path)
     names = {path.name for path in (checkout / "data" / "datasets").glob("*/*")}
     assert names == {"manifest.json", "train-00000.h5", "test-00000.h5"}
 
 
-def test_what_cannot_be_set_up_leaves_nothing_behind(
-    archived: Archived, file: Path, tmp_path: Path
-) -> None:
+def test_what_cannot_be_set_up_leaves_nothing_behind(file: Path, tmp_path: Path) -> None:
     tamper.forge(file, lambda contents: contents.update({"source/slurm": b"../../outside"}))
     with pytest.raises(UserError, match="a link out of its folder"):
-        set_up(archived, file, tmp_path)
+        set_up(file, tmp_path)
     assert not (tmp_path / "x").exists()
 
 
@@ -173,14 +226,19 @@ LINKS = {"source/p/q/d": b"../..", "source/data": b"p/q/d/../../victim"}
     ],
 )
 def test_a_source_that_leads_its_data_elsewhere_is_not_set_up(
-    archived: Archived, everything: Path, tmp_path: Path, added: dict[str, bytes], says: str
+    everything: Path, tmp_path: Path, added: dict[str, bytes], says: str
 ) -> None:
     (tmp_path / "victim" / "datasets").mkdir(parents=True)
     file = Path(shutil.copy(everything, tmp_path / "x.zip"))
     links = [name for name in added if not name.endswith(".json")]
-    tamper.forge(file, lambda contents: contents.update(added), links=links)
+
+    def change(contents: tamper.Contents) -> None:
+        contents.update(added)
+        tamper.edit_json(contents, layout.ABOUT, lambda told: told["links"].extend(links))
+
+    tamper.forge(file, change)
     with pytest.raises(UserError, match=says):
-        set_up(archived, file, tmp_path)
+        set_up(file, tmp_path)
     assert not list((tmp_path / "victim" / "datasets").iterdir())
     assert not (tmp_path / "x").exists()
 
@@ -191,7 +249,7 @@ def test_what_cannot_be_run_is_no_verdict(archived: Archived, tmp_path: Path) ->
         archived, archived.file, "--into", into, "--yes", "--only", RUN, "--profile", "no/where"
     )
     assert done.returncode == 2
-    assert done.stdout.splitlines()[-2] == "study small: could not be run to its end"
+    assert "study small: could not be run to its end" in done.stdout
     assert "the workflow ended with status 1" in done.stdout
     assert (
         "NOT REPRODUCED" not in json.loads((into / "reproduction.json").read_text())["conclusion"]
@@ -204,7 +262,7 @@ def test_no_answer_is_no(monkeypatch: pytest.MonkeyPatch) -> None:
     with open(terminal) as stdin:
         monkeypatch.setattr(sys, "stdin", stdin)
         with pytest.raises(UserError, match="nothing was run"):
-            repetition._agree(False)
+            repetition._ask(False)
     os.close(person)
 
 
@@ -215,19 +273,20 @@ def test_a_profile_is_the_archives_own_or_one_that_is_here(
     for name in ("profiles/local", "mine"):
         (tmp_path / name).mkdir(parents=True)
     archived = ["source/profiles/local/config.yaml", "source/slurm"]
-    assert plan.profile("profiles/local", archived) == "profiles/local"
-    assert plan.profile("slurm", archived) == "slurm"
-    assert plan.profile("mine", archived) == str(tmp_path / "mine")
-    assert plan.profile("elsewhere", archived) == "elsewhere"  # Snakemake's own places
+    profile = reproduction_plan._profile
+    assert profile("profiles/local", archived) == "profiles/local"
+    assert profile("slurm", archived) == "slurm"
+    assert profile("mine", archived) == str(tmp_path / "mine")
+    assert profile("elsewhere", archived) == "elsewhere"  # Snakemake's own places
 
 
 # What is run ----------------------------------------------------------------------------------
 
 
-def planned(archived: Archived, tmp_path: Path, **options: object) -> plan.Plan:
-    config = archived.study.config
+def planned(archived: Archived, tmp_path: Path, **options: object) -> Plan:
     options = {"folder": tmp_path / "x", "profile": "profiles/local", **options}
-    return plan.plan(config, **options)
+    with archive_reader.opened(archived.file) as archive:
+        return reproduction_plan.plan(archive, **options)
 
 
 def test_a_subset_keeps_the_reference_of_parity(archived: Archived, tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
-"""The workflow's source as git knows it, whatever a person's git is set to."""
+"""The workflow's source as git tracks it, whatever a person's git is set to."""
 
 from pathlib import Path
 
 import pytest
 
-from lockstep.archive import gather, source
-from lockstep.archive.redact import Rules
+from lockstep.archive import collect, source
+from lockstep.archive.secret_rules import Rules
 from tests.archive.conftest import git
 
 
@@ -23,85 +23,52 @@ def checkout(tmp_path: Path) -> Path:
     return root
 
 
-def changed(checkout: Path) -> source.Source:
-    """The source with changes that settings of git could show in another way."""
-    (checkout / "workflow" / "other.txt").write_text("another\n\nand more\n")
-    (checkout / "workflow" / "new.pyc").write_text("x\r\n" * 20)
-    (checkout / "workflow" / "table.bin").write_bytes(bytes(range(256)) * 40)
-    return source.find(checkout)
+FILES = ("Snakefile", "workflow/other.txt")
 
 
-def test_the_difference_does_not_depend_on_a_persons_settings(
-    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_is_tracked_is_the_source_and_the_rest_is_named(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = changed(checkout)
-    assert plain.difference.startswith(b"diff --git a/Snakefile b/Snakefile\n")
-    assert b"+    input: ['x']" in plain.difference and b"\n \n" in plain.difference
-    (tmp_path / "attributes").write_text("Snakefile -diff\n")
-    for name, value in (
-        ("color.ui", "always"),
-        ("diff.noprefix", "true"),
-        ("diff.mnemonicPrefix", "true"),
-        ("diff.context", "0"),
-        ("diff.algorithm", "histogram"),
-        ("diff.renames", "copies"),
-        ("diff.external", "false"),
-        ("diff.suppressBlankEmpty", "true"),
-        ("core.abbrev", "4"),
-        ("core.autocrlf", "input"),
-        ("core.quotePath", "true"),
-        ("core.compression", "9"),
-        ("core.attributesFile", str(tmp_path / "attributes")),
-    ):
+    for name in ("workflow/new.py", "workflow/b.pyc", "elsewhere.txt"):
+        (checkout / name).write_text("x\n")
+    (checkout / ".gitignore").write_text("*.pyc\n")
+    found = source.find(checkout)
+    assert (found.files, found.untracked) == (FILES, ("workflow/new.py",))
+    assert found.note == "the committed files, but for 1 that were changed: Snakefile"
+    assert found.with_untracked().files == ("Snakefile", "workflow/new.py", "workflow/other.txt")
+    for name, value in (("color.ui", "always"), ("status.relativePaths", "true"),
+                        ("status.showUntrackedFiles", "no"), ("status.branch", "true"),
+                        ("core.quotePath", "true"), ("status.short", "true")):  # fmt: skip
         git(checkout, "config", name, value)
-        assert source.find(checkout) == plain, name
-    monkeypatch.setenv("GIT_DIFF_OPTS", "-u0")
-    monkeypatch.setenv("GIT_EXTERNAL_DIFF", "false")
-    assert source.find(checkout) == plain
+        assert source.find(checkout) == found, name
+    monkeypatch.chdir(checkout / "workflow")
+    assert source.find(checkout) == found
+    git(checkout, "add", "workflow/new.py")
+    assert "workflow/new.py" in source.find(checkout).files
 
 
-def test_what_only_attributes_or_an_old_version_call_binary_is_shown_as_text(
-    checkout: Path, tmp_path: Path
-) -> None:
-    (checkout / "workflow" / "was.txt").write_bytes(b"once\0binary\n")
-    (checkout / "workflow" / "table.bin").write_bytes(bytes(range(256)))
-    git(checkout, "add", "--all")
-    git(checkout, "commit", "--quiet", "--message", "Binary files")
-    git(checkout, "clone", "--quiet", str(checkout), str(tmp_path / "clone"))
-    (checkout / ".gitattributes").write_text("*.lock -diff\n")
-    (checkout / "workflow" / "p.lock").write_text("at https://me:password@example.org\n")
-    (checkout / "workflow" / "was.txt").write_text("now a text\n")
-    (checkout / "workflow" / "table.bin").write_bytes(bytes(range(255)))
-    found = source.find(checkout)
-    assert b"+at https://me:password@example.org" in found.difference
-    assert b"+now a text" in found.difference
-    assert found.difference.count(b"GIT binary patch") == 1
-    (tmp_path / "source.diff").write_bytes(found.difference)
-    git(tmp_path / "clone", "apply", str(tmp_path / "source.diff"))
-    for name in found.files:
-        assert (tmp_path / "clone" / name).read_bytes() == (checkout / name).read_bytes()
+def test_what_was_only_touched_was_not_changed(checkout: Path) -> None:
+    git(checkout, "checkout", "--quiet", "Snakefile")
+    text = (checkout / "Snakefile").read_text()
+    (checkout / "Snakefile").write_text(text)
+    assert source.find(checkout).note == "the committed files"
+    before = source.state(checkout)
+    (checkout / "Snakefile").write_text(text + "# more\n")
+    assert source.state(checkout) != before
 
 
-def test_what_is_called_like_a_key_goes_in_only_where_it_is_committed(checkout: Path) -> None:
-    for name in ("ca.pem", ".env", "id_ed25519", "id_card.txt"):
-        (checkout / "workflow" / name).write_text("x\n")
-    git(checkout, "add", "workflow/ca.pem")
-    git(checkout, "commit", "--quiet", "--message", "A certificate", "workflow/ca.pem")
-    found = source.find(checkout)
-    names = {"Snakefile", "workflow/other.txt", "workflow/ca.pem", "workflow/id_card.txt"}
-    assert set(found.files) == names
-    assert b"id_card" in found.difference and b"id_ed25519" not in found.difference
-    assert found.note.endswith("left out, as keys are called so: .env, id_ed25519")
+def test_without_git_the_known_parts_are_the_source(checkout: Path) -> None:
     (checkout / ".git").rename(checkout / "git")
-    assert set(source.find(checkout).files) == names - {"workflow/ca.pem"}
+    found = source.find(checkout)
+    assert (found.files, found.commit) == (FILES, None)
+    assert "their commit is not known" in found.note
 
 
 def test_what_may_be_executed_is_said_by_the_owners_bit_whoever_archives(checkout: Path) -> None:
     (checkout / "Snakefile").chmod(0o655)  # root may execute it
     (checkout / "workflow" / "other.txt").chmod(0o744)
-    items = gather._source(source.find(checkout), Rules(secrets=(), paths=()))
-    executable = [item.name for item in items if item.notes and item.notes.get("executable")]
-    assert executable == ["source/workflow/other.txt"]
+    items = collect._source(source.find(checkout), Rules(values=(), paths=()))
+    assert [item.name for item in items if item.executable] == ["source/workflow/other.txt"]
 
 
 def test_a_submodule_is_no_file_of_the_source(checkout: Path) -> None:
@@ -109,5 +76,5 @@ def test_a_submodule_is_no_file_of_the_source(checkout: Path) -> None:
     entry = f"160000,{git(checkout, 'rev-parse', 'HEAD').strip()},plugin"
     git(checkout, "update-index", "--add", "--cacheinfo", entry)
     git(checkout, "commit", "--quiet", "--message", "A plugin")
-    assert source.find(checkout).files == ("Snakefile", "workflow/other.txt")
+    assert source.find(checkout).files == FILES
     assert len(source.state(checkout)) == 64

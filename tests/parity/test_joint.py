@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from lockstep.report import judged
-from lockstep.report.soundness import Unsound
+from lockstep.report.record_validation import Unsound
 from lockstep.study import Study
 from tests.conftest import lockstep
 

@@ -1,15 +1,12 @@
 """What cannot be measured never passes, and is named: on small traces, without a framework."""
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lockstep import code
-from lockstep.archive import recompute
 from lockstep.parity import compare
 from lockstep.parity.rungs import Rung
 from lockstep.study import Study
@@ -214,27 +211,3 @@ def test_a_damaged_trace_is_a_line_and_shuts_the_gate(
     assert "jax-jit.npz: not a readable trace" in done.stderr
     assert "Traceback" not in done.stderr
     assert not study.passed("mnist_cnn").exists()
-
-
-def test_a_verdict_by_another_versions_rules_is_left_open(
-    study_of: Callable[..., Study], tmp_path: Path
-) -> None:
-    study = study_of()
-    path = study.trace("mnist_cnn", "jax-jit")
-    path.parent.mkdir(parents=True)
-    written(path.parent, **{name: small() for name in study.traces()})
-    lockstep("parity", "--study", study.path, "--workload", "mnist_cnn")
-    verdict = json.loads(study.verdict("mnist_cnn").read_text())
-    assert recompute.parity(study, code.PACKAGE).status == "holds"
-    verdict["comparisons"]["jax-jit"]["rungs"][3]["first_tolerance"] = 1.0
-    study.verdict("mnist_cnn").write_text(json.dumps(verdict))
-    study.passed("mnist_cnn").unlink()
-    found = recompute.parity(study, code.PACKAGE).wrong
-    assert any("first_tolerance" in wrong for wrong in found)
-    verdict["schema"] = "lockstep-parity/1"
-    study.verdict("mnist_cnn").write_text(json.dumps(verdict))
-    assert any("schema" in wrong for wrong in recompute.parity(study, code.PACKAGE).wrong)
-    other = Path(shutil.copytree(code.PACKAGE, tmp_path / "other"))
-    with open(other / "parity" / "rungs.py", "a") as rules:
-        rules.write("OTHER = True\n")
-    assert recompute.parity(study, other).status == "open"

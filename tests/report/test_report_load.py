@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lockstep.errors import UserError
-from lockstep.report import analysis, build, load, soundness, tables
+from lockstep.report import analysis, build, load, record_validation, tables
 from lockstep.report.load import Record
 from lockstep.study import Study
 from tests.report.report_studies import TWO, put_csv, put_json, write, write_manifest
@@ -315,7 +315,7 @@ def test_a_run_without_a_steady_state_has_an_absent_step_time(tmp_path: Path) ->
 def test_epochs_may_hold_more_columns_than_are_known(tmp_path: Path) -> None:
     study = write(tmp_path, variants=TWO, seeds=2, manifests=False)
     folder = study.run_folder(study.runs[0])
-    columns = soundness.read_columns((folder / "epochs.csv").read_bytes(), "epochs.csv")
+    columns = record_validation.read_columns((folder / "epochs.csv").read_bytes(), "epochs.csv")
     rows = [dict(zip(columns, row, strict=True)) for row in np.array(list(columns.values())).T]
     put_csv(folder / "epochs.csv", [{**row, "test_top5": 1.0} for row in rows])
     for name in study.blocks:

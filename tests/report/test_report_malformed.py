@@ -20,7 +20,7 @@ from lockstep.report import (
     load,
     page,
     proof,
-    soundness,
+    record_validation,
 )
 from lockstep.study import Study
 from tests.report.report_studies import TWO, put_json, write
@@ -103,7 +103,7 @@ def test_any_nonsense_in_any_field_of_a_parity_verdict_proves_nothing_at_worst(t
         path.write_text(json.dumps(verdict))
         try:
             read = load.judged.read(study, "mnist_cnn")
-        except soundness.Unsound as problem:
+        except record_validation.Unsound as problem:
             assert str(problem)
             continue
         assert read is not None

@@ -132,12 +132,16 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("archive", archive, "put the study into one file that can be handed over")
     sub.add_argument("--partial", action="store_true", help="files may be missing; it says which")
     sub.add_argument("--output", type=Path, help="instead of results/STUDY.crate.zip")
+    published = "of the file, as it was published"
     sub = add("verify", verify, "check an archive and compute its numbers again", study=False)
-    sub.add_argument("archive", type=Path, metavar="FILE")
-    sub.add_argument("--digest", help="that the archive must have, as it was published")
+    sub.add_argument("archive", type=Path, metavar="FILE", help="or the folder it was unzipped to")
+    sub.add_argument("--sha256", help=published)
+    sub.add_argument("--figures", action="store_true", help="also draw the figures again")
     sub = add("reproduce", reproduce, "run an archived study again and compare", study=False)
     sub.add_argument("archive", type=Path, metavar="FILE")
-    sub.add_argument("--digest", help="that the archive must have, as it was published")
+    sub.add_argument("--sha256", help=published)
+    source = "a checkout that you trust, whose code must be that of the archive"
+    sub.add_argument("--source", type=Path, metavar="FOLDER", help=source)
     sub.add_argument("--into", type=Path, required=True, help="an empty folder")
     sub.add_argument("--profile", default="profiles/local", help="default: profiles/local")
     only = "WORKLOAD[/VARIANT[/SCALE[/seed-S]]]"
@@ -148,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--yes", action="store_true", help="run the archive's code without asking")
     add("tell", tell, "print the verdicts of a finished report")
     sub = add("compare", compare, "compare two finished studies", study=False)
-    sub.add_argument("a", type=Path, metavar="A", help="folder of a finished study: results/STUDY")
+    sub.add_argument("a", type=Path, metavar="A", help="results/STUDY, or an archive of a study")
     sub.add_argument("b", type=Path, metavar="B", help="the study that is compared with it")
     sub.add_argument("--json", type=Path, help="also write everything to this file")
     return parser
@@ -319,7 +323,7 @@ def archive(options: argparse.Namespace) -> int:
 def verify(options: argparse.Namespace) -> int:
     from lockstep.archive import verify as check_of_all
 
-    return check_of_all.main(options.archive, digest=options.digest)
+    return check_of_all.main(options.archive, sha256=options.sha256, figures=options.figures)
 
 
 def reproduce(options: argparse.Namespace) -> int:
@@ -329,7 +333,8 @@ def reproduce(options: argparse.Namespace) -> int:
         options.archive,
         options.into,
         profile=options.profile,
-        digest=options.digest,
+        sha256=options.sha256,
+        source=options.source,
         only=options.only,
         raw=options.raw,
         dry_run=options.dry_run,
@@ -338,12 +343,14 @@ def reproduce(options: argparse.Namespace) -> int:
 
 
 def compare(options: argparse.Namespace) -> int:
+    from lockstep.archive.verify import studies as folders
     from lockstep.report import compare as studies
 
-    comparison = studies.compare(options.a, options.b)
-    if options.json:
-        files.write_json(options.json, studies.as_json(comparison))
-    print("\n".join(studies.lines(comparison)))
+    with folders(options.a, options.b) as ((a, b), named):
+        comparison = studies.compare(a, b)
+        if options.json:
+            files.write_json(options.json, named(studies.as_json(comparison)))
+        print("\n".join(named(studies.lines(comparison))))
     return 0
 
 

@@ -1,5 +1,5 @@
-# The whole study in one file that a stranger can check. On the host and without an image: it needs
-# git, for the source as it was committed. Not among what `all` makes.
+# The whole study in one file that anybody can check. On the host and without an image: it asks git for
+# the files that are tracked. Not among what `all` makes.
 
 
 localrules:

@@ -12,6 +12,10 @@ rule report:
             os.path.relpath(os.path.join(workflow_folder, "lockstep", "report", name))
             for name in ("page.html.j2", "page.css")
         ],
+        schemas=[
+            os.path.relpath(os.path.join(workflow_folder, "schemas", f"{name}.schema.json"))
+            for name in ("summary", "verdict")
+        ],
     output:
         # Without it Snakemake would take a partial report for its own, and do nothing.
         complete=STUDY.complete_report(),

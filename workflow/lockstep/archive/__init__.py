@@ -1,1 +1,1 @@
-"""A study in one file that a stranger can check, recompute and run again."""
+"""A study in one file that anybody can check, compute again and run again."""

@@ -2,39 +2,38 @@
 
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lockstep import __version__, files
 from lockstep.archive import (
-    agree,
+    archive_reader,
+    collect,
     completeness,
-    container,
     crate,
-    gather,
+    description,
     layout,
-    manifest,
-    names,
-    opened,
-    people,
-    publishing,
-    readme,
-    redact,
-    settings,
-    story,
+    provenance,
+    secret_rules,
+    zip_container,
 )
 from lockstep.archive import source as sources
-from lockstep.archive.gather import Item
+from lockstep.archive.archived_study import include, named_as_archived
+from lockstep.archive.collect import Item
+from lockstep.archive.completeness import Read
+from lockstep.archive.source import Source
+from lockstep.archive.source_check import other_code
 from lockstep.errors import UserError
 from lockstep.study import Study
 
 SPARE = 1 << 20  # room for directory and descriptions
 
-Entries = dict[str, dict[str, Any]]
+
+class _Unchanged(Exception):
+    """The archive that is there has the same bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,24 +41,21 @@ class Plan:
     """What goes into an archive.
 
     Attributes:
-        lacking: what a complete study has besides.
-        state: the same in a sentence.
-        told: what the archive says of itself.
+        study: without secrets; its paths are names in the archive.
+        missing: what a complete study has besides.
     """
 
     study: Study
-    source: sources.Source
-    rules: redact.Rules
+    source: Source
     items: Sequence[Item]
-    lacking: Sequence[str]
-    state: str
-    told: people.About
+    missing: Sequence[str]
+    read: Read
 
 
 def build(
     study: Study, *, partial: bool = False, output: Path | None = None, root: Path = sources.ROOT
 ) -> tuple[Path, list[str]]:
-    """Write a study's archive, unless it is there with the same content.
+    """Write a study's archive, unless it is there with the same bytes.
 
     Args:
         partial: files of a complete study may be missing; the archive says which.
@@ -70,82 +66,66 @@ def build(
         Where it is, and the lines that a person sees.
 
     Raises:
-        UserError: files are missing and `partial` is not set, or one cannot be read or written.
+        UserError: files are missing and `partial` is not set, one cannot be read or written, or
+            one holds a secret.
     """
     try:
         if output is not None and output.is_dir():
             raise UserError(f"{output}: is a folder; name a file")
         plan = _plan(study, root)
         if not partial:
-            _check_complete(plan, root)
-        target = output or (study.partial_archive() if plan.lacking else study.archive())
-        unchanged = _unchanged(target, plan)
-        if not unchanged:
-            _check_room(target, sum(item.size for item in plan.items) + SPARE)
-            _write(target, plan)
-    except container.Malformed as problem:
+            _check_complete(plan, study, root)
+        target = output or (study.partial_archive() if plan.missing else study.archive())
+        _check_room(target, sum(item.size for item in plan.items) + SPARE)
+        sha256, unchanged = _write(target, plan)
+    except zip_container.Damaged as problem:
         raise UserError(f"{problem}; try again when the study is not being run") from problem
     except OSError as error:
         where = error.filename or output or study.archive()
         raise UserError(f"{where}: {error.strerror or error}; nothing was archived") from error
-    return target, [*_lines(plan, target), *["unchanged: nothing to do"] * unchanged]
-
-
-def _write(target: Path, plan: Plan) -> None:
-    with files.atomic(target) as temporary, open(temporary, "wb") as stream:
-        writer = container.Writer(stream)
-        entries = {item.name: _entry(item, writer.add) for item in plan.items}
-        for name, content in _made(plan, entries):
-            writer.add(name, [content], len(content))
-        writer.close()
+    return target, [*_lines(plan, target, sha256), *["unchanged: nothing to do"] * unchanged]
 
 
 def _plan(study: Study, root: Path) -> Plan:
-    source, rules = sources.find(root), redact.here(study, root)
-    items = gather.items(study, source, rules)
-    flaw = names.flaw([*(item.name for item in items), *layout.MADE_LAST])
-    if flaw:
-        raise UserError(f"no archive can hold {flaw}; rename it")
+    source, rules = sources.find(root), secret_rules.here(study, root)
+    if include(study.config)["untracked"]:
+        source = source.with_untracked()
+    items = collect.items(study, source, rules)
+    unsafe = layout.unsafe([*(item.name for item in items), *layout.DERIVED, layout.HASHES])
+    if unsafe:
+        raise UserError(f"no archive can hold {unsafe}; rename it")
     for item in items:
-        if layout.shadows(item.name, link=bool((item.notes or {}).get("link"))):
-            raise UserError(
-                f"{root / item.name.removeprefix(layout.SOURCE)}: Python could run it in place of "
-                "the code that is compared; remove it from the checkout, or have git ignore it"
-            )
-        why = opened.too_large(item.name, item.size)
+        why = layout.too_large(item.name, item.size)
         if why:
             raise UserError(
-                f"{item.path or item.name}: {why}, so that nobody could verify the archive; "
-                "take larger windows (window_steps), or leave its run out of the config"
+                f"{item.path or item.name}: {why} when an archive is verified; take larger windows "
+                "(window_steps), or leave its run out of the config"
             )
-    lacking = completeness.missing(study, (item.name for item in items))
-    # What a person reads first is made from the config as it is archived, without secrets.
-    config = json.loads(rules.clean(json.dumps(study.config).encode()))
-    return Plan(
-        study=study,
-        source=source,
-        rules=rules,
-        items=items,
-        lacking=lacking,
-        state=readme.state(study, lacking),
-        told=people.about(Study(config)),
-    )
+    read = collect.as_archived({item.name: item for item in items})
+    archived = named_as_archived(json.loads(rules.clean(json.dumps(study.config).encode())))
+    missing = completeness.missing(archived, {item.name for item in items}, read)
+    return Plan(study=archived, source=source, items=items, missing=missing, read=read)
 
 
-def _check_complete(plan: Plan, root: Path) -> None:
-    study, lacking = plan.study, plan.lacking
-    if lacking:
+def _check_complete(plan: Plan, study: Study, root: Path) -> None:
+    if plan.missing:
         raise UserError(
-            f"study {study.name}: {len(lacking)} files of a complete study are missing (the first "
-            f"is {lacking[0]}); finish it, leave parts out (archive.include), or add --partial for "
-            "an archive that says so"
+            f"study {study.name}: {len(plan.missing)} files of a complete study are missing (the "
+            f"first is {plan.missing[0]}); finish it, leave parts out (archive.include), or add "
+            "--partial for an archive that says so"
         )
-    trained = agree.source(study, root / "workflow" / "lockstep")
-    if trained.wrong:
+    other = list(other_code(plan.study, plan.read, root / "workflow" / "lockstep"))
+    if other:
         raise UserError(
-            f"study {study.name}: {len(trained.wrong)} runs were trained by other code than is in "
-            f"{root} ({trained.wrong[0]}); run the workflow again, check the commit out that they "
-            "were made with, or add --partial for an archive of them as they are"
+            f"study {study.name}: {len(other)} runs were trained by other code than is in {root} "
+            f"({other[0]}); run the workflow again, check the commit out that they were made with, "
+            "or add --partial for an archive of them as they are"
+        )
+    code = [name for name in plan.source.untracked if name.startswith("workflow/")]
+    if code:
+        raise UserError(
+            f"study {study.name}: git does not track {code[0]}, so that the archive would lack "
+            "code; commit it, have git ignore it, or set archive.include.untracked in the config"
         )
 
 
@@ -159,81 +139,81 @@ def _check_room(target: Path, size: int) -> None:
         )
 
 
-def _entry(item: Item, use: Callable[[str, Iterator[bytes], int], object]) -> dict[str, Any]:
-    """Return a file's line in the manifest, from the bytes that `use` takes."""
-    total = hashlib.sha256()
+def _write(target: Path, plan: Plan) -> tuple[str, bool]:
+    """Write the archive; returns its sha256, and whether the one that is there is the same."""
+    sha256 = ""
+    try:
+        with files.atomic(target) as temporary:
+            with open(temporary, "wb") as stream, zip_container.Writer(stream) as writer:
+                _fill(writer, plan)
+            sha256 = files.sha256_file(temporary)
+            if target.is_file() and files.sha256_file(target) == sha256:
+                raise _Unchanged
+    except _Unchanged:
+        return sha256, True
+    return sha256, False
 
-    def hashed() -> Iterator[bytes]:
-        for piece in item.pieces():
-            total.update(piece)
-            yield piece
 
-    use(item.name, hashed(), item.size)
-    return {"bytes": item.size, "sha256": total.hexdigest(), **(item.notes or {})}
+def _fill(writer: zip_container.Writer, plan: Plan) -> None:
+    sizes, hashes = {}, {}
+    for item in plan.items:
+        total = hashlib.sha256()
+        writer.add(item.name, item.checked(item.pieces(), total), item.size)
+        sizes[item.name], hashes[item.name] = item.size, total.hexdigest()
+    told = about(plan)
+    for name, content in derived(plan.study, told, sizes, hashes, plan.read):
+        writer.add(name, [content], len(content))
+        sizes[name], hashes[name] = len(content), hashlib.sha256(content).hexdigest()
+    listing = archive_reader.listing(hashes)
+    writer.add(layout.HASHES, [listing], len(listing))
 
 
-def _made(plan: Plan, entries: Entries) -> Iterator[tuple[str, bytes]]:
-    """Yield what archiving itself makes; `entries` grows by each."""
-    study, source, told = plan.study, plan.source, plan.told
-    happened = story.tell(study, set(entries))
-    date = happened.ended[:10]
-    made = publishing.pages(
-        study, told, source=source.about, state=plan.state, missing=plan.lacking, date=date
-    )
-    for name, content in made.items():
-        entries[name] = manifest.entry(content)
-        yield name, content
-    described = crate.describe(study, told, happened, entries, source.commit, plan.state)
-    described = plan.rules.clean(described)
-    entries[layout.CRATE] = manifest.entry(described)
-    yield layout.CRATE, described
-    fields = {
+def about(plan: Plan) -> dict[str, Any]:
+    """Return the content of ``archive.json``."""
+    return {
         "schema": layout.SCHEMA,
-        "study": study.name,
+        "study": plan.study.name,
         "lockstep": __version__,
-        "complete": not plan.lacking,
-        "missing": list(plan.lacking),
-        "include": settings.include(study),
-        "source": source.about,
-        "files": entries,
+        "complete": not plan.missing,
+        "missing": list(plan.missing),
+        "include": include(plan.study.config),
+        "source": {"commit": plan.source.commit, "note": plan.source.note},
+        "rewritten": [item.name for item in plan.items if item.rewritten],
+        "executable": [item.name for item in plan.items if item.executable],
+        "links": [item.name for item in plan.items if item.link],
     }
-    yield layout.MANIFEST, manifest.render(fields)
 
 
-def _unchanged(target: Path, plan: Plan) -> bool:
-    """Whether the archive that is there is whole and holds just this; writes nothing.
+def derived(study: Study, told: Mapping[str, Any], sizes: Mapping[str, int],
+            hashes: Mapping[str, str], read: Read) -> Iterator[tuple[str, bytes]]:  # fmt: skip
+    """Yield name and content of what archiving makes of the other files; verifying does it again.
 
-    Reads every file, and the archive as verifying does: a byte of it may have rotten.
+    Args:
+        study: whose paths are names in the archive.
+        told: the content of ``archive.json``.
+        sizes, hashes: of the other files, and of each that was yielded before.
+        read: returns the JSON of one of the other files.
     """
-    if not target.is_file():
-        return False
-    with open(target, "rb") as stream:
-        try:
-            there = opened.read(target, stream)
-        except UserError:
-            return False
-        known = {n: line["bytes"] for n, line in there.files.items() if n not in layout.MADE_LAST}
-        if known != {item.name: item.size for item in plan.items}:
-            return False
-        if any(check.wrong for check in (*there.checks, opened.hashes(there))):
-            return False
-        entries = {item.name: _entry(item, _read) for item in plan.items}
-        held = there.reader.members
-        made = _made(plan, entries)
-        return all(name in held and there.reader.bytes_of(name) == has for name, has in made)
+    collected = [name for name in hashes if name not in layout.DERIVED]
+    happened = provenance.of(study, collected, read)
+    date = happened.ended[:10]
+    yield layout.README, description.readme(study, told, read)
+    yield layout.UPLOAD, description.upload(study, date)
+    yield layout.CITATION, description.citation(study, date)
+    yield layout.ABOUT, json.dumps(told, indent=1, ensure_ascii=False).encode() + b"\n"
+    yield layout.CRATE, crate.describe(study, told, sizes, hashes, read, happened)
 
 
-def _read(name: str, pieces: Iterator[bytes], size: int) -> None:
-    for _ in pieces:
-        pass
-
-
-def _lines(plan: Plan, target: Path) -> list[str]:
-    lines = [plan.state]
-    if not plan.told.named:
+def _lines(plan: Plan, target: Path, sha256: str) -> list[str]:
+    lines = [description.state(plan.study, plan.missing, plan.read)]
+    told = plan.study.config.get("archive", {})
+    if not told.get("authors"):
         lines.append("no authors: name them in the config, archive.authors")
-    if plan.told.licence is None:
+    if not told.get("licence"):
         lines.append("no licence: state one in the config, archive.licence")
+    if plan.source.untracked:
+        shown, more = plan.source.untracked[:5], len(plan.source.untracked) - 5
+        rest = f" and {more} more" if more > 0 else ""
+        lines.append(f"left out, as git does not track them: {', '.join(shown)}{rest}")
     size = target.stat().st_size if target.exists() else 0
-    lines.append(f"archive: {os.fspath(target)} ({size / 1e6:.1f} MB)")
-    return lines
+    return [*lines, f"archive: {target} ({size / 1e6:.1f} MB)", f"sha256: {sha256}"]

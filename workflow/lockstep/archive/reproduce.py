@@ -1,39 +1,30 @@
 """`python -m lockstep reproduce FILE --into FOLDER`: run an archived study again, and compare.
 
 Everything comes from the archive: source, config, definitions and locks. In FOLDER are then
-`lockstep` (the source, with its results), `archived` (the records of the archive), and
-`reproduction.html` with `reproduction.json`.
+`lockstep` (the source, with its results), `archived` (the archive's records, extracted when the
+code has ended, so that it could not read what it is compared with) and `reproduction.html`.
 """
 
+import contextlib
 import datetime
-import json
 import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from lockstep import files
-from lockstep.archive import (
-    layout,
-    names,
-    opened,
-    parts,
-    plan,
-    reproduced,
-    reproduced_page,
-    verify,
-)
-from lockstep.archive.findings import reason
-from lockstep.archive.plan import ARCHIVED, CONFIG, Plan
-from lockstep.archive.reproduced import YES, Outcome
+from lockstep.archive import archive_reader, layout, reproduction_outcome, reproduction_plan, verify
+from lockstep.archive.archive_reader import Archive
+from lockstep.archive.check_result import printable, reason
+from lockstep.archive.reproduction_outcome import YES, Outcome
+from lockstep.archive.reproduction_plan import ARCHIVED, CONFIG, Plan
 from lockstep.errors import UserError
 from lockstep.study import Study
 
-SCHEMA = "lockstep-reproduction/1"
+SCHEMA = "lockstep-reproduction/2"
 SUCCEEDED, DIFFERS, NOT_RUN = 0, 1, 2
 FAILED = "could not be run to its end"
 
@@ -43,7 +34,8 @@ def main(
     into: Path,
     *,
     profile: str,
-    digest: str | None = None,
+    sha256: str | None = None,
+    source: Path | None = None,
     only: Sequence[str] = (),
     raw: Sequence[str] = (),
     dry_run: bool = False,
@@ -52,35 +44,47 @@ def main(
     """Run an archived study again; returns the exit status.
 
     Args:
-        digest: that the archive was published with; its manifest must have it.
+        sha256: that the file was published with.
+        source: a checkout whose code must be the archived one.
 
     Raises:
         UserError: the archive or the folder cannot be used, or nobody said yes.
     """
     # One open file: what is run is what was verified, whatever happens to its name meanwhile.
-    with verify.reading(path) as stream:
-        archive = opened.read(path, stream)
-        checks = verify.checked(archive, digest=digest)
+    with archive_reader.opened(path) as archive:
+        checks = list(verify.verified(archive, sha256=sha256))
         problems = [line for check in checks if check.wrong for line in check.lines()]
-        if problems or archive.manifest is None:
+        if problems:
             print("\n".join(problems))
             print(f"{path}: does not hold; nothing was run")
             return DIFFERS
-        config = json.loads(archive.reader.bytes_of(layout.STUDY))
-        found = plan.profile(profile, archive.files)
-        chosen = plan.plan(
-            config, folder=into, profile=found, only=only, raw=raw, archived=archive.files
-        )
-        print("\n".join(chosen.lines(archive.manifest)), flush=True)
+        if source is not None:
+            run, rest = reproduction_plan.other_source(archive, source)
+            print(
+                "\n".join(printable(f"not as in {source}: {text}") for text in [*run, *rest][:50])
+            )
+            if run:
+                print(f"{path}: its code is not that of {source}; nothing was run")
+                return DIFFERS
+        chosen = reproduction_plan.plan(archive, folder=into, profile=profile, only=only, raw=raw)
+        trusted = sha256 is not None or source is not None
+        print("\n".join(reproduction_plan.lines(chosen, archive, trusted=trusted)), flush=True)
         if dry_run:
             return SUCCEEDED
-        _agree(yes)
+        _ask(yes)
         _set_up(archive, chosen)
-    status = subprocess.run(chosen.command, cwd=chosen.checkout, env=_environment()).returncode
-    return _conclude(chosen, path, archive.manifest["digest"], status)
+        command, checkout = chosen.command, chosen.checkout
+        status = subprocess.run(command, cwd=checkout, env=_environment()).returncode
+        records = chosen.folder / ARCHIVED
+        records.mkdir()
+        below = f"{layout.RESULTS}{archive.study}/"
+        archive_reader.extract(
+            archive, lambda n: n.startswith(below), records.resolve(), strip=layout.RESULTS
+        )
+    return _conclude(chosen, path, archive, status)
 
 
-def _agree(yes: bool) -> None:
+def _ask(yes: bool) -> None:
     """Let a person say whether the archive's code shall be run.
 
     Raises:
@@ -98,73 +102,48 @@ def _agree(yes: bool) -> None:
         raise UserError("nothing was run")
 
 
-def _set_up(archive: opened.Opened, chosen: Plan) -> None:
-    """Write source, config, data and the archived records into the folder; all or nothing.
+def _set_up(archive: Archive, chosen: Plan) -> None:
+    """Write source, config and data into the folder; all or nothing.
 
     Raises:
         UserError: there is no room, nothing can be written there, a link leads out, or two files
             would lie in one place.
     """
-    _check_places(archive)
+    new = not chosen.folder.exists()
     try:
-        _fill(archive, chosen)
-    except OSError as error:
+        chosen.checkout.mkdir(parents=True)
+        _fill(archive, chosen, chosen.checkout.resolve())
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # where nothing could be written, nothing is left
+            files.remove(chosen.checkout)
+            files.remove(chosen.folder if new else chosen.checkout)
+        if not isinstance(error, OSError):
+            raise
         where = error.filename or chosen.folder
         raise UserError(
             f"{where}: cannot be written, {reason(error)}; name another folder (--into)"
         ) from error
 
 
-def _fill(archive: opened.Opened, chosen: Plan) -> None:
-    new = not chosen.folder.exists()
-    chosen.folder.mkdir(parents=True, exist_ok=True)
-    try:
-        chosen.checkout.mkdir()
-        source = opened.below(layout.SOURCE)
-        opened.extract(archive, source, chosen.checkout.resolve(), strip=layout.SOURCE)
-        _set_up_parts(archive, chosen)
-        target = chosen.folder / ARCHIVED
-        target.mkdir()
-        opened.extract(
-            archive, opened.below(layout.RESULTS), target.resolve(), strip=layout.RESULTS
-        )
-        files.write_json(chosen.checkout / CONFIG, chosen.config)
-    except BaseException:
-        for path in (chosen.checkout, chosen.folder / ARCHIVED):
-            files.remove(path)
-        if new:
-            files.remove(chosen.folder)
-        raise
-
-
-def _set_up_parts(archive: opened.Opened, chosen: Plan) -> None:
-    """Write archived data and images to where the repetition looks for them."""
-    root = chosen.checkout.resolve()
-    held = parts.used(archive.files)
-    moved = parts.moved(archive, chosen.config, root / "workflow" / "lockstep") if held else {}
-    places = {sif: parts.ready_place(name) for name, sif in parts.ready(held).items()}
-    # The workflow writes what such an image is when it takes it.
-    held -= {sif.replace("image.sif", "manifest.json") for sif in places}
-    for name in held:
-        folder, _, file = name.rpartition("/")
-        if folder in moved:
-            places[name] = f"{moved[folder][0]}/{file}"
-    flaw = names.flaw(places.values())
-    if flaw:
-        raise UserError(f"{archive.path}: running it would need {flaw}; not touched")
-    opened.extract(archive, held.__contains__, root, places=places)
-    for folder, identity in moved.values():
-        path = root / folder / "manifest.json"
-        files.write_json(path, {**files.read_json(path), "identity": identity})
-
-
-def _check_places(archive: opened.Opened) -> None:
-    """Refuse a source that has its own files where data and config go, or links to elsewhere."""
-    source = [n.removeprefix(layout.SOURCE) for n in archive.files if n.startswith(layout.SOURCE)]
-    data = sorted(parts.used(archive.files))
-    flaw = names.flaw([*source, *data, CONFIG])
-    if flaw:
-        raise UserError(f"{archive.path}: running it would need {flaw}; not touched")
+def _fill(archive: Archive, chosen: Plan, root: Path) -> None:
+    source = [n.removeprefix(layout.SOURCE) for n in archive.hashes if n.startswith(layout.SOURCE)]
+    # A source that has its own files where data and config go would lead these elsewhere.
+    unsafe = layout.unsafe([*source, *reproduction_plan.large(archive.hashes), CONFIG])
+    if unsafe:
+        raise UserError(f"{archive.path}: running it would need {unsafe}; nothing was written")
+    archive_reader.extract(
+        archive, lambda n: n.startswith(layout.SOURCE), root, strip=layout.SOURCE
+    )
+    package = root / "workflow" / "lockstep"
+    places = reproduction_plan.placed(archive, chosen.config, package)
+    unsafe = layout.unsafe([*source, *places.values(), CONFIG])
+    if unsafe:
+        raise UserError(f"{archive.path}: running it would need {unsafe}; nothing was written")
+    archive_reader.extract(archive, places.__contains__, root, places=places)
+    for _, folder, identity in reproduction_plan.renamed(archive, chosen.config, package):
+        manifest = root / folder / "manifest.json"
+        files.write_json(manifest, {**files.read_json(manifest), "identity": identity})
+    files.write_json(root / CONFIG, chosen.config)
 
 
 def _environment() -> dict[str, str]:
@@ -175,17 +154,17 @@ def _environment() -> dict[str, str]:
     return kept | {"PYTHONSAFEPATH": "1"}
 
 
-def _conclude(chosen: Plan, path: Path, digest: str, status: int) -> int:
+def _conclude(chosen: Plan, path: Path, archive: Archive, status: int) -> int:
     archived = Study.at(chosen.folder / ARCHIVED / chosen.config["study"])
     again = Study(chosen.config)
     again.root = chosen.checkout / again.root
-    found = reproduced.outcomes(archived, again, chosen.runs)
-    conclusion = reproduced.conclusion(found) if status == 0 else FAILED
+    found = reproduction_outcome.outcomes(archived, again, chosen.runs)
+    conclusion = reproduction_outcome.conclusion(found) if status == 0 else FAILED
     told = {
         "schema": SCHEMA,
         "study": again.name,
         "archive": path.name,
-        "digest": digest,
+        "sha256": archive.sha256,
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "snakemake_status": status,
         "conclusion": conclusion,
@@ -193,19 +172,15 @@ def _conclude(chosen: Plan, path: Path, digest: str, status: int) -> int:
     }
     files.write_json(chosen.folder / "reproduction.json", told)
     page = chosen.folder / "reproduction.html"
-    files.write_bytes(page, reproduced_page.render(told).encode())
-    print("\n".join(lines(told, found)))
-    print(f"page: {page}")
+    files.write_bytes(page, reproduction_outcome.page(told).encode())
+    if status:
+        print(f"the workflow ended with status {status}")
+    print("\n".join(printable(line) for line in _lines(found)))
+    print(f"study {again.name}: {conclusion}\npage: {page}")
     return {YES: SUCCEEDED, FAILED: NOT_RUN}.get(conclusion, DIFFERS)
 
 
-def lines(told: Mapping[str, Any], found: Sequence[Outcome]) -> list[str]:
-    """Return what a person reads at the end."""
-    result = []
-    if told["snakemake_status"]:
-        result.append(f"the workflow ended with status {told['snakemake_status']}")
-    for outcome in found:
-        result.append(f"{outcome.outcome:14}  {outcome.measure}: {outcome.what}: {outcome.says}")
-    differs = Counter(reason for outcome in found for reason in outcome.differs)
-    result += [f"differs from the record: {reason} ({n} runs)" for reason, n in differs.items()]
-    return [*result, f"study {told['study']}: {told['conclusion']}"]
+def _lines(found: Sequence[Outcome]) -> list[str]:
+    lines = [f"{o.outcome:14}  {o.measure}: {o.what}: {o.says}" for o in found]
+    differs = Counter(text for outcome in found for text in outcome.differs)
+    return [*lines, *(f"differs from the record: {text} ({n} runs)" for text, n in differs.items())]

@@ -1,29 +1,19 @@
-"""The workflow's own source: the files as they were used, and how they differ from the commit."""
+"""The workflow's own source: what git tracks, as it is on the disk."""
 
 import hashlib
 import os
-import re
 import subprocess
-import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-from lockstep.archive import git
 
 ROOT = Path(__file__).resolve().parents[3]
 
 PARTS = (
     "Snakefile", "workflow", "profiles", "containers", "config.yaml", "demo", "requirements",
-    "Makefile", "README.md", "CITATION.cff", "pyproject.toml", "docs", "slurm",
+    "Makefile", "README.md", "LICENSE", "CITATION.cff", "pyproject.toml", "docs", "slurm",
 )  # fmt: skip
 """What a copy without git is known to consist of."""
-
-PRIVATE = re.compile(
-    r"\.env(\..*)?|.*\.(pem|key|p12|pfx)|id_(rsa|dsa|ecdsa|ed25519).*|\.(net|pypi|npm)rc",
-    re.I,
-)
-"""Names of files that hold keys and passwords: they go in only where git has them committed."""
 
 SKIPPED = {"__pycache__", ".snakemake", ".venv", "results", "data"}
 
@@ -35,109 +25,115 @@ class Source:
     Attributes:
         root: the checkout.
         files: below it, sorted; links are not followed.
+        untracked: files in the same folders that git neither tracks nor ignores.
         commit: None without git.
-        difference: from the commit to `files`, as `git diff` writes it; empty for a clean tree.
-        note: what is to be known, for people.
+        note: how `files` differ from the commit, for people.
     """
 
     root: Path
     files: tuple[str, ...]
+    untracked: tuple[str, ...]
     commit: str | None
-    difference: bytes
     note: str
 
-    @property
-    def about(self) -> dict[str, str | None]:
-        """What the manifest says of it."""
-        return {"commit": self.commit, "note": self.note}
+    def with_untracked(self) -> "Source":
+        """Return the same with its untracked files among the others."""
+        files = tuple(sorted({*self.files, *self.untracked}))
+        more = f", and {len(self.untracked)} untracked files" if self.untracked else ""
+        return replace(self, files=files, untracked=(), note=self.note + more)
 
 
 def find(root: Path = ROOT) -> Source:
-    """Return the source in a checkout, or in a copy that git knows nothing of."""
-    problem = None
+    """Return the source in a checkout, or in a copy that git does not know."""
     try:
         return _by_git(root)
     except FileNotFoundError:
         problem = "git is not installed"
     except subprocess.CalledProcessError as error:
         problem = (error.stderr.decode(errors="replace").strip().splitlines() or ["git failed"])[0]
+        problem = " ".join(word for word in problem.split() if "/" not in word)[:120]
     return Source(
         root=root,
         files=tuple(sorted(_walk(root))),
+        untracked=(),
         commit=None,
-        difference=b"",
-        note=f"the files as they were; which commit they are is not known ({_short(problem)})",
+        note=f"the files as they were; their commit is not known ({problem})",
     )
 
 
 def _by_git(root: Path) -> Source:
-    top = Path(os.fsdecode(git.run(root, "rev-parse", "--show-toplevel")).strip())
+    top = Path(os.fsdecode(_git(root, "rev-parse", "--show-toplevel")).strip())
     if top.resolve() != root.resolve():
         raise subprocess.CalledProcessError(1, "git", stderr=b"not a repository of its own")
-    commit = git.run(root, "rev-parse", "HEAD").decode().strip()
-    tracked = git.names(git.run(root, "ls-tree", "-r", "-z", "--name-only", "HEAD"))
-    tops = sorted({name.split("/")[0] for name in tracked})
-    with tempfile.TemporaryDirectory() as scratch:
-        # An index and objects of our own: the person's are not touched.
-        objects = os.fsdecode(git.run(root, "rev-parse", "--git-path", "objects")).strip()
-        own = {
-            "GIT_INDEX_FILE": f"{scratch}/index",
-            "GIT_OBJECT_DIRECTORY": f"{scratch}/objects",
-            "GIT_ALTERNATE_OBJECT_DIRECTORIES": str((root / objects).resolve()),
-        }
-        Path(scratch, "objects").mkdir()
-        git.run(root, "read-tree", "HEAD", **own)
-        there = [name for name in tops if os.path.lexists(root / name)]
-        git.run(root, "add", "--all", "--", *there, **own)
-        listed = git.names(git.run(root, "ls-files", "-z", **own))
-        gone = [name for name in listed if not os.path.lexists(root / name)]
-        private = sorted({*filter(_private, listed)} - {*tracked, *gone})
-        gone += private
-        if gone:
-            git.run(root, "rm", "--cached", "--quiet", "-r", "--", *gone, **own)
-        difference = git.difference(root, **own)
-    # What is neither is a submodule, of which the commit is in the difference.
-    there = [n for n in listed if (root / n).is_symlink() or (root / n).is_file()]
-    found = tuple(sorted({*there} - {*private}))
+    commit = _git(root, "rev-parse", "HEAD").decode().strip()
+    tracked = _names(_git(root, "ls-files", "-z"))
+    tops = {n.split("/")[0] for n in _names(_git(root, "ls-tree", "-z", "--name-only", "HEAD"))}
+    options = ("--porcelain=v1", "--untracked-files=all", "--no-renames", "--ignore-submodules=all")
+    status = _names(_git(root, "status", "-z", *options))
+    changed = sorted(line[3:] for line in status if not line.startswith("??"))
+    others = [line[3:] for line in status if line.startswith("??")]
     note = "the committed files"
-    if difference:
-        note += ", with uncommitted changes (source.diff)"
-    if private:
-        note += (
-            f"; left out, as keys are called so: {', '.join(Path(name).name for name in private)}"
-        )
-    return Source(root=root, files=found, commit=commit, difference=difference, note=note)
+    if changed:
+        more = f" and {len(changed) - 10} more" if len(changed) > 10 else ""
+        note += f", but for {len(changed)} that were changed: {', '.join(changed[:10])}{more}"
+    # A submodule is a folder, of which the commit says what is in it.
+    return Source(
+        root=root,
+        files=tuple(sorted(name for name in tracked if _is_file(root / name))),
+        untracked=tuple(
+            n for n in sorted(others) if n.split("/")[0] in tops and _is_file(root / n)
+        ),
+        commit=commit,
+        note=note,
+    )
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_symlink() or path.is_file()
+
+
+def _git(root: Path, *arguments: str) -> bytes:
+    """Return what git prints, whatever a person's terminal and language are.
+
+    Raises:
+        subprocess.CalledProcessError: it fails.
+        FileNotFoundError: it is not installed.
+    """
+    quiet = {"GIT_OPTIONAL_LOCKS": "0", "GIT_LITERAL_PATHSPECS": "1", "LC_ALL": "C"}
+    done = subprocess.run(
+        ["git", "-c", "core.quotePath=off", *arguments],
+        cwd=root,
+        env={**os.environ, **quiet},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=True,
+    )
+    return done.stdout
+
+
+def _names(listing: bytes) -> list[str]:
+    """Return the names in what git lists with `-z`."""
+    return [os.fsdecode(name) for name in listing.split(b"\0") if name]
 
 
 def _walk(root: Path) -> Iterator[str]:
     for part in PARTS:
         start = root / part
-        if start.is_file() or start.is_symlink():
+        if _is_file(start):
             yield part
             continue
         for folder, folders, names in os.walk(start):
-            folders[:] = sorted(
-                name for name in folders if name not in SKIPPED and not name.startswith(".")
-            )
+            folders[:] = sorted(n for n in folders if n not in SKIPPED and not n.startswith("."))
             for name in names:
-                if not (name.startswith(".") or name.endswith(".pyc") or _private(name)):
+                if not (name.startswith(".") or name.endswith(".pyc")):
                     yield (Path(folder) / name).relative_to(root).as_posix()
-
-
-def _private(name: str) -> bool:
-    return PRIVATE.fullmatch(Path(name).name) is not None
-
-
-def _short(text: str) -> str:
-    """Without the paths that git puts into its complaints."""
-    return " ".join(word for word in text.split() if "/" not in word)[:120]
 
 
 def state(root: Path = ROOT) -> str:
     """Return one hash over the files' names and contents and the commit."""
     found = find(root)
     total = hashlib.sha256(f"{found.commit}\n".encode())
-    for name in found.files:
+    for name in (*found.files, *found.untracked):
         path = root / name
         content = os.fsencode(path.readlink()) if path.is_symlink() else path.read_bytes()
         total.update(f"{name}\0{hashlib.sha256(content).hexdigest()}\n".encode())

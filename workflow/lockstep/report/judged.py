@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from lockstep.parity import OVER_TWO, own
-from lockstep.report import shape
-from lockstep.report.soundness import Unsound, parsed
+from lockstep.report import record_schema as shape
+from lockstep.report.record_validation import Unsound, parsed
 from lockstep.study import Study
 from lockstep.study.identity import trace_key
 
@@ -84,7 +84,7 @@ def _reduced(study: Study, about: Mapping[str, Any], variant: str) -> frozenset[
 
 
 def _shaped(verdict: Mapping[str, Any]) -> None:
-    parts: list[tuple[str, Any, Mapping[str, shape.Kind]]] = [("it", verdict, shape.VERDICT)]
+    parts: list[tuple[str, Any, str]] = [("it", verdict, shape.VERDICT)]
     for variant, comparison in verdict["comparisons"].items():
         parts.append((f"its comparison of {variant}", comparison, shape.COMPARISON))
         rungs = comparison.get("rungs") if isinstance(comparison, dict) else None

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lockstep.report import judged, step_losses, windows
-from lockstep.report.soundness import (
+from lockstep.report.record_validation import (
     FAILED,
     FINISHED,
     Unsound,

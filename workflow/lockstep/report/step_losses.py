@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lockstep.datasets import checksum
-from lockstep.report.soundness import FINISHED, Unsound
+from lockstep.report.record_validation import FINISHED, Unsound
 
 if TYPE_CHECKING:
     from lockstep.report.load import Records

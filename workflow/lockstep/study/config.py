@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import jsonschema
 import yaml
+from packaging import licenses
 
 from lockstep import workloads
 from lockstep.datasets import sources
@@ -30,7 +31,7 @@ ONLY = {  # option of a variant: (framework that knows it, value that means "not
 }
 
 
-LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*|https?://\S+")
+ADDRESS = re.compile(r"https?://\S+")
 
 
 def _matches(
@@ -93,6 +94,7 @@ def complete(raw: dict[str, Any], *, where: str = "config") -> dict[str, Any]:
                 f"not define; {nearest(entry['dataset'], config['datasets'])}"
             )
     _check_licence(where, config["archive"]["licence"])
+    _check_authors(where, config["archive"]["authors"])
     _check_inputs(where, config)
     _check_scales(where, config)
     return config
@@ -207,15 +209,36 @@ def _resolve_workload(where: str, name: str, entry: dict[str, Any]) -> dict[str,
 
 
 def _check_licence(where: str, licence: str | None) -> None:
-    """Refuse what is no address, and becomes none behind that of SPDX's licences.
+    """Refuse what is neither an address nor one of SPDX's licences.
 
     Not a matter of the schema: older studies, which have such a licence, are still read.
     """
-    if licence is not None and not LICENCE.fullmatch(licence):
-        raise UserError(
-            f"{where}: archive.licence is {licence!r}; write an SPDX identifier (letters, digits, "
-            "'.', '-' and '+', such as CC-BY-4.0 or MIT) or an http(s) address"
-        )
+    if licence is None or ADDRESS.fullmatch(licence):
+        return
+    try:
+        known = str(licenses.canonicalize_license_expression(licence))
+    except licenses.InvalidLicenseExpression:
+        known = None
+    if known != licence or " " in licence:
+        right = "write an SPDX identifier (such as CC-BY-4.0 or MIT) or an http(s) address"
+        if known and " " not in known:
+            right = f"write {known}"
+        raise UserError(f"{where}: archive.licence is {licence!r}; {right}")
+
+
+def _check_authors(where: str, authors: list[dict[str, Any]]) -> None:
+    """Refuse an ORCID whose last character is not the check digit of the others (ISO 7064)."""
+    for number, author in enumerate(authors):
+        if "orcid" in author:
+            total = 0
+            for digit in author["orcid"].replace("-", "")[:-1]:
+                total = (total + int(digit)) * 2
+            check = (12 - total % 11) % 11
+            if author["orcid"][-1] != ("X" if check == 10 else str(check)):
+                raise UserError(
+                    f"{where}: archive.authors[{number}].orcid is {author['orcid']!r}, which has a "
+                    "wrong digit; copy it from the author's page on orcid.org"
+                )
 
 
 def _check_inputs(where: str, config: dict[str, Any]) -> None:

@@ -1,0 +1,250 @@
+"""What must not leave the machine: values, tokens and paths, in texts of any size."""
+
+import hashlib
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from lockstep.archive import collect, secret_rules, source
+from lockstep.archive.secret_rules import Rules
+from lockstep.archive.zip_container import Damaged
+from lockstep.errors import UserError
+from lockstep.study import Study, config
+from tests.conftest import DIGITS, ROOT
+
+
+def rules(environment: dict[str, str] | None = None, raw: str | None = None) -> Rules:
+    """The rules of a study whose results are in Ada's folder."""
+    study = config.complete(DIGITS | {"paths": {"results": "/scratch/ada/out", "data": "data"}})
+    study["datasets"]["digits"]["raw"] = raw
+    return secret_rules.here(Study(study), Path("/opt/lockstep"), environment or {})
+
+
+def cleaned(text: str, environment: dict[str, str] | None = None, **options: str) -> str:
+    return rules(environment, **options).clean(text.encode()).decode()
+
+
+def test_values_of_variables_that_hold_secrets_are_replaced() -> None:
+    environment = {"HF_TOKEN": "abcd-1234", "BASIC_AUTH": "ada:swordfish", "GIT_AUTHOR_NAME": "Ada"}
+    said = cleaned("abcd-1234 and ada:swordfish", environment)
+    assert said == "[$HF_TOKEN] and [$BASIC_AUTH]"
+
+
+@pytest.mark.parametrize(
+    "name", ["DB_PASS", "MYSQL_PWD", "SSHPASS", "REGISTRY_PAT", "A_PASSPHRASE"]
+)
+def test_passwords_are_known_by_their_short_names_too(name: str) -> None:
+    assert cleaned("it is hunter2abc!", {name: "hunter2abc!"}) == f"it is [${name}]"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PATH", "bin:sbin:x"),
+        ("PWD", "/opt/things"),
+        ("OLDPWD", "/opt/things"),
+        ("X_PAT", "reader"),
+    ],
+)
+def test_where_programs_are_is_no_secret(name: str, value: str) -> None:
+    assert cleaned(f"it is {value}", {name: value}) == f"it is {value}"
+
+
+def test_an_author_is_no_secret_and_neither_is_a_word() -> None:
+    environment = {"GIT_AUTHOR_NAME": "Ada Example", "HF_TOKEN": "finished"}
+    text = "Ada Example has finished"
+    assert cleaned(text, environment) == text
+
+
+def test_the_longest_of_two_secrets_is_replaced_whole() -> None:
+    environment = {"A_TOKEN": "abcd1234", "B_TOKEN": "abcd1234-and-more"}
+    assert cleaned("abcd1234-and-more", environment) == "[$B_TOKEN]"
+
+
+def test_a_secret_of_several_lines_is_found_line_by_line_and_in_json() -> None:
+    environment = {"DEPLOY_KEY": 'first-of"them\nsecond-of-them'}
+    assert "second-of-them" not in cleaned("x\nsecond-of-them\n", environment)
+    spelled = json.dumps({"said": environment["DEPLOY_KEY"]})
+    assert cleaned(spelled, environment) == '{"said": "[$DEPLOY_KEY]"}'
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("https:" + "//me:password@a.org/simple", "https:" + "//[removed]@a.org/simple"),
+        ("https:" + "//glp-token@index.a.org/", "https:" + "//[removed]@index.a.org/"),
+        ("ssh://git@example.org/x", "ssh://git@example.org/x"),
+        ("docker://debian:13@sha256:0123", "docker://debian:13@sha256:0123"),
+        ("Authorization: Bearer " + "a1" * 10, "Authorization: Bearer [removed]"),
+        ("ghp_" + "a1B2" * 9, "[removed]"),
+        ("https:" + "//:tok12345678@h/x", "https:" + "//[removed]@h/x"),
+        ("https:" + "//u:p@ss:w0rd@h", "https:" + "//[removed]@h"),
+        ("https://hooks.slack" + ".com/services/" + "T0/" * 8, "https://[removed]"),
+        ("machine h login me password" + " hunter2", "machine h login me password" + " [removed]"),
+        ('{"username":"a","key":"' + "0a" * 16 + '"}', '{"username":"a","key":"[removed]"}'),
+        ("AK" + "IA" + "A1B2" * 4, "[removed]"),
+        ("SG." + "a1B2" * 5 + "ab." + "a1B2" * 10 + "abc", "[removed]"),
+        ("Authorization: Basic YWRhOnN3", "Authorization: Basic [removed]"),
+        ('{"Authorization": "token abcdefgh"}', '{"Authorization": "token [removed]"}'),
+        ("password=hunter2abc", "password=[removed]"),
+        ('{"token": "abcdefghij"}', '{"token": "[removed]"}'),
+        (r'"{\"api_key\": \"abcdefghij\"}"', r'"{\"api_key\": \"[removed]\"}"'),
+        ("pypi-" + "AgEIcHlwaS5vcmc_" * 4, "[removed]"),
+        ("sk-" + "a1B2" * 8, "[removed]"),
+        ("WANDB_API_KEY " + "0a" * 20, "WANDB_API_KEY [removed]"),
+        ("wandb login " + "0a" * 20, "wandb login [removed]"),
+        ("Authorization: 'Basic YWRhOnN3'", "Authorization: 'Basic [removed]'"),
+        ("glpat-" + "a1B2" * 5, "[removed]"),
+        ("glrt-" + "a1B2" * 5, "[removed]"),
+        ("npm_" + "a1B2" * 9, "[removed]"),
+        ("key=AIza" + "a1B2" * 8 + "a1B", "key=[removed]"),
+        ("train --token hunter2abc99 --seed 1", "train --token [removed] --seed 1"),
+        ('["--api-key", "hunter2abc99"]', '["--api-key", "[removed]"]'),
+        ("client_secret=abcdefghijklmnop", "client_secret=[removed]"),
+        ('password: "hunter2 abc"', 'password: "[removed]"'),
+        ("PASSWORD='correct horse'", "PASSWORD='[removed]'"),
+        # No secrets: a package, a commit, a hash, counts, what is meant to be filled in.
+        ("passwd=1:4.17.4-2", "passwd=1:4.17.4-2"),
+        ('{"token": 123456789, "authorization": 1e-10}',) * 2,
+        ("commit " + "0a" * 20, "commit " + "0a" * 20),
+        ("key " + "0a" * 32, "key " + "0a" * 32),
+        ("tokens: 131072000, task-" + "a1B2" * 8, "tokens: 131072000, task-" + "a1B2" * 8),
+        ("data:AAAA/AIza" + "a1B2" * 40, "data:AAAA/AIza" + "a1B2" * 40),
+        ("name one with --token VALUE or --secret FILENAME",) * 2,
+        ("--token --seed 1234567 client_secret: required",) * 2,
+        ('{"/etc/passwd": "a file of names"}',) * 2,
+        ("password=required token: $HF_TOKEN_1", "password=required token: $HF_TOKEN_1"),
+    ],
+)
+def test_tokens_are_known_by_their_looks(text: str, says: str) -> None:
+    assert cleaned(text) == says
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("/scratch/ada/out/test: full", "$RESULTS/test: full"),
+        ("gcc -I/scratch/ada/out -L/scratch/ada/out", "gcc -I$RESULTS -L$RESULTS"),
+        (r'{"said": "no\n/scratch/ada/out"}', r'{"said": "no\n$RESULTS"}'),
+        ("/scratch/ada/outer and my/scratch/ada/out", "/scratch/ada/outer and my/scratch/ada/out"),
+        ("/home/ada/x", "$HOME/x"),
+    ],
+)
+def test_paths_are_replaced_wherever_they_begin(text: str, says: str) -> None:
+    assert cleaned(text) == says
+
+
+def test_paths_are_known_in_json_too() -> None:
+    text = json.dumps({"raw": "/cluster/jürgen/raw/x"})
+    assert cleaned(text, raw="/cluster/jürgen/raw") == '{"raw": "$RAW/digits/x"}'
+
+
+KEY = b"-----BEGIN A PRIV" + b"ATE KEY-----\n" + b"MIIE\n" * 40 + b"-----END A PRIVATE KEY-----\n"
+
+
+def test_where_archiving_is_started_is_no_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/usr")
+    assert cleaned("in /usr/bin") == "in /usr/bin"
+
+
+@pytest.mark.parametrize("block", [b"", b" BLOCK"])
+@pytest.mark.parametrize("chunk", [64, 100, 1 << 20])
+def test_what_is_secret_is_never_cut_in_two(
+    monkeypatch: pytest.MonkeyPatch, chunk: int, block: bytes
+) -> None:
+    monkeypatch.setattr(secret_rules, "CHUNK", chunk)
+    text = b"".join(b"line %d of /scratch/ada/out\n" % n for n in range(50))
+    text += KEY.replace(b" KEY", b" KEY" + block) + b"behind\rwith token abcd-1234, not ended"
+    clean = rules({"A_TOKEN": "abcd-1234"}).clean
+    parts = list(secret_rules.parts(io.BytesIO(text)))
+    assert b"".join(parts) == text
+    assert b"".join(map(clean, parts)) == clean(text)
+    assert b"MIIE" not in clean(text)
+
+
+def test_a_log_that_grows_meanwhile_is_not_let_in(tmp_path: Path) -> None:
+    log = tmp_path / "train.log"
+    log.write_text("begun\n")
+    clean = rules({"A_TOKEN": "abcd-1234"}).clean
+    item = collect._text("x.log", log, clean)
+    log.write_text("token abcd-1234\n")
+    with pytest.raises(Damaged, match="changes while it is archived"):
+        list(item.checked(item.pieces(), hashlib.sha256()))
+
+
+# Of the source --------------------------------------------------------------------------------
+
+
+def archived_source(root: Path, contents: dict[str, str]) -> dict[str, bytes]:
+    """What of these files of a checkout goes into an archive."""
+    for name, text in contents.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        if text.startswith("-> "):
+            (root / name).symlink_to(text.removeprefix("-> "))
+        else:
+            (root / name).write_text(text)
+    found = source.Source(root=root, files=tuple(contents), untracked=(), commit=None, note="")
+    here = rules({"HOME": "/root", "A_TOKEN": "abcd-1234"}, raw="/data/ada/digits")
+    return {item.name: b"".join(item.pieces()) for item in collect._source(found, here)}
+
+
+def test_the_source_names_no_folder_of_a_person_but_where_its_hash_is_taken(tmp_path: Path) -> None:
+    code = "import os  # /home/ada\ntoken = 'a-name-of-1-thing'\n"
+    held = archived_source(
+        tmp_path,
+        {
+            "config.yaml": "raw: /home/ada/mnist\n# or /data/ada/digits, not /root/.cache\n",
+            "profiles/mine/config.yaml": "token: hunter2abc  # pragma: allowlist secret\n",
+            "profiles/other": "-> /home/ada/profile",
+            "workflow/lockstep/a.py": code,
+            "containers/install.sh": "rm /root/.cache\npasswd=1:4.17\n",
+        },
+    )
+    assert held == {
+        "source/config.yaml": b"raw: $HOME/mnist\n# or $RAW/digits, not /root/.cache\n",
+        "source/profiles/mine/config.yaml": b"token: hunter2abc  # pragma: allowlist secret\n",
+        "source/profiles/other": b"$HOME/profile",
+        "source/workflow/lockstep/a.py": code.encode(),
+        "source/containers/install.sh": b"rm /root/.cache\npasswd=1:4.17\n",
+    }
+
+
+GITHUB = "gh" + "p_" + "a1B2" * 9
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("docs/elsewhere", "-> /scratch/docs", "is a link to a place of this machine"),
+        ("containers/base.def", "%files /home/ada/x /x", "names a home folder"),
+        (
+            "containers/base.def",
+            "a\nhttps:" + "//me:password@a.org",
+            "base.def, line 2: looks like",
+        ),
+        ("workflow/lockstep/a.py", f"\n\nX = '{GITHUB}'", r"a.py, line 3: .*\(GitHub token\)"),
+        ("docs/a.md", "call abcd-1234 now", r"line 1: .*the value of \$A_TOKEN"),
+        (
+            "profiles/x/config.yaml",
+            "a: 1\npass" + "word: hunter2abc",
+            "line 2: .*password or token",
+        ),
+        ("demo/.env", "A=1", "is called like a file of keys"),
+        ("demo/key.pem", "x", "is called like a file of keys"),
+        ("demo/kaggle.json", "{}", "is called like a file of keys"),
+    ],
+)
+def test_a_secret_in_the_source_stops_with_file_and_line(
+    tmp_path: Path, name: str, text: str, says: str
+) -> None:
+    with pytest.raises(UserError, match=says) as refusal:
+        archived_source(tmp_path, {name: text})
+    assert GITHUB not in str(refusal.value)
+
+
+def test_the_repository_itself_holds_no_secret() -> None:
+    found = source.find(ROOT)
+    assert len(found.files) > 100
+    assert sum(1 for _ in collect._source(found, Rules(values=(), paths=()))) == len(found.files)

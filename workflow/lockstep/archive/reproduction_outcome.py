@@ -1,0 +1,271 @@
+"""What became of running a study again: run by run, by the strictest measure that applies.
+
+Equal losses, batches and final state are a reproduction whatever differs. Where CPU model,
+instruction set, threads, code and packages (or image) are those of the record, a run must have
+them. Elsewhere float64 must agree within 1e-11, and the rest by the statistics of the report.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from lockstep.parity import compare as ladder
+from lockstep.report import compare as studies
+from lockstep.report import record_tables, sentences, verdicts
+from lockstep.report.record_tables import Unsound
+from lockstep.study import Study
+from lockstep.study.run import Run
+
+FLOAT64 = 1e-11
+BITS, DOUBLE, STATISTICS = "same bits", "float64 within 1e-11", "statistics"
+YES, NO, UNDECIDED = "reproduced", "NOT REPRODUCED", "undecided"
+
+Side = tuple[Mapping[str, Any], np.ndarray, np.ndarray]
+"""A run's summary, losses ``(steps,)`` and checksums of batches ``(steps,)``."""
+
+
+class Missing(Exception):
+    """A record does not say what a run is judged by; the message says which, and what."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of one run, trace or comparison.
+
+    Attributes:
+        what: its name.
+        measure: one of `BITS`, `DOUBLE` and `STATISTICS`.
+        outcome: `YES`, `NO` or `UNDECIDED`.
+        says: what was found, in words.
+        differs: which conditions are not those of the record.
+    """
+
+    what: str
+    measure: str
+    outcome: str
+    says: str
+    differs: Sequence[str] = ()
+
+
+def outcomes(archived: Study, again: Study, runs: Sequence[str]) -> list[Outcome]:
+    """Compare a study that was run again with the archived one."""
+    found = [_run(archived, again, run) for run in again.runs if run.name in runs]
+    found += list(_traces(archived, again))
+    if any(o.measure == STATISTICS for o in found):
+        found += _statistics(archived, again)
+    return found
+
+
+def conclusion(found: Sequence[Outcome]) -> str:
+    """Return what may be said of the whole."""
+    judged = [outcome.outcome for outcome in found]
+    if NO in judged or not judged:
+        return NO
+    settled = [o for o in found if not (o.measure == STATISTICS and "/seed-" in o.what)]
+    return UNDECIDED if any(o.outcome == UNDECIDED for o in settled) else YES
+
+
+# Runs -----------------------------------------------------------------------------------------
+
+
+def _run(archived: Study, again: Study, run: Run) -> Outcome:
+    try:
+        old, new = side(archived, run), side(again, run)
+    except Unsound as problem:
+        return Outcome(what=run.name, measure=BITS, outcome=UNDECIDED, says=str(problem))
+    if old is None or new is None:
+        which, word = ("archive", UNDECIDED) if old is None else ("repetition", NO)
+        says = f"the {which} has no record of it"
+        return Outcome(what=run.name, measure=BITS, outcome=word, says=says)
+    return judge(run.name, old, new)
+
+
+def side(study: Study, run: Run) -> Side | None:
+    """Return what a run is compared by; None without a record.
+
+    Raises:
+        Unsound: its arrays cannot be read.
+    """
+    folder = study.run_folder(run)
+    try:
+        summary = json.loads((folder / "summary.json").read_bytes())
+        steps = record_tables.read_arrays((folder / "steps.npz").read_bytes(), "steps.npz")
+        return summary, steps["loss"], steps["checksum"]
+    except (OSError, ValueError, KeyError, RecursionError):
+        return None
+
+
+def judge(name: str, old: Side, new: Side) -> Outcome:
+    """Return what became of one run; undecided where a record does not say what it is judged by."""
+    try:
+        return _judged(name, old, new)
+    except Missing as problem:
+        says = str(problem)
+    except Exception as error:  # a damaged record raises almost anything
+        says = f"its records cannot be compared ({error!r:.200})"
+    return Outcome(what=name, measure=BITS, outcome=UNDECIDED, says=says)
+
+
+def _judged(name: str, old: Side, new: Side) -> Outcome:
+    differs = conditions(old[0], new[0])
+    was, now = _both(old[0], new[0], "status")
+    states = _both(old[0], new[0], "weights", "final")
+    distance = _distance(old[1], new[1])
+    most = f"losses differ by {distance:.1e} at most"
+
+    def outcome(measure: str, word: str, says: str) -> Outcome:
+        return Outcome(what=name, measure=measure, outcome=word, says=says, differs=differs)
+
+    if was != now:
+        return outcome(BITS, NO, f"{was} in the archive, {now} now")
+    if len(old[2]) != len(new[2]):
+        return outcome(BITS, NO, f"{len(new[2])} steps instead of {len(old[2])}")
+    if not np.array_equal(old[2], new[2]):
+        # Which examples a step takes depends on no machine.
+        step = _first(old[2] != new[2])
+        return outcome(BITS, NO, f"other batches than in the archive (step {step})")
+    if np.array_equal(old[1], new[1], equal_nan=True) and states[0] == states[1]:
+        says = f"all {len(old[1])} losses, all batches and the final state have the same bits"
+        return outcome(BITS, YES, says)
+    nan = np.isnan(old[1]) != np.isnan(new[1])
+    unequal = (old[1] != new[1]) & ~np.isnan(old[1])
+    if nan.any():
+        return outcome(BITS, NO, f"the loss is not a number on one side alone (step {_first(nan)})")
+    if not differs:
+        if distance == 0:
+            return outcome(BITS, NO, "all losses have the same bits, but the final state differs")
+        return outcome(BITS, NO, f"{most}, first in step {_first(unequal)}")
+    if _of(old[0], "archive", "contract", "variant", "precision") == "float64":
+        return outcome(DOUBLE, YES if distance <= FLOAT64 else NO, f"the same batches; {most}")
+    return outcome(STATISTICS, UNDECIDED, f"the same batches; {most}, judged below")
+
+
+def conditions(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return in what two runs' conditions differ, of what can change bits."""
+    host = _both(old, new, "contract", "host")
+    pairs = {
+        "CPU": _both(old, new, "contract", "host", "cpu"),
+        "instruction set": _both(old, new, "contract", "host", "instruction_set"),
+        "threads": _both(old, new, "contract", "topology", "threads"),
+        "GPUs": (_gpus(host[0]), _gpus(host[1])),
+        "code": _both(old, new, "contract", "determined_by", "code"),
+        "begun from": (_begun(old), _begun(new)),
+    }
+    differs = [f"{name}: {x} / {y}" for name, (x, y) in pairs.items() if x != y]
+    if _gpus(host[0]) and not _of(old, "archive", "contract", "variant", "deterministic"):
+        differs.append("a GPU without deterministic kernels need not give the same bits twice")
+    here, there = _both(old, new, "contract", "determined_by", "environment")
+    differs += [
+        f"{name}: {here.get(name, 'none')} / {there.get(name, 'none')}"
+        for name in sorted({*here, *there})
+        if here.get(name) != there.get(name)
+    ]
+    return differs
+
+
+def _both(old: Mapping[str, Any], new: Mapping[str, Any], *path: str) -> tuple[Any, Any]:
+    return _of(old, "archive", *path), _of(new, "repetition", *path)
+
+
+def _of(summary: Any, whose: str, *path: str) -> Any:
+    for key in path:
+        if not isinstance(summary, Mapping) or key not in summary:
+            raise Missing(f"the {whose}'s record has no {'.'.join(path)}")
+        summary = summary[key]
+    return summary
+
+
+def _begun(summary: Mapping[str, Any]) -> str:
+    other = summary.get("resumed_from")
+    return f"step {other['step']} of run {other['identity'][:12]}" if other else "its weights"
+
+
+def _gpus(host: Mapping[str, Any]) -> list[str]:
+    return [f"{gpu['name']}, driver {gpu['driver']}" for gpu in host.get("gpus", [])]
+
+
+def _distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the largest relative difference; where only one of two is NaN, it is infinite."""
+    if len(a) != len(b) or not len(a):
+        return float("inf") if len(a) != len(b) else 0.0
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    with np.errstate(invalid="ignore"):
+        relative = np.where(same, 0.0, np.abs(a - b) / np.maximum(np.abs(a), 1e-300))
+    return float(np.where(np.isnan(relative), np.inf, relative).max())
+
+
+def _first(differs: np.ndarray) -> int:
+    return int(np.argmax(differs)) + 1
+
+
+# Traces and statistics ------------------------------------------------------------------------
+
+
+def _traces(archived: Study, again: Study) -> Iterator[Outcome]:
+    """Compare the traces of parity: what the frameworks compute in float64, rung by rung."""
+    if archived.config["seeds"][0] != again.config["seeds"][0]:
+        return
+    for workload in again.config["workloads"]:
+        for variant in again.traces():
+            paths = [study.trace(workload, variant) for study in (archived, again)]
+            if paths[0].is_file():  # traces are not in every archive
+                word, says = _trace(*paths)
+                what = f"trace {workload}/{variant}"
+                yield Outcome(what=what, measure=DOUBLE, outcome=word, says=says)
+
+
+def _trace(old_path: Path, new_path: Path) -> tuple[str, str]:
+    if not new_path.is_file():
+        return NO, "the repetition has none"
+    try:
+        old, new = (record_tables.read_arrays(p.read_bytes(), p.name) for p in (old_path, new_path))
+        rungs = ladder.compare(new, old, precisions=("float64",))
+    except Exception as error:  # a damaged file raises almost anything
+        return NO, f"no trace ({error})"
+    failed = [rung for rung in rungs if not rung.passed]
+    if failed:
+        return NO, f"{failed[0].name}: {failed[0].first} differs by {failed[0].first_value:.1e}"
+    worst = max(rungs, key=lambda rung: rung.value)
+    return YES, f"every rung of the ladder agrees (at most {worst.value:.1e}, {worst.name})"
+
+
+def _statistics(archived: Study, again: Study) -> list[Outcome]:
+    try:
+        return list(_compared(archived, again))
+    except Exception as error:  # of records that say anything
+        says = f"the report's statistics cannot be computed ({error!r:.200})"
+        what = f"study {again.name}"
+        return [Outcome(what=what, measure=STATISTICS, outcome=UNDECIDED, says=says)]
+
+
+def _compared(archived: Study, again: Study) -> Iterator[Outcome]:
+    words = {verdicts.EQUIVALENT: YES, verdicts.DIFFERENT: NO}
+    for variant, c in studies.compare(Path(archived.root), Path(again.root)).comparisons:
+        says = f"{sentences.quality_sentence(c)} {sentences.sentence(c)}"
+        for study, name in ((archived, "the archive"), (again, "the repetition")):
+            says = says.replace(str(study.root), name)
+        what, word = f"{c.workload}/{variant}/{c.scale}", words.get(c.quality_kind, UNDECIDED)
+        yield Outcome(what=what, measure=STATISTICS, outcome=word, says=says)
+
+
+# The page -------------------------------------------------------------------------------------
+
+HERE = Path(__file__).resolve().parent
+
+
+def page(told: Mapping[str, Any]) -> str:
+    """Return the page of a repetition, complete in one file.
+
+    Args:
+        told: the content of ``reproduction.json``.
+    """
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string((HERE / "reproduction.html.j2").read_text())
+    reasons = sorted({text for o in told["outcomes"] for text in o["differs"]})
+    style = jinja2.utils.markupsafe.Markup((HERE.parent / "report" / "page.css").read_text())
+    return template.render(**told, reasons=reasons, style=style)

@@ -1,0 +1,258 @@
+"""Whether a run's records can be used: complete, of this run, and free of contradiction.
+
+The one validator of records: the report leaves out what it refuses, the archive reports it.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from lockstep import files
+from lockstep.report import record_schema, windows
+from lockstep.report.record_tables import Columns, Unsound, read_columns
+from lockstep.study import Study
+from lockstep.study.run import Run
+
+SCHEMAS = ("lockstep-record/1",)
+
+FINISHED = "finished"
+FAILED = "failed"
+
+
+__all__ = ["FAILED", "FINISHED", "Unsound", "check", "parsed", "read_columns", "read_summary"]
+
+
+def _contradictory(why: str) -> Unsound:
+    return Unsound(f"summary.json is contradictory: {why}")
+
+
+MOST_DIGITS = 18
+MOST_DEPTH = 32
+
+
+def parsed(content: bytes) -> Any:
+    """Return the value that a record's JSON stands for.
+
+    Raises:
+        Unsound: it is not JSON, too deep, or has an integer that no record can have.
+    """
+    try:
+        value = json.loads(content, parse_int=_integer)
+    except (ValueError, RecursionError) as error:
+        raise Unsound(f"not whole ({error})") from error
+    level = [value]
+    for _ in range(MOST_DEPTH):
+        inner = [v.values() if isinstance(v, dict) else v for v in level if type(v) in (dict, list)]
+        level = [value for values in inner for value in values]
+        if not level:
+            return value
+    raise Unsound(f"not whole (nested more than {MOST_DEPTH} deep)")
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > MOST_DIGITS:  # what does not fit a float64 breaks arithmetic further on
+        raise ValueError(f"an integer of {len(digits)} digits")
+    return int(digits)
+
+
+def read_summary(study: Study, run: Run, content: bytes) -> dict[str, Any]:
+    """Return a run's summary.
+
+    Raises:
+        Unsound: it is not the record of this run, made as the study now says.
+    """
+    if not content.strip():
+        raise Unsound("summary.json is empty")
+    try:
+        summary = parsed(content)
+    except Unsound as problem:
+        raise Unsound(f"summary.json is {problem}") from problem
+    if not isinstance(summary, dict) or "schema" not in summary:
+        raise Unsound("summary.json is not a record of a run: it names no schema")
+    if summary["schema"] not in SCHEMAS:
+        raise Unsound(
+            f"summary.json has schema {summary['schema']!r}; this version reads "
+            + " and ".join(SCHEMAS)
+        )
+    field = record_schema.unsound(summary, record_schema.SUMMARY)
+    if field:
+        raise Unsound(f"summary.json has no sound field {field!r}")
+    mine = (study.name, run.workload, run.variant, str(run.scale), run.seed)
+    says = tuple(summary[k] for k in ("study", "workload", "variant", "scale", "seed"))
+    if says != mine:
+        raise Unsound(f"summary.json is foreign: it is the record of {'/'.join(map(str, says))}")
+    if summary["contract"]["recipe"] != study.workload(run.workload):
+        raise Unsound(
+            "summary.json was made with another recipe than the study now has; train again"
+        )
+    if summary["contract"]["variant"] != study.variant(run.variant):
+        raise Unsound(
+            "summary.json was made with other settings than the variant now has; train again"
+        )
+    target, said = study.workload(run.workload)["target"], summary["target"]
+    if {name: said.get(name) for name in target} != target:
+        raise _contradictory(
+            f"its target is a {said['metric']} of {said['value']:g}, its recipe's "
+            f"a {target['metric']} of {target['value']:g}"
+        )
+    return summary
+
+
+def check(summary: Mapping[str, Any], epochs: Columns, rows: Columns) -> str | None:
+    """Return why a run failed, None if it finished.
+
+    Raises:
+        Unsound: its records contradict each other.
+    """
+    if summary["status"] not in (FINISHED, FAILED):
+        raise _contradictory(f"its status is {summary['status']!r}")
+    for phase, seconds in summary["seconds"].items():
+        if not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
+            raise _contradictory(f"{phase} took {seconds} seconds")
+    # A run that was begun from another run's checkpoint has no windows of what went before.
+    begun_at = summary.get("resumed_from")
+    begun = (begun_at or {}).get("step", 0)
+    made = int(rows["steps"].sum()) if rows else 0
+    if begun + made != summary["steps"]:
+        raise _contradictory(f"{summary['steps']} steps, but windows.csv has {made}")
+    _steady(summary, rows)
+    _spent(summary, epochs, rows)
+    if summary["status"] == FAILED:
+        _reached(summary["target"], epochs, bool(begun_at))
+        return str(summary.get("reason") or "failed, and does not say why")
+    if summary["steps"] != summary["total_steps"]:
+        raise _contradictory(f"finished after {summary['steps']} of {summary['total_steps']} steps")
+    if not epochs or not len(epochs["epoch"]):
+        raise _contradictory("finished, but epochs.csv has no row")
+    _reached(summary["target"], epochs, bool(begun_at))
+    times = epochs["training_seconds"]
+    if not begun and not ((times >= 0) & np.isfinite(times)).all():
+        raise _contradictory("an epoch ended at no time")
+    for name, value in summary["metrics"].items():
+        if not isinstance(value, (int, float)) or not math.isfinite(value):
+            return f"{name} is {value} at the end"
+        if name not in epochs or not math.isclose(epochs[name][-1], value, rel_tol=1e-9):
+            raise _contradictory(f"{name} is not what the last row of epochs.csv says")
+    goal = f"test_{summary['target']['metric']}"
+    if goal not in summary["metrics"]:
+        raise _contradictory(f"finished, but has no {goal}, which is its target")
+    return None
+
+
+def _steady(summary: Mapping[str, Any], found: Columns) -> None:
+    """Check the steady state that a summary says against the windows that it was taken from."""
+    said, batch = summary["steady"], summary["contract"]["recipe"]["global_batch"]
+    if not said.get("step_seconds"):
+        return
+    computed = windows.steady(found, batch, windows.cpus(summary)) if found else None
+    if computed is None:
+        raise _contradictory("it says a step time, but windows.csv has no steady window")
+    for name, value in computed.pop("step_seconds").items():
+        told = said["step_seconds"][name]
+        if not told > 0:
+            raise _contradictory(f"a step took {told} seconds")
+        _agree(f"a step's {name}", told, value, "s")
+    for name, value in computed.items():
+        if said.get(name) is not None:
+            _agree(f"steady {name}", said[name], value)
+
+
+def _agree(what: str, told: float, value: float, unit: str = "") -> None:
+    # Sums of many differences of a clock round; a wait may be 0.
+    if not math.isclose(told, value, rel_tol=1e-6, abs_tol=1e-9):
+        raise _contradictory(
+            f"{what} is {told:.6g} {unit}".rstrip()
+            + f", windows.csv gives {value:.6g} {unit}".rstrip()
+        )
+
+
+def _spent(summary: Mapping[str, Any], epochs: Columns, rows: Columns) -> None:
+    """Check the clocks of a summary and of epochs against the windows that they add up."""
+    seconds, failed = summary["seconds"], summary["status"] == FAILED
+    for phase, column in (("training", "seconds"), ("data_wait", "data_seconds")):
+        told, value = seconds.get(phase, 0.0), float(rows[column].sum()) if rows else 0.0
+        if not (failed and told >= value):  # the window in which it failed is in no table
+            _agree(f"{phase}", told, value, "s")
+    flops = summary.get("flops") or {}
+    rate, total = flops.get("per_second"), flops.get("total")
+    if (
+        isinstance(rate, (int, float))
+        and isinstance(total, (int, float))
+        and seconds.get("training")
+    ):
+        _agree("FLOP/s", rate, total / seconds["training"])
+    if not epochs or not rows or summary.get("resumed_from"):
+        return  # what was before another run's checkpoint is in another run's windows
+    ends, elapsed = rows["step"] + rows["steps"], np.r_[0.0, rows["seconds"].cumsum()]
+    made = elapsed[np.searchsorted(ends, epochs["step"], side="right")]
+    for told, value in zip(epochs["training_seconds"], made, strict=True):
+        _agree("an epoch's training_seconds", float(told), float(value), "s")
+
+
+def _reached(target: Mapping[str, Any], epochs: Columns, begun: bool) -> None:
+    """Check when the target was met against the epochs' evaluations."""
+    values = epochs.get(f"test_{target['metric']}", np.empty(0)) if epochs else np.empty(0)
+    met = np.flatnonzero(values >= target["value"])  # what is not a number is not
+    step = int(epochs["step"][met[0]]) if len(met) else None
+    seconds = float(epochs["training_seconds"][met[0]]) if len(met) and not begun else None
+    told = target.get("step"), target.get("training_seconds")
+    if told[0] != step or not _same(told[1], seconds):
+        raise _contradictory(
+            f"it met its target at step {told[0]} after {told[1]} s, epochs.csv "
+            f"gives step {step} after {seconds} s"
+        )
+
+
+def _same(told: float | None, value: float | None) -> bool:
+    if told is None or value is None:
+        return told is value
+    return math.isclose(told, value, rel_tol=1e-9)
+
+
+# What an archive asks besides -----------------------------------------------------------------
+
+REPEATED_BY = ("host.cpu", "host.instruction_set", "topology.threads")
+"""What of a contract decides whether a repetition must have the same bits."""
+
+TRAJECTORY = ("recipe", "precision", "input", "dataset", "weights", "seed")
+"""What of `determined_by` decides what is trained; records of before have no `input`."""
+
+
+def identity_problems(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[str]:
+    """Yield where a summary's identity and contract do not agree with each other.
+
+    Args:
+        settings: the run's part of the study's config.
+    """
+    contract = summary["contract"]
+    determined, topology, host = (contract[k] for k in ("determined_by", "topology", "host"))
+    if files.digest(determined) != summary["identity"]:
+        yield "summary.json: identity is not the hash of contract.determined_by"
+    trained = {name: determined[name] for name in TRAJECTORY if name in determined}
+    if files.digest(trained) != summary["trajectory"]:
+        yield "summary.json: trajectory is not the hash of what was trained"
+    if determined["settings"] != settings:
+        yield "summary.json: contract.determined_by.settings are not those of the study's config"
+    if determined["dataset"] != summary["dataset"]["content"]:
+        yield "summary.json: contract.determined_by.dataset is not dataset.content"
+    for name in ("threads", "window_steps"):
+        if topology.get(name, settings[name]) != settings[name]:
+            yield f"summary.json: contract.topology.{name} is not that of the study's config"
+    for path in REPEATED_BY:
+        part, _, name = path.partition(".")
+        if contract[part].get(name) is None:
+            yield f"summary.json: has no contract.{path}, which a repetition is compared by"
+    if summary["weights"].get("final") is None:
+        yield "summary.json: has no weights.final, which a repetition is compared by"
+    engine, environment = contract["engine"], determined["environment"]
+    for package in sorted(engine.keys() & environment.keys()):
+        # The framework also says what it was built for: 2.15.0+cu132.
+        a, b = (str(of[package]).split("+")[0] for of in (engine, environment))
+        if a != b:
+            yield f"summary.json: contract.engine has {package} {a}, determined_by has {b}"
+    for field, value in next(iter(host.get("nodes") or []), {}).items():
+        if host.get(field) != value:
+            yield f"summary.json: contract.host.{field} is not that of its first node"
