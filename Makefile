@@ -7,7 +7,7 @@ SNAKEMAKE := $(VENV)/bin/snakemake
 SHELL := /bin/bash
 AT_ONCE ?= 2
 
-.PHONY: help setup demo demo-containers test cluster drill drill-archive bench lint format lock clean
+.PHONY: help setup demo demo-containers test cluster drill drill-archive drill-parity bench lint format lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 24
@@ -33,6 +33,9 @@ drill: $(VENV)/dev.installed ## kill runs in a cluster in a box, more than fifty
 drill-archive: demo ## change an archive of the demo in 1,300 ways; is every change found?
 	@$(SNAKEMAKE) archive --profile profiles/local --configfile demo/config.yaml
 	$(RUN) -m tests.archive.drill results/demo.crate.zip
+
+drill-parity: $(VENV)/dev.installed ## every known fault of one framework on every small preset
+	$(RUN) -m tests.parity.drill
 
 bench: $(VENV)/dev.installed ## measure what docs/performance.md reports
 	$(RUN) -m benchmarks
