@@ -8,7 +8,7 @@ import numpy as np
 
 from lockstep.engines.contract import Engine
 from lockstep.errors import UserError
-from lockstep.parity import EDGES, IN_GENERAL, STEPS_FROM_GENERAL, canary
+from lockstep.parity import EDGES, STEPS_FROM_GENERAL, canary
 from lockstep.training.feed import SharedFeed
 from lockstep.workloads import taps, weights
 
@@ -161,8 +161,6 @@ def _from_general(
     """
     engine.load(general)
     yield from _named("restored", engine.state(), taps.SAMPLE)
-    sums = engine.evaluate(evaluation)
-    yield f"evaluation/{IN_GENERAL}", np.array(sums["loss"] / sums["examples"])
     for step, rung in enumerate(STEPS_FROM_GENERAL):
         window = feed.window(step, 1)
         peak = np.full_like(window.learning_rates, feed.job.recipe["optimizer"]["learning_rate"])
@@ -172,6 +170,8 @@ def _from_general(
         for name, array in probe.items():
             if name.startswith("grad/"):
                 yield f"{rung}/gradient/{name[5:]}", taps.sample(array)
+        sums = engine.evaluate(evaluation)
+        yield f"{rung}/evaluation loss", np.array(sums["loss"] / sums["examples"])
         engine.fetch(engine.train(window))
         yield from _named(rung, engine.state(), taps.SAMPLE)
 
