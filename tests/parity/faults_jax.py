@@ -12,7 +12,7 @@ from jax import lax
 
 from lockstep.engines import jax_engine, jax_optimizer
 from lockstep.engines.jax_engine import JaxEngine
-from lockstep.parity import EDGES, IN_GENERAL
+from lockstep.parity import EDGES
 from lockstep.workloads import batch_norm_flax, layers_flax, naming, resnet_flax, vision_flax
 from lockstep.workloads.mnist_cnn import flax_model
 from lockstep.workloads.mnist_cnn.flax_model import MnistCnn
@@ -314,8 +314,8 @@ FAULTS = [
     row("an evaluation by the batch's own statistics", "residual", "evaluation", "loss",
         wrapping(JaxEngine, "_apply", lambda sound: lambda self, p, b, x, train: (
             sound(self, p, b, x, True)[0], b) if not train else sound(self, p, b, x, train))),
-    row("weights of the first evaluation in all", "plain", "evaluation", IN_GENERAL,
-        wrapping(JaxEngine, "evaluate", stale), until="general"),
+    row("weights of the first evaluation in all", "plain", "after", "evaluation loss",
+        wrapping(JaxEngine, "evaluate", stale)),
     row("running statistics reset by an evaluation", "residual", "after",
         "buffer/stem_norm.mean",
         after_evaluation(lambda self, v: {**v, "buffers": jax.tree.map(
@@ -342,7 +342,8 @@ FAULTS = [
         stepped(lambda _, s: {**s, "optimizer": all_rounded(s["optimizer"])}), **F32),
     row("gradients rounded to bfloat16", "residual", "step", "param/stem_norm.bias",
         chained(optax.stateless(lambda g, _: all_rounded(g))), **F32),
-    row("an evaluation of weights in bfloat16", "plain", "evaluation", IN_GENERAL,
+    row("an evaluation of weights in bfloat16", "plain", "evaluation",
+        "loss in general position",
         wrapping(JaxEngine, "_evaluation_sums", lambda sound: lambda self, p, *rest: sound(
             self, all_rounded(p), *rest)), until="general", **F32),
     row("one convolution in TF32", "plain", "layers", "conv2",
