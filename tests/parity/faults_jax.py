@@ -13,10 +13,9 @@ from jax import lax
 from lockstep.engines import jax_engine, jax_optimizer
 from lockstep.engines.jax_engine import JaxEngine
 from lockstep.parity import EDGES
-from lockstep.workloads import batch_norm_flax, layers_flax, naming, resnet_flax, vision_flax
+from lockstep.workloads import batch_norm_flax, layers_flax
 from lockstep.workloads.mnist_cnn import flax_model
 from lockstep.workloads.mnist_cnn.flax_model import MnistCnn
-from lockstep.workloads.resnet18_cifar10 import flax_model as residual
 from tests.parity.faults import Fault, Patch, each, setting, wrapping
 
 F32 = {"precision": "float32"}
@@ -365,5 +364,3 @@ FAULTS = [
     row("dropout", "plain", "draws", "dropout or noise",
         setting(nn, "relu", lambda x: nn.Dropout(0.1, deterministic=False)(jax.nn.relu(x)))),
 ]  # fmt: skip
-
-_ = (naming, resnet_flax, residual, vision_flax)
