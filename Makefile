@@ -7,7 +7,8 @@ SNAKEMAKE := $(VENV)/bin/snakemake
 SHELL := /bin/bash
 AT_ONCE ?= 2
 
-.PHONY: help setup demo demo-containers test cluster drill drill-archive drill-busy bench lint format lock clean
+.PHONY: help setup demo demo-containers test cluster drill drill-archive drill-busy drill-parity \
+  bench lint format lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 24
@@ -36,6 +37,9 @@ drill-archive: demo ## change an archive of the demo in 680 ways; which changes 
 
 drill-busy: $(VENV)/dev.installed ## train beside other work: is it noticed, is a verdict ever wrong? (minutes)
 	$(RUN) -m benchmarks.busy
+
+drill-parity: $(VENV)/dev.installed ## every known fault of one framework on every small preset
+	$(RUN) -m tests.parity.drill
 
 bench: $(VENV)/dev.installed ## measure what docs/performance.md reports
 	$(RUN) -m benchmarks

@@ -13,7 +13,9 @@ rule report:
             for name in ("page.html.j2", "page.css")
         ],
         schemas=[
-            os.path.relpath(os.path.join(workflow_folder, "schemas", f"{name}.schema.json"))
+            os.path.relpath(
+                os.path.join(workflow_folder, "schemas", f"{name}.schema.json")
+            )
             for name in ("summary", "verdict")
         ],
     output:

@@ -3,3 +3,4 @@
 OVER_TWO = "float64x2"  # the precision of what two devices compute together (`joint`)
 EDGES = ("the last step of an epoch", "the first step of the next epoch", "the last step of all")
 DISTURBANCES = ("as it is", "a byte changed", "a label changed", "two rows swapped")
+STEPS_FROM_GENERAL = ("general", "general/later")

@@ -1,16 +1,19 @@
 """What one engine computes on the way up the ladder, rung by rung."""
 
+import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
 from lockstep.engines.contract import Engine
 from lockstep.errors import UserError
-from lockstep.parity import EDGES, canary
+from lockstep.parity import EDGES, STEPS_FROM_GENERAL, canary
 from lockstep.training.feed import SharedFeed
 from lockstep.workloads import taps, weights
 
 SAMPLE = 4096  # elements of a gradient that are kept of each batch but the first
+TAIL = 16  # steps up to an epoch's end at most; unrolled programs of 2, 4 … 16 steps fit into it
 NOISE = 1e-5  # by which two equal computations may differ on a GPU, whose sums have no fixed order
 
 
@@ -48,7 +51,9 @@ def climb(
     yield from _trained(engine, feed, steps)
     yield from _at_edges(engine, feed)
 
-    sums = engine.evaluate(evaluation)
+    coming = iter(evaluation)
+    first = [next(coming)]
+    sums = engine.evaluate(itertools.chain(first, coming))
     examples = sums.pop("examples")
     yield "evaluation/examples", np.array(examples)
     for name, value in sums.items():
@@ -56,8 +61,12 @@ def climb(
     losses, _ = engine.fetch(engine.train(feed.window(steps, 1)))
     yield "after/loss", losses[0]
     yield from _named("after", engine.state(), taps.SAMPLE)
+    losses, _ = engine.fetch(engine.train(feed.window(steps, 1)))
+    yield "after/later loss", losses[0]  # of all ranks: the state is that of the first one
+    sums = engine.evaluate(first)  # of what was just trained: `state` may bring ranks together
+    yield "after/evaluation loss", np.array(sums["loss"] / sums["examples"])
 
-    yield from _from_general(engine, feed, general)
+    yield from _from_general(engine, feed, general, first)
     if feed.job.topology.devices == 1:
         engine.load(state)
         for name, array in canary.told(engine, feed):
@@ -123,12 +132,16 @@ def _trained(engine: Engine, feed: SharedFeed, steps: int) -> Iterator[tuple[str
 
 
 def _at_edges(engine: Engine, feed: SharedFeed) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield the same of the steps on both sides of an epoch's end, and of the run's last step."""
-    epoch = feed.steps_per_epoch
-    found = []
-    for step in (epoch - 1, epoch, max(0, feed.total_steps - 1)):
-        losses, checksums = engine.fetch(engine.train(feed.window(step, 1)))
-        found.append((losses[0], checksums[0]))
+    """Yield the same of the steps on both sides of an epoch's end, and of the run's last step.
+
+    Up to an epoch's end it trains the last steps of a window as runs do, by the same programs.
+    """
+    epoch, found = feed.steps_per_epoch, []
+    window = (epoch - 1) % feed.job.window_steps + 1  # the epoch's last one has so many steps
+    tail = (window - 1) % TAIL + 1
+    for first, count in ((epoch - tail, tail), (epoch, 1), (max(0, feed.total_steps - 1), 1)):
+        losses, checksums = engine.fetch(engine.train(feed.window(first, count)))
+        found.append((losses[-1], checksums[-1]))
     yield "edges/checksum", np.array([check for _, check in found], np.uint32)
     for name, (loss, _) in zip(EDGES, found):
         yield f"edge/loss of {name}", loss
@@ -136,19 +149,31 @@ def _at_edges(engine: Engine, feed: SharedFeed) -> Iterator[tuple[str, np.ndarra
 
 
 def _from_general(
-    engine: Engine, feed: SharedFeed, general: weights.State
+    engine: Engine,
+    feed: SharedFeed,
+    general: weights.State,
+    evaluation: Iterable[Mapping[str, np.ndarray]],
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield a state in general position as it is given back, its gradient, and a step from it."""
+    """Yield a state in general position as it is given back, evaluated, and two steps from it.
+
+    They are made at the peak of the learning rate: at the first one of a warm-up what a step
+    changes may be less than float32 can tell.
+    """
     engine.load(general)
     yield from _named("restored", engine.state(), taps.SAMPLE)
-    window = feed.window(0, 1)
-    probe = engine.probe(window)
-    yield "general/loss", probe["loss"]
-    for name, array in probe.items():
-        if name.startswith("grad/"):
-            yield f"general/gradient/{name[5:]}", taps.sample(array)
-    engine.fetch(engine.train(window))
-    yield from _named("general", engine.state(), taps.SAMPLE)
+    for step, rung in enumerate(STEPS_FROM_GENERAL):
+        window = feed.window(step, 1)
+        peak = np.full_like(window.learning_rates, feed.job.recipe["optimizer"]["learning_rate"])
+        window = dataclasses.replace(window, learning_rates=peak)
+        probe = engine.probe(window)
+        yield f"{rung}/loss", probe["loss"]
+        for name, array in probe.items():
+            if name.startswith("grad/"):
+                yield f"{rung}/gradient/{name[5:]}", taps.sample(array)
+        sums = engine.evaluate(evaluation)
+        yield f"{rung}/evaluation loss", np.array(sums["loss"] / sums["examples"])
+        engine.fetch(engine.train(window))
+        yield from _named(rung, engine.state(), taps.SAMPLE)
 
 
 def _named(

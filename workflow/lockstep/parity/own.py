@@ -22,6 +22,7 @@ class Bounds:
     Attributes:
         least: of logits and of the whole gradient.
         logits, gradient, loss, later_loss: at most; `loss` of the first batch.
+        tensor: at most, of one tensor's gradient (or of a hundredth of the whole, if that is more).
     """
 
     least: float
@@ -29,14 +30,20 @@ class Bounds:
     gradient: float
     loss: float
     later_loss: float
+    tensor: float
 
+
+SMALL = 0.01  # share of the whole gradient that one tensor's counts as, at least
 
 BOUNDS = {
-    "bfloat16": Bounds(least=1e-4, logits=0.05, gradient=0.25, loss=0.02, later_loss=0.25),
-    "tf32": Bounds(least=1e-6, logits=5e-3, gradient=0.05, loss=2e-3, later_loss=0.05),
+    "bfloat16": Bounds(
+        least=1e-4, logits=0.05, gradient=0.25, loss=0.02, later_loss=0.25, tensor=0.75
+    ),
+    "tf32": Bounds(least=1e-6, logits=5e-3, gradient=0.05, loss=2e-3, later_loss=0.05, tensor=0.75),
 }
 """A number has 8 significant bits in bfloat16, 11 in TF32, 24 in float32. A small network on a CPU
-is at 4e-3 (logits) and 4e-2 (gradient) in bfloat16."""
+is at 4e-3 (logits) and 4e-2 (gradient) in bfloat16, one tensor's gradient at up to 0.18. A tensor
+without a gradient is at 1."""
 
 
 def compared(
@@ -64,13 +71,14 @@ def compared(
         ("forward", "logits", bounds.logits),
         ("gradient", "whole gradient", bounds.gradient),
     ):
-        yield (
-            rung,
-            [
-                _within(f"{what}{named}", _apart(precision, rung, side), bounds.least, most)
-                for named, side in sides.items()
-            ],
-        )
+        found = [
+            _within(f"{what}{named}", _apart(precision, rung, side), bounds.least, most)
+            for named, side in sides.items()
+        ]
+        if rung == "gradient":
+            for named, side in sides.items():
+                found += [(f"{n}{named}", v, bounds.tensor) for n, v in _each(precision, side)]
+        yield rung, found
     yield (
         "loss",
         [
@@ -109,6 +117,25 @@ def _apart(precision: str, rung: str, side: Arrays) -> float:
         return math.inf
     whole = [np.concatenate([np.ravel(pair[k]) for pair in pairs]) for k in (0, 1)]  # type: ignore[arg-type]
     return distance(*whole)
+
+
+def _each(precision: str, side: Arrays) -> Iterator[tuple[str, float]]:
+    """Yield each tensor's gradient's distance from that in float32; of a small one's, a share.
+
+    One that is a hundredth of the whole, or less, may be rounding alone.
+    """
+    pairs = {
+        name: _pair(precision, f"gradient/{name}", side)
+        for name in names(precision, "gradient", side)
+    }
+    whole = np.sqrt(sum(_square(exact) for _, exact in pairs.values()))
+    for name, (reduced, exact) in pairs.items():
+        own = np.sqrt(_square(exact))
+        yield name, distance(reduced, exact) * min(1.0, own / max(SMALL * whole, 1e-300))
+
+
+def _square(array: np.ndarray | None) -> float:
+    return 0.0 if array is None else float(np.sum(np.square(array.astype(np.float64))))
 
 
 def _within(name: str, value: float, least: float, most: float) -> Item:

@@ -15,28 +15,33 @@ from lockstep.datasets import keys
 from lockstep.workloads.contract import Parameter, Workload
 
 LARGER = 3.0  # how many times a kernel is as large as it is drawn at first
+LAST = 30.0  # the same of the last one, to which logits and all gradients are proportional
 SPREAD = 0.3  # of what starts constant, and of logarithms of what must be positive
 SLOT = 0.3  # of a slot's values, against those of its parameter
 
 
 def general(workload: Workload, model: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
-    """Return such a state of a workload, float32, a pure function of workload and seed.
+    """Return such a state of a workload, float64, a pure function of workload and seed.
 
-    Kernels are `LARGER` times their first size, so that logits saturate and gradients are large; a
-    buffer that starts positive (a variance) stays so.
+    In float64 it has more digits than float32 holds, so that a `load` that loses them shows.
+    Kernels are `LARGER` or `LAST` times their first size, so that logits saturate and gradients
+    are large; a buffer that starts positive (a variance) stays so.
     """
     state = {}
-    for parameter in workload.parameters(model):
+    parameters = workload.parameters(model)
+    last = max((k for k, p in enumerate(parameters) if len(p.shape) > 1), default=None)
+    for k, parameter in enumerate(parameters):
+        larger = LAST if k == last else LARGER
         key = ("general", workload.name, seed, parameter.name)
         deviation = _deviation(parameter)
-        value = parameter.constant + LARGER * deviation * _normal(parameter.shape, *key)
+        value = parameter.constant + larger * deviation * _normal(parameter.shape, *key)
         slot = SLOT * deviation * _normal(parameter.shape, *key, "momentum")
-        state[f"param/{parameter.name}"] = value.astype(np.float32)
-        state[f"momentum/{parameter.name}"] = slot.astype(np.float32)
+        state[f"param/{parameter.name}"] = value
+        state[f"momentum/{parameter.name}"] = slot
     for buffer in workload.buffers(model):
         drawn = SPREAD * _normal(buffer.shape, "general", workload.name, seed, buffer.name)
         value = buffer.constant * np.exp(drawn) if buffer.constant > 0 else buffer.constant + drawn
-        state[f"buffer/{buffer.name}"] = value.astype(np.float32)
+        state[f"buffer/{buffer.name}"] = value
     return state
 
 

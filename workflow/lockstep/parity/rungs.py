@@ -154,7 +154,7 @@ def _rungs(
             elif exact:
                 yield _tensors(precision, rung, trace, reference, firm)
             else:
-                yield _evaluation(trace, reference)
+                yield _evaluation(trace, reference, turning)
         yield _tensors(precision, "restored", trace, reference, 0.0)
         if exact:
             yield _tensors(precision, "general", trace, reference, firm)
@@ -188,7 +188,7 @@ def layers(
             yield name, value, min(twins) if precision == "float32" else None
 
 
-def _evaluation(trace: Arrays, reference: Arrays) -> Rung:
+def _evaluation(trace: Arrays, reference: Arrays, turning: bool) -> Rung:
     """Judge float32's evaluation, by its twins; a metric may jump by some examples' shares."""
     found = []
     count = max(1.0, float(np.max(reference.get("float32/evaluation/examples", 1.0))))
@@ -201,6 +201,11 @@ def _evaluation(trace: Arrays, reference: Arrays) -> Rung:
         elif name != "loss" and theirs is not None:
             allowed = max(allowed, JUMPS / count / max(float(theirs), 1 / count))
         found.append((name, distance(trace.get(tensor), theirs), allowed))
+    tensor = "float32/general/evaluation loss"  # its twin is itself
+    pair = [side.get(tensor) for side in (trace, reference)]
+    if any(loss is not None for loss in pair):
+        firm = TURNING if turning else TOLERANCE["float32"]
+        found.append(("loss in general position", distance(*pair), firm))
     return _judge("float32", "evaluation", found, "tensors")
 
 

@@ -17,9 +17,11 @@ windows too.
 `final/NAME`     the state after the last step,
 `edge/…`         losses of the steps around an epoch's end and of a run's last one; the state then,
 `evaluation/NAME`   the loss and each metric of that state on the test split, and its examples,
-`after/…`        loss and state of a step after the evaluation,
-`restored/NAME`, `general/…`   a state in general position given back; loss, gradient and state of a
-                 step from it (`lockstep.parity.position`),
+`after/…`        loss and state of a step after the evaluation; the loss of another one, and that of
+                 an evaluation right behind it,
+`restored/NAME`, `general/…`   a state in general position given back (`lockstep.parity.position`);
+                 loss, gradient and state of a step from it, the loss of an evaluation before
+                 it, and `general/later/…` of a second step,
 `canary/…`       checksums and losses of disturbed batches (`lockstep.parity.canary`),
 
 and `about`, the engine's facts, what was asked for and how firmly to judge it, as JSON. Of states

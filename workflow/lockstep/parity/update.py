@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from lockstep.parity import STEPS_FROM_GENERAL
 from lockstep.parity.distances import Arrays, Item, distance, names
 
 State = Mapping[str, np.ndarray]
@@ -35,26 +36,44 @@ class Rule:
 def compared(
     precision: str, trace: Arrays, reference: Arrays, rule: Rule, *, closest: bool = False
 ) -> list[Item]:
-    """Return how far each side's steps are from those made again, the first and one in `general`.
+    """Return how far each side's steps are from those made again: the first, two from `general`.
 
     Args:
-        closest: let the one of the two count that is closer, where a unit within rounding of zero
-            may open in the step's program and not in that which gave the gradient.
+        closest: of the two from `general` let the one count that is closer, where a unit within
+            rounding of zero may open in the step's program and not in that which gave the
+            gradient. They alone start from momentum, without which what rounds it shows nowhere.
     """
     found = []
     for trace_of, side in (("", trace), (" of the reference", reference)):
-        first = _items(side, precision, "weights", "gradient", "step", rule)
-        later = _items(side, precision, "restored", "general/gradient", "general", rule)
-        for name in first | later:
-            pair = [items[name] for items in (first, later) if name in items]
-            pair.sort(key=lambda item: item[0] / item[1])
-            value, allowed = pair[0] if closest and len(pair) > 1 else pair[-1]
+        first = side.get(f"{precision}/rate/first", np.nan)
+        peak = rule.optimizer["learning_rate"]
+        starts = ("weights", "restored", "general")
+        ends = (("step", "gradient"), *((r, f"{r}/gradient") for r in STEPS_FROM_GENERAL))
+        steps = [
+            _items(side, precision, before, gradient, after, rule, float(rate))
+            for before, (after, gradient), rate in zip(starts, ends, (first, peak, peak))
+        ]
+        for name in {name: None for items in steps for name in items}:
+            made = [items[name] for items in steps if name in items]
+            if closest and len(made) > 1:
+                made = [min(made[1:], key=_share)]
+            value, allowed = max(made, key=_share)
             found.append((f"{name}{trace_of}", value, allowed))
     return found
 
 
+def _share(item: tuple[float, float]) -> float:
+    return item[0] / item[1]
+
+
 def _items(
-    side: Arrays, precision: str, before: str, gradient: str, after: str, rule: Rule
+    side: Arrays,
+    precision: str,
+    before: str,
+    gradient: str,
+    after: str,
+    rule: Rule,
+    rate: float,
 ) -> dict[str, tuple[float, float]]:
     """Return the distance and the tolerance of each tensor after one step."""
 
@@ -62,11 +81,10 @@ def _items(
         return {name: side[f"{precision}/{rung}/{name}"] for name in names(precision, rung, side)}
 
     epsilon = EPSILON["float64" if precision.startswith("float64") else "float32"]
-    start, actual, rate = state(before), state(after), side.get(f"{precision}/rate/first")
-    found = {}
-    if rate is None:
+    start, actual, found = state(before), state(after), {}
+    if not actual:
         return {}
-    for name, expected, change in stepped(start, state(gradient), rule, float(rate)):
+    for name, expected, change in stepped(start, state(gradient), rule, rate):
         size = float(np.linalg.norm(change))
         value = distance(actual.get(name), expected)
         # What a parameter has changed by is less than what it is: so many of its digits are gone.

@@ -1,0 +1,223 @@
+"""Rewrites of one framework's side that compute the same: they must pass all rungs."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import pytest
+import torch
+from flax import linen as nn
+from torch.nn import functional
+
+from lockstep.engines import jax_optimizer
+from lockstep.engines.torch_engine import TorchEngine
+from lockstep.workloads import layers_flax
+from lockstep.workloads.mnist_cnn import flax_model, torch_model
+from tests.parity.faults import (
+    OTHER,
+    WITH,
+    Ground,
+    Patch,
+    Trace,
+    compared,
+    first_failure,
+    setting,
+    wrapping,
+)
+from tests.parity.faults_jax import convolved
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rewrite:
+    """Another way to compute the same."""
+
+    name: str
+    side: str
+    preset: str
+    patch: Patch
+
+
+def failure(ground: Ground, rewrite: Rewrite) -> str | None:
+    """Climb all of float64 and float32; return what is said of the first rung that fails."""
+    for precision in ("float64", "float32"):
+        reference: Trace = {}
+        for each in WITH[precision]:
+            reference |= ground.sound(rewrite.preset, OTHER[rewrite.side], each)
+        trace: Trace = {}
+        with pytest.MonkeyPatch.context() as patch:
+            rewrite.patch(patch)
+            for each in WITH[precision]:
+                trace |= ground.climb(rewrite.preset, rewrite.side, each)
+        rung, _, said = first_failure(compared(ground, rewrite.preset, trace, reference, precision))
+        if rung != "none":
+            return said
+    return None
+
+
+# PyTorch's side ----------------------------------------------------------------------------------
+
+
+def log_softmax(logits, labels, smoothing):
+    shifted = logits - logits.detach().amax(1, keepdim=True)
+    logs = shifted - shifted.exp().sum(1, keepdim=True).log()
+    own = logs.gather(1, labels.long()[:, None])[:, 0]
+    return -(1 - smoothing) * own - smoothing * logs.mean(1)
+
+
+def unfolded(layer, x, weight, bias):
+    """A convolution as one product over patches."""
+    size, stride, padding = layer.kernel_size[0], layer.stride[0], layer.padding[0]
+    patches = functional.unfold(x, size, padding=padding, stride=stride)
+    side = (x.shape[-1] + 2 * padding - size) // stride + 1
+    y = (weight.flatten(1) @ patches).unflatten(2, (side, side))
+    return y if bias is None else y + bias[:, None, None]
+
+
+def turned(sound):
+    """The sum over channels in the other order."""
+
+    def forward(layer, x, weight, bias):
+        return sound(layer, x.flip(1), weight.flip(1), bias)
+
+    return forward
+
+
+def by_hand(self, closure=None):
+    """SGD, a tensor at a time."""
+    for hook in self._optimizer_step_pre_hooks.values():
+        hook(self, (), {})
+    with torch.no_grad():
+        for group in self.param_groups:
+            for p in group["params"]:
+                direction = p.grad + group["weight_decay"] * p
+                slot = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
+                slot.copy_(group["momentum"] * slot + direction)
+                step = direction + group["momentum"] * slot if group["nesterov"] else slot
+                p.copy_(p - group["lr"] * step)
+
+
+def squares(x, mean, var, weight, bias, training, momentum, eps):
+    """Variance as E[x²] - E[x]², in float64."""
+    if not training:
+        scale = weight / torch.sqrt(var + eps)
+        return (x - mean[:, None, None]) * scale[:, None, None] + bias[:, None, None]
+    wide, n = x.double(), x.numel() // x.shape[1]
+    of_batch = wide.mean((0, 2, 3))
+    spread = wide.square().mean((0, 2, 3)) - of_batch.square()
+    with torch.no_grad():
+        mean.mul_(1 - momentum).add_(momentum * of_batch)
+        var.mul_(1 - momentum).add_(momentum * spread * (n / (n - 1)))
+    normal = (wide - of_batch[:, None, None]) / torch.sqrt(spread + eps)[:, None, None]
+    return (normal * weight[:, None, None] + bias[:, None, None]).to(x)
+
+
+def first_of_windows(x, size):
+    """A maximum by its place; of equal ones the first."""
+    windows = x.unflatten(2, (-1, 2)).unflatten(4, (-1, 2)).transpose(3, 4).flatten(4)
+    return windows.gather(4, windows.argmax(4, keepdim=True))[..., 0]
+
+
+def in_halves(sound):
+    """The logits of one half of the batch, and then of the other."""
+
+    def logits(self, model, batch):
+        half = len(batch["labels"]) // 2
+        parts = (slice(None, half), slice(half, None))
+        return torch.cat([sound(self, model, {n: t[p] for n, t in batch.items()}) for p in parts])
+
+    return logits
+
+
+def scaled(images, mean, std, dtype):
+    x = images.to(dtype) / 255
+    return ((x - mean[0]) / std[0]).permute(0, 3, 1, 2)
+
+
+# JAX's side --------------------------------------------------------------------------------------
+
+
+def flax_log_softmax(logits, labels, smoothing):
+    top = jax.lax.stop_gradient(logits.max(1, keepdims=True))
+    logs = logits - top - jnp.log(jnp.exp(logits - top).sum(1, keepdims=True))
+    return -jnp.take_along_axis(logs, labels[:, None], 1)[:, 0]
+
+
+def tap_by_tap(sound, x, kernel, bias, stride, padding):
+    """A convolution as a sum over the kernel's places."""
+    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    size = kernel.shape[0]
+    high, wide = ((n - size) // stride + 1 for n in x.shape[1:3])
+    total = 0.0
+    for i in range(size):
+        for j in range(size):
+            part = x[:, i : i + stride * high : stride, j : j + stride * wide : stride]
+            total = total + jnp.einsum("bhwc,co->bhwo", part, kernel[i, j], precision="highest")
+    return total if bias is None else total + bias
+
+
+def flax_by_hand(job, names):
+    """SGD with momentum, without Optax's parts for it."""
+    import optax
+
+    momentum = job.recipe["optimizer"]["momentum"]
+
+    def update(grads, state, params):
+        trace = jax.tree.map(lambda t, g: momentum * t + g, state.trace, grads)
+        return trace, optax.TraceState(trace=trace)
+
+    zeros = lambda params: optax.TraceState(trace=jax.tree.map(jnp.zeros_like, params))  # noqa: E731
+    return optax.GradientTransformation(zeros, update)
+
+
+def flax_scaled(images, mean, std, dtype):
+    return (images.astype(dtype) / 255 - mean[0]) / std[0]
+
+
+def windows_of(x, *_):
+    """The maximum of 2x2 windows, its gradient to the first of equal ones."""
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height // 2, 2, width // 2, 2, channels).transpose(0, 1, 3, 5, 2, 4)
+    x = x.reshape(*x.shape[:4], 4)
+    return jnp.take_along_axis(x, x.argmax(-1, keepdims=True), -1)[..., 0]
+
+
+def row(name: str, side: str, preset: str, patch: Patch) -> Rewrite:
+    return Rewrite(name=name, side=side, preset=preset, patch=patch)
+
+
+REWRITES = [
+    row("log-softmax by hand", "torch", "residual",
+        setting(functional, "cross_entropy", lambda x, y, reduction, label_smoothing: log_softmax(
+            x, y, label_smoothing))),
+    row("a convolution by unfold", "torch", "residual",
+        setting(torch.nn.Conv2d, "_conv_forward", unfolded)),
+    row("channels summed in the other order", "torch", "residual",
+        wrapping(torch.nn.Conv2d, "_conv_forward", turned)),
+    row("SGD by hand", "torch", "residual", setting(torch.optim.SGD, "step", by_hand)),
+    row("variance as a difference of squares in float64", "torch", "residual",
+        setting(functional, "batch_norm", squares)),
+    row("the maximum by its place", "torch", "plain",
+        setting(functional, "max_pool2d", first_of_windows)),
+    row("ReLU as a product", "torch", "plain",
+        setting(functional, "relu", lambda x: x * (x > 0))),
+    row("a batch in two halves", "torch", "plain", wrapping(TorchEngine, "_logits", in_halves)),
+    row("pixels scaled first", "torch", "plain", setting(torch_model, "normalise", scaled)),
+    row("a dense layer by einsum", "torch", "plain",
+        setting(torch.nn.Linear, "forward", lambda self, x: self.bias + torch.einsum(
+            "bi,oi->bo", x, self.weight))),
+    row("losses summed in the other order", "torch", "plain",
+        wrapping(torch_model, "losses", lambda sound: lambda x, b, r: sound(
+            x.flip(0), {**b, "labels": b["labels"].flip(0)}, r).flip(0))),
+    row("log-softmax by hand", "jax", "plain",
+        setting(flax_model, "cross_entropy", flax_log_softmax)),
+    row("a convolution tap by tap", "jax", "plain", convolved(tap_by_tap)),
+    row("channels summed in the other order", "jax", "plain",
+        convolved(lambda sound, x, k, *rest: sound(x[..., ::-1], k[:, :, ::-1], *rest))),
+    row("SGD by hand", "jax", "plain", setting(jax_optimizer, "transformation", flax_by_hand)),
+    row("ReLU as a choice", "jax", "plain",
+        setting(nn, "relu", lambda x: jnp.where(x > 0, x, 0))),
+    row("pixels scaled first", "jax", "plain", setting(flax_model, "normalise", flax_scaled)),
+    row("the maximum by its place", "jax", "plain", setting(nn, "max_pool", windows_of)),
+    row("the patches of a convolution as rows", "jax", "residual",
+        wrapping(layers_flax, "_native", lambda _: layers_flax._im2col)),
+]  # fmt: skip
