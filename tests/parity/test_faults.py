@@ -7,11 +7,18 @@ from pathlib import Path
 import pytest
 
 from tests import pictures
-from tests.parity import faults, faults_harmless, faults_jax, faults_several, faults_torch
+from tests.parity import (
+    faults,
+    faults_feed,
+    faults_harmless,
+    faults_jax,
+    faults_several,
+    faults_torch,
+)
 from tests.parity.faults import Fault, Ground
 from tests.parity.faults_harmless import Rewrite
 
-ALONE = [*faults_torch.FAULTS, *faults_jax.FAULTS]
+ALONE = [*faults_torch.FAULTS, *faults_jax.FAULTS, *faults_feed.FAULTS]
 
 
 def named(it: Fault | Rewrite) -> str:
