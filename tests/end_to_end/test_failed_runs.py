@@ -2,7 +2,7 @@
 
 import json
 
-from tests.end_to_end.checkout import Checkout, small
+from tests.end_to_end.checkout import SMALL, Checkout, small
 
 STUDY = small(
     workloads={
@@ -14,7 +14,7 @@ STUDY = small(
         }
         for name, rate in (("cold", 0.01), ("hot", 1e30))
     },
-    blocks={"paired": True},
+    blocks={**SMALL["blocks"], "paired": True},
 )
 
 
