@@ -48,7 +48,7 @@ DIFFERENCES: dict[str, tuple[str, Callable[[Batch], Batch], Callable[[Batch], Ba
     ),
     "no image mirrored": (
         "residual",
-        lambda b: {**b, "crops": _added(b["crops"] * 1, None)} if "crops" in b else b,
+        lambda b: {**b, "crops": _added(b["crops"], None)} if "crops" in b else b,
         dict,
     ),
 }

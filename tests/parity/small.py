@@ -24,7 +24,13 @@ STEPPED = {
 ABOUT = {
     "schema": compare.TRACE,
     "firm_steps": 10,
-    "optimizer": {"momentum": 0.9, "nesterov": False, "weight_decay": 0.0, "decay": "coupled"},
+    "optimizer": {
+        "learning_rate": 0.1,
+        "momentum": 0.9,
+        "nesterov": False,
+        "weight_decay": 0.0,
+        "decay": "coupled",
+    },
     "undecayed": [],
 }
 Trace = dict[str, np.ndarray]

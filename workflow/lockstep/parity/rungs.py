@@ -20,7 +20,6 @@ that both losses stop being finite at the same step, not the first. Then nothing
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -42,42 +41,13 @@ from lockstep.parity.distances import (
     per_step,
     tolerance_from_twin,
 )
+from lockstep.parity.rung import Rung, judge
 from lockstep.workloads import taps
 
 TURNING = 1e-4  # of what passes through many layers in float32: logits of ResNet-50 are 5e-5 apart
 HALF = 0.5  # of a gradient: no unit that turns moves it by so much
 JUMPS = 5.0  # examples whose largest logits may swap in float32, beyond what a twin's do
 FIRM_STEPS = 10  # float32 steps held to the fixed tolerance alone, unless the workload says fewer
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rung:
-    """What was found on one rung.
-
-    Attributes:
-        precision: float64, float64x2 (over two devices), float32, or a reduced one.
-        name: of the rung.
-        value: the largest distance over its tensors (or steps).
-        tolerance: that it was held to, at that tensor.
-        worst: the tensor (or step) with the largest share of its tolerance.
-        first: the first tensor (or step) beyond its tolerance, None if there is none.
-        first_value: its distance.
-        first_tolerance: that it was held to.
-    """
-
-    precision: str
-    name: str
-    value: float
-    tolerance: float
-    worst: str
-    first: str | None
-    first_value: float | None
-    first_tolerance: float | None
-
-    @property
-    def passed(self) -> bool:
-        """Whether nothing was beyond its tolerance."""
-        return self.first is None
 
 
 def compare(
@@ -112,7 +82,7 @@ def _rungs(
     for precision in precisions:
         if precision in own.BOUNDS:
             for rung, found in own.compared(precision, trace, reference, rule):
-                yield _judge(precision, rung, found, "tensors")
+                yield judge(precision, rung, found, "tensors")
             continue
         exact, firm = precision != "float32", TOLERANCE[precision]
         yield _tensors(precision, "weights", trace, reference, 0.0)
@@ -133,7 +103,7 @@ def _rungs(
                 yield _tensors(precision, "input", trace, reference, firm)
             yield _tensors(precision, "step", trace, reference, firm)
         if rule is not None:
-            yield _judge(
+            yield judge(
                 precision,
                 "update",
                 update.compared(precision, trace, reference, rule, closest=turning),
@@ -143,14 +113,14 @@ def _rungs(
         nothing = [(f"nothing finite: both diverge at step {diverged}", 0.0, firm)]
         yield _losses(precision, trace, reference, firm_steps, diverged)
         if diverged is not None and diverged < len(per_step(reference, precision, "loss")):
-            yield _judge(precision, "final", nothing, "tensors")
+            yield judge(precision, "final", nothing, "tensors")
         elif exact:
             yield _tensors(precision, "final", trace, reference, firm)
         else:
             yield _states("final", trace, reference, moved)
         for rung in ("edge", "evaluation", "after") if exact else ("evaluation",):
             if diverged is not None:
-                yield _judge(precision, rung, nothing, "tensors")
+                yield judge(precision, rung, nothing, "tensors")
             elif exact:
                 yield _tensors(precision, rung, trace, reference, firm)
             else:
@@ -172,7 +142,7 @@ def _layers(precision: str, trace: Arrays, reference: Arrays) -> Rung:
     for name, value, twin in layers(precision, trace, reference):
         firm = TOLERANCE[precision]
         found.append((name, value, firm if twin is None else tolerance_from_twin(twin)))
-    return _judge(precision, "layers", found, "layers")
+    return judge(precision, "layers", found, "layers")
 
 
 def layers(
@@ -206,7 +176,7 @@ def _evaluation(trace: Arrays, reference: Arrays, turning: bool) -> Rung:
     if any(loss is not None for loss in pair):
         firm = TURNING if turning else TOLERANCE["float32"]
         found.append(("loss in general position", distance(*pair), firm))
-    return _judge("float32", "evaluation", found, "tensors")
+    return judge("float32", "evaluation", found, "tensors")
 
 
 def _canary(precision: str, trace: Arrays, reference: Arrays) -> Rung:
@@ -218,7 +188,7 @@ def _canary(precision: str, trace: Arrays, reference: Arrays) -> Rung:
         for side in (trace, reference)
     ]
     if any(array.shape != (len(DISTURBANCES),) for side in sides for array in side):
-        return _judge(precision, "canary", [], "disturbances")
+        return judge(precision, "canary", [], "disturbances")
     for k, what in enumerate(DISTURBANCES):
         for sums, expected, losses in sides:
             found.append((f"checksum with {what}", _equal(sums[k], expected[k]), 0.0))
@@ -228,7 +198,7 @@ def _canary(precision: str, trace: Arrays, reference: Arrays) -> Rung:
         ours, theirs = (side[2][k : k + 1] for side in sides)
         loss = float(losses_apart(ours, theirs)[0])
         found.append((f"loss with {what}", loss, max(TOLERANCE[precision], 1e-11)))
-    return _judge(precision, "canary", found, "disturbances")
+    return judge(precision, "canary", found, "disturbances")
 
 
 def _equal(a: np.integer, b: np.integer) -> float:
@@ -245,7 +215,7 @@ def _tensors(precision: str, rung: str, trace: Arrays, reference: Arrays, tolera
         )
         for name in names(precision, rung, reference, trace)
     ]
-    return _judge(precision, rung, found, "tensors")
+    return judge(precision, rung, found, "tensors")
 
 
 def _states(rung: str, trace: Arrays, reference: Arrays, moved: float) -> Rung:
@@ -271,7 +241,7 @@ def _states(rung: str, trace: Arrays, reference: Arrays, moved: float) -> Rung:
         found.append((name, value, allowed))
         if not math.isfinite(twin):
             found.append((f"{name} of a twin", math.inf, TOLERANCE["float32"]))
-    return _judge("float32", rung, found, "tensors")
+    return judge("float32", rung, found, "tensors")
 
 
 def _gradients(trace: Arrays, reference: Arrays) -> tuple[Rung, float]:
@@ -294,7 +264,7 @@ def _gradients(trace: Arrays, reference: Arrays) -> tuple[Rung, float]:
         if not np.isfinite(twins).all():
             found.append((f"{name} of a twin", math.inf, TOLERANCE["float32"]))
         moved = max([moved, *filter(math.isfinite, apart)])
-    return _judge("float32", "gradient", found, "tensors"), moved
+    return judge("float32", "gradient", found, "tensors"), moved
 
 
 def _losses(
@@ -302,7 +272,7 @@ def _losses(
 ) -> Rung:
     """Judge the losses of the steps before `until`, or of all."""
     if not as_many_steps(trace, reference, precision):
-        return _judge(precision, "steps", [], "steps")
+        return judge(precision, "steps", [], "steps")
     mine, theirs = (per_step(t, precision, "loss") for t in (trace, reference))
     values, firm = losses_apart(mine, theirs), TOLERANCE[precision]
     twins, tolerance = np.zeros(len(values)), np.full(len(values), firm)
@@ -315,7 +285,7 @@ def _losses(
         found.append((f"step {k}", float(value), float(allowed)))
         if not math.isfinite(twins[k]):
             found.append((f"step {k} of a twin", math.inf, firm))
-    return _judge(precision, "steps", found, "steps")
+    return judge(precision, "steps", found, "steps")
 
 
 def _checksums(precision: str, trace: Arrays, reference: Arrays) -> Rung:
@@ -332,22 +302,4 @@ def _checksums(precision: str, trace: Arrays, reference: Arrays) -> Rung:
             found.append((f"number of {key}", math.inf, 0.0))
             continue
         found += [(named(k), _equal(a, b), 0.0) for k, (a, b) in enumerate(zip(mine, theirs))]
-    return _judge(precision, "batches", found, "steps")
-
-
-def _judge(precision: str, rung: str, found: list[Item], kind: str) -> Rung:
-    """Return what was found; of nothing that could be compared, that there is nothing."""
-    found = found or [(f"number of {kind}", math.inf, 0.0)]
-    beyond = [item for item in found if not (math.isfinite(item[1]) and item[1] <= item[2])]
-    worst = max(found, key=lambda item: item[1] / max(item[2], 1e-300))
-    first = beyond[0] if beyond else (None, None, None)
-    return Rung(
-        precision=precision,
-        name=rung,
-        value=worst[1],
-        tolerance=worst[2],
-        worst=worst[0],
-        first=first[0],
-        first_value=first[1],
-        first_tolerance=first[2],
-    )
+    return judge(precision, "batches", found, "steps")
