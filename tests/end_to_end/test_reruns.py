@@ -109,7 +109,7 @@ def test_a_changed_config_reruns_what_reads_it(still: Checkout, change: dict, jo
         ("workloads/mnist_cnn/flax_model.py", "(0.5,), (0.5,)", "(0.2,), (0.5,)",
          PARITY - {TRACE_TORCH}),
         ("parity/distances.py", "ENVELOPE = 10.0", "ENVELOPE = 9.0", {COMPARE, TORCH, JAX}),
-        ("report/speed.py", "import ", "import os\nimport ", set()),
+        ("report/time_tables.py", "import ", "import os\nimport ", set()),
     ],
 )  # fmt: skip
 def test_changed_code_reruns_what_executes_it(
