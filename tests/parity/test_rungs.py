@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from lockstep import workloads
-from lockstep.parity import compare, distances
+from lockstep.parity import compare, distances, update
+from tests.parity import small
 
 
 def first_failure(rungs: list[compare.Rung]) -> tuple[str, str | None]:
@@ -127,3 +128,17 @@ def test_the_first_ten_float32_losses_are_held_to_the_fixed_tolerance() -> None:
         [1e-5] * 10 + [1e-2] * 2
     )
     assert workloads.spec("mnist_cnn").firm_steps == compare.FIRM_STEPS == 10
+
+
+@pytest.mark.parametrize(("repeatable", "passes"), [(True, False), (False, True)])
+def test_a_step_is_held_to_what_two_gradients_may_differ_by(repeatable: bool, passes: bool) -> None:
+    """On a GPU the gradient of the step is not, to the bit, that which the trace tells."""
+    rule = update.Rule(
+        optimizer=small.ABOUT["optimizer"], undecayed=frozenset(), repeatable=repeatable
+    )
+    moved = small.edited(float64__step__momentum__p=1 + 1e-12)
+    rungs = compare.compare(moved, small.small(), ["float64"], rule=rule)
+    assert next(rung for rung in rungs if rung.name == "update").passed == passes
+    rounded = small.edited(float64__step__momentum__p=1 + 1e-7)
+    rungs = compare.compare(rounded, small.small(), ["float64"], rule=rule)
+    assert not next(rung for rung in rungs if rung.name == "update").passed

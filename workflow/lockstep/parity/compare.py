@@ -39,7 +39,9 @@ def judge_loaded(workload: str, loaded: Mapping[str, Arrays]) -> dict[str, Any]:
     about = {name: json.loads(bytes(trace["about"])) for name, trace in loaded.items()}
     firm_steps = about[reference].get("firm_steps", FIRM_STEPS)
     rule = Rule(
-        optimizer=about[reference]["optimizer"], undecayed=frozenset(about[reference]["undecayed"])
+        optimizer=about[reference]["optimizer"],
+        undecayed=frozenset(about[reference]["undecayed"]),
+        repeatable=all(told.get("device", "cpu") == "cpu" for told in about.values()),
     )
     comparisons = {}
     for name, trace in others:

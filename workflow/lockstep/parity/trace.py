@@ -93,6 +93,7 @@ def trace(
         check(job, described)
         engine = engines.start(job)
         about[precision] = facts = engine.facts()
+        about["device"] = facts["device"]
         if precision == "tf32" and facts["device"] == "cpu":
             about["absent"][precision] = "there is no GPU, and only GPUs compute in TF32"
             continue
