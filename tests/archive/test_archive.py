@@ -226,10 +226,10 @@ def test_code_that_trained_no_run_is_refused(
     archived: Archived, copied: Checkout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(copied.root)
-    copied.edit("workflow/lockstep/training/loop.py", "STOP = ", "STOP = 0 + ")
+    copied.edit("workflow/lockstep/training/loop.py", "GIVE_UP = ", "GIVE_UP = 0 + ")
     said = make(copied, status=2)
     assert "4 runs were trained by other code than is in" in said.text
-    copied.edit("workflow/lockstep/training/loop.py", "STOP = ", "STOP = (")
+    copied.edit("workflow/lockstep/training/loop.py", "GIVE_UP = ", "GIVE_UP = (")
     with pytest.raises(UserError, match="the code cannot be read"):
         build.build(archived.study, output=copied.root / "x.zip", root=copied.root)
 
