@@ -13,7 +13,14 @@ from pathlib import Path
 
 from lockstep.datasets import prepare
 from tests import pictures
-from tests.parity import faults, faults_harmless, faults_jax, faults_several, faults_torch
+from tests.parity import (
+    faults,
+    faults_feed,
+    faults_harmless,
+    faults_jax,
+    faults_several,
+    faults_torch,
+)
 
 ALONE = ("plain", "im2col", "unrolled", "residual", "bottleneck")
 
@@ -30,7 +37,7 @@ def main(words: list[str]) -> int:
         ground = faults.Ground(folder, manifests, folder / "caches")
         holes = sum(
             _alone(ground, fault)
-            for fault in (*faults_torch.FAULTS, *faults_jax.FAULTS)
+            for fault in (*faults_torch.FAULTS, *faults_jax.FAULTS, *faults_feed.FAULTS)
             if not words or any(word in fault.name for word in words)
         )
         for side in faults.OTHER if not words else ():
