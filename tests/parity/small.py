@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lockstep.parity import DISTURBANCES, EDGES, compare
+from lockstep.parity import DISTURBANCES, EDGES, TRACE
 
 STEPS = 12
 TENSORS = (
@@ -22,7 +22,7 @@ STEPPED = {
 }
 """A parameter and its momentum before a step and after it."""
 ABOUT = {
-    "schema": compare.TRACE,
+    "schema": TRACE,
     "firm_steps": 10,
     "optimizer": {
         "learning_rate": 0.1,

@@ -206,7 +206,7 @@ class JaxEngine:
         return {name: float(np.sum([part[name] for part in fetched])) for name in fetched[0]}
 
     def _probe(self, params: Tree, buffers: Tree, batch: Tree, count: Array) -> Any:
-        """Return loss, gradient and checksum as a step has them, and what `_look` returns."""
+        """Return loss, gradient and checksum as a step has them, and what `jax_probe` sees."""
         batch = self._seen(batch)
         trained = self._gradient(params, buffers, batch, count)
         found = {}
@@ -221,7 +221,7 @@ class JaxEngine:
         )
         neutral = self._to_neutral({"params": grads}, self.parameter_names)
         # A compiled program returns a dictionary in the order of its keys.
-        ordered = [key for key in ("input/gradient", *map("tap/{}".format, self.layers))]
+        ordered = ("input/gradient", *(f"tap/{name}" for name in self.layers))
         return {
             **{key: _local(found[key]).astype(self.param_dtype) for key in ordered if key in found},
             "logits": _local(logits).astype(self.param_dtype),

@@ -52,7 +52,9 @@ def start(job: Job) -> "TorchEngine":
     # As XLA does by itself: convolutions are tried out before one is chosen.
     torch.backends.cudnn.benchmark = not job.variant["deterministic"]
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    torch.compiler.reset()  # or an earlier engine's programs count towards the limit of this one's
+    if job.variant["mode"] == "compile":  # eager runs need not import the compiler for it
+        # Or an earlier engine's programs count towards the limit of this one's.
+        torch.compiler.reset()
     if job.caches is not None:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(job.caches / "inductor")
         os.environ["TRITON_CACHE_DIR"] = str(job.caches / "triton")

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 
 from lockstep.errors import UserError
-from lockstep.parity import own
+from lockstep.parity import TRACE, own
 from lockstep.parity.distances import Arrays, as_many_steps, loss_envelope, losses_apart, per_step
 from lockstep.parity.rungs import FIRM_STEPS, Rung, compare, layers
 from lockstep.parity.update import Rule
 
 SCHEMA = "lockstep-parity/4"
-TRACE = "lockstep-trace/2"
 
 
 def judge(workload: str, traces: Mapping[str, Path]) -> dict[str, Any]:

@@ -37,13 +37,12 @@ import numpy as np
 from lockstep import engines, files, workloads
 from lockstep.datasets.reader import Reader, read_manifest
 from lockstep.engines.contract import Topology
-from lockstep.parity import joint, position
+from lockstep.parity import TRACE, joint, position
 from lockstep.parity.climb import climb
 from lockstep.parity.route import Route
 from lockstep.training.feed import SharedFeed, check
 from lockstep.workloads import weights
 
-SCHEMA = "lockstep-trace/2"
 BATCHES = 8  # that float32 gradients are compared on where a unit within rounding of zero may turn
 
 
@@ -76,7 +75,7 @@ def trace(
     general = position.general(workload, route.recipe["model"], route.seed)
     arrays: dict[str, np.ndarray] = {}
     about: dict[str, Any] = {
-        "schema": SCHEMA,
+        "schema": TRACE,
         "variant": dict(route.variant),
         "seed": route.seed,
         "weights": weights.digest(state),
