@@ -41,7 +41,7 @@ drill-busy: $(VENV)/dev.installed ## train beside other work: is it noticed, is 
 drill-parity: $(VENV)/dev.installed ## every known fault of one framework on every small preset
 	$(RUN) -m tests.parity.drill
 
-bench: $(VENV)/dev.installed ## measure what docs/performance.md reports
+bench: $(VENV)/bench.installed ## measure what docs/performance.md reports
 	$(RUN) -m benchmarks
 
 lint: $(VENV)/dev.installed ## style and types
@@ -71,6 +71,8 @@ $(VENV)/%.installed: requirements/%.txt
 lock: ## make the locked requirements anew (needs uv)
 	cd requirements && uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-header --no-annotate dev.in -o dev.txt
+	cd requirements && uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --no-header --no-annotate -c dev.txt bench.in -o bench.txt
 	cd requirements && for name in cpu workflow; do \
 	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	    --no-header --no-annotate -c dev.txt $$name.in -o $$name.txt; done

@@ -3,8 +3,8 @@
 The one loop (`lockstep.training.loop`) runs as in a run: shared reader, masks, learning rates,
 checksum of every batch inside the step, fence and clocks at each window, rows of records, log and
 TensorBoard. After each of its windows the minimal loop (`benchmarks.minimal`) makes as many steps
-on the same batches, so that both are timed in turns within one process; so do, in PyTorch, the
-loops that a user would pick instead (`benchmarks.picked`), on batches of their own. Left out are
+on the same batches, so that both are timed in turns within one process; so do the loops that a user
+would pick instead (`benchmarks.picked`), on batches of their own. Left out are
 an epoch's evaluation, which the minimal loop does not make, and checkpoints, which fall due once a
 minute: their time is told apart.
 """
@@ -27,6 +27,7 @@ LIMIT = ("<=", 1.02)
 WINDOW = 25  # steps, as in the default study
 EPOCH = 40  # windows: few of them end with an evaluation
 WARM_UP = 3  # windows
+OURS = ("loop", "minimal", "checkpoint")
 
 
 def measure(quick: bool) -> list[Row]:
@@ -44,7 +45,7 @@ def measure(quick: bool) -> list[Row]:
             times(f"{variant}: minimal loop", "ms/step", milliseconds["minimal"] / WINDOW),
             times(f"{variant}: a checkpoint", "ms", milliseconds["checkpoint"]),
         ]
-        for name in picked.installed() if variant == "torch-eager" else []:
+        for name in [name for name in seconds if name not in OURS]:
             title = f"{variant}: {name}"
             rows.append(ratio(f"{title} : loop", seconds[name], seconds["loop"]))
             rows.append(times(title, "ms/step", milliseconds[name] / WINDOW))
@@ -66,13 +67,13 @@ def serve(connection: Connection, job: dict[str, Any]) -> None:
     Path(spec.folder).mkdir(parents=True)
     total = (WARM_UP + job["windows"]) * WINDOW
     tracking = Tracking(spec, total, 0)
-    others = {}
-    if spec.settings["framework"] == "torch":
-        taken = feed.reader.take(np.arange(feed.reader.examples))
-        others = {
-            n: picked.make(n, spec.recipe, trainer.initial, *taken) for n in picked.installed()
-        }
-    seconds: Times = {"loop": [], "minimal": [], "checkpoint": [], **{name: [] for name in others}}
+    framework = spec.settings["framework"]
+    taken = feed.reader.take(np.arange(feed.reader.examples))
+    others = {
+        name: picked.make(name, framework, spec.recipe, trainer.initial, *taken)
+        for name in picked.installed(framework)
+    }
+    seconds: Times = {name: [] for name in (*OURS, *others)}
     progress = loop.Progress()
     mark = 0.0
 
