@@ -1,4 +1,4 @@
-"""Random numbers inside a model: the same bits in NumPy, PyTorch and JAX, wherever they are drawn."""
+"""Random numbers inside a model: the same bits in NumPy, PyTorch and JAX, wherever drawn."""
 
 import itertools
 import math
