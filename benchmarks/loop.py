@@ -69,8 +69,9 @@ def serve(connection: Connection, job: dict[str, Any]) -> None:
     others = {}
     if spec.settings["framework"] == "torch":
         taken = feed.reader.take(np.arange(feed.reader.examples))
+        arrays = taken["image"], taken["label"]
         others = {
-            n: picked.make(n, spec.recipe, trainer.initial, *taken) for n in picked.installed()
+            n: picked.make(n, spec.recipe, trainer.initial, *arrays) for n in picked.installed()
         }
     seconds: Times = {"loop": [], "minimal": [], "checkpoint": [], **{name: [] for name in others}}
     progress = loop.Progress()
@@ -81,7 +82,8 @@ def serve(connection: Connection, job: dict[str, Any]) -> None:
         tracking.report(row, epoch)
         ours = time.perf_counter() - mark
         steps = range(row["step"], row["step"] + row["steps"])
-        batches = [feed.reader.take(feed.order.batch(step)[0]) for step in steps]
+        rows = [feed.reader.take(feed.order.batch(step)[0]) for step in steps]
+        batches = [(row["image"], row["label"]) for row in rows]
         begin = time.perf_counter()
         by_hand(batches)
         theirs = time.perf_counter() - begin
@@ -100,6 +102,7 @@ def serve(connection: Connection, job: dict[str, Any]) -> None:
         total_steps=total,
         attempt=0,
         evaluation=trainer.evaluation,
+        finish=trainer.job.finish,
         watch=Watch(os.sched_getaffinity(0), {}),
         wish=trainer.wish,
         save=trainer.save,

@@ -8,11 +8,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lockstep import code, files
+from lockstep import code, files, workloads
 from lockstep.datasets import sources
 
 LOADING = ("input", "workers")
 """Settings of a variant that decide where its batches come from, not what it computes of them."""
+
+
+def settle(config: Mapping[str, Any]) -> None:
+    """Make the workloads and sources known that lie outside of this package."""
+    for entry in config.get("workloads", {}).values():
+        workloads.settle(entry)
+    for entry in config.get("datasets", {}).values():
+        sources.settle(entry)
 
 
 def trace_key(variant: Mapping[str, Any]) -> tuple:
