@@ -95,7 +95,11 @@ def describe(raw: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[
     """Return what workloads must know of vocabulary and labels, and the vocabulary's bytes."""
     settings = options.complete(given, DEFAULTS)
     pieces = vocabulary(raw, given)
-    facts = {**wordpiece.facts(pieces, settings["lower"]), "labels": list(settings["labels"])}
+    facts = {
+        **wordpiece.facts(pieces, settings["lower"]),
+        "labels": list(settings["labels"]),
+        "sentences": len(settings["columns"]),
+    }
     return facts, {"vocabulary": np.frombuffer(wordpiece.content(pieces), np.uint8)}
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lockstep.datasets import wordpiece
-from lockstep.workloads import bert, masking
+from lockstep.workloads import bert, bert_checkpoint, masking
 from lockstep.workloads.contract import (
     KEY,
     Array,
@@ -130,6 +130,11 @@ def check_data(recipe: Recipe, data: Data) -> str | None:
     if tokens is None or "maskable" not in data.arrays or "continues" not in data.facts:
         return "it holds no packed rows of tokens; use one of source text"
     return bert.data_problem(model, tokens.shape[0], data.facts["vocabulary"])
+
+
+def adopt(where: str, tensors: Arrays, model: Model) -> dict[str, np.ndarray]:
+    """Return the parameters that a staged file has (`lockstep.workloads.bert_checkpoint`)."""
+    return bert_checkpoint.adopted(where, tensors, parameters(model))
 
 
 WORKLOAD = Workload(
