@@ -53,7 +53,7 @@ def bare(tensors: Tensors) -> Tensors:
 @pytest.mark.parametrize("form", [dict, older, bare])
 def test_a_published_checkpoint_is_adopted(form) -> None:
     neutral, named = states()
-    found = classify.adopt("x", form(named), MODEL)
+    found = classify.start("x", form(named), MODEL)
     wanted = {p.name for p in classify.parameters(MODEL)}
     assert found.keys() == wanted - {"classifier.kernel", "classifier.bias"}
     for name, value in found.items():
@@ -63,7 +63,7 @@ def test_a_published_checkpoint_is_adopted(form) -> None:
 
 def test_pretraining_goes_on_from_a_published_checkpoint() -> None:
     neutral, named = states()
-    found = mlm.adopt("x", older(named), small("bert_mlm")["model"])
+    found = mlm.start("x", older(named), small("bert_mlm")["model"])
     assert found.keys() == {p.name for p in mlm.parameters(MODEL)}
     np.testing.assert_array_equal(found["transform.kernel"], neutral["transform.kernel"])
 
@@ -73,14 +73,14 @@ def test_a_final_state_of_ours_is_adopted_without_its_optimizer(tmp_path: Path) 
     state = {f"param/{n}": v for n, v in neutral.items() if not n.startswith("pooler")}
     state |= {n.replace("param", "first_moment"): v for n, v in state.items()}
     weights.save(tmp_path / "final.safetensors", state)
-    found = classify.adopt("x", weights.load(tmp_path / "final.safetensors"), MODEL)
+    found = classify.start("x", weights.load(tmp_path / "final.safetensors"), MODEL)
     assert "pooler.kernel" not in found
     np.testing.assert_array_equal(found["layers.1.outer.kernel"], neutral["layers.1.outer.kernel"])
 
 
 def test_half_precision_is_brought_to_float32() -> None:
     _, named = states()
-    found = classify.adopt("x", {n: v.astype(np.float16) for n, v in named.items()}, MODEL)
+    found = classify.start("x", {n: v.astype(np.float16) for n, v in named.items()}, MODEL)
     assert found["word.embedding"].dtype == np.float32
 
 
@@ -122,7 +122,7 @@ def test_a_file_of_another_model_is_refused_in_one_line(name: str) -> None:
     changes, expected = WRONG[name]
     _, named = states()
     with pytest.raises(UserError) as caught:
-        classify.adopt("FILE", changed(named, **changes), MODEL)
+        classify.start("FILE", changed(named, **changes), MODEL)
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -140,8 +140,8 @@ def test_names_are_those_that_transformers_saves(tmp_path: Path) -> None:
     saved = transformers.BertForPreTraining(config)
     saved.save_pretrained(tmp_path)
     tensors = weights.load(tmp_path / "model.safetensors")
-    assert classify.adopt("x", tensors, MODEL).keys() == mlm_and_pooler()
-    assert mlm.adopt("x", tensors, MODEL).keys() == {p.name for p in mlm.parameters(MODEL)}
+    assert classify.start("x", tensors, MODEL).keys() == mlm_and_pooler()
+    assert mlm.start("x", tensors, MODEL).keys() == {p.name for p in mlm.parameters(MODEL)}
 
 
 def mlm_and_pooler() -> set[str]:

@@ -9,6 +9,7 @@ without accents; then split at white space and punctuation. What trains and enco
 import base64
 import functools
 import hashlib
+import importlib.metadata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -142,6 +143,7 @@ def facts(vocabulary: Vocabulary, lower: bool) -> dict[str, Any]:
     """
     inside = np.array([piece.startswith(PREFIX) for piece in vocabulary])
     return {
+        "tokenizers": importlib.metadata.version("tokenizers"),
         "vocabulary": len(vocabulary),
         "vocabulary_sha256": hashlib.sha256(content(vocabulary)).hexdigest(),
         "lower": lower,

@@ -19,9 +19,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from lockstep.errors import UserError
 from lockstep.workloads import naming
-from lockstep.workloads.contract import Parameter, Settings
+from lockstep.workloads.contract import Array, Parameter, Settings
 
 EPSILON = 1e-12  # of layer normalisation
 STD = 0.02
@@ -82,6 +84,13 @@ def problem(model: Mapping[str, Any]) -> str | None:
             "position embedding; set model.positions, or choose shorter rows"
         )
     return None
+
+
+def stored_tokens(model: Mapping[str, Any]) -> Array:
+    """Return the rows of tokens that a model can learn from, as a dataset has them."""
+    ids = np.min_scalar_type(max(model["vocabulary"] - 1, 256))  # uint16, or uint32
+    shape = (model["length"],)
+    return Array(name="tokens", dtype=ids.name, shape=shape, high=model["vocabulary"])
 
 
 def data_problem(model: Mapping[str, Any], length: int, vocabulary: int) -> str | None:

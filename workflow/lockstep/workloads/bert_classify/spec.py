@@ -44,6 +44,13 @@ def forward_flops(model: Model) -> int:
     return bert.encoder_flops(model) + 2 * width**2 + 2 * width * model["classes"]
 
 
+def stored(model: Model) -> tuple[Array, ...]:
+    """Return the arrays of a dataset as source `glue` makes them."""
+    parts = [Array(name=name, dtype="uint16") for name in ("first", "second")]
+    label = Array(name="label", dtype="int32", high=model["classes"])
+    return (bert.stored_tokens(model), *parts, label)
+
+
 def arrays(recipe: Recipe, data: Data, train: bool) -> tuple[Array, ...]:
     """Return the arrays of a batch; `lengths` is of the tokens before the padding."""
     model = recipe["model"]
@@ -109,7 +116,7 @@ def check_data(recipe: Recipe, data: Data) -> str | None:
     return bert.data_problem(model, data.arrays["tokens"].shape[0], data.facts["vocabulary"])
 
 
-def adopt(where: str, tensors: Arrays, model: Model) -> dict[str, np.ndarray]:
+def start(where: str, tensors: Arrays, model: Model) -> dict[str, np.ndarray]:
     """Return the parameters that a staged file has (`lockstep.workloads.bert_checkpoint`)."""
     return bert_checkpoint.adopted(where, tensors, parameters(model), NEW)
 
@@ -134,6 +141,7 @@ WORKLOAD = Workload(
     ),
     parameters=parameters,
     forward_flops=forward_flops,
+    stored=stored,
     arrays=arrays,
     draws=draws,
     prepare=prepare,
@@ -141,6 +149,7 @@ WORKLOAD = Workload(
     finish=finish,
     check=check,
     check_data=check_data,
+    start=start,
     small={
         "global_batch": 8,
         "optimizer": {"learning_rate": 0.001},

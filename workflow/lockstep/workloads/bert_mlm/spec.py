@@ -53,6 +53,12 @@ def forward_flops(model: Model) -> int:
     return bert.encoder_flops(model) + model["predictions"] * head
 
 
+def stored(model: Model) -> tuple[Array, ...]:
+    """Return the arrays of a dataset as source `text` makes them."""
+    maskable = Array(name="maskable", dtype="uint16", high=model["length"] + 1)
+    return (bert.stored_tokens(model), maskable)
+
+
 def arrays(recipe: Recipe, data: Data, train: bool) -> tuple[Array, ...]:
     """Return the arrays of a batch: those of `masking.masked`, and keys for dropout."""
     model = recipe["model"]
@@ -132,7 +138,7 @@ def check_data(recipe: Recipe, data: Data) -> str | None:
     return bert.data_problem(model, tokens.shape[0], data.facts["vocabulary"])
 
 
-def adopt(where: str, tensors: Arrays, model: Model) -> dict[str, np.ndarray]:
+def start(where: str, tensors: Arrays, model: Model) -> dict[str, np.ndarray]:
     """Return the parameters that a staged file has (`lockstep.workloads.bert_checkpoint`)."""
     return bert_checkpoint.adopted(where, tensors, parameters(model))
 
@@ -157,6 +163,7 @@ WORKLOAD = Workload(
     ),
     parameters=parameters,
     forward_flops=forward_flops,
+    stored=stored,
     arrays=arrays,
     draws=draws,
     prepare=prepare,
@@ -166,6 +173,7 @@ WORKLOAD = Workload(
     finish=finish,
     check=check,
     check_data=check_data,
+    start=start,
     small={
         "global_batch": 8,
         "model": {
