@@ -2,14 +2,29 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lockstep import files
-from lockstep.datasets import manifest, shards
+from lockstep.datasets import arrays, manifest, shards
 from lockstep.datasets.sources import digits
 
+CLASSES = 10
 Split = tuple[np.ndarray, np.ndarray]
+
+
+def shard(path: Path, images: np.ndarray, labels: np.ndarray) -> manifest.Entry:
+    """Write a shard of labelled images; returns what a manifest says of it."""
+    described = arrays.image_arrays(images.shape[1:], CLASSES)
+    about = {"split": path.name.split("-")[0]}
+    content = shards.write(path, described, arrays.labelled(images, labels), about)
+    return manifest.entry(path, len(images), content)
+
+
+def said(shape: tuple[int, ...]) -> dict[str, Any]:
+    """Return what a manifest says of labelled images."""
+    return manifest.said(arrays.image_arrays(shape, CLASSES))
 
 
 def write(folder: Path, splits: Mapping[str, Split]) -> Path:
@@ -24,11 +39,9 @@ def write(folder: Path, splits: Mapping[str, Split]) -> Path:
     folder.mkdir(parents=True)
     entries: dict[str, list[manifest.Entry]] = {}
     for split, (images, labels) in splits.items():
-        path = folder / f"{split}-00000.h5"
-        content = shards.write(path, images, labels, {"split": split})
-        entries[split] = [manifest.entry(path, len(images), content)]
+        entries[split] = [shard(folder / f"{split}-00000.h5", images, labels)]
     about = {"name": "benchmark", "source": "benchmark", "origin": "made up", "licence": "none"}
-    made = manifest.make({**about, "example_shape": list(images.shape[1:])}, entries)
+    made = manifest.make({**about, **said(images.shape[1:])}, entries)
     files.write_json(folder / "manifest.json", {**made, "identity": made["content"]})
     return folder / "manifest.json"
 
@@ -42,7 +55,7 @@ def noise(examples: int, shape: tuple[int, ...]) -> Split:
 
 def many_digits(examples: int) -> dict[str, Split]:
     """Return the digits, those for training repeated until there are so many."""
-    splits = {name: (images, labels) for name, images, labels in digits.read(Path(), {})}
+    splits = {n: (a["image"], a["label"]) for n, a in digits.read(Path(), {})}
     images, labels = splits["train"]
     which = np.arange(examples) % len(images)
     return {"train": (images[which], labels[which]), "test": splits["test"]}

@@ -69,8 +69,9 @@ def serve(connection: Connection, job: dict[str, Any]) -> None:
     tracking = Tracking(spec, total, 0)
     framework = spec.settings["framework"]
     taken = feed.reader.take(np.arange(feed.reader.examples))
+    arrays = taken["image"], taken["label"]
     others = {
-        name: picked.make(name, framework, spec.recipe, trainer.initial, *taken)
+        name: picked.make(name, framework, spec.recipe, trainer.initial, *arrays)
         for name in picked.installed(framework)
     }
     seconds: Times = {name: [] for name in (*OURS, *others)}
@@ -82,7 +83,8 @@ def serve(connection: Connection, job: dict[str, Any]) -> None:
         tracking.report(row, epoch)
         ours = time.perf_counter() - mark
         steps = range(row["step"], row["step"] + row["steps"])
-        batches = [feed.reader.take(feed.order.batch(step)[0]) for step in steps]
+        rows = [feed.reader.take(feed.order.batch(step)[0]) for step in steps]
+        batches = [(row["image"], row["label"]) for row in rows]
         begin = time.perf_counter()
         by_hand(batches)
         theirs = time.perf_counter() - begin
@@ -101,6 +103,7 @@ def serve(connection: Connection, job: dict[str, Any]) -> None:
         total_steps=total,
         attempt=0,
         evaluation=trainer.evaluation,
+        finish=trainer.job.finish,
         watch=Watch(os.sched_getaffinity(0), {}),
         wish=trainer.wish,
         save=trainer.save,

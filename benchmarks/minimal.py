@@ -24,7 +24,7 @@ def torch_model_of(recipe: Mapping[str, Any], state: Mapping[str, np.ndarray]) -
     from lockstep.workloads import naming
     from lockstep.workloads.mnist_cnn import torch_model
 
-    model = torch_model.build({})
+    model = torch_model.MnistCnn()
     names = torch_model.names({})
     arrays = naming.to_native({name: state[f"param/{name}"] for name in names}, names)
     model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
@@ -66,9 +66,7 @@ def jax_loop(recipe: Mapping[str, Any], state: Mapping[str, np.ndarray]) -> Loop
     from lockstep.workloads import naming
     from lockstep.workloads.mnist_cnn import flax_model
 
-    model = flax_model.build(
-        {}, dtype=jnp.float32, param_dtype=jnp.float32, convolution="im2col", devices=1
-    )
+    model = flax_model.MnistCnn(convolution="im2col")
     names = flax_model.names({})
     arrays = naming.to_native({name: state[f"param/{name}"] for name in names}, names)
     params = unflatten_dict({n: jnp.array(a, jnp.float32) for n, a in arrays.items()}, sep="/")

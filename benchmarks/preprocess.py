@@ -28,11 +28,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks import photographs
+from benchmarks import data, photographs
 from benchmarks.row import Row, ratio, times
 from benchmarks.turns import in_turns
 from lockstep import files
-from lockstep.datasets import manifest, prepare, shards
+from lockstep.datasets import manifest, prepare
 from lockstep.datasets.reader import Reader
 from lockstep.datasets.sources import image_folder
 from lockstep.datasets.survey import Original
@@ -155,9 +155,8 @@ def _planned(folder: Path, images: int, count: int) -> list[Row]:
     entries = []
     for number in range(count):
         path = folder / f"train-{number:05d}.h5"
-        content = shards.write(path, np.zeros((2, 2, 2, 3), np.uint8), np.zeros(2), {})
-        entries.append(manifest.entry(path, 2, content))
-    about = manifest.make({"example_shape": [2, 2, 3]}, {"train": entries})
+        entries.append(data.shard(path, np.zeros((2, 2, 2, 3), np.uint8), np.zeros(2, int)))
+    about = manifest.make(data.said((2, 2, 3)), {"train": entries})
     files.write_json(folder / "manifest.json", about)
     begin = time.process_time()
     Reader(folder / "manifest.json", "train")

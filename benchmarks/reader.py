@@ -5,7 +5,7 @@ All three yield every example of 3 KB once in random order, in batches of 64, im
 reader       the order of examples from the run's key, and `Reader.take`: what a run's feed calls.
 np.take      both arrays whole in RAM, the permutation made beforehand.
 DataLoader   PyTorch's, `shuffle=True`, over a dataset that opens the same contiguous HDF5 file on
-             first use and reads `images[i]` and `labels[i]`: the widely copied way. It takes 100
+             first use and reads `image[i]` and `label[i]`: the widely copied way. It takes 100
              batches a turn; what its workers have read ahead before the turn is in its favour.
 """
 
@@ -43,7 +43,7 @@ class LazyH5(Dataset):
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         if self.arrays is None:
             file = h5py.File(self.path, "r")
-            self.arrays = file["images"], file["labels"]  # looking them up each time takes longer
+            self.arrays = file["image"], file["label"]  # looking them up each time takes longer
         images, labels = self.arrays
         return images[index], labels[index]
 

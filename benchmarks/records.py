@@ -15,7 +15,7 @@ from benchmarks import data
 from benchmarks.row import Row, ratio, times
 from benchmarks.turns import in_turns
 from lockstep import files
-from lockstep.datasets import manifest, reader, shards
+from lockstep.datasets import manifest, reader
 
 SHAPE = (224, 224, 3)
 BATCH, SHARDS = 128, 8
@@ -77,8 +77,7 @@ def _written(folder: Path, images: np.ndarray, labels: np.ndarray) -> Path:
     for number, rows in enumerate(np.array_split(np.arange(len(images)), SHARDS)):
         path = folder / f"train-{number:05d}.h5"
         part = slice(rows[0], rows[-1] + 1)
-        content = shards.write(path, images[part], labels[part], {"split": "train"})
-        entries.append(manifest.entry(path, len(rows), content))
-    made = manifest.make({"example_shape": list(images.shape[1:])}, {"train": entries})
+        entries.append(data.shard(path, images[part], labels[part]))
+    made = manifest.make(data.said(images.shape[1:]), {"train": entries})
     files.write_json(folder / "manifest.json", made)
     return folder / "manifest.json"

@@ -42,7 +42,8 @@ def make(folder: Path, *, examples: int, workload: str = "mnist_cnn", **changes:
     study.write()
     target = study.dataset_folder("digits")
     if not target.exists():
-        shape = workloads.spec(workload).example_shape(study.workload(workload)["model"])
+        stored = workloads.spec(workload).blank(study.workload(workload)["model"])
+        shape = stored.arrays["image"].shape
         splits = data.many_digits(examples)
         if splits["test"][0].shape[1:] != shape:
             splits = {name: data.noise(examples, shape) for name in splits}

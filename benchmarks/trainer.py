@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from lockstep import engines, workloads
-from lockstep.datasets.reader import Reader
+from lockstep.datasets.reader import Reader, read_manifest
 from lockstep.engines.contract import Job, Window
 from lockstep.study import Study
 from lockstep.training import block, checkpoint, loop
 from lockstep.training.feed import SharedFeed, evaluation_batches
 from lockstep.workloads import weights
+from lockstep.workloads.contract import Data
 
 
 class Trainer:
@@ -34,7 +35,7 @@ class Trainer:
             recipe=self.spec.recipe,
             variant=self.spec.settings,
             window_steps=self.spec.window_steps,
-            stored=reader.example_shape,
+            data=Data.of(read_manifest(Path(self.spec.dataset))),
             caches=Path(self.spec.caches),
         )
         self.engine = engines.start(self.job)
@@ -63,6 +64,7 @@ class Trainer:
             losses=np.concatenate(progress.losses),
             checksums=np.concatenate(progress.checksums),
             counts=np.concatenate(progress.counts),
+            weights=np.concatenate(progress.weights),
             progress={"windows": progress.windows, "epochs": progress.epochs},
         )
         checkpoint.save(Path(self.spec.checkpoints), state)

@@ -3,39 +3,55 @@
 import tarfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lockstep import files
-from lockstep.datasets import manifest, shards
+from lockstep.datasets import arrays, manifest, shards
 from lockstep.datasets.sources import digits
 from tests.conftest import staged
 
+Pictures = tuple[np.ndarray, np.ndarray]
+"""Images uint8 ``(N, height, width, channels)`` and their labels."""
 
-def coloured(side: int = 14) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+
+def shard(path: Path, images: np.ndarray, labels: np.ndarray, classes: int = 10) -> manifest.Entry:
+    """Write a shard of labelled images; returns what a manifest says of it."""
+    described = arrays.image_arrays(images.shape[1:], classes)
+    about = {"split": path.name.split("-")[0]}
+    content = shards.write(path, described, arrays.labelled(images, labels), about)
+    return manifest.entry(path, len(images), content)
+
+
+def said(shape: tuple[int, ...], classes: int = 10) -> dict[str, Any]:
+    """Return what a manifest says of labelled images."""
+    return manifest.said(arrays.image_arrays(shape, classes))
+
+
+def coloured(side: int = 14) -> dict[str, Pictures]:
     """Both splits: each channel is the digit moved by another pixel, cut to `side`."""
     splits = {}
-    for split, images, labels in digits.read(Path(), {}):
-        moved = [np.roll(images[..., 0], k, axis=(1, 2))[:, ::2, ::2] for k in (0, 2, 4)]
-        splits[split] = (np.stack(moved, axis=-1)[:, :side, :side], labels)
+    for split, stored in digits.read(Path(), {}):
+        image = stored["image"][..., 0]
+        moved = [np.roll(image, k, axis=(1, 2))[:, ::2, ::2] for k in (0, 2, 4)]
+        splits[split] = (np.stack(moved, axis=-1)[:, :side, :side], stored["label"])
     return splits
 
 
-def write(folder: Path, splits: dict[str, tuple[np.ndarray, np.ndarray]]) -> Path:
+def write(folder: Path, splits: dict[str, Pictures]) -> Path:
     """Write a dataset of ten classes as preprocessing does; returns its manifest."""
     folder.mkdir(parents=True)
     entries = {}
     for split, (images, labels) in splits.items():
-        path = folder / f"{split}-00000.h5"
-        content = shards.write(path, images, labels, {"split": split})
-        entries[split] = [manifest.entry(path, len(images), content)]
+        entries[split] = [shard(folder / f"{split}-00000.h5", images, labels)]
     about = {
         "name": folder.name,
         "identity": "0" * 64,
         "source": "digits",
         "licence": digits.LICENCE,
         "classes": list(digits.CLASSES),
-        "example_shape": list(images.shape[1:]),
+        **said(images.shape[1:]),
     }
     files.write_json(folder / "manifest.json", manifest.make(about, entries))
     return folder / "manifest.json"

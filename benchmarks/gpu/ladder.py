@@ -52,7 +52,8 @@ def _one(session: Session, workload: str, precision: str) -> None:
         return
     traces = {}
     recipe = preset(workload, session.quick)
-    shape = workloads.spec(workload).example_shape(complete_recipe(workload, recipe)["model"])
+    stored = workloads.spec(workload).blank(complete_recipe(workload, recipe)["model"])
+    shape = stored.arrays["image"].shape
     manifest, _ = session.dataset(f"parity-{workload}", shape, examples=160, tests=24)
     for framework, name in session.devices.items():
         output = session.scratch / "traces" / workload / f"{precision}-{framework}.npz"
@@ -144,7 +145,7 @@ def climbed(
     engine = engines.start(job)
     feed = SharedFeed(job, Reader(manifest, "train"), SEED)
     state = weights.load(initial)
-    general = position.general(job.workload, whole["model"], SEED)
+    general = position.general(job.workload, whole, SEED)
     climbed = climb(engine, feed, route.evaluation(job), state, general, 1)
     np.savez(output, **dict(climbed))  # type: ignore[arg-type]
 

@@ -11,11 +11,11 @@ from lockstep.training.feed import edges
 def place(engine: Any, window: Window) -> Window:
     """Return a window whose batch an engine need not copy to its device any more.
 
-    Counts and learning rates, some bytes a step, stay on the host.
+    Weights and learning rates, some bytes a step, stay on the host.
     """
     if engine.job.variant["framework"] == "jax":
         # `train` puts them there again, and JAX leaves an array where it is wanted.
-        return dataclasses.replace(window, batch=engine._shard(dict(window.batch), 1))
+        return dataclasses.replace(window, batch=engine.placement.put(window.batch, 1, ())[0])
     import torch
 
     copied = type(engine)._put

@@ -20,6 +20,7 @@ from lockstep.training.feed import Feed, SharedFeed, check, evaluation_batches
 from lockstep.training.watch import Watch
 from lockstep.workloads import recipe as recipes
 from lockstep.workloads import weights
+from lockstep.workloads.contract import Data
 
 SCHEMA = Path(__file__).resolve().parents[2] / "workflow" / "schemas" / "config.schema.yaml"
 SEED = 0
@@ -68,7 +69,7 @@ class Trial:
             recipe=complete_recipe(workload, recipe),
             variant=settings,
             window_steps=window_steps,
-            stored=tuple(described["example_shape"]),
+            data=Data.of(described),
             caches=caches,
         )
         check(self.job, described)
@@ -124,6 +125,7 @@ class Trial:
             total_steps=self.progress.step + self.feed.steps_per_epoch,
             attempt=0,
             evaluation=lambda: evaluation_batches(self.job, self.test),
+            finish=self.job.finish,
             watch=Watch(os.sched_getaffinity(0), {}),
             wish=lambda progress: loop.CONTINUE,
             save=lambda progress: None,

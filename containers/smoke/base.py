@@ -19,6 +19,7 @@ import scipy.special
 import seaborn
 import sklearn.datasets
 import tensorboardX
+import tokenizers
 import tqdm
 import wandb
 import yaml
@@ -33,7 +34,7 @@ USED = (
     scipy.special,
     sklearn.datasets,
 )
-ALSO_USED = (tensorboardX, tqdm, yaml)
+ALSO_USED = (tensorboardX, tokenizers, tqdm, yaml)
 
 
 def require_gpu(seen: bool, control: Path = Path("/dev/nvidiactl")) -> None:

@@ -246,7 +246,7 @@ def test_staged_images_are_read_from_an_archive(tmp_path: Path) -> None:
     what = inputs.make(tmp_path / "made", staged=tmp_path / "cifar10", **sizes)
     assert "staged" in what
     reader = Reader(tmp_path / "made" / "manifest.json", "train")
-    assert (reader.examples, reader.example_shape) == (6, (32, 32, 3))
+    assert (reader.examples, reader.arrays["image"].shape) == (6, (32, 32, 3))
 
 
 def test_results_are_whole_after_each_row(tmp_path: Path) -> None:

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from lockstep.datasets.checksum import byte_coefficients, chain, checksum, word_coefficients
+from lockstep.datasets import arrays
+from lockstep.datasets.checksum import ONE, Place, chain, places, slot_coefficients
+from lockstep.datasets.checksum import checksum as checksum_of
+
+
+def checksum(images: np.ndarray, labels: np.ndarray, count: int) -> int:
+    return checksum_of(arrays.labelled(images, labels), count)
 
 
 @pytest.fixture
@@ -52,11 +58,10 @@ def test_black_images_count(batch) -> None:
 
 def test_shares_of_ranks_add_up(batch) -> None:
     """What the engines do: each rank sums its slots with the coefficients of its place."""
-    from lockstep.datasets.checksum import LABEL, ONE, slot_coefficients
-
     images, labels = batch
-    rows = (images.reshape(8, -1).view("<u4") * word_coefficients(784)).sum(1, dtype=np.uint32)
-    rows += labels.astype(np.uint32) * np.uint32(LABEL) + np.uint32(ONE)
+    image, label = places(arrays.labelled(images, labels)).values()
+    rows = (images.reshape(8, -1).view("<u4") * image.words).sum(1, dtype=np.uint32)
+    rows += labels.astype(np.uint32) * label.words + np.uint32(ONE)
     parts = [(rows * slot_coefficients(8))[r : r + 2].sum(dtype=np.uint32) for r in range(0, 8, 2)]
     assert int(np.sum(parts, dtype=np.uint32)) == checksum(images, labels, 8)
 
@@ -66,8 +71,20 @@ def test_the_chain_depends_on_order() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 4, 7, 784])
-def test_bytes_by_themselves_give_the_same_sum_as_words(size) -> None:
-    example = np.random.default_rng(0).integers(0, 256, size, np.uint8)
-    words = np.pad(example, (0, -size % 4)).view("<u4")
-    by_words = (words * word_coefficients(size)).sum(dtype=np.uint32)
-    assert (example.astype(np.uint32) * byte_coefficients(size)).sum(dtype=np.uint32) == by_words
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32"])
+def test_elements_by_themselves_give_the_same_sum_as_words(size: int, dtype: str) -> None:
+    example = np.random.default_rng(0).integers(0, 256, size).astype(dtype)
+    place = Place(first=5, elements=size, itemsize=example.itemsize)
+    words = np.pad(example.view(np.uint8), (0, place.filling)).view("<u4")
+    by_words = (words * place.words).sum(dtype=np.uint32)
+    assert (example.astype(np.uint32) * place.each).sum(dtype=np.uint32) == by_words
+
+
+def test_every_array_counts_and_so_does_which_it_is() -> None:
+    batch = {name: np.arange(8, dtype=np.int32).reshape(4, 2) for name in ("tokens", "key")}
+    whole = checksum_of(batch, 4)
+    for name in batch:
+        changed = {**batch, name: batch[name] + (batch[name] == 5)}
+        assert checksum_of(changed, 4) != whole
+    one, two = (batch["tokens"], batch["tokens"] + 1)
+    assert checksum_of({"a": one, "b": two}, 4) != checksum_of({"a": two, "b": one}, 4)

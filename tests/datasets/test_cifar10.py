@@ -96,7 +96,7 @@ def test_batches_become_images(raw: Path, known: None) -> None:
     manifest = make(raw)
     train, test = Reader(manifest, "train"), Reader(manifest, "test")
     assert (train.examples, test.examples) == (5 * ROWS, ROWS)
-    images, labels = train.take(np.array([ROWS + 3]))
+    images, labels = train.take(np.array([ROWS + 3])).values()
     original = pickle.loads(BATCHES["data_batch_2"], encoding="latin1")
     assert labels[0] == original["labels"][3]
     np.testing.assert_array_equal(images[0, :, :, 0], original["data"][3][:1024].reshape(32, 32))
@@ -122,7 +122,7 @@ def test_torchvision_reads_the_same(raw: Path, known: None) -> None:
         "meta": {"filename": meta.name, "key": "label_names", "md5": md5(meta.read_bytes())},
     }
     theirs = type("CIFAR10", (torchvision.CIFAR10,), attributes)(raw, train=True)
-    images, labels = Reader(make(raw), "train").take(np.arange(5 * ROWS))
+    images, labels = Reader(make(raw), "train").take(np.arange(5 * ROWS)).values()
     np.testing.assert_array_equal(images, theirs.data)
     assert labels.tolist() == theirs.targets
 

@@ -33,22 +33,22 @@ def make(raw: Path, **options: object) -> Path:
 def test_examples_are_in_the_order_of_classes_and_names(raw: Path) -> None:
     manifest = files.read_json(make(raw))
     assert manifest["classes"] == ["ant", "bee", "cat"]
-    assert manifest["example_shape"] == [16, 16, 3]
+    assert manifest["arrays"]["image"] == {"dtype": "uint8", "shape": [16, 16, 3]}
     assert manifest["tools"]["Pillow"] == Image.__version__
-    _, labels = Reader(raw.parent / "made" / "manifest.json", "train").take(np.arange(12))
+    labels = Reader(raw.parent / "made" / "manifest.json", "train").take(np.arange(12))["label"]
     assert labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
 
 
 def test_an_image_is_brought_to_size_and_cut_out_at_the_centre(tmp_path: Path) -> None:
     raw = pictures.folder(tmp_path / "raw", size=(64, 32))
-    images, _ = Reader(make(raw), "train").take(np.array([5]))
+    images = Reader(make(raw), "train").take(np.array([5]))["image"]
     small = Image.open(raw / "train/bee/0001.jpg").resize((32, 16), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(images[0], np.asarray(small)[:, 8:24])
 
 
 def test_an_image_of_the_stored_size_is_kept_as_it_decodes(tmp_path: Path) -> None:
     raw = pictures.folder(tmp_path / "raw", size=(16, 16))
-    images, _ = Reader(make(raw), "test").take(np.array([3]))
+    images = Reader(make(raw), "test").take(np.array([3]))["image"]
     np.testing.assert_array_equal(images[0], np.asarray(Image.open(raw / "test/bee/0001.jpg")))
 
 
@@ -103,7 +103,7 @@ def test_every_conversion_is_counted(raw: Path, capsys: pytest.CaptureFixture) -
     manifest = make(raw)
     counts = files.read_json(manifest)["splits"]["train"]["counts"]
     assert counts == {"CMYK": 1, "PNG": 1, "enlarged": 1, "grayscale": 1, "transparent": 1}
-    images, _ = Reader(manifest, "train").take(np.arange(4))
+    images = Reader(manifest, "train").take(np.arange(4))["image"]
     assert (images[0] == images[0, :, :, :1]).all(), "three equal channels"
     expected = Image.fromarray(image).resize((16, 16), box=(5, 0, 35, 30))
     assert abs(images[1].astype(int) - np.asarray(expected)).mean() < 12, "CMYK is not inverted"
@@ -149,7 +149,7 @@ def test_bad_files_are_left_out_and_counted_if_one_says_so(
     assert content["splits"]["train"]["counts"] == {"skipped": 1}
     assert content["splits"]["train"]["examples"] == 11
     assert content["skipped"] == ["train/bee/0001.jpg is neither JPEG nor PNG"]
-    _, labels = Reader(manifest, "train").take(np.arange(11))
+    labels = Reader(manifest, "train").take(np.arange(11))["label"]
     assert np.bincount(labels).tolist() == [4, 3, 4]
     assert "train: 1 skipped" in capsys.readouterr().err
 
@@ -333,7 +333,7 @@ def test_the_real_cifar10_files(tmp_path: Path) -> None:
         500,
     )
     assert content["content"].startswith(CIFAR10_CONTENT)
-    images, labels = Reader(manifest, "train").take(np.array([300]))
+    images, labels = Reader(manifest, "train").take(np.array([300])).values()
     assert labels == [3] and content["classes"][3] == "cat"
     first = Image.open(tmp_path / "raw/train/cat/0000.jpg")
     np.testing.assert_array_equal(images[0], np.asarray(first))

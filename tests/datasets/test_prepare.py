@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from lockstep import files
-from lockstep.datasets import idx, prepare, shards
+from lockstep.datasets import arrays, idx, prepare, shards
 from lockstep.datasets.reader import Reader
 from lockstep.errors import UserError
 from tests.conftest import staged
@@ -48,9 +48,9 @@ def test_the_bytes_are_those_of_every_machine(digits: Path) -> None:
 
 def test_a_shard_is_plain_hdf5_with_its_description(digits: Path) -> None:
     with h5py.File(digits.parent / "train-00000.h5") as shard:
-        assert shard["images"].shape == (1437, 28, 28, 1)
-        assert shard["images"].chunks is None
-        assert shard["images"].id.get_offset() % shards.PAGE == 0
+        assert shard["image"].shape == (1437, 28, 28, 1)
+        assert shard["image"].chunks is None
+        assert shard["image"].id.get_offset() % shards.PAGE == 0
         assert shards.text(shard, "schema") == shards.SCHEMA
         assert shards.text(shard, "licence") == "CC BY 4.0"
         assert len(shard.attrs["content"]) == 64
@@ -59,10 +59,10 @@ def test_a_shard_is_plain_hdf5_with_its_description(digits: Path) -> None:
 def test_digits_are_what_scikit_learn_has(digits: Path) -> None:
     from sklearn.datasets import load_digits
 
-    images, labels = Reader(digits, "test").take(np.arange(360))
+    taken = Reader(digits, "test").take(np.arange(360))
     original = load_digits()
-    np.testing.assert_array_equal(labels, original.target[::5])
-    small = images[:, 3:27:3, 3:27:3, 0] / 255 * 16
+    np.testing.assert_array_equal(taken["label"], original.target[::5])
+    small = taken["image"][:, 3:27:3, 3:27:3, 0] / 255 * 16
     np.testing.assert_allclose(small, original.images[::5], atol=0.04)
 
 
@@ -73,8 +73,7 @@ def test_mnist_from_staged_files(tmp_path: Path) -> None:
         Reader(folder / "manifest.json", "test"),
     )
     assert (train.examples, test.examples) == (60_000, 10_000)
-    _, labels = train.take(np.arange(5))
-    assert labels.tolist() == [5, 0, 4, 1, 9]
+    assert train.take(np.arange(5))["label"].tolist() == [5, 0, 4, 1, 9]
     assert files.read_json(folder / "manifest.json")["content"].startswith(MNIST_CONTENT)
 
 
@@ -192,23 +191,23 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_labels_out_of_range_are_refused() -> None:
     images = np.zeros((2, 1, 1, 1), np.uint8)
     with pytest.raises(UserError, match="labels go from 0 to 2; they must be from 0 to 1"):
-        prepare._check("x", images, np.array([0, 2]), ("a", "b"))
+        prepare._checked("x", arrays.labelled(images, np.array([0, 2])), ["a", "b"])
     with pytest.raises(UserError, match="holds no examples"):
-        prepare._check("x", images[:0], np.array([], int), ("a", "b"))
+        prepare._checked("x", arrays.labelled(images[:0], np.array([], int)), ["a", "b"])
 
 
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [
-        (np.full((2, 1, 1, 1), 300), np.zeros(2, int), "images are int64 (2, 1, 1, 1)"),
+        (np.full((2, 1, 1, 1), 300), np.zeros(2, int), "image is int64; it must be one of uint8"),
         (np.zeros((2, 1, 1), np.uint8), np.zeros(2, int), "images are uint8 (2, 1, 1)"),
-        (np.zeros((2, 1, 1, 1), np.uint8), np.array([0.5, 1]), "labels are float64 (2,)"),
-        (np.zeros((2, 1, 1, 1), np.uint8), np.zeros((2, 3), int), "labels are int64 (2, 3)"),
-        (np.zeros((2, 1, 1, 1), np.uint8), np.zeros(1, int), "2 images and 1 labels"),
+        (np.zeros((2, 1, 1, 1), np.uint8), np.array([0.5, 1]), "label is float64; it must be"),
+        (np.zeros((2, 1, 1, 1), np.uint8), np.zeros((2, 3), int), "labels are int32 (2, 3)"),
+        (np.zeros((2, 1, 1, 1), np.uint8), np.zeros(1, int), "2 images, 1 labels; each example"),
     ],
 )
 def test_what_could_not_be_stored_as_it_is_is_refused(
     images: np.ndarray, labels: np.ndarray, message: str
 ) -> None:
     with pytest.raises(UserError, match=re.escape(f"mine: source x: train: {message}")):
-        prepare._check("mine: source x: train", images, labels, ("a", "b"))
+        prepare._checked("mine: source x: train", arrays.labelled(images, labels), ["a", "b"])

@@ -17,6 +17,7 @@ from lockstep import files
 from lockstep.datasets import manifest, reader, shards
 from lockstep.datasets.reader import Reader
 from lockstep.errors import UserError
+from tests import pictures
 from tests.conftest import PATIENCE, environment
 
 
@@ -34,17 +35,20 @@ def flip(path: Path, position: int) -> None:
 
 def test_it_gives_what_h5py_gives(digits: Path) -> None:
     indices = np.array([[5, 0], [1436, 7]])
-    images, labels = Reader(digits, "train").take(indices)
+    taken = Reader(digits, "train").take(indices)
     with h5py.File(digits.parent / "train-00000.h5") as shard:
-        np.testing.assert_array_equal(images, shard["images"][()][indices])
-        np.testing.assert_array_equal(labels, shard["labels"][()][indices])
-    assert (images.dtype, labels.dtype) == (np.uint8, np.int32)
+        for name, array in taken.items():
+            np.testing.assert_array_equal(array, shard[name][()][indices])
+    assert {name: array.dtype for name, array in taken.items()} == {
+        "image": np.uint8,
+        "label": np.int32,
+    }
 
 
 def test_no_buffer_is_given_twice(digits: Path) -> None:
     """JAX on a CPU may alias what it is given."""
     split = Reader(digits, "train")
-    one, two = split.take(np.arange(4))[0], split.take(np.arange(4))[0]
+    one, two = (split.take(np.arange(4))["image"] for _ in range(2))
     assert not np.shares_memory(one, two)
     assert one.flags.writeable
 
@@ -52,10 +56,10 @@ def test_no_buffer_is_given_twice(digits: Path) -> None:
 def test_a_flipped_byte_anywhere_in_the_data_is_found(copied: Path) -> None:
     path = copied.parent / "train-00000.h5"
     with h5py.File(path) as shard:
-        start = shard["images"].id.get_offset()
+        start = shard["image"].id.get_offset()
         block = int(shard.attrs["block_rows"])
     flip(path, start + 784 * 100 + 400)
-    with pytest.raises(UserError, match=rf"train-00000.h5: block {100 // block} of images"):
+    with pytest.raises(UserError, match=rf"train-00000.h5: block {100 // block} of image"):
         Reader(copied, "train")
 
 
@@ -65,12 +69,12 @@ def test_a_damaged_block_of_a_large_split_stops_before_its_first_use(
     monkeypatch.setattr(reader, "VERIFY_AT_START", 0)
     path = copied.parent / "train-00000.h5"
     with h5py.File(path) as shard:
-        start = shard["images"].id.get_offset()
+        start = shard["image"].id.get_offset()
         block = int(shard.attrs["block_rows"])
     flip(path, start + 784 * (block + 1))
     split = Reader(copied, "train")
     split.take(np.arange(10))
-    with pytest.raises(UserError, match="block 1 of images"):
+    with pytest.raises(UserError, match="block 1 of image"):
         split.take(np.array([block + 50]))
 
 
@@ -80,8 +84,8 @@ def test_a_flipped_byte_in_the_format_itself_is_found(copied: Path, seed: int) -
     path = copied.parent / "test-00000.h5"
     with h5py.File(path) as shard:
         data = range(
-            shard["images"].id.get_offset(),
-            shard["images"].id.get_offset() + shard["images"].id.get_storage_size(),
+            shard["image"].id.get_offset(),
+            shard["image"].id.get_offset() + shard["image"].id.get_storage_size(),
         )
     used = [k for k, byte in enumerate(path.read_bytes()) if byte and k not in data]
     flip(path, used[int(np.random.default_rng(seed).integers(len(used)))])
@@ -97,14 +101,15 @@ def test_what_describes_a_large_split_is_found_to_be_damaged_or_is_not_used(
     monkeypatch.setattr(reader, "VERIFY_AT_START", 0)
     path = copied.parent / "test-00000.h5"
     sound = path.read_bytes()
-    images, _ = Reader(copied, "test").take(np.arange(360))
+    images = Reader(copied, "test").take(np.arange(360))["image"]
     known = 0
     for position in range(sound.index(b"OHDR"), sound.index(b"OHDR") + 400, 13):
         content = bytearray(sound)
         content[position] ^= 1 << bit
         path.write_bytes(content)
         try:
-            np.testing.assert_array_equal(Reader(copied, "test").take(np.arange(360))[0], images)
+            taken = Reader(copied, "test").take(np.arange(360))["image"]
+            np.testing.assert_array_equal(taken, images)
         except UserError as error:
             assert "test-00000.h5" in str(error)
             known += 1
@@ -172,14 +177,13 @@ def test_several_shards_read_as_one(tmp_path: Path) -> None:
     entries = []
     for number, part in enumerate(np.split(np.arange(25), [10, 11])):
         path = tmp_path / f"train-{number:05d}.h5"
-        content = shards.write(path, images[part], labels[part], {})
-        entries.append(manifest.entry(path, len(part), content))
-    made = manifest.make({"example_shape": [4, 4, 3]}, {"train": entries})
+        entries.append(pictures.shard(path, images[part], labels[part]))
+    made = manifest.make(pictures.said((4, 4, 3)), {"train": entries})
     files.write_json(tmp_path / "manifest.json", made)
     indices = random.permutation(25).reshape(5, 5)
     taken = Reader(tmp_path / "manifest.json", "train").take(indices)
-    np.testing.assert_array_equal(taken[0], images[indices])
-    np.testing.assert_array_equal(taken[1], labels[indices])
+    np.testing.assert_array_equal(taken["image"], images[indices])
+    np.testing.assert_array_equal(taken["label"], labels[indices])
 
 
 def test_there_may_be_more_shards_than_files_a_process_may_open(tmp_path: Path) -> None:
@@ -188,18 +192,17 @@ def test_there_may_be_more_shards_than_files_a_process_may_open(tmp_path: Path) 
     for number in range(300):
         path = tmp_path / f"train-{number:05d}.h5"
         images = np.full((2, 2, 2, 3), number % 256, np.uint8)
-        content = shards.write(path, images, np.array([0, 1]), {})
-        entries.append(manifest.entry(path, 2, content))
-    made = manifest.make({"example_shape": [2, 2, 3]}, {"train": entries})
+        entries.append(pictures.shard(path, images, np.array([0, 1])))
+    made = manifest.make(pictures.said((2, 2, 3)), {"train": entries})
     files.write_json(tmp_path / "manifest.json", made)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (250, hard))
     try:
-        images, labels = Reader(tmp_path / "manifest.json", "train").take(np.array([599, 2]))
+        taken = Reader(tmp_path / "manifest.json", "train").take(np.array([599, 2]))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert images[:, 0, 0, 0].tolist() == [299 % 256, 1]
-    assert labels.tolist() == [1, 0]
+    assert taken["image"][:, 0, 0, 0].tolist() == [299 % 256, 1]
+    assert taken["label"].tolist() == [1, 0]
 
 
 def test_too_few_open_files_are_no_damage(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,7 +223,7 @@ def test_too_few_open_files_are_no_damage(digits: Path, monkeypatch: pytest.Monk
 def test_a_disk_that_fails_is_no_reason_to_remove_a_dataset(
     digits: Path, monkeypatch: pytest.MonkeyPatch, at_start: bool
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(files if at_start else h5py, "sha256_file" if at_start else "File", fail)
@@ -232,7 +235,7 @@ def test_a_large_record_is_a_block_by_itself(tmp_path: Path) -> None:
     """Reading one must not mean to read its neighbours."""
     for size, rows in ((128, 21), (256, 1), (28, 445)):
         images = np.zeros((3, size, size, 3), np.uint8)
-        shards.write(tmp_path / "a.h5", images, np.zeros(3), {})
+        pictures.shard(tmp_path / "a.h5", images, np.zeros(3, int))
         with h5py.File(tmp_path / "a.h5") as shard:
             assert shard.attrs["block_rows"] == rows
 
@@ -245,16 +248,15 @@ def test_a_damaged_record_of_many_shards_stops_before_its_first_use(
     for number in range(3):
         path = tmp_path / f"train-{number:05d}.h5"
         images = np.full((4, 160, 160, 3), number, np.uint8)
-        content = shards.write(path, images, np.arange(4), {})
-        entries.append(manifest.entry(path, 4, content))
+        entries.append(pictures.shard(path, images, np.arange(4)))
         with h5py.File(path) as shard:
-            start = shard["images"].id.get_offset()
+            start = shard["image"].id.get_offset()
         if number == 1:
             flip(path, start + images[0].nbytes * 2 + 5)
-    made = manifest.make({"example_shape": [160, 160, 3]}, {"train": entries})
+    made = manifest.make(pictures.said((160, 160, 3)), {"train": entries})
     files.write_json(tmp_path / "manifest.json", made)
     split = Reader(tmp_path / "manifest.json", "train")
     split.take(np.array([0, 5, 11, 4]))
     split.take(np.array([0, 5, 11, 4]))
-    with pytest.raises(UserError, match=r"train-00001.h5: block 2 of images \(rows 2 to 2\)"):
+    with pytest.raises(UserError, match=r"train-00001.h5: block 2 of image \(rows 2 to 2\)"):
         split.take(np.array([0, 6]))

@@ -251,9 +251,9 @@ def test_a_worker_that_is_killed_is_told(raw: Path, tmp_path: Path) -> None:
 def test_a_batch_is_gathered_from_many_shards(raw: Path, made: dict, tmp_path: Path) -> None:
     folder = make(raw, tmp_path / "made", workers=2)
     reader = Reader(folder / "manifest.json", "train")
-    everything = [shard.arrays["images"] for shard in reader.shards]
+    everything = [shard.arrays["image"] for shard in reader.shards]
     indices = np.random.default_rng(0).permutation(120).reshape(10, 12)
-    images, labels = reader.take(indices)
+    images, labels = reader.take(indices).values()
     np.testing.assert_array_equal(images, np.concatenate(everything)[indices])
     assert (labels == indices // 40).all()
 

@@ -20,7 +20,7 @@ def test_staged_mnist_is_preprocessed_and_parity_holds_on_it(clone: Checkout) ->
     assert not [job for job in said.jobs if job.startswith("Download")]
     (shard,) = (clone.root / "data").rglob("train-00000.h5")
     with h5py.File(shard) as opened:
-        assert opened["images"].shape == (60_000, 28, 28, 1)
+        assert opened["image"].shape == (60_000, 28, 28, 1)
     verdict = json.loads(
         (clone.results("mnist") / "parity" / "mnist_cnn" / "verdict.json").read_text()
     )

@@ -9,15 +9,16 @@ import pytest
 
 from lockstep import engines, workloads
 from lockstep.datasets import checksum
+from lockstep.datasets.arrays import image_arrays
 from lockstep.datasets.reader import Reader, read_manifest
-from lockstep.engines import jax_engine, torch_engine
 from lockstep.engines.contract import Engine, Job
 from lockstep.errors import UserError
 from lockstep.study import Study
 from lockstep.training.feed import SharedFeed, check
 from lockstep.training.native_feed import NativeFeed
-from lockstep.workloads import augmentation, weights
+from lockstep.workloads import augmentation, vision_flax, vision_torch, weights
 from lockstep.workloads.augmentation import Kind
+from lockstep.workloads.contract import Data
 
 VARIANTS = {
     "torch-eager": {"framework": "torch", "mode": "eager"},
@@ -42,7 +43,7 @@ def job_of(study: Study, caches: Path) -> Callable[..., Job]:
             recipe={**recipe, "augment": {**recipe["augment"], **augment}},
             variant={**study.variant(variant), "precision": "float64"},
             window_steps=STEPS,
-            stored=(28, 28, 1),
+            data=Data.of(read_manifest(study.dataset_manifest("digits"))),
             caches=caches,
         )
 
@@ -60,12 +61,12 @@ def started(study: Study, job: Job, seed: int = 0) -> tuple[Engine, SharedFeed]:
 
 def expected(job: Job, window) -> list[int]:
     """Checksums of what NumPy makes of a window."""
-    kind = Kind.of(job.recipe["augment"], job.stored_shape, job.example_shape)
     sums = []
     for k in range(window.steps):
         batch = {name: array[k] for name, array in window.batch.items()}
-        shown = augmentation.apply(batch["images"], batch["crops"], kind.size)
-        sums.append(checksum.checksum(shown, batch["labels"], int(window.counts[k])))
+        shown = augmentation.apply(batch["image"], batch["crop"], (28, 28))
+        both = {"image": shown, "label": batch["label"]}
+        sums.append(checksum.checksum(both, int(window.examples[k])))
     return sums
 
 
@@ -83,7 +84,7 @@ def test_the_checksum_is_of_the_augmented_bytes(study, job_of, variant: str, nam
 
 
 @pytest.mark.parametrize(
-    ("variant", "module"), [("torch-eager", torch_engine), ("jax-jit", jax_engine)]
+    ("variant", "module"), [("torch-eager", vision_torch), ("jax-jit", vision_flax)]
 )
 def test_a_device_that_flips_otherwise_is_caught(
     study, job_of, monkeypatch, variant: str, module
@@ -123,15 +124,15 @@ def test_a_window_holds_each_steps_own_epoch(study, job_of) -> None:
     job = job_of("torch-eager")
     feed = SharedFeed(job, Reader(study.dataset_manifest("digits"), "train"), 0)
     window = feed.window(22, 2)
-    kind = Kind.of(job.recipe["augment"], job.stored_shape, job.example_shape)
+    kind = Kind.of(job.recipe["augment"], (28, 28, 1), (28, 28, 1))
     for k, step in enumerate((22, 23)):
         indices, count = feed.order.batch(step)
         drawn = augmentation.crops(kind, 1437, 0, step // 23)[indices]
-        np.testing.assert_array_equal(window.batch["crops"][k, :count], drawn[:count])
+        np.testing.assert_array_equal(window.batch["crop"][k, :count], drawn[:count])
 
 
 def test_a_frameworks_own_loader_refuses_augmentation(study, job_of, study_of) -> None:
-    with pytest.raises(UserError, match="input: native cannot give augmentation 'crop_flip'"):
+    with pytest.raises(UserError, match="input: native cannot give what is drawn"):
         NativeFeed(job_of("torch-eager"), study.dataset_manifest("digits"), 0)
     native = {"framework": "torch", "mode": "eager", "input": "native"}
     with pytest.raises(UserError, match=r"variants\.native\.input is native, which cannot augment"):
@@ -139,9 +140,10 @@ def test_a_frameworks_own_loader_refuses_augmentation(study, job_of, study_of) -
 
 
 def test_a_dataset_of_more_classes_than_the_model_tells_is_refused(job_of) -> None:
-    manifest = {"name": "letters", "classes": list("abcdefghijklmn")}
+    job = job_of("torch-eager")
+    data = dataclasses.replace(job.data, facts={"classes": list("abcdefghijklmn")})
     with pytest.raises(UserError, match="dataset letters: 14 classes, but the model tells 10"):
-        check(job_of("torch-eager"), manifest)
+        check(dataclasses.replace(job, data=data), {"name": "letters"})
 
 
 def test_a_dataset_smaller_than_a_batch_is_refused_where_the_last_is_dropped(job_of, study) -> None:
@@ -152,6 +154,8 @@ def test_a_dataset_smaller_than_a_batch_is_refused_where_the_last_is_dropped(job
 
 
 def test_a_dataset_of_other_images_is_refused(job_of) -> None:
-    job = dataclasses.replace(job_of("torch-eager"), stored=(20, 20, 1))
+    job = job_of("torch-eager")
+    data = dataclasses.replace(job.data, arrays=image_arrays((20, 20, 1), 10))
+    job = dataclasses.replace(job, data=data)
     with pytest.raises(UserError, match="stored examples are 20×20×1, the model takes 28×28×1"):
         check(job, {"name": "digits"})

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from lockstep import workloads
-from lockstep.datasets.reader import Reader
+from lockstep.datasets.reader import Reader, read_manifest
 from lockstep.engines.contract import Job, Topology
 from lockstep.study import Study
 from lockstep.training.native_feed import NativeFeed
+from lockstep.workloads.contract import Data
 
 TORCH = {"framework": "torch", "mode": "eager", "input": "native"}
 WINDOW = 5
@@ -27,6 +28,7 @@ def feed_of(study: Study) -> Callable[..., NativeFeed]:
             workload=workloads.spec("mnist_cnn"),
             recipe={**study.workload("mnist_cnn"), "epochs": 3},
             variant={**study.variant("torch"), "workers": workers},
+            data=Data.of(read_manifest(study.dataset_manifest("digits"))),
             window_steps=WINDOW,
             topology=Topology(rank=rank, world_size=world_size),
         )
@@ -39,7 +41,7 @@ def seen(feed: NativeFeed, first: int, steps: int) -> tuple[np.ndarray, np.ndarr
     """Labels and masks ``(steps, local_batch)`` of consecutive windows."""
     windows = [feed.window(step, WINDOW).batch for step in range(first, first + steps, WINDOW)]
     feed.close()
-    return tuple(np.concatenate([w[key] for w in windows])[:steps] for key in ("labels", "mask"))
+    return tuple(np.concatenate([w[key] for w in windows])[:steps] for key in ("label", "real"))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -59,7 +61,7 @@ def test_an_epoch_has_every_example_once_in_an_order_of_its_own(
 ) -> None:
     labels, mask = seen(feed_of(0, 1), 0, 60)
     first, second = (labels[k : k + 23][mask[k : k + 23] > 0] for k in (0, 23))
-    everything = Reader(study.dataset_manifest("digits"), "train").take(np.arange(1437))[1]
+    everything = Reader(study.dataset_manifest("digits"), "train").take(np.arange(1437))["label"]
     assert sorted(first) == sorted(second) == sorted(everything)
     assert (first != second).any()
 

@@ -32,7 +32,7 @@ def climb(request: dict[str, Any], topology: Topology) -> dict[str, np.ndarray]:
     engine = engines.start(job)
     feed = SharedFeed(job, Reader(route.manifest, "train"), route.seed)
     state, steps, batches = weights.load(route.initial), request["steps"], request["batches"]
-    general = position.general(job.workload, route.recipe["model"], route.seed)
+    general = position.general(job.workload, route.recipe, route.seed)
     climbed = climbing(engine, feed, route.evaluation(job), state, general, steps, batches)
     several = "x2" * (precision == "float64" and topology.devices > 1)
     arrays = {f"{precision}{several}/{name}": array for name, array in climbed}

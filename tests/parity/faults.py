@@ -20,7 +20,7 @@ from lockstep import engines, workloads
 from lockstep.datasets.reader import Reader
 from lockstep.engines.contract import Topology
 from lockstep.errors import UserError
-from lockstep.parity import EDGES, OVER_TWO, compare, position, rungs
+from lockstep.parity import EDGES, OVER_TWO, SWAPPED, compare, position, rungs
 from lockstep.parity.climb import climb
 from lockstep.parity.route import Route
 from lockstep.parity.update import Rule
@@ -36,7 +36,18 @@ DRAWN = re.compile(r"\((.*?)\)")  # what differs between two forward passes
 ALONE = Topology()
 
 CLIMBED = (
-    *("weights", "batch", "layers", "forward", "loss", "gradient", "input", "gradients", "rate"),
+    *(
+        "weights",
+        "batch",
+        "random",
+        "layers",
+        "forward",
+        "loss",
+        "gradient",
+        "input",
+        "gradients",
+        "rate",
+    ),
     *("step", "steps", "final", "edges", "edge", "evaluation", "after", "restored", "general"),
     "canary",
 )
@@ -239,7 +250,7 @@ class Ground:
             state = weights.perturbed(state, route.seed)
         firm = job.workload.firm_steps > 1
         feed = SharedFeed(job, Reader(route.manifest, "train"), route.seed)
-        general = position.general(job.workload, route.recipe["model"], route.seed)
+        general = position.general(job.workload, route.recipe, route.seed)
         evaluation = route.evaluation(job, EVALUATED)
         arrays: Trace = {}
         steps, batches = PRESETS[name].steps, 1 if firm or real != "float32" else 8
@@ -326,13 +337,11 @@ def compared(
     ground: Ground, preset: str, trace: Trace, reference: Trace, precision: str
 ) -> list[rungs.Rung]:
     """Compare as the gate does, as far as the trace goes; with all of it if that is all of it."""
-    whole = f"{precision}/{CLIMBED[-1]}/checksum" in trace
+    whole = f"{precision}/{CLIMBED[-1]}/checksum/{SWAPPED}" in trace
     shown = {key: v for key, v in reference.items() if whole or key in trace}
     entry = ground.route(preset, "torch").recipe
     spec = workloads.spec(entry["workload"])
-    undecayed = frozenset(p.name for p in spec.parameters(entry["model"]) if not p.decay)
-    rule = Rule(optimizer=entry["optimizer"], undecayed=undecayed)
-    return rungs.compare(trace, shown, [precision], spec.firm_steps, rule)
+    return rungs.compare(trace, shown, [precision], spec.firm_steps, Rule.of(spec, entry))
 
 
 def first_failure(found: Iterable[rungs.Rung], until: str = "") -> tuple[str, str | None, str]:

@@ -18,37 +18,37 @@ DIFFERENCES: dict[str, tuple[str, Callable[[Batch], Batch], Callable[[Batch], Ba
     ),
     "labels of the next example": (
         "plain",
-        lambda b: {**b, "labels": _rolled(b["labels"], 0)},
+        lambda b: {**b, "label": _rolled(b["label"], 0)},
         dict,
     ),
     "images moved by a pixel": (
         "plain",
         dict,
-        lambda b: {**b, "images": _rolled(b["images"], 2)},
+        lambda b: {**b, "image": _rolled(b["image"], 2)},
     ),
     "a pixel brighter by one": (
         "plain",
         dict,
-        lambda b: {**b, "images": b["images"] + (b["images"] == 0)},
+        lambda b: {**b, "image": b["image"] + (b["image"] == 0)},
     ),
     "crops a pixel lower": (
         "residual",
-        lambda b: {**b, "crops": _added(b["crops"], [1, 0, 0, 0, 0])} if "crops" in b else b,
+        lambda b: {**b, "crop": _added(b["crop"], [1, 0, 0, 0, 0])} if "crop" in b else b,
         dict,
     ),
     "crops a pixel smaller, and resized": (
         "bottleneck",
-        lambda b: {**b, "crops": _added(b["crops"], [0, 0, -1, 0, 0])} if "crops" in b else b,
+        lambda b: {**b, "crop": _added(b["crop"], [0, 0, -1, 0, 0])} if "crop" in b else b,
         dict,
     ),
     "colours in another order": (
         "residual",
         dict,
-        lambda b: {**b, "images": _reversed(b["images"])},
+        lambda b: {**b, "image": _reversed(b["image"])},
     ),
     "no image mirrored": (
         "residual",
-        lambda b: {**b, "crops": _added(b["crops"], None)} if "crops" in b else b,
+        lambda b: {**b, "crop": _added(b["crop"], None)} if "crop" in b else b,
         dict,
     ),
 }

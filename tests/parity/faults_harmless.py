@@ -9,7 +9,7 @@ import torch
 from flax import linen as nn
 from torch.nn import functional
 
-from lockstep.engines import jax_optimizer
+from lockstep.engines import jax_optimizer, torch_optimizer
 from lockstep.engines.torch_engine import TorchEngine
 from lockstep.workloads import layers_flax
 from lockstep.workloads.mnist_cnn import flax_model, torch_model
@@ -82,18 +82,15 @@ def turned(sound):
     return forward
 
 
-def by_hand(self, closure=None):
+def by_hand(settings, decay, values, grads, kept):
     """SGD, a tensor at a time."""
-    for hook in self._optimizer_step_pre_hooks.values():
-        hook(self, (), {})
-    with torch.no_grad():
-        for group in self.param_groups:
-            for p in group["params"]:
-                direction = p.grad + group["weight_decay"] * p
-                slot = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
-                slot.copy_(group["momentum"] * slot + direction)
-                step = direction + group["momentum"] * slot if group["nesterov"] else slot
-                p.copy_(p - group["lr"] * step)
+    result = []
+    for value, gradient, slot in zip(values, grads, kept["momentum"]):
+        direction = gradient + decay * value
+        slot.copy_(settings["momentum"] * slot + direction)
+        step = direction + settings["momentum"] * slot if settings["nesterov"] else slot
+        result.append(step.clone())
+    return result
 
 
 def squares(x, mean, var, weight, bias, training, momentum, eps):
@@ -120,12 +117,13 @@ def first_of_windows(x, size):
 def in_halves(sound):
     """The logits of one half of the batch, and then of the other."""
 
-    def logits(self, model, batch):
-        half = len(batch["labels"]) // 2
+    def outputs(self, model, batch, train):
+        half = len(batch["label"]) // 2
         parts = (slice(None, half), slice(half, None))
-        return torch.cat([sound(self, model, {n: t[p] for n, t in batch.items()}) for p in parts])
+        made = [sound(self, model, {n: t[p] for n, t in batch.items()}, train) for p in parts]
+        return {"logits": torch.cat([part["logits"] for part in made])}
 
-    return logits
+    return outputs
 
 
 def scaled(images, mean, std, dtype):
@@ -155,18 +153,10 @@ def tap_by_tap(sound, x, kernel, bias, stride, padding):
     return total if bias is None else total + bias
 
 
-def flax_by_hand(job, names):
-    """SGD with momentum, without Optax's parts for it."""
-    import optax
-
-    momentum = job.recipe["optimizer"]["momentum"]
-
-    def update(grads, state, params):
-        trace = jax.tree.map(lambda t, g: momentum * t + g, state.trace, grads)
-        return trace, optax.TraceState(trace=trace)
-
-    zeros = lambda params: optax.TraceState(trace=jax.tree.map(jnp.zeros_like, params))  # noqa: E731
-    return optax.GradientTransformation(zeros, update)
+def flax_by_hand(settings, decay, value, grad, kept):
+    """SGD with momentum, its sum the other way round."""
+    momentum = grad + kept["momentum"] * settings["momentum"]
+    return momentum, {"momentum": momentum}
 
 
 def flax_scaled(images, mean, std, dtype):
@@ -193,27 +183,28 @@ REWRITES = [
         setting(torch.nn.Conv2d, "_conv_forward", unfolded)),
     row("channels summed in the other order", "torch", "residual",
         wrapping(torch.nn.Conv2d, "_conv_forward", turned)),
-    row("SGD by hand", "torch", "residual", setting(torch.optim.SGD, "step", by_hand)),
+    row("SGD by hand", "torch", "residual", setting(torch_optimizer, "_sgd", by_hand)),
     row("variance as a difference of squares in float64", "torch", "residual",
         setting(functional, "batch_norm", squares)),
     row("the maximum by its place", "torch", "plain",
         setting(functional, "max_pool2d", first_of_windows)),
     row("ReLU as a product", "torch", "plain",
         setting(functional, "relu", lambda x: x * (x > 0))),
-    row("a batch in two halves", "torch", "plain", wrapping(TorchEngine, "_logits", in_halves)),
+    row("a batch in two halves", "torch", "plain", wrapping(TorchEngine, "outputs", in_halves)),
     row("pixels scaled first", "torch", "plain", setting(torch_model, "normalise", scaled)),
     row("a dense layer by einsum", "torch", "plain",
         setting(torch.nn.Linear, "forward", lambda self, x: self.bias + torch.einsum(
             "bi,oi->bo", x, self.weight))),
     row("losses summed in the other order", "torch", "plain",
-        wrapping(torch_model, "losses", lambda sound: lambda x, b, r: sound(
-            x.flip(0), {**b, "labels": b["labels"].flip(0)}, r).flip(0))),
+        wrapping(torch_model, "loss", lambda sound: lambda x, b, r: {"loss": sound(
+            {"logits": x["logits"].flip(0)}, {**b, "label": b["label"].flip(0)}, r
+        )["loss"].flip(0)})),
     row("log-softmax by hand", "jax", "plain",
         setting(flax_model, "cross_entropy", flax_log_softmax)),
     row("a convolution tap by tap", "jax", "plain", convolved(tap_by_tap)),
     row("channels summed in the other order", "jax", "plain",
         convolved(lambda sound, x, k, *rest: sound(x[..., ::-1], k[:, :, ::-1], *rest))),
-    row("SGD by hand", "jax", "plain", setting(jax_optimizer, "transformation", flax_by_hand)),
+    row("SGD by hand", "jax", "plain", setting(jax_optimizer, "_sgd", flax_by_hand)),
     row("ReLU as a choice", "jax", "plain",
         setting(nn, "relu", lambda x: jnp.where(x > 0, x, 0))),
     row("pixels scaled first", "jax", "plain", setting(flax_model, "normalise", flax_scaled)),

@@ -10,8 +10,10 @@ import optax
 from flax import linen as nn
 from jax import lax
 
-from lockstep.engines import jax_engine, jax_optimizer
+from lockstep.engines import jax_engine
+from lockstep.engines.contract import at_rate
 from lockstep.engines.jax_engine import JaxEngine
+from lockstep.engines.jax_optimizer import Optimizer
 from lockstep.parity import EDGES
 from lockstep.workloads import batch_norm_flax, layers_flax
 from lockstep.workloads.mnist_cnn import flax_model
@@ -30,37 +32,31 @@ def all_rounded(tree, bits: int = 7):
     return jax.tree.map(lambda x: rounded(x, bits), tree)
 
 
-def transformed(make: Callable) -> Patch:
-    """Another transformation of gradients, made of the sound one."""
+def settings(**changes: object) -> Patch:
+    """An optimizer with other settings."""
     return wrapping(
-        jax_optimizer, "transformation", lambda sound: lambda job, names: make(sound(job, names))
+        Optimizer,
+        "__init__",
+        lambda sound: lambda self, s, described: sound(self, {**s, **changes}, described),
     )
 
 
-def with_optimizer(**changes: object) -> Patch:
-    def make(sound):
-        def changed(job, names):
-            optimizer = {**job.recipe["optimizer"], **changes}
-            recipe = {**job.recipe, "optimizer": optimizer}
-            return sound(dataclasses.replace(job, recipe=recipe), names)
+def changed_gradients(change: Callable) -> Patch:
+    """Something done to gradients before the optimizer; `change` is given them and the values."""
+    return wrapping(
+        Optimizer,
+        "step",
+        lambda sound: (
+            lambda self, numbers, values, grads, slots: sound(
+                self, numbers, values, change(grads, values), slots
+            )
+        ),
+    )
 
-        return changed
 
-    return wrapping(jax_optimizer, "transformation", make)
-
-
-def chained(*parts: optax.GradientTransformation) -> Patch:
-    """Something done to gradients before the sound transformation, in front of its state."""
-
-    def make(sound):
-        def update(grads, state, params):
-            for part in parts:
-                grads, _ = part.update(grads, part.init(params), params)
-            return sound.update(grads, state, params)
-
-        return optax.GradientTransformation(sound.init, update)
-
-    return transformed(make)
+def clipped(grads: dict, bound: float) -> dict:
+    norm = jnp.sqrt(sum(jnp.sum(g * g) for g in grads.values()))
+    return {name: g * jnp.minimum(1.0, bound / norm) for name, g in grads.items()}
 
 
 def stepped(change: Callable) -> Patch:
@@ -77,11 +73,11 @@ def stepped(change: Callable) -> Patch:
 
 
 def given(change: Callable) -> Patch:
-    """A step of another batch, number of examples or learning rate."""
+    """A step of another batch, or other numbers."""
     return wrapping(
         JaxEngine,
         "_step",
-        lambda sound: lambda self, s, b, n, rate: sound(self, s, *change(self, b, n, rate)),
+        lambda sound: lambda self, s, b, numbers: sound(self, s, *change(self, b, numbers)),
     )
 
 
@@ -122,7 +118,7 @@ def called(model: type, change: Callable) -> Patch:
 
 
 def without_momentum(values: dict) -> dict:
-    return {**values, "optimizer": jax.tree.map(jnp.zeros_like, values["optimizer"])}
+    return {**values, "slots": jax.tree.map(jnp.zeros_like, values["slots"])}
 
 
 sound_pool = layers_flax._max_pool
@@ -193,12 +189,11 @@ def program(change: Callable) -> Patch:
 
     def make(sound):
         def _program(self, count):
-            def steps(state, window, first):
+            def steps(state, rows):
                 results = []
+                named = [(batch, self._named(numbers)) for batch, numbers in rows]
                 for k in range(count):
-                    row = jax.tree.map(lambda a: a[first + k], window)  # noqa: B023
-                    row = change(row, window, first, k, count)
-                    state, result = self._step(state, row["batch"], row["count"], row["rate"])
+                    state, result = self._step(state, *change(named, k))
                     results.append(result)
                 losses, sums = zip(*results)
                 return state, (jnp.stack(losses), jnp.stack(sums))
@@ -208,6 +203,19 @@ def program(change: Callable) -> Patch:
         return _program
 
     return wrapping(JaxEngine, "_program", make)
+
+
+def other_order(x: jax.Array) -> jax.Array:
+    """Features of the last maps, channels first."""
+    if x.shape[1] != 320:
+        return x
+    return x.reshape(-1, 4, 4, 20).transpose(0, 3, 1, 2).reshape(-1, 320)
+
+
+def taking(rows: list, k: int, other: int, number: str) -> tuple[dict, dict]:
+    """A row with a number of another one."""
+    batch, numbers = rows[k]
+    return batch, {**numbers, number: rows[other][1][number]}
 
 
 def row(name: str, preset: str, rung: str, named: str, patch: Patch, **more: str) -> Fault:
@@ -234,13 +242,12 @@ FAULTS = [
     row("deviation of the images off by 1e-9", "plain", "layers", "conv1",
         setting(flax_model, "STD", (0.5 + 1e-9,))),
     row("a flatten in another order", "plain", "layers", "dense1",
-        called(nn.Dense, lambda sound, self, x: sound(self, x if x.shape[1] != 320 else x.reshape(
-            -1, 4, 4, 20).transpose(0, 3, 1, 2).reshape(-1, 320)))),
+        called(layers_flax.Dense, lambda sound, self, x: sound(self, other_order(x)))),
     row("SAME padding at stride 2", "residual", "layers", "stage2_block1.conv1", convolved(same)),
     row("another epsilon", "residual", "layers", "stem_norm",
         setting(batch_norm_flax, "EPSILON", 1e-3)),
     row("features bounded at one", "residual", "layers", "head",
-        called(nn.Dense, lambda sound, self, x: sound(self, x.clip(max=1)))),
+        called(layers_flax.Dense, lambda sound, self, x: sound(self, x.clip(max=1)))),
     # The loss and its gradient
     row("label smoothing spread over the other classes", "residual", "loss", "loss",
         setting(optax, "smooth_labels", lambda y, a: y * (1 - a) + (1 - y) * a / 9)),
@@ -251,9 +258,9 @@ FAULTS = [
         convolved(only(CONV2, lambda x, k: (lax.stop_gradient(x), k)))),
     row("a gradient of the other sign", "plain", "gradient", "dense2.kernel",
         wrapping(jax_engine.jax_gradient, "of", lambda sound: lambda *a: lambda *b: (
-            lambda value, g: (value, {**g, "dense2": {**g["dense2"], "kernel": -g["dense2"][
-                "kernel"]}}))(*sound(*a)(*b)))),
-    row("ties of max-pooling to the last", "im2col", "input", "images",
+            lambda value, g: (value, {**g, "dense2.kernel": -g["dense2.kernel"]}))(
+                *sound(*a)(*b)))),
+    row("ties of max-pooling to the last", "im2col", "input", "image",
         setting(layers_flax, "_max_pool", other_pool)),
     # Statistics
     row("momentum the other way round", "residual", "step", "buffer/stem_norm.mean",
@@ -264,55 +271,56 @@ FAULTS = [
         stepped(lambda before, after: {**after, "buffers": before["buffers"]})),
     # The step
     row("Optax's decay", "plain", "step", "param/conv1.kernel",
-        chained(optax.add_decayed_weights(1e-4))),
-    row("Nesterov", "plain", "step", "param/conv1.kernel", with_optimizer(nesterov=True)),
+        settings(weight_decay=1e-4)),
+    row("Nesterov", "plain", "step", "param/conv1.kernel", settings(nesterov=True)),
     row("decoupled for coupled", "residual", "step", "param/stem.kernel",
-        with_optimizer(decay="decoupled")),
+        settings(decay="decoupled")),
     row("momentum off by a millionth", "plain", "update", "momentum/conv1.kernel",
-        with_optimizer(momentum=0.9 + 1e-6), until="general"),
+        settings(momentum=0.9 + 1e-6), until="general"),
     row("the learning rate within momentum", "residual", "step", "param/stem.kernel",
-        wrapping(JaxEngine, "_step", lambda sound: lambda self, s, b, n, r: sound(
-            self, s, b, n / r, r / r))),
+        given(lambda self, b, n: (b, {**n, "weight": n["weight"] / n["learning_rate"],
+                                      "learning_rate": n["weight"] / n["weight"]}))),
     row("gradients clipped at norm 5", "plain", "update", "momentum/conv1.kernel",
-        chained(optax.clip_by_global_norm(5.0)), until="general"),
+        changed_gradients(lambda g, _: clipped(g, 5.0)), until="general"),
     row("gradients bounded at a half", "plain", "update", "momentum/conv1.kernel",
-        chained(optax.clip(0.5)), until="general"),
+        changed_gradients(lambda g, _: jax.tree.map(lambda x: x.clip(-0.5, 0.5), g)),
+        until="general"),
     row("activations bounded at 6", "plain", "general", "loss", setting(nn, "relu", jax.nn.relu6)),
     row("one parameter left out", "plain", "step", "param/dense1.bias",
-        stepped(lambda before, after: {**after, "params": {**after["params"], "dense1": {
-            **after["params"]["dense1"], "bias": before["params"]["dense1"]["bias"]}}})),
+        stepped(lambda before, after: {**after, "params": {
+            **after["params"], "dense1.bias": before["params"]["dense1.bias"]}})),
     # Steps in a row
     row("the learning rate not updated", "residual", "final", "param/stem.kernel",
-        wrapping(JaxEngine, "train", lambda sound: lambda self, w: sound(self, dataclasses.replace(
-            w, learning_rates=np.full_like(w.learning_rates, w.learning_rates[0]))))),
+        wrapping(JaxEngine, "train", lambda sound: lambda self, w: sound(
+            self, at_rate(w, w.scalars["learning_rate"][0])))),
     row("an unrolled program that repeats its first row", "unrolled", "batches", "step 2",
-        program(lambda row, window, first, k, count: jax.tree.map(lambda a: a[first], window))),
+        program(lambda rows, k: rows[0])),
     row("an unrolled program with one learning rate", "unrolled", "final", "param/conv1.kernel",
-        program(lambda row, w, first, k, count: {**row, "rate": w["rate"][first]})),
+        program(lambda rows, k: taking(rows, k, 0, "learning_rate"))),
     row("an unrolled program with the last learning rate", "unrolled", "steps", "step 2",
-        program(lambda row, w, first, k, count: {**row, "rate": w["rate"][first + count - 1]})),
+        program(lambda rows, k: taking(rows, k, -1, "learning_rate"))),
     row("an unrolled program with its first row's number of examples", "unrolled", "edge",
         f"loss of {EDGES[0]}",
-        program(lambda row, w, first, k, count: {**row, "count": w["count"][first]})),
+        program(lambda rows, k: taking(rows, k, 0, "weight"))),
     # The edge of an epoch
     row("a mean over the padding too", "plain", "edge", f"loss of {EDGES[0]}",
-        given(lambda self, b, n, rate: (b, jnp.full_like(n, 16), rate))),
+        given(lambda self, b, n: (b, {**n, "weight": jnp.full_like(n["weight"], 16)}))),
     row("padding trained on", "plain", "edge", f"loss of {EDGES[0]}",
-        wrapping(JaxEngine, "mean_loss", lambda sound: lambda self, x, batch, n: sound(
-            self, x, {**batch, "mask": jnp.ones_like(batch["mask"])}, n))),
+        wrapping(JaxEngine, "terms", lambda sound: lambda self, x, batch, n: sound(
+            self, x, {**batch, "real": jnp.ones_like(batch["real"])}, n))),
     row("a local mean where the mask is", "plain", "edge", f"loss of {EDGES[0]}",
-        wrapping(JaxEngine, "mean_loss", lambda sound: lambda self, x, b, n: sound(
-            self, x, b, n) * n / len(x))),
+        wrapping(JaxEngine, "terms", lambda sound: lambda self, x, b, n: sound(
+            self, x, b, len(b["real"])))),
     # Evaluation, and what comes after
     row("padding evaluated", "plain", "evaluation", "examples",
-        evaluated(lambda bs: [{**b, "mask": np.ones_like(b["mask"])} for b in bs])),
+        evaluated(lambda bs: [{**b, "real": np.ones_like(b["real"])} for b in bs])),
     row("an incomplete batch left out", "plain", "evaluation", "examples",
         evaluated(lambda bs: bs[:-1])),
     row("accuracy of the least likely", "plain", "evaluation", "accuracy",
         setting(flax_model, "accuracy", lambda x, y: (x.argmin(-1) == y).astype(jnp.float32))),
     row("an evaluation by the batch's own statistics", "residual", "evaluation", "loss",
-        wrapping(JaxEngine, "_apply", lambda sound: lambda self, p, b, x, train: (
-            sound(self, p, b, x, True)[0], b) if not train else sound(self, p, b, x, train))),
+        wrapping(JaxEngine, "call", lambda sound: lambda self, p, rest, x, train, layers=(): sound(
+            self, p, rest, x, True, layers))),
     row("weights of the first evaluation in all", "plain", "after", "evaluation loss",
         wrapping(JaxEngine, "evaluate", stale)),
     row("running statistics reset by an evaluation", "residual", "after",
@@ -338,9 +346,9 @@ FAULTS = [
                  sound(self), SLOT, "momentum/conv1.bias")))),
     # Fewer digits
     row("momentum kept in bfloat16", "residual", "step", "momentum/stem.kernel",
-        stepped(lambda _, s: {**s, "optimizer": all_rounded(s["optimizer"])}), **F32),
+        stepped(lambda _, s: {**s, "slots": all_rounded(s["slots"])}), **F32),
     row("gradients rounded to bfloat16", "residual", "step", "param/stem_norm.bias",
-        chained(optax.stateless(lambda g, _: all_rounded(g))), **F32),
+        changed_gradients(lambda g, _: all_rounded(g)), **F32),
     row("an evaluation of weights in bfloat16", "plain", "evaluation",
         "loss in general position",
         wrapping(JaxEngine, "_evaluation_sums", lambda sound: lambda self, p, *rest: sound(
@@ -355,8 +363,8 @@ FAULTS = [
         **F32),
     row("bfloat16 not in force", "plain", "forward",
         "logits (as in float32: the precision is not in force)",
-        wrapping(flax_model, "build", lambda sound: lambda m, **k: sound(m, **{
-            **k, "dtype": k["param_dtype"]})), precision="bfloat16"),
+        wrapping(flax_model, "build", lambda sound: lambda m, s: sound(
+            m, dataclasses.replace(s, dtype=s.param_dtype))), precision="bfloat16"),
     row("parameters in bfloat16", "plain", "weights", "weights/param/conv1.kernel",
         setting(jax_engine, "PARAMETER_DTYPE", {"bfloat16": "bfloat16", "float32": "float32"}),
         precision="bfloat16"),

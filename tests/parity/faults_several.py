@@ -16,6 +16,7 @@ import pytest
 
 from lockstep.cluster.launch import launch
 from lockstep.cluster.place import Place
+from lockstep.engines.contract import at_rate
 from lockstep.parity import EDGES, OVER_TWO
 from lockstep.training.feed import SharedFeed
 from tests.conftest import ROOT
@@ -45,7 +46,7 @@ def torch_faults() -> list[Fault]:
     import torch
     import torch.distributed as dist
 
-    from lockstep.engines import torch_engine
+    from lockstep.engines import torch_setup
     from lockstep.engines.torch_engine import TorchEngine
     from lockstep.workloads import batch_norm_torch
 
@@ -69,7 +70,7 @@ def torch_faults() -> list[Fault]:
 
             return distributed
 
-        return wrapping(torch_engine, "_distributed", make)
+        return wrapping(torch_setup, "distributed", make)
 
     def left_out(sound):
         def distributed(module):
@@ -94,13 +95,13 @@ def torch_faults() -> list[Fault]:
     def mean_loss(change: Callable) -> Patch:
         return wrapping(
             TorchEngine,
-            "mean_loss",
+            "terms",
             lambda sound: lambda self, x, b, n: sound(self, x, *change(self.topology, b, n)),
         )
 
     def unmasked(topology, batch, count):
-        mask = torch.ones_like(batch["mask"]) if topology.rank else batch["mask"]
-        return {**batch, "mask": mask}, count
+        real = torch.ones_like(batch["real"]) if topology.rank else batch["real"]
+        return {**batch, "real": real}, count
 
     def shared_from(rank: int) -> Callable:
         def share(self):
@@ -141,8 +142,9 @@ def torch_faults() -> list[Fault]:
             layer.running_var.copy_(0.9 * before + fresh)
         return y
 
-    def other_rate(topology, rates):
-        return rates * 1.001 if topology.rank else rates
+    def other_rate(topology, window):
+        rate = window.scalars["learning_rate"][0]
+        return at_rate(window, rate * 1.001) if topology.rank else window
 
     def row_of(*arguments) -> Fault:
         return row("torch", *arguments)
@@ -157,18 +159,17 @@ def torch_faults() -> list[Fault]:
         row_of("gradients communicated in bfloat16", "two", "gradient", "conv1.kernel",
                communicated(lambda own, mean: mean.bfloat16().to(mean))),
         row_of("one parameter outside of the all-reduce", "two", "gradient", "dense2.bias",
-               wrapping(torch_engine, "_distributed", left_out)),
+               wrapping(torch_setup, "distributed", left_out)),
         row_of("an evaluation of rank 0 alone", "two", "evaluation", "examples",
                alone("evaluate")),
         row_of("losses of rank 0 alone", "two", "batches", "step 0", alone("fetch")),
         row_of("a mean of local means", "two", "edge", f"loss of {EDGES[0]}",
-               mean_loss(lambda _, b, n: (b, 2 * b["mask"].sum().clamp(min=1)))),
+               mean_loss(lambda _, b, n: (b, 2 * b["real"].sum().clamp(min=1)))),
         row_of("a mask that rank 1 ignores", "two", "edge", f"loss of {EDGES[0]}",
                mean_loss(unmasked)),
         row_of("another learning rate on rank 1", "two", "steps", "step 1",
                wrapping(TorchEngine, "train", lambda sound: lambda self, w: sound(
-                   self, w.__class__(**{**vars(w), "learning_rates": other_rate(
-                       self.topology, w.learning_rates)})))),
+                   self, other_rate(self.topology, w)))),
         row_of("other weights on rank 1", "two", "loss", "loss",
                wrapping(TorchEngine, "load", lambda sound: lambda self, s: sound(
                    self, {**s, "param/dense2.bias": s["param/dense2.bias"] + self.topology.rank}))),
@@ -187,8 +188,8 @@ def torch_faults() -> list[Fault]:
                wrapping(batch_norm_torch._Joint, "backward", lambda sound: staticmethod(
                    lambda ctx, *g: _unsummed(sound, batch_norm_torch, ctx, *g)))),
         row_of("momentum that rank 1 loses at an evaluation", "two", "after", "later loss",
-               after_evaluation(lambda engine: [slot["momentum_buffer"].zero_() for slot in
-                                                engine.optimizer.state.values()])),
+               after_evaluation(lambda engine: [
+                   slot.zero_() for slot in engine.optimizer.slots["momentum"].values()])),
         row_of("rank 1 left in evaluation mode", "two_device", "after", "loss",
                after_evaluation(lambda engine: engine.module.eval())),
         row_of("an evaluation by each rank's own statistics", "two_device", "after",
@@ -244,21 +245,20 @@ def jax_faults() -> list[Fault]:
 
     def first_alone(sound, parts):
         grads = parts[1]
-        own = jnp.where(lax.axis_index(AXIS) == 0, grads["dense2"]["bias"], 0.0)
+        own = jnp.where(lax.axis_index(AXIS) == 0, grads["dense2.bias"], 0.0)
         total = sound(parts)
-        return total[0], {**total[1], "dense2": {
-            **total[1]["dense2"], "bias": 2 * lax.psum(own, AXIS)}}  # fmt: skip
+        return total[0], {**total[1], "dense2.bias": 2 * lax.psum(own, AXIS)}
 
     def mean_loss(change: Callable) -> Patch:
         return wrapping(
             JaxEngine,
-            "mean_loss",
+            "terms",
             lambda sound: lambda self, x, b, n: sound(self, x, *change(b, n)),
         )
 
     def unmasked(batch, count):
-        mask = jnp.where(lax.axis_index(AXIS) == 1, jnp.ones_like(batch["mask"]), batch["mask"])
-        return {**batch, "mask": mask}, count
+        real = jnp.where(lax.axis_index(AXIS) == 1, jnp.ones_like(batch["real"]), batch["real"])
+        return {**batch, "real": real}, count
 
     def loading(change: Callable) -> Patch:
         return wrapping(
@@ -279,9 +279,9 @@ def jax_faults() -> list[Fault]:
                summed(first_alone)),
         row_of("an evaluation of rank 0 alone", "two", "evaluation", "examples",
                wrapping(JaxEngine, "evaluate", lambda sound: lambda self, bs: sound(self, (
-                   {**b, "mask": b["mask"] * (self.topology.rank == 0)} for b in bs)))),
+                   {**b, "real": b["real"] * (self.topology.rank == 0)} for b in bs)))),
         row_of("a mean of local means", "two", "edge", f"loss of {EDGES[0]}",
-               mean_loss(lambda b, n: (b, 2 * b["mask"].sum()))),
+               mean_loss(lambda b, n: (b, 2 * b["real"].sum()))),
         row_of("a mask that rank 1 ignores", "two", "edge", f"loss of {EDGES[0]}",
                mean_loss(unmasked)),
         row_of("other weights on rank 1", "two", "loss", "loss",

@@ -4,13 +4,14 @@ import contextlib
 import dataclasses
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.optim import optimizer as optimizers
 
-from lockstep.engines import torch_optimizer
+from lockstep.engines.contract import at_rate
 from lockstep.engines.torch_engine import TorchEngine
+from lockstep.engines.torch_optimizer import Optimizer
 from lockstep.parity import EDGES
 from lockstep.workloads import batch_norm_torch, naming, resnet_torch, vision_torch
 from lockstep.workloads.mnist_cnn import torch_model
@@ -42,66 +43,72 @@ def renamed(name: str, layout: naming.Layout) -> Patch:
     )
 
 
-def groups(**changes: object) -> Patch:
-    """Every group of the optimizer with other settings."""
+def settings(**changes: object) -> Patch:
+    """An optimizer with other settings."""
+    return wrapping(
+        Optimizer,
+        "__init__",
+        lambda sound: lambda self, s, *rest: sound(self, {**s, **changes}, *rest),
+    )
 
-    def make(sound):
-        def changed(job, parameters):
-            made = sound(job, parameters)
-            for group in made.param_groups:
-                group.update(changes)
-            return made
 
-        return changed
+def all_decay(patch: pytest.MonkeyPatch) -> None:
+    """Decay of norms and biases, too."""
+    sound = Optimizer.__init__
 
-    return wrapping(torch_optimizer, "make", make)
+    def make(self, settings, described, parameters):
+        decaying = [dataclasses.replace(p, decay=True) for p in described]
+        sound(self, settings, decaying, parameters)
+
+    patch.setattr(Optimizer, "__init__", make)
 
 
 def before_step(act) -> Patch:
     """Something done to each parameter between its gradient and its step."""
 
     def make(sound):
-        def step(self, *arguments):
-            for group in self.param_groups:
-                for parameter in group["params"]:
-                    if parameter.grad is not None:
-                        act(self, parameter)
-            return sound(self, *arguments)
+        def step(self, numbers):
+            for name, parameter in self.parameters.items():
+                if parameter.grad is not None:
+                    act(self, name)
+            return sound(self, numbers)
 
         return step
 
-    return wrapping(torch.optim.SGD, "step", make)
+    return wrapping(Optimizer, "step", make)
 
 
 def after_step(act) -> Patch:
     def make(sound):
-        def step(self, *arguments):
-            done = sound(self, *arguments)
-            for group in self.param_groups:
-                for parameter in group["params"]:
-                    act(self, parameter)
+        def step(self, numbers):
+            done = sound(self, numbers)
+            for name in self.parameters:
+                act(self, name)
             return done
 
         return step
 
-    return wrapping(torch.optim.SGD, "step", make)
+    return wrapping(Optimizer, "step", make)
 
 
-def kept_rounded(it, parameter) -> None:
-    slot = it.state[parameter].get("momentum_buffer")
-    if slot is not None:
-        slot.copy_(rounded(slot))
+def kept_rounded(it: Optimizer, name: str) -> None:
+    slot = it.slots["momentum"][name]
+    slot.copy_(rounded(slot))
+
+
+def changed_gradient(change) -> Patch:
+    return before_step(lambda it, name: change(it.parameters[name].grad))
 
 
 def clipped(norm: float) -> Patch:
     def make(sound):
-        def step(self, *arguments):
-            nn.utils.clip_grad_norm_([p for g in self.param_groups for p in g["params"]], norm)
-            return sound(self, *arguments)
+        def step(self, numbers):
+            nn.utils.clip_grad_norm_(self.parameters.values(), norm)
+            return sound(self, numbers)
 
         return step
 
-    return wrapping(torch.optim.SGD, "step", make)
+    return wrapping(Optimizer, "step", make)
 
 
 def loading(change) -> Patch:
@@ -211,13 +218,9 @@ def in_bfloat16(sound, *arguments):
         return sound(*arguments)
 
 
-def everything(engine: TorchEngine):
-    return [engine.optimizer.state[p] for p in engine.parameters.values()]
-
-
 def forget_momentum(engine: TorchEngine) -> None:
-    for slot in everything(engine):
-        slot["momentum_buffer"].zero_()
+    for slot in engine.optimizer.slots["momentum"].values():
+        slot.zero_()
 
 
 def restart(sound):
@@ -225,7 +228,7 @@ def restart(sound):
 
     def train(self, window):
         pending = sound(self, window)
-        if window.counts[window.steps - 1] < self.job.recipe["global_batch"]:
+        if window.examples[window.steps - 1] < self.job.recipe["global_batch"]:
             forget_momentum(self)
         return pending
 
@@ -234,21 +237,17 @@ def restart(sound):
 
 def cached(engine: TorchEngine, window):
     """Images that begin as the last ones did are not sent again."""
-    images = window.batch["images"]
+    images = window.batch["image"]
     last = getattr(engine, "sent", None)
     if last is not None and np.array_equal(images[0, 0], last[0, 0]):
-        window = dataclasses.replace(window, batch={**window.batch, "images": last})
-    engine.sent = window.batch["images"]
+        window = dataclasses.replace(window, batch={**window.batch, "image": last})
+    engine.sent = window.batch["image"]
     return window
 
 
 def row_of(index: int) -> Patch:
     """The learning rate of another row of a window."""
-    return trained(
-        lambda _, w: dataclasses.replace(
-            w, learning_rates=np.full_like(w.learning_rates, w.learning_rates[index])
-        )
-    )
+    return trained(lambda _, w: at_rate(w, w.scalars["learning_rate"][index]))
 
 
 def row(name: str, preset: str, rung: str, named: str, patch: Patch, **more: str) -> Fault:
@@ -298,7 +297,7 @@ FAULTS = [
     row("a bias that learns half", "plain", "gradient", "conv2.bias",
         forwarded(nn.Conv2d, lambda sound, self, x: sound(self, x) - (
             0.5 * (self.bias - self.bias.detach())[:, None, None] if len(self.bias) == 20 else 0))),
-    row("ties of max-pooling shared", "plain", "input", "images",
+    row("ties of max-pooling shared", "plain", "input", "image",
         setting(functional, "max_pool2d", even_pool)),
     # Statistics
     row("momentum the other way round", "residual", "step", "buffer/stem_norm.mean",
@@ -307,20 +306,21 @@ FAULTS = [
         wrapping(functional, "batch_norm", biased)),
     # The step
     row("decay that nobody asked for", "plain", "step", "param/conv1.kernel",
-        groups(weight_decay=1e-4)),
-    row("Nesterov", "plain", "step", "param/conv1.kernel", groups(nesterov=True)),
-    row("no Nesterov", "residual", "step", "param/stem.kernel", groups(nesterov=False)),
-    row("dampening", "plain", "step", "param/conv1.kernel", groups(dampening=0.1)),
+        settings(weight_decay=1e-4)),
+    row("Nesterov", "plain", "step", "param/conv1.kernel", settings(nesterov=True)),
+    row("no Nesterov", "residual", "step", "param/stem.kernel", settings(nesterov=False)),
+    row("dampening", "plain", "step", "param/conv1.kernel",
+        changed_gradient(lambda g: g.mul_(0.9))),
     row("momentum off by a millionth", "plain", "update", "momentum/conv1.kernel",
-        groups(momentum=0.9 + 1e-6), until="general"),
+        settings(momentum=0.9 + 1e-6), until="general"),
     row("decay of norms and biases", "residual", "step", "param/stem_norm.scale",
-        groups(weight_decay=5e-4)),
+        all_decay),
     row("gradients clipped at norm 5", "plain", "update", "momentum/conv1.kernel", clipped(5.0),
         until="general"),
     row("the same in a residual network", "residual", "update", "momentum/stem.kernel",
         clipped(5.0), until="general"),
     row("gradients bounded at 1", "plain", "update", "momentum/conv1.kernel",
-        before_step(lambda _, p: p.grad.clamp_(-0.5, 0.5)), until="general"),
+        changed_gradient(lambda g: g.clamp_(-0.5, 0.5)), until="general"),
     row("activations bounded at 6", "plain", "general", "loss",
         setting(functional, "relu", functional.relu6)),
     row("logits bounded at 20", "plain", "general", "loss",
@@ -332,15 +332,15 @@ FAULTS = [
         row_of(-1), most="param/stage1_block1.norm1.bias"),
     # The edge of an epoch
     row("a mean over the padding too", "plain", "edge", f"loss of {EDGES[0]}",
-        trained(lambda _, w: dataclasses.replace(w, counts=np.full_like(w.counts, 16)))),
+        trained(lambda _, w: dataclasses.replace(w, weights=np.full_like(w.weights, 16)))),
     row("padding trained on", "plain", "edge", f"loss of {EDGES[0]}",
-        wrapping(TorchEngine, "mean_loss", lambda sound: lambda self, x, batch, n: sound(
-            self, x, {**batch, "mask": torch.ones_like(batch["mask"])}, n))),
+        wrapping(TorchEngine, "terms", lambda sound: lambda self, x, batch, n: sound(
+            self, x, {**batch, "real": torch.ones_like(batch["real"])}, n))),
     row("momentum dropped at an epoch's end", "plain", "edge", f"loss of {EDGES[2]}",
         wrapping(TorchEngine, "train", restart)),
     # Evaluation, and what comes after
     row("padding evaluated", "plain", "evaluation", "examples",
-        evaluated(lambda bs: [{**b, "mask": np.ones_like(b["mask"])} for b in bs])),
+        evaluated(lambda bs: [{**b, "real": np.ones_like(b["real"])} for b in bs])),
     row("an incomplete batch left out", "plain", "evaluation", "examples",
         evaluated(lambda bs: bs[:-1])),
     row("accuracy of the runner-up", "plain", "evaluation", "accuracy",
@@ -380,13 +380,13 @@ FAULTS = [
     row("momentum kept in bfloat16", "residual", "step", "momentum/stem.kernel",
         after_step(kept_rounded), **F32),
     row("momentum rounded before a step", "residual", "update", "momentum/stem.kernel",
-        before_step(lambda it, p: kept_rounded(it, p)), until="general", **F32),
+        before_step(kept_rounded), until="general", **F32),
     row("an evaluation in bfloat16", "plain", "evaluation",
         "loss in general position",
         wrapping(TorchEngine, "evaluate", lambda sound: lambda self, bs: in_bfloat16(
             sound, self, bs)), until="general", **F32),
     row("gradients rounded to bfloat16", "residual", "step", "param/stem_norm.bias",
-        before_step(lambda _, p: p.grad.copy_(rounded(p.grad))), **F32),
+        changed_gradient(lambda g: g.copy_(rounded(g))), **F32),
     row("one convolution in bfloat16", "plain", "layers", "conv2", one_rounded("conv2", 7), **F32),
     row("one convolution in TF32", "residual", "layers", "stage1_block1.conv2",
         one_rounded("layer1.0.conv2", 10), **F32),
@@ -402,15 +402,16 @@ FAULTS = [
             if torch.is_autocast_enabled("cpu") and len(self.bias) == 10 else 0)),
         precision="bfloat16"),
     # Checksums and draws
-    row("bytes that are not sent again", "plain", "canary", "checksum with a byte changed",
+    row("bytes that are not sent again", "plain", "canary", "checksum with another image",
         trained(cached)),
     row("the checksum of the stored images", "residual", "batches", "the first batch",
-        wrapping(TorchEngine, "_loss", lambda sound: lambda self, b, n: (
-            sound(self, b, n)[0], self._checksum({**b, "images": b["images"][:, 1:-1, 1:-1]})))),
-    row("dropout", "plain", "draws", "logits",
+        wrapping(TorchEngine, "_loss", lambda sound: lambda self, b, n, slots: (
+            sound(self, b, n, slots)[0],
+            self.checksum({**b, "image": b["image"][:, 1:-1, 1:-1]}, slots)))),
+    row("dropout", "plain", "draws", "output/logits",
         setting(functional, "relu", lambda x: functional.dropout(relu(x), 0.1))),
-    row("noise of a millionth", "plain", "draws", "logits",
+    row("noise of a millionth", "plain", "draws", "output/logits",
         setting(functional, "relu", lambda x: relu(x) + 1e-6 * torch.rand_like(x))),
     row("gradients that are never cleared", "plain", "draws", "grad/conv1.kernel",
-        setting(optimizers.Optimizer, "zero_grad", lambda self, set_to_none=True: None)),
+        setting(Optimizer, "clear", lambda self: None)),
 ]  # fmt: skip

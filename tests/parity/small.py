@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from lockstep.parity import DISTURBANCES, EDGES, TRACE
+from lockstep.parity import EDGES, SWAPPED, TRACE, UNDISTURBED
+from lockstep.workloads import recipe
 
 STEPS = 12
+DISTURBANCES = (UNDISTURBED, "another image", "another label", SWAPPED)
 TENSORS = (
     *("weights/a", "layers/a", "forward/logits", "loss/loss", "gradient/a", "gradient/b"),
-    *("input/images", "step/a", "step/buffer", "final/a", f"edge/loss of {EDGES[0]}", "edge/a"),
+    *("input/image", "step/a", "step/buffer", "final/a", f"edge/loss of {EDGES[0]}", "edge/a"),
     *("evaluation/loss", "after/loss", "after/a", "restored/a", "general/a"),
 )
 STEPPED = {
@@ -24,14 +26,8 @@ STEPPED = {
 ABOUT = {
     "schema": TRACE,
     "firm_steps": 10,
-    "optimizer": {
-        "learning_rate": 0.1,
-        "momentum": 0.9,
-        "nesterov": False,
-        "weight_decay": 0.0,
-        "decay": "coupled",
-    },
-    "undecayed": [],
+    "optimizer": recipe.override(recipe.RECIPE["optimizer"], {"momentum": 0.9}, where="small"),
+    "shares": {"p": [1.0, 0.0]},
 }
 Trace = dict[str, np.ndarray]
 
@@ -48,9 +44,10 @@ def small() -> Trace:
         trace[f"{precision}/rate/first"] = np.float64(0.1)
         trace[f"{precision}/batch/checksum"] = np.uint32(0)
         trace[f"{precision}/edges/checksum"] = np.zeros(len(EDGES), np.uint32)
-        trace[f"{precision}/canary/loss"] = np.arange(1.0, 1 + len(DISTURBANCES))
-        for sums in ("checksum", "expected"):
-            trace[f"{precision}/canary/{sums}"] = np.arange(len(DISTURBANCES), dtype=np.uint32)
+        for k, which in enumerate(DISTURBANCES):
+            trace[f"{precision}/canary/loss/{which}"] = np.float64(1 + k)
+            for sums in ("checksum", "expected"):
+                trace[f"{precision}/canary/{sums}/{which}"] = np.uint32(k)
     return trace
 
 

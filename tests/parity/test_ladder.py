@@ -5,20 +5,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import optax
 import pytest
 import torch
 from torch.nn import functional
 
 from lockstep import engines, workloads
 from lockstep.datasets.order import Order
-from lockstep.datasets.reader import Reader
+from lockstep.datasets.reader import Reader, read_manifest
 from lockstep.engines import jax_optimizer, torch_engine, torch_optimizer
 from lockstep.engines.contract import Job
 from lockstep.parity import climb, compare, position, route
 from lockstep.study import Study
 from lockstep.training import feed as feeds
+from lockstep.training import schedule
 from lockstep.workloads import naming, taps, vision_torch, weights
+from lockstep.workloads.contract import Data
 from lockstep.workloads.mnist_cnn import torch_model
 from tests.conftest import lockstep
 from tests.parity.test_rungs import first_failure
@@ -33,6 +34,7 @@ def climbed(study: Study, variant: str, caches: Path, precision: str = "float64"
         workload=workloads.spec("mnist_cnn"),
         recipe=recipe,
         variant={**study.variant(variant), "precision": precision},
+        data=Data.of(read_manifest(study.dataset_manifest("digits"))),
         window_steps=25,
         caches=caches,
     )
@@ -40,7 +42,7 @@ def climbed(study: Study, variant: str, caches: Path, precision: str = "float64"
     train = Reader(study.dataset_manifest("digits"), "train")
     feed = feeds.SharedFeed(job, train, seed=0)
     state = weights.load(study.weights("mnist_cnn", 0))
-    general = position.general(job.workload, recipe["model"], 0)
+    general = position.general(job.workload, recipe, 0)
     way = route.Route(
         recipe=recipe,
         variant=job.variant,
@@ -140,38 +142,30 @@ def test_label_smoothing(study, caches, reference, monkeypatch) -> None:
     assert broken(study, caches, reference) == ("loss", "loss")
 
 
-def optimizer(**changes: object) -> Callable:
-    def make(job, parameters):
-        sound = sound_optimizer(job, parameters)
-        for group in sound.param_groups:
-            group.update(changes)
-        return sound
-
-    return make
-
-
-sound_optimizer = torch_optimizer.make
-
-
 @pytest.mark.parametrize(
     ("changes", "rung"),
     [
         ({"weight_decay": 1e-4}, "step"),
         ({"nesterov": True}, "step"),
-        ({"dampening": 0.1}, "step"),
+        ({"clip_norm": 0.1}, "step"),
         ({"momentum": 0.9 + 1e-6}, "steps"),
     ],
 )
 def test_another_optimizer(study, caches, reference, monkeypatch, changes, rung) -> None:
-    monkeypatch.setattr(torch_optimizer, "make", optimizer(**changes))
+    sound = torch_optimizer.Optimizer.__init__
+
+    def make(self, settings, *rest):
+        sound(self, {**settings, **changes}, *rest)
+
+    monkeypatch.setattr(torch_optimizer.Optimizer, "__init__", make)
     found, first = broken(study, caches, reference)
     assert found == rung
     assert first is not None
 
 
 def test_another_learning_rate(study, caches, reference, monkeypatch) -> None:
-    rates = feeds.learning_rates
-    monkeypatch.setattr(feeds, "learning_rates", lambda *a: rates(*a) * (1 + 1e-6))
+    rates = schedule.learning_rates
+    monkeypatch.setattr(schedule, "learning_rates", lambda *a: rates(*a) * (1 + 1e-6))
     found, _ = broken(study, caches, reference)
     assert found in ("step", "steps")
 
@@ -181,7 +175,7 @@ def test_an_evaluation_that_forgets_an_example(study, caches, reference, monkeyp
 
     def forgetful(self, batches):
         return evaluate(
-            self, [{**b, "mask": b["mask"] * (np.arange(len(b["mask"])) > 0)} for b in batches]
+            self, [{**b, "real": b["real"] * (np.arange(len(b["real"])) > 0)} for b in batches]
         )
 
     monkeypatch.setattr(torch_engine.TorchEngine, "evaluate", forgetful)
@@ -198,7 +192,7 @@ def test_a_mean_over_the_padding_too(study, caches, reference, monkeypatch) -> N
     train = torch_engine.TorchEngine.train
 
     def careless(self, window):
-        return train(self, dataclasses.replace(window, counts=np.full_like(window.counts, 64)))
+        return train(self, dataclasses.replace(window, weights=np.full_like(window.weights, 64)))
 
     monkeypatch.setattr(torch_engine.TorchEngine, "train", careless)
     assert broken(study, caches, reference) == ("steps", "step 22")
@@ -218,14 +212,14 @@ def test_two_examples_swapped(study, caches, reference, monkeypatch) -> None:
     assert broken(study, caches, reference) == ("batches", "step 7")
 
 
-def test_optax_with_its_own_default_decay(study, caches, monkeypatch) -> None:
+def test_jax_with_optaxs_default_decay(study, caches, monkeypatch) -> None:
     """The other side broken, against PyTorch as the reference."""
     reference = climbed(study, "torch-eager", caches)
-    sound = jax_optimizer.transformation
+    sound = jax_optimizer.Optimizer.__init__
     monkeypatch.setattr(
-        jax_optimizer,
-        "transformation",
-        lambda job, names: optax.chain(optax.add_decayed_weights(1e-4), sound(job, names)),
+        jax_optimizer.Optimizer,
+        "__init__",
+        lambda self, settings, *rest: sound(self, {**settings, "weight_decay": 1e-4}, *rest),
     )
     found = climbed(study, "jax-jit", caches)
     rungs = compare.compare(found, reference, ["float64"])

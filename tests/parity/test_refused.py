@@ -10,13 +10,14 @@ from flax import linen as nn
 from torch.nn import functional
 
 from lockstep import engines, workloads
-from lockstep.datasets.reader import Reader
+from lockstep.datasets.reader import Reader, read_manifest
 from lockstep.engines.contract import Job
 from lockstep.errors import UserError
 from lockstep.parity import climb, position
 from lockstep.study import Study
 from lockstep.training.feed import SharedFeed
 from lockstep.workloads import weights
+from lockstep.workloads.contract import Data
 from lockstep.workloads.mnist_cnn import flax_model, torch_model
 
 VARIANTS = {
@@ -36,6 +37,7 @@ def job_of(study: Study, variant: str) -> Job:
         workload=workloads.spec("mnist_cnn"),
         recipe=study.workload("mnist_cnn"),
         variant={**study.variant(variant), "precision": "float64"},
+        data=Data.of(read_manifest(study.dataset_manifest("digits"))),
         window_steps=5,
     )
 
@@ -46,7 +48,7 @@ def climbed(study: Study, variant: str) -> dict[str, np.ndarray]:
     engine = engines.start(job)
     feed = SharedFeed(job, Reader(study.dataset_manifest("digits"), "train"), 0)
     state = weights.load(study.weights("mnist_cnn", 0))
-    general = position.general(job.workload, job.recipe["model"], 0)
+    general = position.general(job.workload, job.recipe, 0)
     found = {}
     for name, array in climb.climb(engine, feed, [], state, general, steps=1):
         found[name] = array
@@ -85,7 +87,7 @@ def test_a_flax_model_is_initialised_with_what_its_inputs_are(study: Study, monk
         seen.append(images.dtype.name)
         return sound(self, images.astype(self.param_dtype) / 255, train)
 
-    monkeypatch.setattr(flax_model, "inputs", lambda batch, dtype: batch["images"])
+    monkeypatch.setattr(flax_model, "inputs", lambda batch, dtype: batch)
     monkeypatch.setattr(flax_model.MnistCnn, "__call__", call)
     engines.start(job_of(study, "jax-jit"))
     assert set(seen) == {"uint8"}

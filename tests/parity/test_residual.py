@@ -1,6 +1,7 @@
 """Residual networks climb the ladder, and each way to get them quietly wrong is named."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -131,14 +132,11 @@ def test_padding_that_is_the_same_but_asymmetric(climb, basic, monkeypatch) -> N
 
 
 def test_decay_on_norms_and_biases(climb, basic, monkeypatch) -> None:
-    def make(job, parameters):
-        optimizer = sound(job, parameters)
-        for group in optimizer.param_groups:
-            group["weight_decay"] = job.recipe["optimizer"]["weight_decay"]
-        return optimizer
+    def make(self, settings, described, parameters):
+        sound(self, settings, [replace(p, decay=True) for p in described], parameters)
 
-    sound = torch_optimizer.make
-    monkeypatch.setattr(torch_optimizer, "make", make)
+    sound = torch_optimizer.Optimizer.__init__
+    monkeypatch.setattr(torch_optimizer.Optimizer, "__init__", make)
     assert broken(climb, basic) == ("step", "param/stem_norm.scale")
 
 

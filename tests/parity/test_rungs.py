@@ -7,6 +7,7 @@ import pytest
 
 from lockstep import workloads
 from lockstep.parity import compare, distances, update
+from lockstep.workloads import optimizers
 from tests.parity import small
 
 
@@ -47,7 +48,11 @@ def traces_with(gradient: float, twin: float) -> list[dict[str, np.ndarray]]:
                 "step/buffer/c": one,
                 "restored/a": one,
                 "evaluation/loss": one,
-                **{f"canary/{what}": np.arange(4) for what in ("checksum", "expected", "loss")},
+                **{
+                    f"canary/{what}/{which}": np.float64(k)
+                    for what in ("checksum", "expected", "loss")
+                    for k, which in enumerate(small.DISTURBANCES)
+                },
             }
             trace |= {f"{precision}/{name}": array for name, array in here.items()}
         traces.append(trace)
@@ -133,9 +138,8 @@ def test_the_first_ten_float32_losses_are_held_to_the_fixed_tolerance() -> None:
 @pytest.mark.parametrize(("repeatable", "passes"), [(True, False), (False, True)])
 def test_a_step_is_held_to_what_two_gradients_may_differ_by(repeatable: bool, passes: bool) -> None:
     """On a GPU the gradient of the step is not, to the bit, that which the trace tells."""
-    rule = update.Rule(
-        optimizer=small.ABOUT["optimizer"], undecayed=frozenset(), repeatable=repeatable
-    )
+    shares = {"p": optimizers.Share(1.0, 0.0)}
+    rule = update.Rule(optimizer=small.ABOUT["optimizer"], shares=shares, repeatable=repeatable)
     moved = small.edited(float64__step__momentum__p=1 + 1e-12)
     rungs = compare.compare(moved, small.small(), ["float64"], rule=rule)
     assert next(rung for rung in rungs if rung.name == "update").passed == passes

@@ -18,6 +18,7 @@ def small() -> checkpoint.Checkpoint:
         losses=one,
         checksums=one.astype(np.uint32),
         counts=one.astype(np.int64),
+        weights=one.astype(np.int64),
         progress={"attempts": 1},
     )
 

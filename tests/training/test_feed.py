@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from lockstep import workloads
-from lockstep.datasets.reader import Reader
+from lockstep.datasets.reader import Reader, read_manifest
 from lockstep.engines.contract import Job, Topology
 from lockstep.errors import UserError
 from lockstep.study import Study
-from lockstep.training.feed import SharedFeed
+from lockstep.training.feed import SharedFeed, edges
+from lockstep.workloads.contract import Data
 from tests.conftest import wait_for
 
 ROOM = 25
@@ -26,7 +27,7 @@ class Watched(Reader):
 
     taken = 0
 
-    def take(self, indices: np.ndarray, **options: Any) -> tuple[np.ndarray, np.ndarray]:
+    def take(self, indices: np.ndarray, **options: Any) -> dict[str, Any]:
         self.taken += indices.size
         return super().take(indices, **options)
 
@@ -41,7 +42,7 @@ def feed(study_of: Callable[..., Study]) -> SharedFeed:
         recipe=study.workload("mnist_cnn"),
         variant=study.variant("torch-eager"),
         window_steps=ROOM,
-        stored=(28, 28, 1),
+        data=Data.of(read_manifest(study.dataset_manifest("digits"))),
         topology=Topology(rank=1, world_size=2),
     )
     return SharedFeed(job, Watched(study.dataset_manifest("digits"), "train"), seed=0)
@@ -60,9 +61,10 @@ def test_rows_beyond_a_windows_steps_repeat_its_last_one(
     feed: SharedFeed, first: int, steps: int
 ) -> None:
     window, whole = feed.window(first, steps), feed.window(first, ROOM)
-    assert set(window.batch) == {"images", "labels", "mask", "crops"}
+    assert set(window.batch) == {"image", "label", "crop", "real"}
     parts = [(window.batch[name], whole.batch[name]) for name in window.batch]
-    parts += [(window.counts, whole.counts), (window.learning_rates, whole.learning_rates)]
+    parts += [(window.examples, whole.examples), (window.weights, whole.weights)]
+    parts += [(window.scalars["learning_rate"], whole.scalars["learning_rate"])]
     for short, full in parts:
         assert (short.shape, short.dtype) == (full.shape, full.dtype)
         np.testing.assert_array_equal(short[:steps], full[:steps])
@@ -78,7 +80,8 @@ def test_windows_end_with_their_epoch_and_go_on_to_the_end_of_the_run(
         alone = feed.window(step, window.steps)
         for name, rows in alone.batch.items():
             np.testing.assert_array_equal(window.batch[name], rows)
-        np.testing.assert_array_equal(window.learning_rates, alone.learning_rates)
+        for name, numbers in alone.scalars.items():
+            np.testing.assert_array_equal(window.scalars[name], numbers)
         step += window.steps
         assert step in (23, 46, 65)  # there is room for a whole epoch
     assert step == max(first, 65)
@@ -107,3 +110,9 @@ def test_a_damaged_block_ends_the_run_where_it_is_needed(
     assert next(windows).steps == 23
     with pytest.raises(UserError, match="block 3 is damaged"):
         next(windows)
+
+
+def test_windows_end_where_an_evaluation_is_due() -> None:
+    found = list(edges(0, 60, steps_per_epoch=23, room=10, every=8))
+    ends = [first + steps for first, steps in found]
+    assert ends == [8, 16, 23, 24, 32, 40, 46, 48, 56, 60]

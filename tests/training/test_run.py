@@ -221,14 +221,14 @@ def test_a_flipped_byte_in_a_shard_ends_with_status_2(study_of) -> None:
     study = study_of()
     shard = study.dataset_folder("digits") / "train-00000.h5"
     with h5py.File(shard) as opened:
-        offset = opened["images"].id.get_offset()
+        offset = opened["image"].id.get_offset()
     content = bytearray(shard.read_bytes())
     content[offset + 1000] ^= 1
     shard.write_bytes(content)
     block = "mnist_cnn/torch-eager/1x1/seed-0"
     done = train(study, block, check=False)
     assert done.returncode == 2
-    assert "train-00000.h5: block 0 of images" in done.stderr
+    assert "train-00000.h5: block 0 of image" in done.stderr
     assert "Traceback" not in done.stderr
     assert not study.manifest(block).exists()
     failure = json.loads((study.root / "runs" / block / "failure.json").read_text())

@@ -34,3 +34,11 @@ def test_cosine_falls_from_the_peak_to_zero() -> None:
 
 def test_a_part_is_the_same_as_in_the_whole() -> None:
     np.testing.assert_array_equal(rates("cosine", 1.0)[40:50], rates("cosine", 1.0, 40, 10))
+
+
+def test_linear_falls_from_the_peak_to_zero_after_steps_of_warm_up() -> None:
+    made = recipe(optimizer={"learning_rate": 0.5}, schedule={"name": "linear", "warmup_steps": 20})
+    values = learning_rates(made, 10, 100, 0, 101)
+    np.testing.assert_allclose(values[:21], 0.5 * np.array([*range(1, 21), 20]) / 20)
+    assert values[60] == pytest.approx(0.25)
+    assert values[100] == 0.0

@@ -1,5 +1,7 @@
 """One FLOP formula a workload, held against what both frameworks count themselves."""
 
+import importlib
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -7,28 +9,35 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from lockstep import workloads
+from lockstep.engines import jax_module
+from lockstep.engines.contract import Job
 from lockstep.workloads import recipe
 
 BATCH = 4
+VARIANT = {"precision": "float32", "convolution": "native", "attention": "written"}
 
 
-def preset(name: str):
-    """A workload and its small model."""
+def preset(name: str) -> Job:
+    """A job of a workload's small model on blank data."""
     workload = workloads.spec(name)
-    return workload, recipe.override(workload.recipe, workload.small, where=name)["model"]
+    entry = recipe.override(workload.recipe, workload.small, where=name)
+    data = workload.blank(entry["model"])
+    return Job(workload=workload, recipe=entry, variant=VARIANT, data=data, window_steps=1)
 
 
 @pytest.mark.parametrize("name", workloads.names())
 def test_torch_counts_the_same(name: str) -> None:
-    import importlib
-
-    workload, model = preset(name)
+    job = preset(name)
     functions = importlib.import_module(f"lockstep.workloads.{name}.torch_model")
-    module = functions.build(model)
-    height, width, channels = workload.example_shape(model)
+    module = functions.build(job.recipe["model"], job.settings)
+    batch = {name: torch.from_numpy(array) for name, array in job.blank(BATCH).items()}
+    if hasattr(functions, "augment"):
+        batch = functions.augment(batch, job.recipe, job.data)
+    if hasattr(functions, "inputs"):
+        batch = functions.inputs(batch, torch.float32)
     with FlopCounterMode(display=False) as counter:
-        module(torch.zeros(BATCH, channels, height, width))
-    formula = workload.forward_flops(model)
+        functions.forward(module, batch, None, False)
+    formula = job.workload.forward_flops(job.recipe["model"])
     assert counter.get_total_flops() / BATCH == pytest.approx(formula, rel=0.02)
 
 
@@ -37,16 +46,22 @@ def test_xla_counts_about_the_same(name: str) -> None:
     """XLA also counts additions of biases, comparisons and the like, and leaves out products with
     the zeros around a map, which are many in small ones: up to a tenth more or less here.
     """
-    import importlib
-
-    workload, model = preset(name)
+    job = preset(name)
     functions = importlib.import_module(f"lockstep.workloads.{name}.flax_model")
-    module = functions.build(
-        model, dtype=jnp.float32, param_dtype=jnp.float32, convolution="native", devices=1
-    )
-    images = jnp.zeros((BATCH, *workload.example_shape(model)))
-    variables = jax.eval_shape(module.init, jax.random.key(0), images)
-    compiled = jax.jit(lambda v, x: module.apply(v, x, train=False)).lower(variables, images)
+    model = jax_module.built(functions, job.recipe["model"], job.settings, name)
+    batch = {name: jnp.asarray(array) for name, array in job.blank(BATCH).items()}
+    if hasattr(functions, "augment"):
+        batch = functions.augment(batch, job.recipe, job.data)
+    if hasattr(functions, "inputs"):
+        batch = functions.inputs(batch, jnp.float32)
+    names = functions.names(job.recipe["model"])
+    shapes = model.shapes(batch)
+    tensors = {own: jnp.zeros(shapes[native]) for own, (native, _) in names.items()}
+
+    def forward(tensors, batch):
+        return model(names, tensors, batch, None, False, ()).outputs
+
+    compiled = jax.jit(forward).lower(tensors, batch)
     counted = compiled.compile().cost_analysis()["flops"] / BATCH
-    formula = workload.forward_flops(model)
+    formula = job.workload.forward_flops(job.recipe["model"])
     assert formula * 0.9 <= counted <= formula * 1.1

@@ -105,3 +105,25 @@ def test_nan_is_passed_on(lowering) -> None:
         spoiled = x.copy()
         spoiled[0, place[0], place[1], 0] = np.nan
         assert np.isnan(layers_flax.max_pool_2x2(jnp.asarray(spoiled), lowering)).all()
+
+
+@pytest.mark.parametrize("lowering", ["native", "im2col", "dense"])
+def test_a_biass_gradient_is_summed_in_float32_under_bfloat16(lowering: str) -> None:
+    """Summed in bfloat16 it is off by several percent over so many rows."""
+    random = np.random.default_rng(0)
+    kinds = {"dtype": jnp.bfloat16, "param_dtype": jnp.float32}
+    if lowering == "dense":
+        module, x = layers_flax.Dense(4, **kinds), random.normal(size=(65536, 3))
+    else:
+        module = layers_flax.Convolution(4, 1, lowering=lowering, **kinds)
+        x = random.normal(size=(64, 32, 32, 3))
+    x = jnp.asarray(x, jnp.float32)
+    variables = module.init(jax.random.key(0), x)
+    weight = jnp.asarray(random.uniform(0.5, 1.5, (*x.shape[:-1], 4)), jnp.bfloat16)
+
+    def loss(variables):
+        return (module.apply(variables, x) * weight).astype(jnp.float32).sum()
+
+    gradient = jax.grad(loss)(variables)["params"]["bias"]
+    expected = np.asarray(weight, np.float64).reshape(-1, 4).sum(0)
+    np.testing.assert_allclose(np.asarray(gradient, np.float64), expected, rtol=1e-5)

@@ -9,6 +9,7 @@ import torch
 import torchvision
 
 from lockstep import workloads
+from lockstep.engines.contract import Job
 from lockstep.workloads import vision_flax, vision_torch, weights
 from lockstep.workloads.resnet50_imagenet import torch_model
 
@@ -41,7 +42,11 @@ def test_resnet50_is_torchvisions_to_the_bit(train: bool) -> None:
         for name, tensor in theirs.state_dict().items():  # nothing at its neutral value
             if "bn" in name and tensor.is_floating_point():
                 tensor.add_(torch.rand_like(tensor))
-    ours = torch_model.build(workloads.spec("resnet50_imagenet").recipe["model"]).double()
+    workload = workloads.spec("resnet50_imagenet")
+    model, data = workload.recipe["model"], workload.blank(workload.recipe["model"])
+    variant = {"precision": "float64"}
+    job = Job(workload=workload, recipe=workload.recipe, variant=variant, data=data, window_steps=1)
+    ours = torch_model.build(model, job.settings).double()
     state = {k: v for k, v in theirs.state_dict().items() if "num_batches" not in k}
     ours.load_state_dict(state)
     ours.train(train)

@@ -33,7 +33,6 @@ def test_every_parameter_is_there_with_its_shape(workload) -> None:
     state = state_of(workload)
     for parameter in workload.parameters(model_of(workload)):
         assert state[f"param/{parameter.name}"].shape == parameter.shape
-        assert not state[f"momentum/{parameter.name}"].any()
 
 
 def test_weights_are_within_their_bound_and_spread(workload) -> None:

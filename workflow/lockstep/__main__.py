@@ -235,8 +235,10 @@ def weights(options: argparse.Namespace) -> int:
 
     study = Study.load(options.study)
     recipe = study.workload(options.workload)
-    workload = workloads.spec(recipe["workload"])
+    workload = workloads.of(recipe)
     state = states.initial(workload, recipe["model"], options.seed)
+    if recipe["start"]:
+        state = states.started(state, Path(recipe["start"]), workload, recipe["model"])
     states.save(study.weights(options.workload, options.seed), state)
     return 0
 

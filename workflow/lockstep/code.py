@@ -15,6 +15,18 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parent
 ROOT = PACKAGE.name
 
+_ELSEWHERE: dict[str, Path] = {}
+
+
+def place(name: str, path: Path) -> None:
+    """Say that a package of this name, or a module, lies outside of this package's folder."""
+    _ELSEWHERE[name] = path
+
+
+def elsewhere(name: str) -> Path | None:
+    """Return where a package or module lies, if outside of this package's folder."""
+    return _ELSEWHERE.get(name)
+
 
 def digest(*modules: str, package: Path | None = None) -> str:
     """Return the sha256 (hex) of the closure of `modules` (dotted names below the package).
@@ -44,11 +56,13 @@ def closure(*modules: str, package: Path | None = None) -> list[str]:
     waiting = list(modules)
     while waiting:
         name = waiting.pop()
-        if name in seen or name == ROOT:
+        if name in seen or name in ("", ROOT):
             continue
+        waiting.append(name.rpartition(".")[0])
+        if name in _ELSEWHERE and _path(name, package) is None:
+            continue  # a folder without a module of its own
         seen.add(name)
         waiting += _imports(name, package)
-        waiting.append(name.rpartition(".")[0])
     return sorted(seen)
 
 
@@ -56,6 +70,15 @@ def _path(name: str, package: Path) -> Path | None:
     if name != ROOT and not name.startswith(ROOT + "."):
         return None
     stem = package.joinpath(*name.split(".")[1:])
+    if package == PACKAGE:
+        for known, where in _ELSEWHERE.items():
+            if name == known or name.startswith(f"{known}."):
+                inner = name.removeprefix(known).strip(".")
+                stem = where.joinpath(*inner.split(".")) if inner else where
+                if where.is_file():
+                    return where
+                if not inner and not (where / "__init__.py").is_file():
+                    return None  # a folder alone
     for path in (stem / "__init__.py", stem.with_suffix(".py")):
         if path.is_file():
             return path
@@ -71,14 +94,23 @@ def _file(name: str, package: Path) -> Path:
 
 @functools.cache
 def _imports(name: str, package: Path) -> list[str]:
-    found = []
-    for node in ast.walk(ast.parse(_file(name, package).read_bytes())):
+    path, found = _file(name, package), []
+    for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        elif isinstance(node, ast.ImportFrom):
+            origin = _origin(node, name if path.stem == "__init__" else name.rpartition(".")[0])
             # `from lockstep.datasets import order` names a module; `… import Reader` does not.
-            found += [node.module] + [f"{node.module}.{alias.name}" for alias in node.names]
+            found += [origin] + [f"{origin}.{alias.name}" for alias in node.names]
     return [module for module in found if _path(module, package) is not None]
+
+
+def _origin(node: ast.ImportFrom, package: str) -> str:
+    """Return what an import is from; a relative one from the package of its module."""
+    if not node.level:
+        return node.module or ""
+    parts = package.split(".")
+    return ".".join([*parts[: len(parts) - node.level + 1], *filter(None, [node.module])])
 
 
 @functools.cache

@@ -22,6 +22,7 @@ rule weights:
         STUDY.root / "logs" / "weights" / "{workload}" / "seed-{seed}.log",
     params:
         model=lambda wildcards: STUDY.workload(wildcards.workload)["model"],
+        start=lambda wildcards: STUDY.start(wildcards.workload),
         code=lambda wildcards: stage_code(
             "lockstep.workloads.weights",
             f"lockstep.workloads.{STUDY.workload(wildcards.workload)['workload']}.spec",

@@ -79,11 +79,24 @@ def items(study: Study, source: Source, rules: Rules) -> list[Item]:
     Raises:
         UserError: a secret or a link to a place of this machine is in what cannot be rewritten.
     """
-    found = [*_source(source, rules), *_results(study, rules), *_data(study, rules)]
+    found = [*_source(source, rules), *_outside(study), *_results(study, rules)]
+    found += _data(study, rules)
     # In the config's own order: parity is measured against the first variant.
     config = json.dumps(reproducible(study.config), indent=1, allow_nan=False) + "\n"
     found.append(_made(layout.STUDY, rules.clean(config.encode())))
     return sorted(found, key=lambda item: item.name)
+
+
+def _outside(study: Study) -> Iterator[Item]:
+    """Yield the code of workloads and sources outside of the package, as if it lay there."""
+    for entry in study.config["workloads"].values():
+        for path in sorted(Path(entry["folder"]).rglob("*.py")) if entry.get("folder") else ():
+            inner = path.relative_to(entry["folder"]).as_posix()
+            yield _as_it_is(f"{layout.PACKAGE}workloads/{entry['workload']}/{inner}", path)
+    for entry in study.config["datasets"].values():
+        if entry.get("file"):
+            name = f"{layout.PACKAGE}datasets/sources/{entry['source']}.py"
+            yield _as_it_is(name, Path(entry["file"]))
 
 
 def _made(name: str, content: bytes, **notes: Any) -> Item:

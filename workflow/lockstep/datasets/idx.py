@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from lockstep.datasets import download, staged
+from lockstep.datasets.arrays import Split, labelled
 from lockstep.errors import UserError
 
 SPLITS = {"train": "train", "test": "t10k"}
@@ -32,8 +33,8 @@ def fetch(dataset: Any, raw: Path) -> None:
     download.fetch(dataset, raw, "*.gz", "its four IDX files")
 
 
-def read(raw: Path, checksums: Mapping[str, str]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Yield `(split, images, labels)` from a folder of IDX files, compressed or not.
+def read(raw: Path, checksums: Mapping[str, str]) -> Iterator[Split]:
+    """Yield the splits from a folder of IDX files, compressed or not.
 
     Args:
         raw: folder that holds the four files, at its top or in one subfolder.
@@ -41,7 +42,7 @@ def read(raw: Path, checksums: Mapping[str, str]) -> Iterator[tuple[str, np.ndar
             original, a sha256 that of the decompressed content.
 
     Yields:
-        images uint8 ``(N, height, width, 1)``, labels uint8 ``(N,)``.
+        Images uint8 ``(N, height, width, 1)`` and labels of each split.
 
     Raises:
         UserError: a file is missing, damaged or not what it should be.
@@ -53,7 +54,7 @@ def read(raw: Path, checksums: Mapping[str, str]) -> Iterator[tuple[str, np.ndar
         labels = _array(raw, f"{prefix}-labels-idx1-ubyte", content, 1)
         if len(images) != len(labels):
             raise UserError(f"{raw}: {len(images)} {split} images but {len(labels)} labels")
-        yield split, images[..., None], labels
+        yield split, labelled(images[..., None], labels)
 
 
 def _content(raw: Path, name: str, checksum: str) -> bytes:

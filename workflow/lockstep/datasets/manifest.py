@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from lockstep import files
+from lockstep.datasets.arrays import Array
 from lockstep.errors import UserError
 
-SCHEMA = "lockstep-dataset/1"
+SCHEMA = "lockstep-dataset/2"
 
 Entry = dict[str, Any]
 
@@ -21,6 +22,11 @@ def entry(path: Path, examples: int, content: str) -> Entry:
         "content": content,
         "sha256": files.sha256_file(path),
     }
+
+
+def said(described: Mapping[str, Array]) -> dict[str, Any]:
+    """Return what a manifest says of its arrays."""
+    return {"arrays": {name: array.as_json() for name, array in described.items()}}
 
 
 def make(
@@ -61,5 +67,8 @@ def read(path: Path) -> dict[str, Any]:
     """
     manifest = files.read_json(path)
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
-        raise UserError(f"{path}: not a {SCHEMA} manifest; remove its folder")
+        raise UserError(
+            f"{path}: not a {SCHEMA} manifest, as this version of Lockstep makes; remove its "
+            "folder, and the same command makes it again"
+        )
     return manifest

@@ -18,6 +18,7 @@ import numpy as np
 
 from lockstep import files
 from lockstep.datasets import manifest, shards, sources
+from lockstep.datasets.arrays import Array, Stored, image_arrays
 from lockstep.datasets.survey import Original, Undecodable
 from lockstep.errors import UserError
 
@@ -31,6 +32,7 @@ class Piece:
 
     Attributes:
         name: of the shard, such as ``train-00003``.
+        file: of the source, if it is outside of this package.
         originals: its examples in their order.
         example_shape: of each image.
         skip: whether files that cannot be decoded are left out.
@@ -41,6 +43,7 @@ class Piece:
 
     name: str
     source: str
+    file: str | None
     options: Mapping[str, Any]
     originals: tuple[Original, ...]
     example_shape: tuple[int, ...]
@@ -120,12 +123,13 @@ def _begun(piece: Piece) -> Callable[[], Result]:
 
 def _written(piece: Piece) -> Callable[[], Result]:
     result, images, labels, extra, stamp = _decoded(piece)
+    arrays: dict[str, Stored] = {"image": images, "label": labels}
     examples = len(images)
     if result.lost or (result.bad and not piece.skip) or not examples:
         return lambda: result
     with ExitStack() as stack:
         temporary = stack.enter_context(files.atomic(piece.shard))
-        content = shards.write(temporary, images, labels, piece.about, extra)
+        content = shards.write(temporary, described(piece), arrays, piece.about, extra)
         written = stack.pop_all()
 
     def finish() -> Result:
@@ -145,8 +149,14 @@ def _written(piece: Piece) -> Callable[[], Result]:
     return finish
 
 
+def described(piece: Piece) -> dict[str, Array]:
+    """Return what the arrays of a shard are."""
+    return image_arrays(piece.example_shape, len(piece.about["classes"]))
+
+
 def _decoded(piece: Piece) -> tuple[Result, np.ndarray, np.ndarray, dict[str, np.ndarray], str]:
     """Decode all; the arrays hold those that could be, in order, and the last is the stamp."""
+    sources.settle({"file": piece.file})
     decode = sources.load(piece.source).decode
     result, done, stamp = Result(), 0, _stamp(piece)
     images = np.empty((len(piece.originals), *piece.example_shape), np.uint8)

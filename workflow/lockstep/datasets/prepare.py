@@ -10,6 +10,8 @@ import numpy as np
 
 from lockstep import files
 from lockstep.datasets import making, manifest, progress, sharded, shards, sources
+from lockstep.datasets.arrays import Array, Stored
+from lockstep.datasets.arrays import of_values as array_of
 from lockstep.errors import UserError
 
 
@@ -46,6 +48,7 @@ def prepare(
             f"{name}: {path} holds {files.size(path) / 1e9:.1f} GB of a start with other options "
             "or other code; remove it unless somebody goes on with that"
         )
+    sources.settle(entry)
     source = sources.load(entry["source"])
     named = {"name": name, "identity": identity, "source": entry["source"]}
     options = dict(entry["options"])
@@ -70,7 +73,8 @@ def prepare(
         "tools": dict(survey.tools),
     }
     workers = workers or len(os.sched_getaffinity(0))
-    sharded.prepare(about, survey, raw, folder, workers=workers, part=part)
+    file = entry.get("file")
+    sharded.prepare(about, survey, raw, folder, workers=workers, part=part, file=file)
 
 
 def _whole(
@@ -82,46 +86,77 @@ def _whole(
 ) -> None:
     """Preprocess a source that yields whole splits: a shard each."""
     splits: dict[str, list[manifest.Entry]] = {}
+    classes = list(getattr(source, "CLASSES", ())) or None
     said = {
         "origin": source.ORIGIN,
         "licence": source.LICENCE,
-        "classes": list(source.CLASSES),
+        "classes": classes,
         "options": options,
     }
+    described: dict[str, Array] = {}
     with files.atomic(folder) as temporary:
         temporary.mkdir()
-        for split, images, labels in source.read(raw, options):
+        reading = source.read(raw, options)
+        extra: dict[str, np.ndarray] = {}
+        told: dict[str, Any] = {}
+        for split, arrays in reading:
             where = f"{named['name']}: source {named['source']}: {split}"
-            _check(where, images, labels, source.CLASSES)
+            found = _checked(where, arrays, classes)
+            if described and found != described:
+                raise UserError(f"{where}: its arrays are not those of the other splits")
+            if not described and hasattr(source, "describe"):
+                told, more = source.describe(raw, options)
+                extra = {f"extra/{name}": array for name, array in more.items()}
+            described = found
             path = temporary / f"{split}-00000.h5"
             about = {"split": split, "source": named["source"], **said}
-            content = shards.write(path, images, labels, about)
-            splits[split] = [manifest.entry(path, len(images), content)]
-        about = {**named, **said, "example_shape": list(images.shape[1:])}
+            content = shards.write(path, described, arrays, about, extra)
+            splits[split] = [manifest.entry(path, len(next(iter(arrays.values()))), content)]
+        about = {**named, **said, **manifest.said(described), "facts": dict(told)}
         files.write_json(temporary / "manifest.json", manifest.make(about, splits))
 
 
-def _check(where: str, images: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> None:
-    """Check that a split can be stored as it is: nothing is cast, cut or filled up in silence."""
-    if images.dtype != np.uint8 or images.ndim != 4:
+def _checked(
+    where: str, arrays: Mapping[str, Stored], classes: list[str] | None
+) -> dict[str, Array]:
+    """Return what a split's arrays are, which can be stored: nothing is cast or cut in silence."""
+    found = {}
+    for name, values in arrays.items():
+        if not shards.NAME.fullmatch(name) or name in shards.RESERVED:
+            raise UserError(f"{where}: {name!r} is no name of an array")
+        high = len(classes) if classes and name == "label" else None
+        try:
+            found[name] = array_of(name, values, high)
+        except ValueError as error:
+            raise UserError(f"{where}: {error}") from error
+        if high is not None:
+            _check_labels(where, values, high)
+    if "image" in found and (found["image"].dtype, len(found["image"].shape)) != ("uint8", 3):
+        kind = _kind(arrays["image"])
         raise UserError(
-            f"{where}: images are {_kind(images)}; they must be uint8 (N, height, width, channels)"
+            f"{where}: images are {kind}; they must be uint8 (N, height, width, channels)"
         )
-    if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
-        raise UserError(f"{where}: labels are {_kind(labels)}; they must be integers (N,)")
-    if len(images) != len(labels):
+    lengths = {name: len(values) for name, values in arrays.items()}
+    if len(set(lengths.values())) > 1:
         raise UserError(
-            f"{where}: {len(images)} images and {len(labels)} labels; each image needs one label"
+            f"{where}: {', '.join(f'{n} {name}s' for name, n in lengths.items())}; each example "
+            "needs one of each"
         )
-    if len(images) == 0:
+    if not any(lengths.values()):
         raise UserError(f"{where}: holds no examples")
-    # JAX clamps a label that is out of range, PyTorch raises: neither may ever see one.
-    if labels.min() < 0 or labels.max() >= len(classes):
+    return found
+
+
+def _check_labels(where: str, labels: Stored, high: int) -> None:
+    """JAX clamps a label that is out of range, PyTorch raises: neither may ever see one."""
+    if not isinstance(labels, np.ndarray) or labels.dtype != np.int32 or labels.ndim != 1:
+        raise UserError(f"{where}: labels are {_kind(labels)}; they must be int32 (N,)")
+    if len(labels) and (labels.min() < 0 or labels.max() >= high):
         raise UserError(
             f"{where}: labels go from {labels.min()} to {labels.max()}; "
-            f"they must be from 0 to {len(classes) - 1}"
+            f"they must be from 0 to {high - 1}"
         )
 
 
-def _kind(array: np.ndarray) -> str:
-    return f"{array.dtype} {array.shape}"
+def _kind(array: Stored) -> str:
+    return f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else "ragged"

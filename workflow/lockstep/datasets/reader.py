@@ -12,13 +12,16 @@ import mmap
 import os
 import resource
 import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
 from lockstep import files
-from lockstep.datasets import shards
+from lockstep.datasets import arrays, shards
+from lockstep.datasets.arrays import Array, Ragged
 from lockstep.datasets.manifest import read as read_manifest
 from lockstep.errors import UserError
 
@@ -33,7 +36,7 @@ class Reader:
 
     Attributes:
         examples: in the split.
-        example_shape: of one image, such as ``(28, 28, 1)``.
+        arrays: as stored, by name.
     """
 
     def __init__(self, manifest_path: Path, split: str) -> None:
@@ -48,11 +51,12 @@ class Reader:
         entries = manifest["splits"][split]["shards"]
         _allow_files(len(entries))
         whole = sum(entry["bytes"] for entry in entries) <= VERIFY_AT_START
+        self.arrays = arrays.of_manifest(manifest)
         self.shards = [
-            _Shard(manifest_path.parent / entry["file"], entry, whole=whole) for entry in entries
+            _Shard(manifest_path.parent / entry["file"], entry, self.arrays.values(), whole=whole)
+            for entry in entries
         ]
         self.examples: int = manifest["splits"][split]["examples"]
-        self.example_shape = tuple(manifest["example_shape"])
         self._starts = np.cumsum([0] + [entry["examples"] for entry in entries])
         self._block_rows = np.array([shard.block_rows for shard in self.shards])
         self._first_blocks = np.cumsum([0] + [shard.blocks for shard in self.shards])
@@ -60,42 +64,64 @@ class Reader:
         self._sound = whole  # whether all blocks are verified
 
     def take(
-        self, indices: np.ndarray, into: tuple[np.ndarray, np.ndarray] | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
+        self,
+        indices: np.ndarray,
+        into: Mapping[str, np.ndarray] | None = None,
+        names: Iterable[str] | None = None,
+    ) -> dict[str, Any]:
         """Gather examples.
 
         Args:
             indices: int64 of any shape S, each in ``[0, examples)``.
-            into: contiguous arrays for what is returned, if they are not to be allocated here.
+            into: contiguous arrays ``(*S, …)`` for what is returned, by name; those that are
+                missing are allocated here.
+            names: of the arrays that are wanted; all if None.
 
         Returns:
-            Images uint8 ``(*S, *example_shape)`` and labels int32 ``S``, freshly allocated: JAX on
-            a CPU may alias what it is given, so a buffer is never used twice.
+            Arrays ``(*S, …)`` in their order, freshly allocated: JAX on a CPU may alias what it is
+            given, so a buffer is never used twice. Of a ragged one `Ragged`, flat over S.
 
         Raises:
             UserError: a block that holds one of the examples is damaged.
         """
-        if into is None:
-            shape = indices.shape
-            into = np.empty((*shape, *self.example_shape), np.uint8), np.empty(shape, np.int32)
-        flat = indices.reshape(-1)
-        # Views: what is contiguous is not copied.
-        images, labels = into[0].reshape(len(flat), *self.example_shape), into[1].reshape(len(flat))
-        if len(self.shards) == 1:
-            if not self._sound:
-                self._verify(np.zeros(len(flat), np.int64), flat)
-            self.shards[0].take(flat, images, labels)
-            return into
-        owners = np.searchsorted(self._starts, flat, side="right") - 1
+        flat, found = indices.reshape(-1), dict[str, Any]()
+        wanted = [array for name, array in self.arrays.items() if names is None or name in names]
+        owners = np.zeros(len(flat), np.int64)
+        if len(self.shards) > 1:
+            owners = np.searchsorted(self._starts, flat, side="right") - 1
         rows = flat - self._starts[owners]
         if not self._sound:
             self._verify(owners, rows)
-        arrays = [shard.arrays for shard in self.shards]
+        for array in wanted:
+            if array.ragged:
+                found[array.name] = self._ragged(array, owners, rows)
+                continue
+            own = (into or {}).get(array.name)
+            if own is None:
+                own = np.empty((*indices.shape, *array.shape), array.dtype)
+            # A view: what is contiguous is not copied.
+            self._gather(array, owners, rows, own.reshape(len(flat), *array.shape))
+            found[array.name] = own
+        return found
+
+    def _gather(self, array: Array, owners: np.ndarray, rows: np.ndarray, into: np.ndarray) -> None:
+        stored = [shard.arrays[array.name] for shard in self.shards]
+        if len(stored) == 1:
+            # mode="clip" skips a bounds check and a second buffer; indices are made by Order.
+            stored[0].take(rows, axis=0, mode="clip", out=into)
+            return
         for slot, (owner, row) in enumerate(zip(owners.tolist(), rows.tolist())):
-            shard = arrays[owner]
-            images[slot] = shard["images"][row]
-            labels[slot] = shard["labels"][row]
-        return into
+            into[slot] = stored[owner][row]
+
+    def _ragged(self, array: Array, owners: np.ndarray, rows: np.ndarray) -> Ragged:
+        parts, lengths = [], []
+        for owner, row in zip(owners.tolist(), rows.tolist()):
+            shard = self.shards[owner]
+            start, end = shard.edges[array.name][row : row + 2].tolist()
+            parts.append(shard.arrays[array.name][start:end])
+            lengths.append(end - start)
+        none = np.empty((0, *array.shape), array.dtype)
+        return Ragged(values=np.concatenate([none, *parts]), lengths=np.array(lengths, np.int64))
 
     def _verify(self, owners: np.ndarray, rows: np.ndarray) -> None:
         """Verify the blocks of these rows of shards, each once."""
@@ -135,8 +161,8 @@ class Examples:
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return an image uint8 ``(height, width, channels)`` and its label int32 ``()``."""
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        """Return an example's arrays."""
         if self._reader is None:
             self._reader = Reader(self.manifest, "train")
         return self._reader.take(np.asarray(index))
@@ -145,9 +171,10 @@ class Examples:
 class _Shard:
     """One mapped file."""
 
-    def __init__(self, path: Path, entry: dict, *, whole: bool) -> None:
+    def __init__(self, path: Path, entry: dict, arrays: Iterable[Array], *, whole: bool) -> None:
         """Map a shard; verify all of it first if `whole`."""
         self.path = path
+        described = [(array.name, array) for array in arrays]
         if not path.is_file():
             raise UserError(f"{path}: no such shard; remove its folder to have it made again")
         if path.stat().st_size != entry["bytes"]:
@@ -157,26 +184,25 @@ class _Shard:
             )
         try:
             sound = not whole or files.sha256_file(path) == entry["sha256"]
-            with h5py.File(path, "r") as shard:
+            with h5py.File(path, "r", locking=False) as shard:
                 self.block_rows = int(shard.attrs["block_rows"])
                 content = _mapped(path)
-                self.arrays = {name: _array(content, shard[name]) for name in shards.ARRAYS}
-                self.checksums = {name: shard[f"checksums/{name}"][()] for name in shards.ARRAYS}
-                self.blocks = len(self.checksums["images"])
+                self.arrays = {name: _array(content, shard[name], a) for name, a in described}
+                self.edges = {
+                    name: _edges(shard, name, array.ragged, len(self.arrays[name]))
+                    for name, array in described
+                }
+                self.checksums = {name: shard[f"checksums/{name}"][()] for name, _ in described}
+                self.blocks = len(next(iter(self.checksums.values())))
                 if not sound:
                     self._refuse()
                 known = tuple(shards.text(shard, key) for key in ("schema", "content"))
-                rows = {len(array) for array in self.arrays.values()}
+                rows = {len(edges) - 1 for edges in self.edges.values()}
         # The library and what is made of its answers raise all of these for damaged files.
         except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
             raise _refusal(path, error) from error
         if known != (shards.SCHEMA, entry["content"]) or rows != {entry["examples"]}:
             raise UserError(f"{path}: is not the shard that its manifest describes")
-
-    def take(self, indices: np.ndarray, images: np.ndarray, labels: np.ndarray) -> None:
-        # mode="clip" skips a bounds check and a second buffer; indices are made by Order.
-        self.arrays["images"].take(indices, axis=0, mode="clip", out=images)
-        self.arrays["labels"].take(indices, axis=0, mode="clip", out=labels)
 
     def _refuse(self) -> None:
         for block in range(self.blocks):
@@ -187,13 +213,14 @@ class _Shard:
         )
 
     def verify(self, block: int) -> None:
-        rows = slice(block * self.block_rows, (block + 1) * self.block_rows)
+        first, last = block * self.block_rows, (block + 1) * self.block_rows
         for name, array in self.arrays.items():
-            if zlib.crc32(array[rows].data) != self.checksums[name][block]:
+            edges = self.edges[name]
+            last = min(last, len(edges) - 1)
+            if zlib.crc32(array[edges[first] : edges[last]].data) != self.checksums[name][block]:
                 raise UserError(
-                    f"{self.path}: block {block} of {name} (rows {rows.start} to "
-                    f"{min(rows.stop, len(array)) - 1}) is damaged; remove the shard's folder to "
-                    "have it made again"
+                    f"{self.path}: block {block} of {name} (rows {first} to {last - 1}) is "
+                    "damaged; remove the shard's folder to have it made again"
                 )
 
 
@@ -216,8 +243,23 @@ def _mapped(path: Path) -> mmap.mmap:
         return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-def _array(content: mmap.mmap, dataset: h5py.Dataset) -> np.ndarray:
+def _edges(shard: h5py.File, name: str, ragged: bool, rows: int) -> Sequence[int] | np.ndarray:
+    """Return where each example starts, and where the last one ends."""
+    if not ragged:
+        return range(rows + 1)
+    offsets = np.ascontiguousarray(shard[f"offsets/{name}"][()], "<i8")
+    if zlib.crc32(offsets.data) != shard[f"checksums/offsets/{name}"][()]:
+        raise ValueError(f"the offsets of {name} are not those that were written")
+    return offsets
+
+
+def _array(content: mmap.mmap, dataset: h5py.Dataset, described: Array) -> np.ndarray:
     offset = dataset.id.get_offset()
     if offset is None:
         raise ValueError(f"{dataset.name} is not contiguous")
+    found = np.dtype(described.dtype), described.shape
+    if (dataset.dtype, dataset.shape[1:]) != found:
+        raise ValueError(
+            f"{dataset.name} is {dataset.dtype} {dataset.shape[1:]}, not {found[0]} {found[1]}"
+        )
     return np.frombuffer(content, dataset.dtype, dataset.size, offset).reshape(dataset.shape)

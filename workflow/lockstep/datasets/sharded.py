@@ -13,6 +13,7 @@ from typing import Any
 
 from lockstep import files
 from lockstep.datasets import making, manifest, pool, progress
+from lockstep.datasets.arrays import image_arrays
 from lockstep.datasets.piece import TOLD, Piece, Result
 from lockstep.datasets.survey import Survey
 from lockstep.errors import UserError
@@ -29,19 +30,21 @@ def prepare(
     *,
     workers: int,
     part: tuple[int, int] = (1, 1),
+    file: str | None = None,
 ) -> None:
     """Make a dataset's folder.
 
     Args:
         about: what the manifest says first: name, identity, source, options and the like.
         workers: processes.
+        file: of the source, if it is outside of this package.
         part: ``(i, n)`` makes shards i, i + n, … alone, for another call to complete.
 
     Raises:
         UserError: originals are lost or refused, a class has none left, or the disk is full.
     """
     partial = making.partial(folder)
-    every = pieces(about, survey, raw, partial)
+    every = pieces(about, survey, raw, partial, file)
     if not every:
         raise UserError(f"{raw}: holds no examples")
     with making.held(folder, shared=part[1] > 1) as missing:
@@ -73,13 +76,16 @@ def _make(
         _complete(about, survey, every, ordered, folder, partial)
 
 
-def pieces(about: Mapping[str, Any], survey: Survey, raw: Path, partial: Path) -> list[Piece]:
+def pieces(
+    about: Mapping[str, Any], survey: Survey, raw: Path, partial: Path, file: str | None = None
+) -> list[Piece]:
     """Return what each shard is made of, in order."""
     rows = survey.shard_examples or shard_examples(survey.example_shape)
     return [
         Piece(
             name=f"{split}-{number:05d}",
             source=about["source"],
+            file=file,
             options=about["options"],
             originals=tuple(originals[start : start + rows]),
             example_shape=survey.example_shape,
@@ -153,7 +159,7 @@ def _complete(
             )
     whole = {
         **about,
-        "example_shape": list(survey.example_shape),
+        **manifest.said(image_arrays(survey.example_shape, len(survey.classes))),
         "passed_over": dict(survey.passed_over),
         "skipped": told[:TOLD],
     }

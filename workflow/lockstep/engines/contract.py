@@ -1,14 +1,14 @@
 """What the one loop and the parity ladder ask of a framework."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from lockstep.workloads import augmentation
-from lockstep.workloads.contract import Workload
+from lockstep.workloads import optimizers
+from lockstep.workloads.contract import Array, Data, Settings, Workload
 from lockstep.workloads.weights import State
 
 PARAMETER_DTYPE = {
@@ -17,10 +17,13 @@ PARAMETER_DTYPE = {
     "tf32": "float32",
     "bfloat16": "float32",
 }
-"""Type of parameters, momentum and gradients' communication under each precision."""
+"""Type of parameters, slots and gradients' communication under each precision."""
 
 COMPUTE_DTYPE = {**PARAMETER_DTYPE, "bfloat16": "bfloat16"}
 """Type of activations and of the operands of convolutions and matrix products."""
+
+
+SITE, WORDS, RATE = 1, 64, 0.25  # of the random numbers that a probe gives of each example
 
 
 def types(precision: str) -> dict[str, str]:
@@ -72,16 +75,16 @@ class Job:
     Attributes:
         variant: complete config of the variant.
         recipe: complete recipe of the workload.
+        data: the dataset.
         window_steps: steps that every window's arrays have room for.
-        stored: shape of an example as the dataset stores it; None if it is the model's.
         caches: folder for compiled programs.
     """
 
     workload: Workload
     recipe: Mapping[str, Any]
     variant: Mapping[str, Any]
+    data: Data
     window_steps: int
-    stored: tuple[int, ...] | None = None
     topology: Topology = field(default_factory=Topology)
     caches: Path | None = None
 
@@ -91,19 +94,44 @@ class Job:
         return self.recipe["global_batch"] // self.topology.world_size
 
     @property
-    def example_shape(self) -> tuple[int, ...]:
-        """Shape of an example as the model takes it."""
-        return self.workload.example_shape(self.recipe["model"])
+    def settings(self) -> Settings:
+        """What a model is built with."""
+        precision = self.variant["precision"]
+        return Settings(
+            precision=precision,
+            dtype=COMPUTE_DTYPE[precision],
+            param_dtype=PARAMETER_DTYPE[precision],
+            devices=self.topology.devices,
+            variant=self.variant,
+        )
 
-    @property
-    def stored_shape(self) -> tuple[int, ...]:
-        """Shape of an example as it comes from the dataset."""
-        return self.stored or self.example_shape
+    def arrays(self, train: bool = True) -> tuple[Array, ...]:
+        """Return the arrays of a batch."""
+        return self.workload.arrays(self.recipe, self.data, train)
 
-    @property
-    def kind(self) -> augmentation.Kind:
-        """How an example gets from the one shape to the other."""
-        return augmentation.Kind.of(self.recipe["augment"], self.stored_shape, self.example_shape)
+    def blank(self, *leading: int) -> dict[str, np.ndarray]:
+        """Return blank training examples, arrays ``(*leading, …)``, all real."""
+        batch = {array.name: array.blanks(*leading) for array in self.arrays()}
+        return {**batch, "real": np.ones(leading, np.float32)}
+
+    def shown(self) -> dict[str, np.ndarray]:
+        """Return a blank example as the model is shown it: the arrays that are checksummed."""
+        blank = {array.name: array.blanks(1) for array in self.arrays()}
+        return dict(self.workload.shown(blank, self.recipe, self.data))
+
+    def finish(self, found: "Evaluation") -> dict[str, float]:
+        """Return the workload's metrics of an evaluation.
+
+        Raises:
+            ValueError: they are not those that it declares, which is a fault of the workload.
+        """
+        metrics = self.workload.finish(found.sums, found.columns, self.recipe)
+        expected = [metric.name for metric in self.workload.metrics]
+        if sorted(metrics) != sorted(expected):
+            raise ValueError(
+                f"{self.workload.name}: finish gives {sorted(metrics)}, not {expected}"
+            )
+        return {name: float(metrics[name]) for name in expected}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,35 +140,60 @@ class Window:
 
     Attributes:
         steps: how many of the `window_steps` rows are to be trained.
-        batch: arrays ``(window_steps, local_batch, …)``: `images` uint8 as stored, `labels` int32,
-            `mask` float32, 1 for real examples and 0 for padding, and where the recipe augments
-            `crops` int32 (`lockstep.workloads.augmentation`).
-        counts: real examples of each step over all ranks, int64 ``(window_steps,)``.
-        learning_rates: float64 ``(window_steps,)``.
+        batch: arrays ``(window_steps, local_batch, …)``: the workload's, and `real`, float32, 1 for
+            examples and 0 for padding.
+        examples: real examples of each step over all ranks, int64 ``(window_steps,)``.
+        weights: their loss units, int64 ``(window_steps,)``.
+        scalars: the optimizer's numbers of each step by name, float64 ``(window_steps,)``:
+            `learning_rate` and those of `lockstep.workloads.optimizers`.
+        numbers: the workload's own, likewise.
     """
 
     steps: int
     batch: Mapping[str, np.ndarray]
-    counts: np.ndarray
-    learning_rates: np.ndarray
+    examples: np.ndarray
+    weights: np.ndarray
+    scalars: Mapping[str, np.ndarray]
+    numbers: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def blank(cls, job: Job) -> "Window":
-        """Return a window of one step over black images, to prepare an engine with."""
-        shape = (job.window_steps, job.local_batch)
-        batch: dict[str, np.ndarray] = {
-            "images": np.zeros((*shape, *job.stored_shape), np.uint8),
-            "labels": np.zeros(shape, np.int32),
-            "mask": np.ones(shape, np.float32),
-        }
-        if job.kind.draws:
-            batch["crops"] = np.tile(augmentation.whole(job.stored_shape), (*shape, 1))
+        """Return a window of one step over blank examples, to prepare an engine with."""
+        room = job.window_steps
+        scalars = {"learning_rate": 0.0, **optimizers.scalars(job.recipe["optimizer"], 0)}
+        own = job.workload.scalars(job.recipe, 0, 1)
         return cls(
             steps=1,
-            batch=batch,
-            counts=np.full(job.window_steps, job.recipe["global_batch"]),
-            learning_rates=np.zeros(job.window_steps),
+            batch=job.blank(room, job.local_batch),
+            examples=np.full(room, job.recipe["global_batch"]),
+            weights=np.full(room, job.recipe["global_batch"]),
+            scalars={name: np.full(room, value) for name, value in scalars.items()},
+            numbers={name: np.full(room, value) for name, value in own.items()},
         )
+
+
+def at_rate(window: Window, rate: float) -> Window:
+    """Return a window with one learning rate."""
+    rates = np.full_like(window.scalars["learning_rate"], rate)
+    return replace(window, scalars={**window.scalars, "learning_rate": rates})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What an evaluation found, over all ranks.
+
+    Attributes:
+        sums: over real examples, by name: `examples`, `weight`, `loss` and the workload's own.
+        columns: of real examples in their order, or what the workload tallied of them.
+    """
+
+    sums: Mapping[str, float]
+    columns: Mapping[str, np.ndarray]
+
+    @property
+    def loss(self) -> float:
+        """The mean loss of a unit."""
+        return self.sums["loss"] / self.sums["weight"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,14 +249,14 @@ class Engine(Protocol):
         """
 
     def load(self, state: State) -> None:
-        """Take over parameters, momentum and buffers.
+        """Take over parameters, slots and buffers; slots of zeros where a state has none.
 
         Raises:
             UserError: they are not those of the model.
         """
 
     def state(self) -> dict[str, np.ndarray]:
-        """Return parameters, momentum and buffers, waiting for steps under way."""
+        """Return parameters, slots and buffers, waiting for steps under way."""
 
     def train(self, window: Window) -> Any:
         """Start the steps of a window; returns what `fetch` wants."""
@@ -212,30 +265,28 @@ class Engine(Protocol):
         """Wait for a window: the fence.
 
         Returns:
-            Each step's loss (mean over the global batch), float64 ``(steps,)``, and checksum of
-            the batch over all ranks, uint32 ``(steps,)``.
+            Each step's loss (mean over the global batch's units), float64 ``(steps,)``, and
+            checksum of the batch over all ranks, uint32 ``(steps,)``.
         """
 
-    def evaluate(self, batches: Iterable[Mapping[str, np.ndarray]]) -> dict[str, float]:
-        """Return sums over this rank's real examples and over all ranks.
+    def evaluate(self, batches: Iterable[Mapping[str, np.ndarray]]) -> Evaluation:
+        """Evaluate this rank's part of batches.
 
         Args:
-            batches: `images`, `labels` and `mask` as in a window, without its first axis; the
-                centre of an image is taken where the model takes smaller ones.
-
-        Returns:
-            `examples`, `loss` and each metric.
+            batches: as in a window, without its first axis; with the arrays of evaluations, and
+                `weight`, float32 ``(B,)``: loss units of each example.
         """
 
     def probe(self, window: Window) -> dict[str, np.ndarray]:
         """Look into a window's first step without making it.
 
         Returns:
-            `logits` of this rank, `loss`, `checksum` of the batch over all ranks, and ``grad/NAME``
-            of every parameter in neutral layout. On one device also ``tap/LAYER``, a sample of what
-            each layer gives, in the order of the network, and ``input/gradient``, a sample of the
-            loss's gradient with respect to the images, both with channels last
-            (`lockstep.workloads.taps`).
+            ``output/NAME`` of this rank, `loss` and each ``term/NAME`` of it, `checksum` of the
+            batch over all ranks, and ``grad/NAME`` of every trained parameter in neutral layout. On
+            one device also ``tap/LAYER``, a sample of what each layer gives, in the order of the
+            network, ``random/words`` and ``random/kept``, numbers and a mask of `random`, and
+            ``input/NAME``, a sample of the loss's gradient with respect to what a workload's
+            `inputs` gives, images with channels last (`lockstep.workloads.taps`).
 
         Raises:
             UserError: the model draws random numbers of its own.

@@ -11,8 +11,8 @@ from lockstep.engines.contract import Part
 from lockstep.errors import UserError
 
 
-def batches(source: Examples, part: Part) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield this rank's images and labels of every step from `first_step` on.
+def batches(source: Examples, part: Part) -> Iterator[dict[str, np.ndarray]]:
+    """Yield this rank's stored arrays of every step from `first_step` on.
 
     Raises:
         UserError: an epoch's last batch leaves this rank without an example.

@@ -1,12 +1,16 @@
-"""Looks into a Flax model: what its layers give, and the gradient of its input."""
+"""Looks into a Flax model: what its layers give, and the gradient of its inputs."""
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
-from flax.traverse_util import flatten_dict
+import numpy as np
 from jax import Array
 
+from lockstep.engines.contract import RATE, SITE, WORDS
+from lockstep.engines.jax_placement import local
+from lockstep.engines.jax_random import Random
 from lockstep.workloads import taps
 
 if TYPE_CHECKING:
@@ -14,34 +18,63 @@ if TYPE_CHECKING:
 
 
 def look(
-    engine: "JaxEngine", params: "Tree", buffers: "Tree", batch: "Tree", count: Array
+    engine: "JaxEngine", params: "Tree", rest: "Tree", batch: "Tree", numbers: "Tree"
 ) -> dict[str, Array]:
-    """Return samples of what the layers give and of the input's gradient, on one device.
+    """Return samples of what the layers give and of inputs' gradients, on one device.
 
     Args:
         batch: as the model is shown it.
-        count: its real examples.
+        numbers: of the step.
     """
-    paths = set(engine.layers.values())
+    paths = frozenset(engine.layers.values())
+    inputs = engine.inputs({**batch, **numbers})
+    made = {
+        name: x
+        for name, x in inputs.items()
+        if x is not batch.get(name)
+        and name not in numbers
+        and jnp.issubdtype(x.dtype, jnp.floating)
+    }
 
-    def is_tap(module: Any, method: str) -> bool:
-        return method == "__call__" and "/".join(module.path) in paths
+    def loss(made: "Tree") -> tuple[Array, "Tree"]:
+        called = engine.call(params, rest, {**inputs, **made}, train=True, layers=paths)
+        terms = engine.terms(called.outputs, {**batch, **numbers}, numbers["weight"])
+        return functools.reduce(jnp.add, terms.values()), called.layers
 
-    def loss(images: Array) -> tuple[Array, "Tree"]:
-        logits, changed = engine.forward(
-            params, buffers, images, train=True, capture_intermediates=is_tap
-        )
-        outputs = flatten_dict(dict(changed.get("intermediates", {})), sep="/")
-        # Of a layer that is called more than once the last.
-        return engine.mean_loss(logits, batch, count), {k: v[-1] for k, v in outputs.items()}
-
-    images = engine.functions.inputs(batch, engine.param_dtype)
-    gradient, outputs = jax.grad(loss, has_aux=True)(images)
-    found = {"input/gradient": _sampled(gradient)}
+    gradients, outputs = jax.grad(loss, has_aux=True)(made)
+    found = {f"input/{name}": _sampled(gradient) for name, gradient in gradients.items()}
     for name, path in engine.layers.items():
-        if f"{path}/__call__" in outputs:
-            found[f"tap/{name}"] = _sampled(outputs[f"{path}/__call__"])
+        if path in outputs:
+            found[f"tap/{name}"] = _sampled(outputs[path])
+    if "key" in batch:
+        random = Random(batch, train=True, native=False)
+        ones = jnp.ones((len(batch["key"]), WORDS), engine.param_dtype)
+        words = random.words(SITE, WORDS)
+        found["random/words"] = jax.lax.bitcast_convert_type(words, jnp.int32)
+        found["random/kept"] = random.dropout(ones, SITE, RATE)
     return found
+
+
+def told(engine: "JaxEngine", found: Any) -> dict[str, np.ndarray]:
+    """Return what the engine's probe has computed, as `Engine.probe` does."""
+    ((_, outputs, terms), grads), check, seen = found
+    terms = {name: local(term).astype(np.float64) for name, term in terms.items()}
+    # A compiled program returns a dictionary in the order of its keys.
+    order = [*(k for k in seen if k.startswith(("input/", "random/")))]
+    order += [f"tap/{name}" for name in engine.layers]
+
+    def wide(array: Array) -> np.ndarray:
+        own = local(array)  # NumPy has no bfloat16
+        return own.astype(engine.param_dtype) if array.dtype == jnp.bfloat16 else own
+
+    return {
+        **{key: wide(seen[key]) for key in order if key in seen},
+        **{f"output/{name}": wide(output) for name, output in outputs.items()},
+        **{f"term/{name}": term for name, term in terms.items()},
+        "checksum": local(check),
+        "loss": np.sum(list(terms.values()), axis=0),
+        **{f"grad/{name}": grad for name, grad in engine.to_neutral(grads).items()},
+    }
 
 
 def _sampled(x: Array) -> Array:

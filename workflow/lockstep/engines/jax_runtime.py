@@ -1,7 +1,8 @@
 """JAX itself: how it is set up for a job, how processes join, what it tells of its programs."""
 
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Mapping
 from typing import Any
 
 import flax
@@ -11,7 +12,7 @@ import optax
 from jax.experimental import multihost_utils
 
 from lockstep.engines import rendezvous, wheels
-from lockstep.engines.contract import Job, Topology
+from lockstep.engines.contract import Job, Preparation, Topology
 from lockstep.errors import UserError
 
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
@@ -117,8 +118,10 @@ def planned_memory(program: Any) -> dict[str, int]:
     }
 
 
-def count_cache_hits() -> Callable[[], int]:
-    """Return a function that says how many programs came from the persistent cache since now."""
+def compiled(
+    programs: Mapping[int, Any], arguments: Mapping[int, tuple[Any, ...]]
+) -> tuple[dict[int, Any], Preparation]:
+    """Return programs compiled for their arguments, and what that took."""
     hits = 0
 
     def listen(event: str, **_: Any) -> None:
@@ -126,4 +129,17 @@ def count_cache_hits() -> Callable[[], int]:
         hits += event == "/jax/compilation_cache/cache_hits"
 
     jax.monitoring.register_event_listener(listen)
-    return lambda: hits
+    done, memory = {}, dict[str, int]()
+    trace = compilation = 0.0
+    for key, program in programs.items():
+        begin = time.perf_counter()
+        lowered = program.lower(*arguments[key])
+        middle = time.perf_counter()
+        done[key] = lowered.compile()
+        trace += middle - begin
+        compilation += time.perf_counter() - middle
+        memory = planned_memory(done[key])
+    cache = "warm" if hits >= len(programs) else "cold"
+    return done, Preparation(
+        trace_seconds=trace, compile_seconds=compilation, cache=cache, memory=memory
+    )

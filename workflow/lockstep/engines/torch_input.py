@@ -11,8 +11,8 @@ from lockstep.datasets.reader import Examples
 from lockstep.engines.contract import Part
 
 
-def batches(source: Examples, part: Part) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield this rank's images and labels of every step from `first_step` on.
+def batches(source: Examples, part: Part) -> Iterator[dict[str, np.ndarray]]:
+    """Yield this rank's stored arrays of every step from `first_step` on.
 
     One loader for all epochs, as on JAX's side: none of them waits for workers to start.
     """
@@ -22,8 +22,8 @@ def batches(source: Examples, part: Part) -> Iterator[tuple[np.ndarray, np.ndarr
         num_workers=part.workers,
         collate_fn=_collate,
     )
-    for images, labels in loader:
-        yield images.numpy(), labels.numpy()
+    for arrays in loader:
+        yield {name: array.numpy() for name, array in arrays.items()}
 
 
 def _mine(examples: int, part: Part) -> Iterator[list[int]]:
@@ -38,6 +38,6 @@ def _mine(examples: int, part: Part) -> Iterator[list[int]]:
         within = 0
 
 
-def _collate(examples: list[tuple[np.ndarray, np.ndarray]]) -> list[torch.Tensor]:
+def _collate(examples: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
     """Return a batch as PyTorch makes it, which needs at least one example."""
-    return default_collate(examples) if examples else [torch.empty(0), torch.empty(0)]
+    return default_collate(examples) if examples else {"none": torch.empty(0)}

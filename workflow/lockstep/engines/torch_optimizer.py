@@ -1,46 +1,132 @@
-"""A recipe's optimizer in PyTorch."""
+"""The optimizers of `lockstep.workloads.optimizers` in PyTorch, over all tensors at once."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from lockstep.engines.contract import Job
+from lockstep.workloads import optimizers
+from lockstep.workloads.contract import Parameter
+
+Tensors = list[Tensor]
+Numbers = Mapping[str, float]
 
 
-def make(job: Job, parameters: Mapping[str, Tensor]) -> torch.optim.Optimizer:
-    """Return the optimizer of parameters by neutral name.
+class Optimizer:
+    """A recipe's optimizer.
 
-    Coupled decay is added to the gradient and passes through momentum (L2 regularisation). For
-    decoupled decay PyTorch's SGD has no switch: it shrinks the parameters by learning rate x decay
-    before each step (Loshchilov and Hutter, Decoupled weight decay regularization, 2019).
+    Attributes:
+        slots: what it keeps, by slot and neutral name; zeros at first.
     """
-    settings = job.recipe["optimizer"]
-    decay = settings["weight_decay"]
-    decays = {p.name: p.decay for p in job.workload.parameters(job.recipe["model"])}
-    coupled = settings["decay"] == "coupled"
-    groups = [
-        {
-            "params": [tensor for name, tensor in parameters.items() if decays[name] == decayed],
-            "weight_decay": decay if decayed and coupled else 0.0,
-            "shrinks": bool(decay) and decayed and not coupled,
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        described: Sequence[Parameter],
+        parameters: Mapping[str, Tensor],
+    ) -> None:
+        """Make its slots.
+
+        Args:
+            settings: the recipe's `optimizer`.
+            described: the trained parameters.
+            parameters: tensors by neutral name.
+        """
+        self.settings = settings
+        self.parameters = {p.name: parameters[p.name] for p in described}
+        self.shares: dict[optimizers.Share, list[str]] = {}
+        for p in described:
+            self.shares.setdefault(optimizers.share(settings, p), []).append(p.name)
+        self.slots: dict[str, dict[str, Tensor]] = {
+            slot: {name: torch.zeros_like(tensor) for name, tensor in self.parameters.items()}
+            for slot in optimizers.slots(settings)
         }
-        for decayed in (True, False)
-    ]
-    optimizer = torch.optim.SGD(
-        [group for group in groups if group["params"]],
-        lr=settings["learning_rate"],
-        momentum=settings["momentum"],
-        nesterov=settings["nesterov"],
-        dampening=0.0,
-    )
-    if any(group["shrinks"] for group in optimizer.param_groups):
-        optimizer.register_step_pre_hook(lambda it, *_: _shrink(it, decay))
-    return optimizer
+
+    def clear(self) -> None:
+        """Forget the gradients."""
+        for tensor in self.parameters.values():
+            tensor.grad = None
+
+    @torch.no_grad()
+    def step(self, numbers: Numbers) -> None:
+        """Change all parameters by their gradients.
+
+        Args:
+            numbers: of the step: `learning_rate` and `optimizers.scalars`.
+        """
+        grads = {
+            # None where the loss does not reach it: it decays, as in JAX.
+            name: torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
+            for name, tensor in self.parameters.items()
+        }
+        if self.settings["clip_norm"]:
+            clip(list(grads.values()), self.settings["clip_norm"])
+        for share, names in self.shares.items():
+            values = [self.parameters[name] for name in names]
+            kept = {slot: [own[name] for name in names] for slot, own in self.slots.items()}
+            change = update(
+                self.settings, share.decay, numbers, values, [grads[n] for n in names], kept
+            )
+            rate = numbers["learning_rate"] * share.rate
+            torch._foreach_add_(values, change, alpha=-rate)
 
 
-@torch.no_grad()
-def _shrink(optimizer: torch.optim.Optimizer, decay: float) -> None:
-    for group in optimizer.param_groups:
-        if group["shrinks"]:
-            torch._foreach_mul_(group["params"], 1.0 - group["lr"] * decay)
+def clip(grads: Tensors, bound: float) -> None:
+    """Bound the norm of all gradients together."""
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+    factor = (bound / (norm + optimizers.CLIP_EPSILON)).clamp(max=1.0)
+    torch._foreach_mul_(grads, factor)
+
+
+def update(
+    settings: Mapping[str, Any],
+    decay: float,
+    numbers: Numbers,
+    values: Tensors,
+    grads: Tensors,
+    kept: Mapping[str, Tensors],
+) -> Tensors:
+    """Change the slots; return what, times the learning rate, is subtracted from the values."""
+    if settings["name"] == "sgd":
+        return _sgd(settings, decay, values, grads, kept)
+    first, second = (kept[slot] for slot in optimizers.MOMENTS)
+    torch._foreach_mul_(first, settings["beta1"])
+    torch._foreach_add_(first, grads, alpha=1 - settings["beta1"])
+    torch._foreach_mul_(second, settings["beta2"])
+    torch._foreach_addcmul_(second, grads, grads, value=1 - settings["beta2"])
+    scale = torch._foreach_sqrt(second)
+    torch._foreach_mul_(scale, numbers["correction2"])
+    torch._foreach_add_(scale, settings["epsilon"])
+    result = list(torch._foreach_mul(first, numbers["correction1"]))
+    torch._foreach_div_(result, scale)
+    if decay:
+        torch._foreach_add_(result, values, alpha=decay)
+    if settings["name"] == "lamb":
+        for value, one in zip(values, result):
+            norms = torch.linalg.vector_norm(value), torch.linalg.vector_norm(one)
+            one *= torch.where((norms[0] > 0) & (norms[1] > 0), norms[0] / norms[1], 1.0)
+    return result
+
+
+def _sgd(
+    settings: Mapping[str, Any],
+    decay: float,
+    values: Tensors,
+    grads: Tensors,
+    kept: Mapping[str, Tensors],
+) -> Tensors:
+    coupled = settings["decay"] == "coupled"
+    if decay and coupled:
+        grads = list(torch._foreach_add(grads, values, alpha=decay))
+    result = grads
+    if settings["momentum"]:
+        momentum = kept["momentum"]
+        torch._foreach_mul_(momentum, settings["momentum"])
+        torch._foreach_add_(momentum, grads)
+        result = momentum
+        if settings["nesterov"]:
+            result = list(torch._foreach_add(grads, momentum, alpha=settings["momentum"]))
+    if decay and not coupled:
+        result = list(torch._foreach_add(result, values, alpha=decay))
+    return result

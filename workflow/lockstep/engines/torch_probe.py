@@ -1,6 +1,7 @@
 """Looks into a PyTorch model, op by op: what its layers give, and the gradient of its input."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING
 
@@ -8,34 +9,46 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lockstep.engines.contract import RATE, SITE, WORDS
+from lockstep.engines.torch_random import Random
 from lockstep.workloads import taps
 
 if TYPE_CHECKING:
     from lockstep.engines.torch_engine import TorchEngine
 
 
-def look(engine: "TorchEngine", row: Mapping[str, Tensor], count: Tensor) -> dict[str, np.ndarray]:
-    """Return the logits and, on one device, samples of layers and of the input's gradient.
+def look(engine: "TorchEngine", row: Mapping[str, Tensor], weight: Tensor) -> dict[str, Tensor]:
+    """Return outputs, terms and, on one device, samples of layers and of inputs' gradients.
 
     Args:
         row: one batch of this rank.
-        count: its real examples over all ranks.
+        weight: its loss units over all ranks.
     """
     alone = engine.topology.devices == 1
     batch = engine.seen(row)
-    images = engine.inputs(batch).detach().requires_grad_(alone)
-    outputs: dict[str, Tensor] = {}
-    listening = _listening(engine.module, engine.layers, outputs)
-    with torch.set_grad_enabled(alone), listening, engine.autocast():
-        logits = engine.module(images)
-    found = {"logits": numpy(_wide(logits))}
+    inputs = engine.inputs(batch)
+    made = {n: x for n, x in inputs.items() if x is not batch.get(n) and x.is_floating_point()}
+    made = {n: x.detach().requires_grad_(alone) for n, x in made.items()}
+    layers: dict[str, Tensor] = {}
+    listening = _listening(engine.module, engine.layers, layers)
+    with torch.set_grad_enabled(alone), listening:
+        outputs = engine.outputs(engine.module, {**inputs, **made}, train=True)
+        terms = engine.terms(outputs, batch, weight)
+    found = {f"output/{name}": _wide(output) for name, output in outputs.items()}
+    found |= {f"term/{name}": term.detach().double() for name, term in terms.items()}
     if alone:
-        loss = engine.mean_loss(logits, batch, count)
-        # None where the loss does not reach the images: zero, which the ladder shall name.
-        (gradient,) = torch.autograd.grad(loss, images, allow_unused=True)
-        gradient = torch.zeros_like(images) if gradient is None else gradient
-        found["input/gradient"] = numpy(_sampled(gradient))
-        found |= {f"tap/{name}": numpy(outputs[name]) for name in engine.layers if name in outputs}
+        loss = functools.reduce(torch.add, terms.values())
+        wanted = list(made.values())
+        # None where the loss does not reach an input: zero, which the ladder shall name.
+        gradients = torch.autograd.grad(loss, wanted, allow_unused=True) if wanted else ()
+        for (name, x), gradient in zip(made.items(), gradients):
+            found[f"input/{name}"] = _sampled(torch.zeros_like(x) if gradient is None else gradient)
+        found |= {f"tap/{name}": layers[name] for name in engine.layers if name in layers}
+        if "key" in batch:
+            random = Random(batch, train=True, native=False)
+            ones = torch.ones(len(batch["key"]), WORDS, dtype=engine.param_dtype)
+            found["random/words"] = random.words(SITE, WORDS)
+            found["random/kept"] = random.dropout(ones.to(engine.device), SITE, RATE)
     return found
 
 

@@ -63,6 +63,10 @@ def entry(
     the stage itself says best what it misses.
     """
     staged = [Path(entry["raw"]) for entry in study.config["datasets"].values() if entry.get("raw")]
+    outside = [entry.get("folder") for entry in study.config["workloads"].values()]
+    outside += [entry.get("start") for entry in study.config["workloads"].values()]
+    outside += [entry.get("file") for entry in study.config["datasets"].values()]
+    staged += [Path(path) for path in outside if path]
     writable = [study.root]
     readable = [path for path in (*staged, *also) if path.exists()]
     (writable if writes_data else readable).append(study.data)

@@ -1,70 +1,63 @@
 """Whether a step's checksum is that of what the model read: disturbed batches must show it.
 
-Four steps without a learning rate are made of one batch: as it is, with one byte changed, with one
-label changed, with two of its rows swapped. Each checksum must be the one of the definition
+Steps without a learning rate are made of one batch: as it is, with one element of each array
+changed, with two of its rows swapped. Each checksum must be the one of the definition
 (`lockstep.datasets.checksum`), computed by NumPy of what the model is to be shown; and each loss
 must be the other framework's, and another one than without the disturbance, or the model read
 something else. (Swapped rows leave the loss: a sum does not know order.)
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from lockstep.datasets import checksum
-from lockstep.engines.contract import Engine, Job, Window
-from lockstep.parity import DISTURBANCES
+from lockstep.engines.contract import Engine, Job, Window, at_rate
+from lockstep.parity import SWAPPED, UNDISTURBED
 from lockstep.training.feed import SharedFeed
-from lockstep.workloads import augmentation
+from lockstep.workloads.contract import Array
 
 
 def told(engine: Engine, feed: SharedFeed) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield `checksum` and `loss` of each disturbance, and the checksum that is `expected`."""
-    window = feed.window(0, 1)
-    rows = [_disturbed(window, feed.job, k) for k in range(len(DISTURBANCES))]
-    losses, sums = [], []
-    for row in rows:
-        loss, found = engine.fetch(engine.train(row))
-        losses.append(loss[0])
-        sums.append(found[0])
-    yield "checksum", np.array(sums, np.uint32)
-    yield "expected", np.array([_expected(row, feed.job) for row in rows], np.uint32)
-    yield "loss", np.array(losses)
+    """Yield `checksum`, `expected` and `loss` of each disturbance."""
+    window = at_rate(feed.window(0, 1), 0.0)
+    shown = feed.job.shown()
+    for which in (UNDISTURBED, *(f"another {name}" for name in shown), SWAPPED):
+        row = _disturbed(window, feed.job, which)
+        losses, sums = engine.fetch(engine.train(row))
+        yield f"checksum/{which}", np.array(sums[0])
+        yield f"expected/{which}", np.array(_expected(row, feed.job), np.uint32)
+        yield f"loss/{which}", losses[0]
 
 
-def _disturbed(window: Window, job: Job, which: int) -> Window:
+def _disturbed(window: Window, job: Job, which: str) -> Window:
     batch = {name: array.copy() for name, array in window.batch.items()}
-    images, labels = batch["images"][0], batch["labels"][0]
-    slot = len(labels) // 2
-    if which == 1:
-        images[(slot, *_middle(batch, slot, job))] ^= 0x80
-    elif which == 2:
-        labels[slot] = (labels[slot] + 1) % (job.workload.classes(job.recipe["model"]) or 2)
-    elif which == 3:
-        for name in ("images", "labels", "crops"):
-            if name in batch:
-                batch[name][0][[0, slot]] = batch[name][0][[slot, 0]]
-    rates = np.zeros_like(window.learning_rates)
-    return Window(steps=1, batch=batch, counts=window.counts, learning_rates=rates)
+    described = {array.name: array for array in job.arrays()}
+    # What draws decide is as in a blank example, so that the changed element is shown.
+    for name in described.keys() - job.shown().keys():
+        batch[name] = described[name].blanks(*batch["real"].shape)
+    slot = len(batch["real"][0]) // 2
+    if which == SWAPPED:
+        for name in described:
+            batch[name][0][[0, slot]] = batch[name][0][[slot, 0]]
+    elif which != UNDISTURBED:
+        array = described[which.removeprefix("another ")]
+        place = (0, slot, *(array.probe or (0,) * len(array.shape)))
+        batch[array.name][place] = _other(array, batch[array.name][place])
+    return Window(**{**vars(window), "batch": batch})
 
 
-def _middle(batch: dict[str, np.ndarray], slot: int, job: Job) -> tuple[int, ...]:
-    """Return row, column and channel of a pixel that the model is shown."""
-    height, width = job.stored_shape[:2]
-    if "crops" not in batch:
-        return (height // 2, width // 2, 0)
-    top, left, tall, wide, _ = map(int, batch["crops"][0][slot])
-    row, column = top + tall // 2, left + wide // 2
-    return (min(max(row, 0), height - 1), min(max(column, 0), width - 1), 0)
+def _other(array: Array, value: np.generic) -> Any:
+    """Return another value that an element may have, half of all away."""
+    if array.dtype in ("float32", "bool"):
+        return not value if array.dtype == "bool" else 1 - float(value)
+    high = array.high or 1 << 8 * np.dtype(array.dtype).itemsize
+    return np.array((int(value) + high // 2) % high).astype(array.dtype)[()]
 
 
 def _expected(window: Window, job: Job) -> int:
     """Return the checksum of a window's first batch, by the definition."""
-    images, labels = window.batch["images"][0], window.batch["labels"][0]
-    size = job.example_shape[:2]
-    if "crops" in window.batch:
-        images = augmentation.apply(images, window.batch["crops"][0], size)
-    else:
-        top, left = augmentation.centre(job.stored_shape, size)
-        images = images[:, top : top + size[0], left : left + size[1]]
-    return checksum.checksum(images, labels, int(window.counts[0]))
+    batch = {array.name: window.batch[array.name][0] for array in job.arrays()}
+    shown = job.workload.shown(batch, job.recipe, job.data)
+    return checksum.checksum(dict(shown), int(window.examples[0]))

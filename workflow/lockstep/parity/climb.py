@@ -1,12 +1,11 @@
 """What one engine computes on the way up the ladder, rung by rung."""
 
-import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
-from lockstep.engines.contract import Engine
+from lockstep.engines.contract import Engine, at_rate
 from lockstep.errors import UserError
 from lockstep.parity import EDGES, STEPS_FROM_GENERAL, canary
 from lockstep.training.feed import SharedFeed
@@ -53,18 +52,19 @@ def climb(
 
     coming = iter(evaluation)
     first = [next(coming)]
-    sums = engine.evaluate(itertools.chain(first, coming))
-    examples = sums.pop("examples")
-    yield "evaluation/examples", np.array(examples)
-    for name, value in sums.items():
-        yield f"evaluation/{name}", np.array(value / examples)
+    found = engine.evaluate(itertools.chain(first, coming))
+    yield "evaluation/examples", np.array(found.sums["examples"])
+    yield "evaluation/weight", np.array(found.sums["weight"])
+    yield "evaluation/loss", np.array(found.loss)
+    for name, value in feed.job.finish(found).items():
+        yield f"evaluation/{name}", np.array(value)
     losses, _ = engine.fetch(engine.train(feed.window(steps, 1)))
     yield "after/loss", losses[0]
     yield from _named("after", engine.state(), taps.SAMPLE)
     losses, _ = engine.fetch(engine.train(feed.window(steps, 1)))
     yield "after/later loss", losses[0]  # of all ranks: the state is that of the first one
-    sums = engine.evaluate(first)  # of what was just trained: `state` may bring ranks together
-    yield "after/evaluation loss", np.array(sums["loss"] / sums["examples"])
+    # Of what was just trained: `state` may bring ranks together.
+    yield "after/evaluation loss", np.array(engine.evaluate(first).loss)
 
     yield from _from_general(engine, feed, general, first)
     if feed.job.topology.devices == 1:
@@ -80,18 +80,27 @@ def _looked(engine: Engine, feed: SharedFeed) -> Iterator[tuple[str, np.ndarray]
     _check_draws(engine, probe, engine.probe(window), feed.job.workload.name)
     yield "batch/checksum", probe["checksum"]
     for name, array in probe.items():
+        if name.startswith("random/"):
+            yield name, array
+    for name, array in probe.items():
         kind, _, rest = name.partition("/")
         if kind == "tap":
             yield f"layers/{rest}", array
     # Of the first device: a process that drives several has those of all of them.
     own = feed.job.recipe["global_batch"] // feed.job.topology.devices
-    yield "forward/logits", probe["logits"][:own]
+    for name, array in probe.items():
+        if name.startswith("output/"):
+            yield f"forward/{name[7:]}", array[:own]
     yield "loss/loss", probe["loss"]
+    for name, array in probe.items():
+        if name.startswith("term/") and name != "term/loss":
+            yield f"loss/{name[5:]}", array
     for name, array in probe.items():
         if name.startswith("grad/"):
             yield f"gradient/{name[5:]}", array
-    if "input/gradient" in probe:
-        yield "input/images", probe["input/gradient"]
+    for name, array in probe.items():
+        if name.startswith("input/"):
+            yield name, array
 
 
 def _check_draws(
@@ -108,14 +117,14 @@ def _check_draws(
             raise UserError(
                 f"{workload}: two forward passes from one state over one batch differ ({name}); "
                 "the model draws random numbers of its own (dropout or noise), which the other "
-                "framework would draw otherwise; remove what draws them"
+                "framework would draw otherwise; draw them from `random`, which `forward` is given"
             )
 
 
 def _trained(engine: Engine, feed: SharedFeed, steps: int) -> Iterator[tuple[str, np.ndarray]]:
     """Yield every step's loss and checksum, and the state after the first and the last one."""
     window = feed.window(0, 1)
-    yield "rate/first", window.learning_rates[0]
+    yield "rate/first", window.scalars["learning_rate"][0]
     losses, checksums = engine.fetch(engine.train(window))
     yield from _named("step", engine.state())
     all_losses, all_checksums = [losses], [checksums]
@@ -163,15 +172,13 @@ def _from_general(
     yield from _named("restored", engine.state(), taps.SAMPLE)
     for step, rung in enumerate(STEPS_FROM_GENERAL):
         window = feed.window(step, 1)
-        peak = np.full_like(window.learning_rates, feed.job.recipe["optimizer"]["learning_rate"])
-        window = dataclasses.replace(window, learning_rates=peak)
+        window = at_rate(window, feed.job.recipe["optimizer"]["learning_rate"])
         probe = engine.probe(window)
         yield f"{rung}/loss", probe["loss"]
         for name, array in probe.items():
             if name.startswith("grad/"):
                 yield f"{rung}/gradient/{name[5:]}", taps.sample(array)
-        sums = engine.evaluate(evaluation)
-        yield f"{rung}/evaluation loss", np.array(sums["loss"] / sums["examples"])
+        yield f"{rung}/evaluation loss", np.array(engine.evaluate(evaluation).loss)
         engine.fetch(engine.train(window))
         yield from _named(rung, engine.state(), taps.SAMPLE)
 

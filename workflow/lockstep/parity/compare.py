@@ -13,6 +13,7 @@ from lockstep.parity import TRACE, own
 from lockstep.parity.distances import Arrays, as_many_steps, loss_envelope, losses_apart, per_step
 from lockstep.parity.rungs import FIRM_STEPS, Rung, compare, layers
 from lockstep.parity.update import Rule
+from lockstep.workloads.optimizers import Share
 
 SCHEMA = "lockstep-parity/4"
 
@@ -39,7 +40,7 @@ def judge_loaded(workload: str, loaded: Mapping[str, Arrays]) -> dict[str, Any]:
     firm_steps = about[reference].get("firm_steps", FIRM_STEPS)
     rule = Rule(
         optimizer=about[reference]["optimizer"],
-        undecayed=frozenset(about[reference]["undecayed"]),
+        shares={name: Share(*told) for name, told in about[reference]["shares"].items()},
         repeatable=all(told.get("device", "cpu") == "cpu" for told in about.values()),
     )
     comparisons = {}

@@ -12,6 +12,9 @@ from lockstep.parity import OVER_TWO
 TOLERANCE = {"float64": 1e-11, OVER_TWO: 1e-11, "float32": 1e-5}
 ENVELOPE = 10.0  # how many times its own twin's distance the other framework may be away
 FLOOR = 1e-6  # root mean square of a tensor, or size of a loss, that counts as zero
+FLOORS = {"second_moment": 1e-12}
+"""The same of a slot that is a mean of squares: most are below 1e-6, and a step divides by their
+roots."""
 HUGE = 1e100  # its square is still finite
 
 Arrays = Mapping[str, np.ndarray]
@@ -19,10 +22,13 @@ Item = tuple[str, float, float]
 """A tensor's (or step's) name, its distance and its tolerance."""
 
 
-def distance(a: np.ndarray | None, b: np.ndarray | None) -> float:
+def distance(a: np.ndarray | None, b: np.ndarray | None, *, name: str = "") -> float:
     """Return the relative L2 distance of `a` from the reference `b`.
 
     Infinity if one of them is missing, has another shape or is not finite.
+
+    Args:
+        name: of the tensor, whose role decides the floor.
     """
     if a is None or b is None or a.shape != b.shape:
         return float("inf")
@@ -30,7 +36,8 @@ def distance(a: np.ndarray | None, b: np.ndarray | None) -> float:
     largest = max(np.abs(a).max(initial=0.0), np.abs(b).max(initial=0.0))
     if HUGE < largest < np.inf:  # a model that is about to diverge: its squares overflow
         a, b = a / largest, b / largest
-    reference = max(float(np.linalg.norm(b)), FLOOR * np.sqrt(max(1, b.size)))
+    floor = next((own for role, own in FLOORS.items() if f"/{role}/" in f"/{name}"), FLOOR)
+    reference = max(float(np.linalg.norm(b)), floor * np.sqrt(max(1, b.size)))
     with np.errstate(invalid="ignore", over="ignore"):
         value = float(np.linalg.norm(a - b)) / reference
     return value if np.isfinite(value) else float("inf")
@@ -91,7 +98,7 @@ def from_twins(trace: Arrays, reference: Arrays, rung: str) -> dict[str, float]:
 
 def from_twin(trace: Arrays, tensor: str) -> float:
     """Return how far a tensor of a trace is from its twin's; infinity if one of them lacks it."""
-    return distance(trace.get(f"twin/{tensor}"), trace.get(f"float32/{tensor}"))
+    return distance(trace.get(f"twin/{tensor}"), trace.get(f"float32/{tensor}"), name=tensor)
 
 
 def batches(*traces: Arrays) -> list[str]:

@@ -88,7 +88,7 @@ def main(path: Path) -> int:
     feed = SharedFeed(job, Reader(route.manifest, "train"), route.seed)
     evaluation = route.evaluation(job, EVALUATED)
     state = weights.load(route.initial)
-    general = position.general(job.workload, route.recipe["model"], route.seed)
+    general = position.general(job.workload, route.recipe, route.seed)
     arrays = dict(climb(engine, feed, evaluation, state, general, steps))
     engine.close()
     if here.topology.rank == 0:

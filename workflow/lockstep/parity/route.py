@@ -11,6 +11,7 @@ from lockstep import workloads
 from lockstep.datasets.reader import Reader, read_manifest
 from lockstep.engines.contract import Job, Topology
 from lockstep.training.feed import evaluation_batches
+from lockstep.workloads.contract import Data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +39,12 @@ class Route:
     def job(self, precision: str, topology: Topology) -> Job:
         """Return what an engine is started with."""
         return Job(
-            workload=workloads.spec(self.recipe["workload"]),
+            workload=workloads.of(self.recipe),
             recipe=self.recipe,
-            variant={**self.variant, "precision": precision},
+            # What is climbed shares its random numbers, whatever a run draws from.
+            variant={**self.variant, "precision": precision, "randomness": "shared"},
             window_steps=self.window_steps,
-            stored=tuple(read_manifest(self.manifest)["example_shape"]),
+            data=Data.of(read_manifest(self.manifest)),
             topology=topology,
             caches=self.caches.resolve(),
         )

@@ -8,10 +8,11 @@ windows too.
 
 `weights/NAME`   the state right after loading,
 `batch/checksum`, `steps/checksum`, `edges/checksum`   of each batch,
+`random/words`, `random/kept`   random numbers and a mask of the first batch's examples,
 `layers/LAYER`   a sample of what each layer gives for the first batch,
-`forward/logits`, `loss/loss`, `gradient/NAME`   of the first batch,
+`forward/OUTPUT`, `loss/loss`, `loss/TERM`, `gradient/NAME`   of the first batch,
 `gradients/K/NAME`   of further batches, in float32 where units may turn: a sample of each tensor,
-`input/images`   a sample of the gradient with respect to the first batch's images,
+`input/NAME`     a sample of the gradient with respect to the first batch's floating inputs,
 `step/NAME`      the state after one optimizer step, made at the learning rate `rate/first`,
 `steps/loss`     of every step,
 `final/NAME`     the state after the last step,
@@ -41,7 +42,7 @@ from lockstep.parity import TRACE, joint, position
 from lockstep.parity.climb import climb
 from lockstep.parity.route import Route
 from lockstep.training.feed import SharedFeed, check
-from lockstep.workloads import weights
+from lockstep.workloads import optimizers, weights
 
 BATCHES = 8  # that float32 gradients are compared on where a unit within rounding of zero may turn
 
@@ -71,8 +72,10 @@ def trace(
     described = read_manifest(route.manifest)
     reader = Reader(route.manifest, "train")
     state = weights.load(route.initial)
-    workload = workloads.spec(route.recipe["workload"])
-    general = position.general(workload, route.recipe["model"], route.seed)
+    workload = workloads.of(route.recipe)
+    general = position.general(workload, route.recipe, route.seed)
+    settings, trained = route.recipe["optimizer"], workload.trained(route.recipe["model"])
+    shares = {p.name: optimizers.share(settings, p) for p in trained}
     arrays: dict[str, np.ndarray] = {}
     about: dict[str, Any] = {
         "schema": TRACE,
@@ -80,8 +83,8 @@ def trace(
         "seed": route.seed,
         "weights": weights.digest(state),
         "firm_steps": workload.firm_steps,
-        "optimizer": route.recipe["optimizer"],
-        "undecayed": [p.name for p in workload.parameters(route.recipe["model"]) if not p.decay],
+        "optimizer": settings,
+        "shares": {name: [share.rate, share.decay] for name, share in shares.items()},
         "absent": {},
     }
     own = route.variant["precision"]

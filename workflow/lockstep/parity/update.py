@@ -14,6 +14,8 @@ import numpy as np
 
 from lockstep.parity import STEPS_FROM_GENERAL
 from lockstep.parity.distances import Arrays, Item, distance, names
+from lockstep.workloads import optimizers
+from lockstep.workloads.contract import Workload
 
 State = Mapping[str, np.ndarray]
 EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23}
@@ -30,13 +32,22 @@ class Rule:
 
     Attributes:
         optimizer: of the recipe.
-        undecayed: parameters without weight decay.
+        shares: of each trained parameter (`lockstep.workloads.optimizers`).
         repeatable: whether a gradient that is computed twice has equal bits, as on a CPU.
     """
 
     optimizer: Mapping[str, Any]
-    undecayed: frozenset[str]
+    shares: Mapping[str, optimizers.Share]
     repeatable: bool = True
+
+    @classmethod
+    def of(cls, workload: Workload, recipe: Mapping[str, Any]) -> "Rule":
+        """Return a recipe's rule."""
+        settings = recipe["optimizer"]
+        trained = workload.trained(recipe["model"])
+        return cls(
+            optimizer=settings, shares={p.name: optimizers.share(settings, p) for p in trained}
+        )
 
 
 def compared(
@@ -57,9 +68,11 @@ def compared(
         peak = rule.optimizer["learning_rate"]
         starts = ("weights", "restored", "general")
         ends = (("step", "gradient"), *((r, f"{r}/gradient") for r in STEPS_FROM_GENERAL))
+        # The steps are the first one, and the first two from a state in general position.
+        plan = zip(starts, ends, (first, peak, peak), (0, 0, 1))
         steps = [
-            _items(side, precision, before, gradient, after, rule, float(rate))
-            for before, (after, gradient), rate in zip(starts, ends, (first, peak, peak))
+            _items(side, precision, before, gradient, after, rule, float(rate), step)
+            for before, (after, gradient), rate, step in plan
         ]
         for name in {name: None for items in steps for name in items}:
             made = [items[name] for items in steps if name in items]
@@ -82,6 +95,7 @@ def _items(
     after: str,
     rule: Rule,
     rate: float,
+    step: int,
 ) -> dict[str, tuple[float, float]]:
     """Return the distance and the tolerance of each tensor after one step."""
 
@@ -92,9 +106,10 @@ def _items(
     start, actual, found = state(before), state(after), {}
     if not actual:
         return {}
-    for name, expected, change in stepped(start, state(gradient), rule, rate):
+    numbers = {"learning_rate": rate, **optimizers.scalars(rule.optimizer, step)}
+    for name, expected, change in stepped(start, state(gradient), rule, numbers):
         size = float(np.linalg.norm(change))
-        value = distance(actual.get(name), expected)
+        value = distance(actual.get(name), expected, name=name)
         # What a parameter has changed by is less than what it is: so many of its digits are gone.
         scale = float(np.linalg.norm(expected)) / size if size else 0.0
         found[name] = (value * scale, ROUNDINGS * epsilon * max(scale, 1.0))
@@ -102,31 +117,27 @@ def _items(
 
 
 def stepped(
-    before: State, gradients: State, rule: Rule, rate: float
+    before: State, gradients: State, rule: Rule, numbers: Mapping[str, float]
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Yield each tensor after a step of SGD, by its name with its role.
+    """Yield each tensor after a step, by its name with its role.
 
     Args:
-        before: ``param/NAME`` and ``momentum/NAME``.
+        before: ``param/NAME`` and ``SLOT/NAME``.
         gradients: by name; one that has no state before is left out.
-        rate: learning rate of the step.
+        numbers: of the step.
 
     Yields:
         Name, value, and how much of it the step has changed, all in float64.
     """
-    optimizer = rule.optimizer
-    momentum, decay = optimizer["momentum"], optimizer["weight_decay"]
+    factor = optimizers.clip_factor(rule.optimizer, gradients)
+    slots = optimizers.slots(rule.optimizer)
     for name, gradient in gradients.items():
-        if f"param/{name}" not in before:
+        if name not in rule.shares or f"param/{name}" not in before:
             continue
         value = before[f"param/{name}"].astype(np.float64)
-        gradient = gradient.astype(np.float64)
-        shrunk = decay * value if decay and name not in rule.undecayed else np.zeros_like(value)
-        coupled = optimizer["decay"] == "coupled"
-        direction = gradient + shrunk if coupled else gradient
-        if momentum:
-            slot = momentum * before[f"momentum/{name}"].astype(np.float64) + direction
-            yield f"momentum/{name}", slot, slot
-            direction = direction + momentum * slot if optimizer["nesterov"] else slot
-        change = -rate * (direction if coupled else direction + shrunk)
+        kept = {slot: before[f"{slot}/{name}"] for slot in slots}
+        share, gradient = rule.shares[name], factor * gradient.astype(np.float64)
+        after, change = optimizers.stepped(rule.optimizer, share, numbers, value, gradient, kept)
+        for slot, array in after.items():
+            yield f"{slot}/{name}", array, array
         yield f"param/{name}", value + change, change

@@ -195,7 +195,8 @@ def _spent(summary: Mapping[str, Any], epochs: Columns, rows: Columns) -> None:
 def _reached(target: Mapping[str, Any], epochs: Columns, begun: bool) -> None:
     """Check when the target was met against the epochs' evaluations."""
     values = epochs.get(f"test_{target['metric']}", np.empty(0)) if epochs else np.empty(0)
-    met = np.flatnonzero(values >= target["value"])  # what is not a number is not
+    ahead = values - target["value"]  # what is not a number is not
+    met = np.flatnonzero(ahead >= 0 if target.get("higher", True) else ahead <= 0)
     step = int(epochs["step"][met[0]]) if len(met) else None
     seconds = float(epochs["training_seconds"][met[0]]) if len(met) and not begun else None
     told = target.get("step"), target.get("training_seconds")

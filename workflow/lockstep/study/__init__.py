@@ -14,7 +14,13 @@ from lockstep import files
 from lockstep.cluster import machine
 from lockstep.errors import UserError, nearest
 from lockstep.images import study_image
-from lockstep.study.identity import dataset_identity, run_code, trace_code, trace_key
+from lockstep.study.identity import (
+    dataset_identity,
+    run_code,
+    settle,
+    trace_code,
+    trace_key,
+)
 from lockstep.study.run import Block, Run, Scale
 
 PAIRED = "paired"
@@ -26,6 +32,7 @@ class Study:
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config = config
+        settle(config)
         self.name: str = config["study"]
         self.root = Path(config["paths"]["results"]) / self.name
         self.data = Path(config["paths"]["data"])
@@ -182,6 +189,11 @@ class Study:
         """Where a source's raw files are: staged by a person, or downloaded."""
         entry = self.dataset(name)
         return Path(entry["raw"]) if entry["raw"] else self.data / "raw" / entry["source"]
+
+    def start(self, workload: str) -> str | None:
+        """Return the hash of the file that a workload starts from, if there is one."""
+        path = self.workload(workload)["start"]
+        return files.sha256_file(Path(path)) if path else None
 
     def weights(self, workload: str, seed: int) -> Path:
         """Initial weights of a workload and a seed."""

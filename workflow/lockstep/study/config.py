@@ -84,7 +84,11 @@ def complete(raw: dict[str, Any], *, where: str = "config") -> dict[str, Any]:
     for name, variant in config["variants"].items():
         _check_variant(f"{where}: variants.{name}", variant, config["window_steps"])
     for name, entry in config["datasets"].items():
-        sources.check(f"{where}: datasets.{name}", entry["source"])
+        here = f"{where}: datasets.{name}"
+        if sources.is_path(entry["source"]):
+            entry["file"] = str(Path(entry["source"]).resolve())
+            entry["source"] = sources.adopt(Path(entry["file"]), where=here)
+        sources.check(here, entry["source"])
         sources.check_options(f"{where}: datasets.{name}", entry["source"], entry["options"])
     for name, entry in config["workloads"].items():
         config["workloads"][name] = _resolve_workload(f"{where}: workloads.{name}", name, entry)
@@ -199,13 +203,23 @@ def _check_variant(where: str, variant: dict[str, Any], window_steps: int) -> No
 
 def _resolve_workload(where: str, name: str, entry: dict[str, Any]) -> dict[str, Any]:
     kind = entry.get("workload", name)
-    spec = workloads.spec(kind, where=f"{where}.workload" if "workload" in entry else where)
-    overrides = {k: v for k, v in entry.items() if k not in ("workload", "dataset")}
+    here, folder = f"{where}.workload" if "workload" in entry else where, None
+    if workloads.is_path(kind):
+        folder = str(Path(kind).resolve())
+        kind = workloads.adopt(Path(folder), where=here)
+    spec = workloads.spec(kind, where=here)
+    overrides = {k: v for k, v in entry.items() if k not in ("workload", "dataset", "folder")}
     resolved = recipe.override(spec.recipe, overrides, where=where)
-    problem = recipe.problem(resolved, spec.metrics) or spec.check(resolved, 1)
+    problem = recipe.problem(resolved, spec) or spec.check(resolved, 1)
     if problem:
         raise UserError(f"{where}: {problem}")
-    return {"workload": kind, "dataset": entry["dataset"], **resolved}
+    if resolved["start"]:
+        path = Path(resolved["start"]).resolve()
+        if not path.is_file():
+            raise UserError(f"{where}.start is {resolved['start']!r}, which is no file")
+        resolved["start"] = str(path)
+    outside = {"folder": folder} if folder else {}
+    return {"workload": kind, **outside, "dataset": entry["dataset"], **resolved}
 
 
 def _check_licence(where: str, licence: str | None) -> None:
@@ -296,6 +310,13 @@ def _check_scales(where: str, config: dict[str, Any]) -> None:
                     f"scale {scale} (world size {world}) does not divide; choose a multiple of "
                     f"{world} or another scale"
                 )
-            problem = workloads.spec(entry["workload"]).check(entry, world)
+            parts = world * entry["accumulation"]
+            if entry["global_batch"] % parts:
+                raise UserError(
+                    f"{where}: workloads.{name}.global_batch is {entry['global_batch']}, which "
+                    f"{entry['accumulation']} micro-batches at scale {scale} do not divide; choose "
+                    f"a multiple of {parts}"
+                )
+            problem = workloads.of(entry).check(entry, world)
             if problem:
                 raise UserError(f"{where}: workloads.{name} at scale {scale}: {problem}")

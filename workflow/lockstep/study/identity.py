@@ -15,6 +15,18 @@ LOADING = ("input", "workers")
 """Settings of a variant that decide where its batches come from, not what it computes of them."""
 
 
+def settle(config: Mapping[str, Any]) -> None:
+    """Make the workloads and sources known that lie outside of this package.
+
+    Where such a folder is not there any more, as in an archive, it lies in this package.
+    """
+    for entry in config.get("workloads", {}).values():
+        if entry.get("folder") and Path(entry["folder"]).is_dir():
+            code.place(f"lockstep.workloads.{entry['workload']}", Path(entry["folder"]))
+    for entry in config.get("datasets", {}).values():
+        sources.settle(entry)
+
+
 def trace_key(variant: Mapping[str, Any]) -> tuple:
     """Return the part of a variant that decides what its parity trace computes."""
     return tuple(value for key, value in sorted(variant.items()) if key not in LOADING)

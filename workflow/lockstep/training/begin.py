@@ -9,6 +9,7 @@ from lockstep.engines.contract import Engine, Job
 from lockstep.training.feed import Feed, SharedFeed, check
 from lockstep.training.interruption import die_with_parent
 from lockstep.training.spec import RunSpec
+from lockstep.workloads.contract import Data
 
 
 def take_place() -> place.Place:
@@ -31,11 +32,11 @@ def engine_for(spec: RunSpec, here: place.Place) -> tuple[Job, Engine]:
     from lockstep import engines  # here, so that its import is timed
 
     job = Job(
-        workload=workloads.spec(spec.recipe["workload"]),
+        workload=workloads.of(spec.recipe),
         recipe=spec.recipe,
         variant=spec.settings,
         window_steps=spec.window_steps,
-        stored=tuple(manifest["example_shape"]),
+        data=Data.of(manifest),
         topology=here.topology,
         caches=Path(spec.caches).resolve(),
     )

@@ -197,7 +197,7 @@ def specify(study: Study, run: Run, resume_from: Path | None, host: Mapping[str,
             raise UserError(f"{path}: no such file; run the stages before this one first")
     variant = study.variant(run.variant)
     trains = {
-        "recipe": {k: v for k, v in recipe.items() if k != "dataset"},
+        "recipe": {k: v for k, v in recipe.items() if k not in ("dataset", "folder", "start")},
         "precision": variant["precision"],
         # Each framework's own loader has an order of examples of its own.
         "input": [framework, "native"] if variant["input"] == "native" else "shared",

@@ -2,7 +2,7 @@
 
 A checkpoint is a folder ``step-000000123`` with
 
-`state.safetensors`   parameters, momentum and buffers (`lockstep.workloads.weights`),
+`state.safetensors`   parameters, slots and buffers (`lockstep.workloads.weights`),
 `steps.npz`           loss and batch checksum of every step so far,
 `progress.json`       step, trajectory, rows of the records so far, and
 `manifest.json`       sha256 of each of these, written last; the folder is renamed into place.
@@ -20,7 +20,7 @@ from lockstep.errors import UserError
 from lockstep.workloads import weights
 
 KEPT = 2
-SCHEMA = "lockstep-checkpoint/1"
+SCHEMA = "lockstep-checkpoint/2"
 FILES = ("progress.json", "state.safetensors", "steps.npz")
 
 
@@ -31,10 +31,11 @@ class Checkpoint:
     Attributes:
         step: steps made.
         trajectory: identity of what is trained, without framework, variant and scale.
-        state: parameters, momentum and buffers.
+        state: parameters, slots and buffers.
         losses: of every step so far, float64 ``(step,)``.
         checksums: of every step's batch, uint32 ``(step,)``.
         counts: real examples of every step, ``(step,)``.
+        weights: their loss units, likewise.
         progress: rows of the records so far (JSON).
     """
 
@@ -44,6 +45,7 @@ class Checkpoint:
     losses: np.ndarray
     checksums: np.ndarray
     counts: np.ndarray
+    weights: np.ndarray
     progress: dict[str, Any]
 
 
@@ -65,6 +67,7 @@ def save(
             loss=checkpoint.losses,
             checksum=checkpoint.checksums,
             count=checkpoint.counts,
+            weight=checkpoint.weights,
         )
         large = [name for name in FILES if name != "progress.json"]
         hashes = {name: files.sha256_file(temporary / name) for name in large}
@@ -99,7 +102,10 @@ def load(path: Path) -> Checkpoint:
             raise UserError(f"{path / name}: damaged, its sha256 is not the manifest's")
     progress = files.read_json(path / "progress.json")
     if progress.pop("schema") != SCHEMA:
-        raise UserError(f"{path}: not a {SCHEMA} checkpoint")
+        raise UserError(
+            f"{path}: not a {SCHEMA} checkpoint, as this version of Lockstep makes; finish the run "
+            "with the version that made it, or remove the checkpoint"
+        )
     with np.load(path / "steps.npz") as steps:
         return Checkpoint(
             step=progress.pop("step"),
@@ -108,6 +114,7 @@ def load(path: Path) -> Checkpoint:
             losses=steps["loss"],
             checksums=steps["checksum"],
             counts=steps["count"],
+            weights=steps["weight"],
             progress=progress,
         )
 

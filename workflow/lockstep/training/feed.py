@@ -6,12 +6,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from lockstep.datasets.arrays import Array
 from lockstep.datasets.order import Order, in_turn
 from lockstep.datasets.reader import Reader
 from lockstep.engines.contract import Job, Window
 from lockstep.errors import UserError
-from lockstep.training.schedule import learning_rates
-from lockstep.workloads import augmentation
+from lockstep.training import draws, schedule
+from lockstep.workloads.contract import EVALUATION
 
 
 class Feed(Protocol):
@@ -33,14 +34,19 @@ def total_steps(recipe: Mapping[str, Any], steps_per_epoch: int) -> int:
     return min(steps, recipe["max_steps"]) if recipe["max_steps"] else steps
 
 
-def edges(first: int, total: int, steps_per_epoch: int, room: int) -> Iterator[tuple[int, int]]:
+def edges(
+    first: int, total: int, steps_per_epoch: int, room: int, every: int = 0
+) -> Iterator[tuple[int, int]]:
     """Yield the first step of each window from step `first` on, and how many steps it has.
 
-    A window has `room` steps, or what is left of its epoch or of the run's `total`.
+    A window has `room` steps, or what is left of its epoch, of the run's `total`, or until the
+    next evaluation, of which there is one `every` so many steps.
     """
     while first < total:
-        epoch_end = (first // steps_per_epoch + 1) * steps_per_epoch
-        steps = min(room, min(epoch_end, total) - first)
+        ends = [total, (first // steps_per_epoch + 1) * steps_per_epoch]
+        if every:
+            ends.append((first // every + 1) * every)
+        steps = min(room, min(ends) - first)
         yield first, steps
         first += steps
 
@@ -49,13 +55,13 @@ def check(job: Job, manifest: Mapping[str, Any]) -> None:
     """Check that a dataset is one that the job's model can learn from.
 
     Raises:
-        UserError: its images are too small or of other channels, it has too many classes, or not
-            one whole batch where incomplete ones are dropped.
+        UserError: the workload refuses it, or it has not one whole batch where incomplete ones are
+            dropped.
     """
     dataset, name = manifest["name"], job.workload.name
-    augmentation.check(
-        f"{name} on dataset {dataset}", job.recipe["augment"], job.stored_shape, job.example_shape
-    )
+    problem = job.workload.check_data(job.recipe, job.data)
+    if problem:
+        raise UserError(f"{name} on dataset {dataset}: {problem}")
     if job.recipe["drop_last"]:
         examples, batch = manifest["splits"]["train"]["examples"], job.recipe["global_batch"]
         if examples < batch:
@@ -63,13 +69,6 @@ def check(job: Job, manifest: Mapping[str, Any]) -> None:
                 f"{name} on dataset {dataset}: drop_last leaves nothing of {examples} examples, "
                 f"fewer than a batch of {batch}; choose a smaller global_batch"
             )
-    classes, outputs = manifest.get("classes"), job.workload.classes(job.recipe["model"])
-    # JAX clamps a label that is out of range, PyTorch raises: neither may ever see one.
-    if classes is not None and outputs is not None and len(classes) > outputs:
-        raise UserError(
-            f"{name} on dataset {dataset}: {len(classes)} classes, but the model tells {outputs} "
-            "apart; set its model.classes or choose another dataset"
-        )
 
 
 class SharedFeed:
@@ -78,8 +77,8 @@ class SharedFeed:
     def __init__(self, job: Job, reader: Reader, seed: int) -> None:
         self.job = job
         self.reader = reader
-        self.kind = job.kind
         recipe = job.recipe
+        self.draws = draws.Draws(job, reader.examples, seed)
         self.order = Order(reader.examples, recipe["global_batch"], seed, recipe["drop_last"])
         self.steps_per_epoch = self.order.steps_per_epoch
         self.total_steps = total_steps(recipe, self.steps_per_epoch)
@@ -90,7 +89,8 @@ class SharedFeed:
         Raises:
             UserError: a block of examples is damaged; where its window would be yielded.
         """
-        planned = list(edges(first, total, self.steps_per_epoch, self.job.window_steps))
+        every = self.job.recipe["evaluate_every"]
+        planned = list(edges(first, total, self.steps_per_epoch, self.job.window_steps, every))
         if not planned:
             return
         with ThreadPoolExecutor(1, "read-ahead") as reading:
@@ -106,55 +106,114 @@ class SharedFeed:
 
         Rows beyond its steps repeat its last one and are never trained. Only its steps' examples
         are gathered: a short window need not wait for those of a long one.
+
+        Raises:
+            UserError: a block of examples is damaged, or a batch has no loss unit at all.
         """
         planned = [self.order.batch(first + k) for k in range(steps)]
         counts = np.array([count for _, count in planned])
         local, room = self.job.local_batch, self.job.window_steps
         start = self.job.topology.rank * local
         indices = np.stack([indices[start : start + local] for indices, _ in planned])
-        images = np.empty((room, local, *self.reader.example_shape), np.uint8)
-        labels = np.empty((room, local), np.int32)
-        self.reader.take(indices, into=(images[:steps], labels[:steps]))
-        images[steps:], labels[steps:] = images[steps - 1], labels[steps - 1]
-        mask = (start + np.arange(local) < counts[:, None]).astype(np.float32)
-        batch = {"images": images, "labels": labels, "mask": _filled(mask, room)}
-        if self.kind.draws:
-            batch["crops"] = _filled(self._crops(first, indices), room)
-        # Of the whole room, as ever: how NumPy rounds a cosine may depend on how many it takes.
-        rates = learning_rates(self.job.recipe, self.steps_per_epoch, self.total_steps, first, room)
+        drawn = [
+            self.draws.of(indices[k], (first + k) // self.steps_per_epoch) for k in range(steps)
+        ]
+        together = {name: np.concatenate([each[name] for each in drawn]) for name in drawn[0]}
+        batch = prepared(self.job, self.reader, indices, room, together)
+        real = (start + np.arange(local) < counts[:, None]).astype(np.float32)
+        weights = self._weights(np.stack([indices for indices, _ in planned]), counts, first)
         return Window(
             steps=steps,
-            batch=batch,
-            counts=_filled(counts, room),
-            learning_rates=_filled(rates[:steps], room),
+            batch={**batch, "real": filled(real, room)},
+            examples=filled(counts, room),
+            weights=filled(weights, room),
+            **schedule.by_step(self.job, self.steps_per_epoch, self.total_steps, first, steps),
         )
 
-    def _crops(self, first: int, indices: np.ndarray) -> np.ndarray:
-        rows = []
-        for k, examples in enumerate(indices):
-            epoch = (first + k) // self.steps_per_epoch
-            crops = augmentation.crops(self.kind, self.reader.examples, self.order.seed, epoch)
-            rows.append(crops[examples])
-        return np.stack(rows)
+    def _weights(self, indices: np.ndarray, counts: np.ndarray, first: int) -> np.ndarray:
+        """Return the loss units of each step over all ranks, int64 ``(steps,)``."""
+        weigh = self.job.workload.weight
+        if weigh is None:
+            return counts
+        rows = self.reader.take(indices.reshape(-1), names=self.job.workload.weight_reads)
+        each = weigh(rows, self.job.recipe, self.job.data).reshape(indices.shape)
+        real = np.arange(indices.shape[1]) < counts[:, None]
+        weights = np.where(real, each, 0).sum(axis=1)
+        if not weights.all():
+            step = first + int(np.argmin(weights))
+            raise UserError(
+                f"{self.job.workload.name}: the batch of step {step} has nothing to learn from "
+                f"(its weight is 0); choose a larger global_batch than {indices.shape[1]}"
+            )
+        return weights
 
     def close(self) -> None:
         """Nothing to let go of: the map goes with its process."""
 
 
-def _filled(rows: np.ndarray, room: int) -> np.ndarray:
+def prepared(
+    job: Job,
+    reader: Reader,
+    indices: np.ndarray,
+    room: int,
+    drawn: Mapping[str, np.ndarray],
+) -> dict[str, np.ndarray]:
+    """Return the arrays of some steps' batches as the workload makes them, ``(room, B, …)``.
+
+    Args:
+        indices: of the examples, int64 ``(steps, B)``.
+        room: steps that there is room for; the last one's batch is repeated.
+        drawn: of each example, ``(steps * B, …)``.
+    """
+    steps, local = indices.shape
+    wanted = {array.name: array for array in reader.arrays.values() if not array.ragged}
+    # What a workload hands on as it is stored is gathered into its place.
+    places = {n: np.empty((room * local, *a.shape), a.dtype) for n, a in wanted.items()}
+    into = {name: place[: steps * local] for name, place in places.items()}
+    rows = reader.take(indices.reshape(-1), into=into)
+    made = job.workload.prepare(rows, drawn, job.recipe, job.data, True)
+    batch = {}
+    for array in job.arrays():
+        values = checked(job, array, made, indices.size)
+        if values is rows.get(array.name):
+            place = places[array.name].reshape(room, local, *array.shape)
+            place[steps:] = place[steps - 1]
+            batch[array.name] = place
+        else:
+            batch[array.name] = filled(values.reshape(steps, local, *array.shape), room)
+    return batch
+
+
+def checked(job: Job, array: Array, made: Mapping[str, Any], examples: int) -> np.ndarray:
+    """Return an array that a workload has made, if it is as declared.
+
+    Raises:
+        ValueError: it is not, which is a fault of the workload.
+    """
+    values = made.get(array.name)
+    expected = array.dtype, (examples, *array.shape)
+    if not isinstance(values, np.ndarray) or (values.dtype.name, values.shape) != expected:
+        found = f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else values
+        raise ValueError(
+            f"{job.workload.name}: prepare gives {array.name} as {found}, declared {expected}"
+        )
+    return values
+
+
+def filled(rows: np.ndarray, room: int) -> np.ndarray:
     """Return rows followed by copies of the last one, as many as there is room for."""
     if len(rows) == room:
         return rows
-    filled = np.empty((room, *rows.shape[1:]), rows.dtype)
-    filled[: len(rows)] = rows
-    filled[len(rows) :] = rows[-1]
-    return filled
+    result = np.empty((room, *rows.shape[1:]), rows.dtype)
+    result[: len(rows)] = rows
+    result[len(rows) :] = rows[-1]
+    return result
 
 
 def evaluation_batches(
     job: Job, reader: Reader, *, batch: int | None = None, examples: int | None = None
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Yield this rank's part of every batch of an evaluation, padded and masked.
+    """Yield this rank's part of every batch of an evaluation, padded.
 
     Args:
         batch: examples of a batch over all ranks, a multiple of the devices; the recipe's if None.
@@ -165,7 +224,17 @@ def evaluation_batches(
     batch = batch or -(-min(job.recipe["evaluation_batch"], examples) // devices) * devices
     local = batch // job.topology.world_size
     start = job.topology.rank * local
+    workload, drawing = job.workload, draws.Draws(job, reader.examples, 0, evaluation=True)
+    numbers = {n: np.array(v, np.float32) for n, v in workload.scalars(job.recipe, 0, 1).items()}
     for indices, count in in_turn(examples, batch):
-        images, labels = reader.take(indices[start : start + local])
-        mask = (start + np.arange(local) < count).astype(np.float32)
-        yield {"images": images, "labels": labels, "mask": mask}
+        own = indices[start : start + local]
+        rows = reader.take(own)
+        made = workload.prepare(rows, drawing.of(own, EVALUATION), job.recipe, job.data, False)
+        arrays = {a.name: checked(job, a, made, local) for a in job.arrays(train=False)}
+        weight = (
+            np.ones(local)
+            if workload.weight is None
+            else workload.weight(rows, job.recipe, job.data)
+        )
+        real = (start + np.arange(local) < count).astype(np.float32)
+        yield {**arrays, **numbers, "real": real, "weight": weight.astype(np.float32)}

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lockstep.engines.contract import Engine
+from lockstep.engines.contract import Engine, Evaluation
 from lockstep.training.clock import Clock
 from lockstep.training.feed import Feed
 from lockstep.training.watch import Watch
@@ -46,8 +46,9 @@ class Progress:
         losses: of every step, float64.
         checksums: of every step's batch, uint32.
         counts: real examples of every step.
+        weights: their loss units.
         windows: one row a window.
-        epochs: one row an epoch.
+        epochs: one row an evaluation, of which there is one an epoch unless the recipe says other.
         clock: seconds by phase.
         watched: what the watch of this rank has added up (`lockstep.training.watch`).
         resumed_from: `identity` and `step` of the checkpoint of another run that this one was
@@ -58,6 +59,7 @@ class Progress:
     losses: list[np.ndarray] = field(default_factory=list)
     checksums: list[np.ndarray] = field(default_factory=list)
     counts: list[np.ndarray] = field(default_factory=list)
+    weights: list[np.ndarray] = field(default_factory=list)
     windows: list[dict[str, Any]] = field(default_factory=list)
     epochs: list[dict[str, Any]] = field(default_factory=list)
     clock: Clock = field(default_factory=Clock)
@@ -72,7 +74,9 @@ class Plan:
     Attributes:
         total_steps: steps of the whole run.
         attempt: how many times this run was started before.
+        evaluate_every: steps between evaluations; 0 for one at the end of each epoch.
         evaluation: returns the batches of an evaluation.
+        finish: makes the workload's metrics of what it found.
         watch: says after every window what this rank saw of others on the machine.
         wish: asked at every edge, with the run so far, for CONTINUE, SAVE, STOP or GIVE_UP.
         save: makes a checkpoint.
@@ -81,7 +85,9 @@ class Plan:
 
     total_steps: int
     attempt: int
+    evaluate_every: int = 0
     evaluation: Callable[[], Iterable[Mapping[str, np.ndarray]]]
+    finish: Callable[[Evaluation], Mapping[str, float]]
     watch: Watch
     wish: Callable[[Progress], int]
     save: Callable[[Progress], None]
@@ -119,7 +125,8 @@ def train(engine: Engine, feed: Feed, plan: Plan, progress: Progress) -> bool:
                 raise NonFiniteLoss(progress.step + first, float(losses[first]))
             progress.losses.append(losses)
             progress.checksums.append(checksums)
-            progress.counts.append(window.counts[: window.steps])
+            progress.counts.append(window.examples[: window.steps])
+            progress.weights.append(window.weights[: window.steps])
             row = {
                 "step": progress.step,
                 "steps": window.steps,
@@ -129,7 +136,8 @@ def train(engine: Engine, feed: Feed, plan: Plan, progress: Progress) -> bool:
                 "loss": float(losses.mean()),
                 "warm_up": int(warm_up),
                 "attempt": plan.attempt,
-                "examples": int(window.counts[: window.steps].sum()),
+                "examples": int(window.examples[: window.steps].sum()),
+                "weight": int(window.weights[: window.steps].sum()),
                 **plan.watch.columns(told),
             }
             progress.windows.append(row)
@@ -137,8 +145,10 @@ def train(engine: Engine, feed: Feed, plan: Plan, progress: Progress) -> bool:
             warm_up = False
 
             finished = None
-            if progress.step == epoch_end:
-                finished = _finish_epoch(engine, plan, progress, epoch, feed.steps_per_epoch)
+            every, last = plan.evaluate_every, progress.step == plan.total_steps
+            due = progress.step % every == 0 if every else progress.step == epoch_end
+            if due or last:
+                finished = _evaluate(engine, plan, progress, epoch)
 
             wish, *largest = engine.agree([plan.wish(progress), *told])
             row |= plan.watch.columns(largest)
@@ -155,25 +165,23 @@ def train(engine: Engine, feed: Feed, plan: Plan, progress: Progress) -> bool:
         return True
 
 
-def _finish_epoch(
-    engine: Engine, plan: Plan, progress: Progress, epoch: int, steps_per_epoch: int
-) -> dict[str, Any]:
-    """Evaluate, and add an epoch's row."""
+def _evaluate(engine: Engine, plan: Plan, progress: Progress, epoch: int) -> dict[str, Any]:
+    """Evaluate, and add a row of what was trained since the last evaluation."""
     with progress.clock("evaluation"):
-        sums = engine.evaluate(plan.evaluation())
-    steps = progress.step - epoch * steps_per_epoch
+        found = engine.evaluate(plan.evaluation())
+        metrics = plan.finish(found)
+    steps = progress.step - (progress.epochs[-1]["step"] if progress.epochs else 0)
     losses = np.concatenate(progress.losses)[-steps:]
-    counts = np.concatenate(progress.counts)[-steps:]
-    examples = sums.pop("examples")
-    test_loss = sums.pop("loss") / examples
+    weights = np.concatenate(progress.weights)[-steps:]
+    test_loss = found.loss
     if not math.isfinite(test_loss):  # the last step was one too many
         raise NonFiniteLoss(progress.step, test_loss, "test loss")
     row = {
         "epoch": epoch,
         "step": progress.step,
-        "train_loss": math.fsum(losses * counts) / int(counts.sum()),
+        "train_loss": math.fsum(losses * weights) / int(weights.sum()),
         "test_loss": test_loss,
-        **{f"test_{name}": value / examples for name, value in sums.items()},
+        **{f"test_{name}": value for name, value in metrics.items()},
         "training_seconds": progress.clock.seconds["training"],
     }
     progress.epochs.append(row)

@@ -16,18 +16,20 @@ from lockstep.datasets import keys
 from lockstep.datasets.reader import Examples
 from lockstep.engines.contract import Job, Part, Window
 from lockstep.errors import UserError
-from lockstep.training.feed import edges, total_steps
-from lockstep.training.schedule import learning_rates
+from lockstep.training import schedule
+from lockstep.training.feed import checked, edges, total_steps
 
 
 class NativeFeed:
     """Windows of a framework's own loader; see `lockstep.training.feed.Feed`."""
 
     def __init__(self, job: Job, manifest: Path, seed: int) -> None:
-        if job.recipe["augment"]["name"] != "none":
+        drawn = [draw.name for draw in job.workload.draws(job.recipe, job.data)]
+        if drawn or job.workload.weight is not None:
+            what = f"what is drawn of each example ({', '.join(drawn)})" if drawn else "weights"
             raise UserError(
-                f"input: native cannot give augmentation {job.recipe['augment']['name']!r}, whose "
-                "parameters belong to the shared order; set augment: {name: none} or input: shared"
+                f"input: native cannot give {what}, which belongs to the shared order; set "
+                "input: shared, or a recipe without it (augment: {name: none})"
             )
         self.job = job
         self.seed = seed
@@ -43,31 +45,31 @@ class NativeFeed:
 
     def windows(self, first: int, total: int) -> Generator[Window, None, None]:
         """Yield a run's windows; what is read ahead is the loader's own business."""
-        for edge in edges(first, total, self.steps_per_epoch, self.job.window_steps):
+        every = self.job.recipe["evaluate_every"]
+        for edge in edges(first, total, self.steps_per_epoch, self.job.window_steps, every):
             yield self.window(*edge)
 
     def window(self, first: int, steps: int) -> Window:
         """Return a window; rows beyond its steps are empty and never trained."""
         room, local = self.job.window_steps, self.job.local_batch
-        batch: dict[str, np.ndarray] = {
-            "images": np.zeros((room, local, *self.job.stored_shape), np.uint8),
-            "labels": np.zeros((room, local), np.int32),
-            "mask": np.zeros((room, local), np.float32),
-        }
+        batch = {array.name: array.blanks(room, local) for array in self.job.arrays()}
+        batch["real"] = np.zeros((room, local), np.float32)
         counts = np.ones(room, np.int64)
         if first != self._next:
             self._open(first)
         for k in range(steps):
-            images, labels = next(self._batches)
-            if len(labels):  # of an epoch's last batch, a rank may have none
-                batch["images"][k, : len(images)] = images
-                batch["labels"][k, : len(labels)] = labels
-                batch["mask"][k, : len(labels)] = 1.0
+            rows = next(self._batches)
+            count = len(next(iter(rows.values())))
+            if count:  # of an epoch's last batch, a rank may have none
+                made = self.job.workload.prepare(rows, {}, self.job.recipe, self.job.data, True)
+                for array in self.job.arrays():
+                    batch[array.name][k, :count] = checked(self.job, array, made, count)
+                batch["real"][k, :count] = 1.0
             done = (first + k) % self.steps_per_epoch * self.job.recipe["global_batch"]
             counts[k] = min(self.job.recipe["global_batch"], len(self.source) - done)
         self._next = first + steps
-        rates = learning_rates(self.job.recipe, self.steps_per_epoch, self.total_steps, first, room)
-        return Window(steps=steps, batch=batch, counts=counts, learning_rates=rates)
+        by_step = schedule.by_step(self.job, self.steps_per_epoch, self.total_steps, first, steps)
+        return Window(steps=steps, batch=batch, examples=counts, weights=counts, **by_step)
 
     def close(self) -> None:
         """Stop the loader's worker processes."""

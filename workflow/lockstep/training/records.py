@@ -2,7 +2,8 @@
 
 `windows.csv`   a row a window,
 `epochs.csv`    a row an epoch,
-`steps.npz`     `loss` float64, `checksum` uint32 and `count` int32 of every step,
+`steps.npz`     of every step `loss` float64, `checksum` uint32, `count` int32 (its examples) and
+                `weight` int64 (their loss units),
 `summary.json`  everything else; written last, so that a run with a summary has all its records.
 
 A field that a machine cannot give is ``{"absent": REASON}``, never zero.
@@ -50,6 +51,7 @@ def write_tables(folder: Path, progress: Progress) -> None:
             loss=np.concatenate([np.empty(0), *progress.losses]),
             checksum=np.concatenate([np.empty(0, np.uint32), *progress.checksums]),
             count=np.concatenate([np.empty(0, np.int64), *progress.counts]).astype(np.int32),
+            weight=np.concatenate([np.empty(0, np.int64), *progress.weights]),
         )
 
 
@@ -120,6 +122,7 @@ def summary(
             "device": engine.memory() or absent("the device keeps no count of allocations"),
             "planned": dict(preparation.memory) or absent("the framework does not plan memory"),
         },
+        "units": {f"test_{m.name}": vars(m) for m in job.workload.metrics},
         "metrics": {k: v for k, v in last.items() if k.startswith(("train_", "test_"))},
         "target": _target(progress, job),
         "batches": checksum.chain(np.concatenate([np.empty(0, np.uint32), *progress.checksums])),
@@ -169,6 +172,7 @@ def _steady(progress: Progress, job: Job, cpus: int) -> dict[str, Any]:
             "p95": float(p95),
         },
         "examples_per_second": sum(row["examples"] for row in rows) / seconds,
+        "weight_per_second": sum(row["weight"] for row in rows) / seconds,
         "batch_per_median_step": job.recipe["global_batch"] / float(median),
         "data_wait_fraction": waited,
     }
@@ -190,9 +194,12 @@ def _flops(progress: Progress, job: Job) -> dict[str, Any]:
 def _target(progress: Progress, job: Job) -> dict[str, Any]:
     """Return when the target was first met, in epochs' evaluations; null if it never was."""
     target = job.recipe["target"]
+    (metric,) = [metric for metric in job.workload.metrics if metric.name == target["metric"]]
+    target = {**target, "higher": metric.higher}
     column = f"test_{target['metric']}"
     for row in progress.epochs:
-        if math.isfinite(row[column]) and row[column] >= target["value"]:
+        ahead = row[column] - target["value"]
+        if math.isfinite(ahead) and (ahead >= 0 if metric.higher else ahead <= 0):
             seconds = None if progress.resumed_from else row["training_seconds"]
             return {**target, "step": row["step"], "training_seconds": seconds}
     return {**target, "step": None, "training_seconds": None}

@@ -66,6 +66,7 @@ class Saver:
                     losses=np.concatenate(progress.losses),
                     checksums=np.concatenate(progress.checksums),
                     counts=np.concatenate(progress.counts),
+                    weights=np.concatenate(progress.weights),
                     progress={
                         "attempts": self.attempt + 1,
                         "windows": progress.windows,
@@ -116,6 +117,7 @@ def restore(spec: RunSpec) -> tuple[loop.Progress, int, weights.State | None]:
         losses=[found.losses],
         checksums=[found.checksums],
         counts=[found.counts],
+        weights=[found.weights],
         epochs=list(kept["epochs"]),
     )
     if kept["identity"] != spec.identity:

@@ -72,7 +72,9 @@ def _run(
     plan = loop.Plan(
         total_steps=total,
         attempt=attempt,
+        evaluate_every=spec.recipe["evaluate_every"],
         evaluation=lambda: evaluation_batches(job, test),
+        finish=job.finish,
         watch=watch,
         wish=saver.wish,
         save=saver.save,

@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 
 from lockstep.datasets import keys
-from lockstep.errors import UserError
 
 BITS = 11  # of a bilinear weight: two weights and a byte stay below 2**31
 BLOCK = 4096  # examples drawn from one key
@@ -70,33 +69,25 @@ class Kind:
         return self.name == "resized_crop"
 
 
-def check(where: str, settings: Mapping[str, Any], stored: Shape, taken: Shape) -> None:
-    """Check that stored images can become what the model takes.
-
-    Raises:
-        UserError: the channels differ, or the stored images are too small.
-    """
+def problem(settings: Mapping[str, Any], stored: Shape, taken: Shape) -> str | None:
+    """Return why stored images cannot become what the model takes, or None."""
     name = settings["name"]
     around = 2 * settings["padding"] if name == "crop_flip" else 0
     if name == "resized_crop" and not 0 < settings["smallest_area"] <= 1:
-        raise UserError(f"{where}: augment.smallest_area must be above 0 and at most 1")
+        return "augment.smallest_area must be above 0 and at most 1"
     small = name != "resized_crop" and any(s + around < t for s, t in zip(stored[:2], taken[:2]))
     # An evaluation takes the centre: it needs images that are not smaller.
     small = small or any(s < t for s, t in zip(stored[:2], taken[:2]))
     if len(stored) != len(taken) or stored[2:] != taken[2:] or small:
-        raise UserError(
-            f"{where}: stored examples are {_times(stored)}, the model takes {_times(taken)}; the "
+        return (
+            f"stored examples are {_times(stored)}, the model takes {_times(taken)}; the "
             "stored ones must be as large at least, with the same channels"
         )
+    return None
 
 
 def _times(shape: Shape) -> str:
     return "×".join(map(str, shape))
-
-
-def whole(shape: Shape) -> np.ndarray:
-    """Return the crop that is all of an image, int32 ``(5,)``."""
-    return np.array([0, 0, shape[0], shape[1], 0], np.int32)
 
 
 def centre(stored: Shape, size: Shape) -> tuple[int, int]:

@@ -11,9 +11,10 @@ and the normalisation are computed in the parameters' type, also where the image
 from typing import Any
 
 import torch
-import torch.distributed
 from torch import Tensor, nn
 from torch.nn import functional
+
+from lockstep.workloads.ranks_torch import sum_over_ranks, world_size
 
 MOMENTUM = 0.1
 EPSILON = 1e-5
@@ -35,7 +36,7 @@ class BatchNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
-        self.joint = scope == "global" and _world_size() > 1
+        self.joint = scope == "global" and world_size() > 1
 
     def forward(self, x: Tensor) -> Tensor:
         if not (self.joint and self.training):
@@ -51,7 +52,7 @@ class BatchNorm(nn.Module):
             )
         y, mean, var = _Joint.apply(x, self.weight, self.bias)
         with torch.no_grad():
-            n = _world_size() * x.numel() // x.shape[1]
+            n = world_size() * x.numel() // x.shape[1]
             self.running_mean.lerp_(mean, MOMENTUM)
             self.running_var.lerp_(var * (n / (n - 1)), MOMENTUM)
         return y
@@ -63,7 +64,7 @@ class _Joint(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         wide = x.to(weight.dtype)
-        n = _world_size() * x.numel() // x.shape[1]
+        n = world_size() * x.numel() // x.shape[1]
         mean = sum_over_ranks(wide.sum((0, 2, 3))) / n
         centred = wide - _over_images(mean)
         var = sum_over_ranks(centred.square().sum((0, 2, 3))) / n
@@ -76,7 +77,7 @@ class _Joint(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, weight, mean, inverse = ctx.saved_tensors
-        n = _world_size() * x.numel() // x.shape[1]
+        n = world_size() * x.numel() // x.shape[1]
         gradient = gradients[0].to(weight.dtype)
         normal = (x.to(weight.dtype) - _over_images(mean)) * _over_images(inverse)
         local = torch.stack([gradient.sum((0, 2, 3)), (gradient * normal).sum((0, 2, 3))])
@@ -86,22 +87,5 @@ class _Joint(torch.autograd.Function):
         return (dx * _over_images(inverse * weight)).to(x.dtype), local[1], local[0]
 
 
-@torch.library.custom_op("lockstep::sum_over_ranks", mutates_args=())
-def sum_over_ranks(x: Tensor) -> Tensor:
-    """Return the sum of `x` over all processes. One operator to torch.compile, which keeps it."""
-    total = x.clone()
-    torch.distributed.all_reduce(total)
-    return total
-
-
-@sum_over_ranks.register_fake
-def _(x: Tensor) -> Tensor:
-    return torch.empty_like(x)
-
-
 def _over_images(per_channel: Tensor) -> Tensor:
     return per_channel[:, None, None]
-
-
-def _world_size() -> int:
-    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1

@@ -1,4 +1,4 @@
-"""Convolution and max-pooling whose lowering is a choice, for Flax models.
+"""Dense layers, and convolution and max-pooling whose lowering is a choice, for Flax models.
 
 `native` leaves both to XLA: right on a GPU. On a CPU XLA's convolutions are slow, their gradients
 most of all, so `im2col` writes a convolution as one matrix product with the batch innermost:
@@ -9,6 +9,10 @@ With the batch innermost every slice, shift, comparison and sum around the produ
 vector operation, whatever the number of channels; the transpositions between two such layers cost
 nothing, XLA folds them into the layouts that it assigns. docs/performance.md has the measurements.
 Which lowering a run used is part of its variant and of its record.
+
+A bias is added in the parameters' type, also where the computation is in bfloat16: of one that is
+cast before, the gradient would be summed in bfloat16, which loses a percent over a thousand rows.
+PyTorch's autocast sums it in float32.
 """
 
 import functools
@@ -23,6 +27,22 @@ Pair = tuple[int, int]
 
 _TO_BATCH_MINOR = (3, 1, 2, 0)  # (B, H, W, C) -> (C, H, W, B); the same permutation leads back
 _TO_BATCH_MAJOR = (3, 1, 2, 0)
+
+
+class Dense(nn.Module):
+    """Rows ``(B, in)`` to ``(B, features)``, like `nn.Dense`."""
+
+    features: int
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        shape = (x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.zeros, shape, self.param_dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
+        y = x.astype(self.dtype) @ kernel.astype(self.dtype)
+        return _biased(y, bias)
 
 
 class Convolution(nn.Module):
@@ -52,7 +72,6 @@ class Convolution(nn.Module):
         bias = None
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
-            bias = bias.astype(self.dtype)
         convolve = {"native": _native, "im2col": _im2col}[self.lowering]
         x, kernel = images_bhwc.astype(self.dtype), kernel.astype(self.dtype)
         return convolve(x, kernel, bias, self.stride, self.padding)
@@ -96,7 +115,12 @@ def _native(x: Array, kernel: Array, bias: Array | None, stride: int, padding: i
         ((padding, padding), (padding, padding)),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-    return y if bias is None else y + bias
+    return y if bias is None else _biased(y, bias)
+
+
+def _biased(y: Array, bias: Array) -> Array:
+    """Return a sum in the bias's type, in that of `y`."""
+    return (y.astype(bias.dtype) + bias).astype(y.dtype)
 
 
 def _im2col(x: Array, kernel: Array, bias: Array | None, stride: int, padding: int) -> Array:
@@ -111,7 +135,7 @@ def _im2col(x: Array, kernel: Array, bias: Array | None, stride: int, padding: i
         (((0,), (0,)), ((), ())),
     ).reshape(outer, *patches.shape[3:])
     if bias is not None:
-        y = y + bias[:, None, None, None]
+        y = _biased(y, bias[:, None, None, None])
     # The barrier acts on the gradient that comes back: without it XLA pulls the transposition into
     # the sum for the bias, computes that gradient twice and once in strided order (twice the step).
     return lax.optimization_barrier(y).transpose(_TO_BATCH_MAJOR)

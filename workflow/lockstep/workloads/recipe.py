@@ -2,26 +2,39 @@
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from lockstep.errors import UserError, nearest, number_hint
+from lockstep.workloads.contract import Workload
 
 RECIPE: dict[str, Any] = {
     "epochs": 1,
     "global_batch": 64,  # examples a step, over all processes
     "drop_last": False,  # an incomplete last batch is padded and masked, or dropped
     "evaluation_batch": 500,  # examples an evaluation step, over all processes
+    "evaluate_every": 0,  # steps between evaluations; 0: at the end of each epoch
     "max_steps": 0,  # stop after so many steps; 0 means epochs decide
     "optimizer": {
         "name": "sgd",
         "learning_rate": 0.1,  # at the peak of the schedule
-        "momentum": 0.0,
+        "momentum": 0.0,  # of sgd, as the next one
         "nesterov": False,
+        "beta1": 0.9,  # of adamw and lamb, as the next three
+        "beta2": 0.999,
+        "epsilon": 1e-8,
+        "bias_correction": True,
         "weight_decay": 0.0,  # only where a parameter's `decay` says so
-        "decay": "coupled",  # to the gradient, before momentum (L2); or decoupled: to the update
+        "decay": "coupled",  # of sgd: to the gradient, before momentum (L2); or decoupled
+        "clip_norm": 0.0,  # bound of the norm of all gradients; 0 for none
+        "groups": {},  # of parameters: {NAME: {rate: 1.0, decay: 1.0}}, factors
     },
-    "schedule": {"name": "constant", "warmup_epochs": 0.0},
+    "schedule": {  # constant, or falling to zero at the end: linear or cosine
+        "name": "constant",
+        "warmup_epochs": 0.0,
+        "warmup_steps": 0,  # of these two at most one
+    },
+    "accumulation": 1,  # micro-batches whose gradients make a step
     "label_smoothing": 0.0,
     "augment": {  # of training examples (lockstep.workloads.augmentation)
         "name": "none",
@@ -29,23 +42,27 @@ RECIPE: dict[str, Any] = {
         "smallest_area": 0.08,  # resized_crop: share of the image that a crop has at least
     },
     "target": {"metric": "accuracy", "value": 0.9},  # for time to target
+    "start": "",  # a safetensors file to start from; empty for drawn weights
     "model": {},  # what the model itself understands
 }
 """Every key of a recipe, with the value it has unless a workload or a study says otherwise."""
 
 CHOICES = {
-    "optimizer.name": ("sgd",),
+    "optimizer.name": ("sgd", "adamw", "lamb"),
     "optimizer.decay": ("coupled", "decoupled"),
-    "schedule.name": ("constant", "cosine"),
+    "schedule.name": ("constant", "linear", "cosine"),
     "augment.name": ("none", "crop_flip", "resized_crop"),
 }
 LARGEST = 3.4e38  # of float32
-SHARES = ("label_smoothing", "augment.smallest_area", "target.value")  # of one
+GROUP = {"rate": 1.0, "decay": 1.0}
+SHARES = ("label_smoothing", "augment.smallest_area", "optimizer.beta1", "optimizer.beta2")
 POSITIVE = (
     "epochs",
     "global_batch",
     "evaluation_batch",
+    "accumulation",
     "optimizer.learning_rate",
+    "optimizer.epsilon",
     "augment.smallest_area",
 )
 
@@ -69,6 +86,8 @@ def _override(base: dict[str, Any], changes: dict[str, Any], where: str, key: st
     result = copy.deepcopy(base)
     for name, value in changes.items():
         dotted = f"{key}.{name}" if key else name
+        if key == "optimizer.groups":
+            base = {**base, name: base.get(name, GROUP)}
         if name not in base:
             raise UserError(f"{where}: unknown key {dotted!r}; {nearest(name, base)}")
         default = base[name]
@@ -102,15 +121,30 @@ def _check_value(where: str, key: str, value: Any) -> None:
         raise UserError(f"{where}.{key} is {value!r}; it must be at most 1")
 
 
-def problem(recipe: Mapping[str, Any], metrics: Sequence[str]) -> str | None:
-    """Return what of a complete recipe does not go together, or None.
-
-    Args:
-        metrics: that the workload's evaluation reports.
-    """
-    optimizer, metric = recipe["optimizer"], recipe["target"]["metric"]
+def problem(recipe: Mapping[str, Any], workload: Workload) -> str | None:
+    """Return what of a complete recipe does not go together, or None."""
+    optimizer, target = recipe["optimizer"], recipe["target"]
     if optimizer["nesterov"] and not optimizer["momentum"]:
         return "optimizer.nesterov needs a momentum; set optimizer.momentum, or nesterov: false"
-    if metric not in metrics:
-        return f"target.metric is {metric!r}; {nearest(metric, metrics)}"
+    for beta in ("beta1", "beta2"):
+        if optimizer[beta] >= 1:
+            return f"optimizer.{beta} is {optimizer[beta]!r}; it must be below 1"
+    groups = {p.group for p in workload.parameters(recipe["model"])}
+    for name in optimizer["groups"]:
+        if name not in groups:
+            return f"optimizer.groups: {name!r} is no group of parameters; {nearest(name, groups)}"
+    if all(recipe["schedule"][key] for key in ("warmup_epochs", "warmup_steps")):
+        return "schedule has warmup_epochs and warmup_steps; set one of them"
+    if recipe["global_batch"] % recipe["accumulation"]:
+        return (
+            f"accumulation is {recipe['accumulation']}, which does not divide global_batch "
+            f"({recipe['global_batch']})"
+        )
+    if recipe["start"] and workload.start is None:
+        return f"start is {recipe['start']!r}, but {workload.name} starts from drawn weights alone"
+    metrics = {metric.name: metric for metric in workload.metrics}
+    if target["metric"] not in metrics:
+        return f"target.metric is {target['metric']!r}; {nearest(target['metric'], metrics)}"
+    if metrics[target["metric"]].unit == "share" and target["value"] > 1:
+        return f"target.value is {target['value']!r}; it must be at most 1"
     return None

@@ -9,7 +9,8 @@ from jax.typing import DTypeLike
 
 from lockstep.workloads import resnet
 from lockstep.workloads.batch_norm_flax import BatchNorm
-from lockstep.workloads.layers_flax import Convolution, max_pool
+from lockstep.workloads.contract import Settings
+from lockstep.workloads.layers_flax import Convolution, Dense, max_pool
 
 Kinds = dict[str, Any]
 
@@ -82,24 +83,16 @@ class ResNet(nn.Module):
             module = _Block(block, scope, self.devices, self.convolution, name=block.name, **kinds)
             x = module(x, train)
         x = x.astype(self.param_dtype).mean((1, 2)).astype(self.dtype)
-        return nn.Dense(self.model["classes"], name="head", **kinds)(x)
+        return Dense(self.model["classes"], name="head", **kinds)(x)
 
 
-def build(
-    family: resnet.Family,
-    model: resnet.Model,
-    *,
-    dtype: DTypeLike,
-    param_dtype: DTypeLike,
-    convolution: str,
-    devices: int,
-) -> nn.Module:
+def build(family: resnet.Family, model: resnet.Model, settings: Settings) -> nn.Module:
     """Return the model."""
     return ResNet(
         family=family,
         model={**model, "blocks": tuple(model["blocks"])},
-        devices=devices,
-        convolution=convolution,
-        dtype=jnp.dtype(dtype),
-        param_dtype=jnp.dtype(param_dtype),
+        devices=settings.devices,
+        convolution=settings.variant["convolution"],
+        dtype=jnp.dtype(settings.dtype),
+        param_dtype=jnp.dtype(settings.param_dtype),
     )

@@ -1,12 +1,24 @@
 """What image workloads share in JAX: normalisation, loss, accuracy."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
 from jax.typing import DTypeLike
+
+from lockstep.workloads import augmentation_flax, vision
+from lockstep.workloads.contract import Data, Recipe
+
+
+def augment(
+    shape: vision.ShapeOf, batch: Mapping[str, Array], recipe: Recipe, data: Data
+) -> dict[str, Array]:
+    """Return a batch whose images are as the model is shown them, uint8; without crops."""
+    kind = vision.kind(shape, recipe, data)
+    image = augmentation_flax.apply(batch["image"], batch.get("crop"), kind)
+    return {**{name: array for name, array in batch.items() if name != "crop"}, "image": image}
 
 
 def normalise(

@@ -1,10 +1,22 @@
 """What image workloads share in PyTorch: normalisation, loss, accuracy."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from lockstep.workloads import augmentation_torch, vision
+from lockstep.workloads.contract import Data, Recipe
+
+
+def augment(
+    shape: vision.ShapeOf, batch: Mapping[str, Tensor], recipe: Recipe, data: Data
+) -> dict[str, Tensor]:
+    """Return a batch whose images are as the model is shown them, uint8; without crops."""
+    kind = vision.kind(shape, recipe, data)
+    image = augmentation_torch.apply(batch["image"], batch.get("crop"), kind)
+    return {**{name: array for name, array in batch.items() if name != "crop"}, "image": image}
 
 
 def normalise(

@@ -1,8 +1,9 @@
 """Initial weights: made once by NumPy, stored neutrally, loaded by both frameworks.
 
 A state is a mapping from a name with a role to a NumPy array in neutral layout:
-``param/conv1.kernel``, ``momentum/conv1.kernel``, ``buffer/norm1.mean``. Checkpoints and final
-states have the same form, so a run stopped in one framework can be continued in the other.
+``param/conv1.kernel``, ``buffer/norm1.mean``, and the optimizer's slots by their own names, such as
+``momentum/conv1.kernel`` (`lockstep.workloads.optimizers`). Checkpoints and final states have the
+same form, so a run stopped in one framework can be continued in the other.
 """
 
 import hashlib
@@ -17,25 +18,39 @@ from safetensors import SafetensorError
 from lockstep import files
 from lockstep.datasets import keys
 from lockstep.errors import UserError
+from lockstep.workloads import optimizers
 from lockstep.workloads.contract import Parameter, Workload
 
 State = Mapping[str, np.ndarray]
 
 
 def initial(workload: Workload, model: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
-    """Return a workload's state before its first step, float32.
+    """Return a workload's parameters and buffers before the first step, float32.
 
     Each parameter has its own stream, keyed by workload, seed and name: adding one changes no
     other.
     """
     state = {}
     for parameter in workload.parameters(model):
-        value = _draw(parameter, "weights", workload.name, seed, parameter.name)
-        state[f"param/{parameter.name}"] = value
-        state[f"momentum/{parameter.name}"] = np.zeros_like(value)
+        key = ("weights", workload.name, seed, parameter.name)
+        state[f"param/{parameter.name}"] = _draw(parameter, *key)
     for buffer in workload.buffers(model):
-        state[f"buffer/{buffer.name}"] = np.full(buffer.shape, buffer.constant, np.float32)
+        value = np.full(buffer.shape, buffer.constant) if buffer.value is None else buffer.value()
+        state[f"buffer/{buffer.name}"] = value.astype(buffer.dtype)
     return state
+
+
+def started(
+    state: State, path: Path, workload: Workload, model: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """Return initial weights with the parameters that a staged file has.
+
+    Raises:
+        UserError: it is not readable, or not of the model.
+    """
+    assert workload.start is not None
+    found = workload.start(str(path), load(path), model)
+    return {**state, **{f"param/{name}": value for name, value in found.items()}}
 
 
 def _draw(parameter: Parameter, *key: object) -> np.ndarray:
@@ -49,15 +64,24 @@ def _draw(parameter: Parameter, *key: object) -> np.ndarray:
     return values.reshape(parameter.shape).astype(np.float32)
 
 
-def check(state: State, workload: Workload, model: Mapping[str, Any]) -> None:
-    """Check that a state has the tensors of a workload's model, in their shapes.
+def complete(state: State, workload: Workload, recipe: Mapping[str, Any]) -> State:
+    """Check that a state has the tensors of a workload's model and optimizer, in their shapes.
+
+    Returns:
+        The state; with slots of zeros if it has none, as before the first step.
 
     Raises:
         UserError: names the first tensor that is missing, too many or of another shape.
     """
+    model, named = recipe["model"], optimizers.slots(recipe["optimizer"])
     shapes = {f"buffer/{b.name}": b.shape for b in workload.buffers(model)}
-    for role in ("param", "momentum"):
-        shapes |= {f"{role}/{p.name}": p.shape for p in workload.parameters(model)}
+    shapes |= {f"param/{p.name}": p.shape for p in workload.parameters(model)}
+    slots = {f"{slot}/{p.name}": p.shape for slot in named for p in workload.trained(model)}
+    if all(name.startswith(("param/", "buffer/")) for name in state):
+        some = next(iter(state.values())).dtype if state else np.float32
+        zeros = {name: np.zeros(shape, some) for name, shape in slots.items()}
+        state = {**state, **zeros}
+    shapes |= slots
     for name in sorted(shapes.keys() | state.keys()):
         if name not in state:
             raise UserError(f"the weights are not those of {workload.name}: no {name}")
@@ -68,6 +92,7 @@ def check(state: State, workload: Workload, model: Mapping[str, Any]) -> None:
             raise UserError(
                 f"the weights are not those of {workload.name}: {found}, not {tuple(shapes[name])}"
             )
+    return state
 
 
 MOVED = 16
@@ -122,3 +147,5 @@ def load(path: Path) -> dict[str, np.ndarray]:
         raise UserError(f"{path}: no such file") from error
     except SafetensorError as error:
         raise UserError(f"{path}: not a readable safetensors file ({error})") from error
+    except TypeError as error:  # NumPy has no bfloat16
+        raise UserError(f"{path}: {error}; convert its tensors to float32") from error

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from lockstep.datasets import download, staged
+from lockstep.datasets.arrays import Split, labelled
 from lockstep.errors import UserError
 
 ORIGIN = "CIFAR-10, A. Krizhevsky, Learning multiple layers of features from tiny images (2009)"
@@ -54,7 +55,7 @@ def fetch(raw: Path) -> None:
     download.fetch(CIFAR10, raw, "*_batch*", f"{ARCHIVE} or its batches")
 
 
-def read(raw: Path, options: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+def read(raw: Path, options: Mapping[str, Any]) -> Iterator[Split]:
     """Yield the two splits from the batches or from the archive that holds them.
 
     Raises:
@@ -64,7 +65,7 @@ def read(raw: Path, options: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarra
     for split, batches in SPLITS.items():
         stored = [_batch(raw, name, md5) for name, md5 in batches.items()]
         images = np.concatenate([images for images, _ in stored])
-        yield split, images, np.concatenate([labels for _, labels in stored])
+        yield split, labelled(images, np.concatenate([labels for _, labels in stored]))
 
 
 def _batch(raw: Path, name: str, md5: str) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from lockstep.datasets.arrays import Split, labelled
+
 ORIGIN = "UCI Optical Recognition of Handwritten Digits (test part), E. Alpaydin and C. Kaynak"
 LICENCE = "CC BY 4.0"
 CLASSES = tuple(str(digit) for digit in range(10))
@@ -13,7 +15,7 @@ CLASSES = tuple(str(digit) for digit in range(10))
 TEST_EVERY = 5  # every fifth image is for testing: 360 of them; 1,437 are for training
 
 
-def read(raw: Path, options: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+def read(raw: Path, options: Mapping[str, Any]) -> Iterator[Split]:
     """Yield the two splits. Nothing is read from `raw`: the data are embedded in scikit-learn.
 
     Each pixel (0 to 16) becomes a 3x3 square of its value scaled to 0 to 255, with a margin of
@@ -25,5 +27,5 @@ def read(raw: Path, options: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarra
     pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
     images = np.pad(pixels.repeat(3, axis=1).repeat(3, axis=2), ((0, 0), (2, 2), (2, 2)))
     test = np.arange(len(images)) % TEST_EVERY == 0
-    yield "train", images[~test][..., None], digits.target[~test]
-    yield "test", images[test][..., None], digits.target[test]
+    yield "train", labelled(images[~test][..., None], digits.target[~test])
+    yield "test", labelled(images[test][..., None], digits.target[test])

@@ -4,9 +4,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lockstep.datasets import idx
+from lockstep.datasets.arrays import Split
 
 ORIGIN = "Fashion-MNIST, H. Xiao, K. Rasul, R. Vollgraf (Zalando Research)"
 LICENCE = "MIT"
@@ -38,6 +37,6 @@ def fetch(raw: Path) -> None:
     idx.fetch(FashionMNIST, raw)
 
 
-def read(raw: Path, options: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+def read(raw: Path, options: Mapping[str, Any]) -> Iterator[Split]:
     """Yield the two splits from the compressed originals, each checked against its MD5."""
     yield from idx.read(raw, FILES)

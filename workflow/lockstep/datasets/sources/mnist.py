@@ -4,9 +4,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lockstep.datasets import idx
+from lockstep.datasets.arrays import Split
 
 ORIGIN = "MNIST, Y. LeCun, C. Cortes, C. Burges"
 LICENCE = "CC BY-SA 3.0"
@@ -27,6 +26,6 @@ def fetch(raw: Path) -> None:
     idx.fetch(MNIST, raw)
 
 
-def read(raw: Path, options: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+def read(raw: Path, options: Mapping[str, Any]) -> Iterator[Split]:
     """Yield the two splits from the raw files, each checked against its sha256."""
     yield from idx.read(raw, FILES)

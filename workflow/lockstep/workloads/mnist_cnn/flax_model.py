@@ -1,5 +1,6 @@
 """`mnist_cnn` in Flax."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,8 +9,9 @@ from flax import linen as nn
 from jax import Array
 from jax.typing import DTypeLike
 
-from lockstep.workloads import naming
-from lockstep.workloads.layers_flax import Convolution, max_pool_2x2
+from lockstep.workloads import naming, vision_flax
+from lockstep.workloads.contract import Settings
+from lockstep.workloads.layers_flax import Convolution, Dense, max_pool_2x2
 from lockstep.workloads.mnist_cnn import spec
 from lockstep.workloads.vision_flax import accuracy, cross_entropy, normalise
 
@@ -39,35 +41,47 @@ class MnistCnn(nn.Module):
             )
             x = max_pool_2x2(nn.relu(convolution(x)), self.convolution)
         x = x.reshape(x.shape[0], -1)
-        x = nn.relu(nn.Dense(spec.HIDDEN, name="dense1", **kinds)(x))
-        return nn.Dense(spec.CLASSES, name="dense2", **kinds)(x)
+        x = nn.relu(Dense(spec.HIDDEN, name="dense1", **kinds)(x))
+        return Dense(spec.CLASSES, name="dense2", **kinds)(x)
 
 
-def build(
-    model: Mapping[str, Any],
-    *,
-    dtype: DTypeLike,
-    param_dtype: DTypeLike,
-    convolution: str,
-    devices: int,
-) -> nn.Module:
-    """Return the model; over how many devices a batch is split makes no difference to it."""
-    return MnistCnn(dtype=dtype, param_dtype=param_dtype, convolution=convolution)
+def build(model: Mapping[str, Any], settings: Settings) -> nn.Module:
+    """Return the model."""
+    return MnistCnn(
+        dtype=jnp.dtype(settings.dtype),
+        param_dtype=jnp.dtype(settings.param_dtype),
+        convolution=settings.variant["convolution"],
+    )
 
 
-def inputs(batch: Mapping[str, Array], dtype: DTypeLike) -> Array:
-    """Return what the model takes: images uint8 ``(B, 28, 28, 1)`` normalised."""
-    return normalise(batch["images"], MEAN, STD, dtype)
+augment = functools.partial(vision_flax.augment, spec.shape)
 
 
-def losses(logits: Array, batch: Mapping[str, Array], recipe: Mapping[str, Any]) -> Array:
-    """Return each example's loss, ``(B,)``."""
-    return cross_entropy(logits, batch["labels"], recipe["label_smoothing"])
+def inputs(batch: Mapping[str, Array], dtype: DTypeLike) -> dict[str, Array]:
+    """Return a batch with its images normalised."""
+    return {**batch, "image": normalise(batch["image"], MEAN, STD, dtype)}
 
 
-def metrics(logits: Array, batch: Mapping[str, Array]) -> dict[str, Array]:
-    """Return each example's share of each metric, ``(B,)``."""
-    return {"accuracy": accuracy(logits, batch["labels"])}
+def forward(
+    module: nn.Module, batch: Mapping[str, Array], random: Any, train: bool
+) -> dict[str, Array]:
+    """Return the logits, ``(B, classes)``."""
+    return {"logits": module(batch["image"], train=train)}
+
+
+def loss(
+    outputs: Mapping[str, Array], batch: Mapping[str, Array], recipe: Mapping[str, Any]
+) -> dict[str, Array]:
+    """Return each example's cross-entropy, ``(B,)``."""
+    smoothing = recipe["label_smoothing"]
+    return {"loss": cross_entropy(outputs["logits"], batch["label"], smoothing)}
+
+
+def metrics(
+    outputs: Mapping[str, Array], batch: Mapping[str, Array], recipe: Mapping[str, Any]
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Return each example's share of each metric, ``(B,)``; no columns."""
+    return {"accuracy": accuracy(outputs["logits"], batch["label"])}, {}
 
 
 def names(model: Mapping[str, Any]) -> naming.Names:

@@ -5,9 +5,11 @@ layers 320 -> 50 -> 10; SGD with momentum. Initial weights as PyTorch draws them
 1/sqrt(fan in), biases too.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
+from lockstep.workloads import vision
 from lockstep.workloads.contract import Parameter, Workload
 from lockstep.workloads.recipe import recipe
 
@@ -16,6 +18,11 @@ CHANNELS = (10, 20)
 FEATURES = 4 * 4 * CHANNELS[1]  # after two convolutions and poolings of a 28x28 image
 HIDDEN = 50
 CLASSES = 10
+
+
+def shape(model: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the shape of an image."""
+    return (28, 28, 1)
 
 
 def parameters(model: Mapping[str, Any]) -> tuple[Parameter, ...]:
@@ -28,13 +35,10 @@ def parameters(model: Mapping[str, Any]) -> tuple[Parameter, ...]:
         "dense2": (HIDDEN, CLASSES),
     }
     result = []
-    for layer, shape in kernels.items():
-        fan_in = 1
-        for size in shape[:-1]:
-            fan_in *= size
-        bound = fan_in**-0.5
-        result.append(Parameter(name=f"{layer}.kernel", shape=shape, bound=bound))
-        result.append(Parameter(name=f"{layer}.bias", shape=shape[-1:], bound=bound))
+    for layer, sizes in kernels.items():
+        bound = math.prod(sizes[:-1]) ** -0.5  # of the fan in
+        result.append(Parameter(name=f"{layer}.kernel", shape=sizes, bound=bound))
+        result.append(Parameter(name=f"{layer}.bias", shape=sizes[-1:], bound=bound))
     return tuple(result)
 
 
@@ -56,8 +60,7 @@ WORKLOAD = Workload(
         optimizer={"learning_rate": 0.001, "momentum": 0.9},
         target={"metric": "accuracy", "value": 0.97},
     ),
-    example_shape=lambda model: (28, 28, 1),
     parameters=parameters,
     forward_flops=forward_flops,
-    classes=lambda model: CLASSES,
+    **vision.fields(shape, lambda model: CLASSES),
 )

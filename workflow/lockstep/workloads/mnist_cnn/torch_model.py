@@ -1,5 +1,6 @@
 """`mnist_cnn` in PyTorch."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lockstep.workloads import naming
+from lockstep.workloads import naming, vision_torch
+from lockstep.workloads.contract import Settings
 from lockstep.workloads.mnist_cnn import spec
 from lockstep.workloads.vision_torch import accuracy, cross_entropy, normalise
 
@@ -32,24 +34,39 @@ class MnistCnn(nn.Module):
         return self.fc2(x)
 
 
-def build(model: Mapping[str, Any]) -> nn.Module:
+def build(model: Mapping[str, Any], settings: Settings) -> nn.Module:
     """Return the model; its initial weights are replaced before use."""
     return MnistCnn()
 
 
-def inputs(batch: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
-    """Return what the model takes: images uint8 ``(B, 28, 28, 1)`` normalised, channels first."""
-    return normalise(batch["images"], MEAN, STD, dtype)
+augment = functools.partial(vision_torch.augment, spec.shape)
 
 
-def losses(logits: Tensor, batch: Mapping[str, Tensor], recipe: Mapping[str, Any]) -> Tensor:
-    """Return each example's loss, ``(B,)``."""
-    return cross_entropy(logits, batch["labels"], recipe["label_smoothing"])
+def inputs(batch: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return a batch with its images normalised, channels first."""
+    return {**batch, "image": normalise(batch["image"], MEAN, STD, dtype)}
 
 
-def metrics(logits: Tensor, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return each example's share of each metric, ``(B,)``."""
-    return {"accuracy": accuracy(logits, batch["labels"])}
+def forward(
+    module: nn.Module, batch: Mapping[str, Tensor], random: Any, train: bool
+) -> dict[str, Tensor]:
+    """Return the logits, ``(B, classes)``."""
+    return {"logits": module(batch["image"])}
+
+
+def loss(
+    outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor], recipe: Mapping[str, Any]
+) -> dict[str, Tensor]:
+    """Return each example's cross-entropy, ``(B,)``."""
+    smoothing = recipe["label_smoothing"]
+    return {"loss": cross_entropy(outputs["logits"], batch["label"], smoothing)}
+
+
+def metrics(
+    outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor], recipe: Mapping[str, Any]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return each example's share of each metric, ``(B,)``; no columns."""
+    return {"accuracy": accuracy(outputs["logits"], batch["label"])}, {}
 
 
 def names(model: Mapping[str, Any]) -> naming.Names:

@@ -8,7 +8,7 @@ Crops are taken of stored squares, not of the originals (docs/residual-networks.
 
 import functools
 
-from lockstep.workloads import resnet
+from lockstep.workloads import resnet, vision
 from lockstep.workloads.contract import Workload
 from lockstep.workloads.recipe import recipe
 
@@ -41,12 +41,12 @@ WORKLOAD = Workload(
             "zero_last_gamma": False,
         },
     ),
-    example_shape=resnet.example_shape,
     parameters=functools.partial(resnet.parameters, FAMILY),
     buffers=functools.partial(resnet.buffers, FAMILY),
     forward_flops=functools.partial(resnet.forward_flops, FAMILY),
-    classes=lambda model: model["classes"],
-    metrics=("accuracy", "top5"),
+    **vision.fields(
+        resnet.example_shape, lambda model: model["classes"], metrics=("accuracy", "top5")
+    ),
     small={"model": {"blocks": [1, 1, 1, 1], "width": 8, "classes": 100, "size": 64}},
     check=functools.partial(resnet.check, FAMILY),
     firm_steps=1,

@@ -1,0 +1,159 @@
+"""Each optimizer is one formula: in NumPy, PyTorch and JAX, and as the libraries' own have it."""
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import torch
+
+from lockstep.engines.jax_optimizer import Optimizer as Jax
+from lockstep.engines.torch_optimizer import Optimizer as Torch
+from lockstep.workloads import optimizers, recipe
+from lockstep.workloads.contract import Parameter
+
+SHAPES = {"kernel": (4, 3), "bias": (3,), "head": (3, 2)}
+DESCRIBED = [
+    Parameter(name="kernel", shape=(4, 3)),
+    Parameter(name="bias", shape=(3,), decay=False),
+    Parameter(name="head", shape=(3, 2), group="head"),
+]
+STEPS, RATE = 7, 0.1
+CASES = {
+    "sgd": {"name": "sgd", "momentum": 0.9, "weight_decay": 0.1},
+    "nesterov": {"name": "sgd", "momentum": 0.9, "nesterov": True, "weight_decay": 0.1},
+    "decoupled": {"name": "sgd", "momentum": 0.9, "weight_decay": 0.1, "decay": "decoupled"},
+    "plain": {"name": "sgd"},
+    "adamw": {"name": "adamw", "weight_decay": 0.1, "epsilon": 1e-6},
+    "uncorrected": {"name": "adamw", "weight_decay": 0.1, "bias_correction": False},
+    "lamb": {"name": "lamb", "weight_decay": 0.1, "epsilon": 1e-6},
+    "clipped": {"name": "adamw", "clip_norm": 0.5},
+    "groups": {
+        "name": "adamw",
+        "weight_decay": 0.1,
+        "groups": {"head": {"rate": 10.0, "decay": 0.0}},
+    },
+}
+
+
+def settings_of(name: str) -> dict:
+    return recipe.override(recipe.RECIPE, {"optimizer": CASES[name]}, where=name)["optimizer"]
+
+
+@pytest.fixture(autouse=True)
+def _float64() -> Iterator[None]:
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", False)
+
+
+@pytest.fixture
+def values() -> dict[str, np.ndarray]:
+    random = np.random.default_rng(0)
+    return {name: random.normal(size=shape) for name, shape in SHAPES.items()}
+
+
+@pytest.fixture
+def gradients() -> list[dict[str, np.ndarray]]:
+    random = np.random.default_rng(1)
+    return [{name: random.normal(size=shape) for name, shape in SHAPES.items()}] * STEPS
+
+
+def numbers(settings: dict, step: int) -> dict[str, float]:
+    return {"learning_rate": RATE, **optimizers.scalars(settings, step)}
+
+
+def by_numpy(settings: dict, values: dict, gradients: list) -> dict[str, np.ndarray]:
+    values = dict(values)
+    kept = {
+        p.name: {slot: np.zeros(p.shape) for slot in optimizers.slots(settings)} for p in DESCRIBED
+    }
+    for step, given in enumerate(gradients):
+        factor = optimizers.clip_factor(settings, given)
+        for p in DESCRIBED:
+            kept[p.name], change = optimizers.stepped(
+                settings,
+                optimizers.share(settings, p),
+                numbers(settings, step),
+                values[p.name],
+                factor * given[p.name],
+                kept[p.name],
+            )
+            values[p.name] = values[p.name] + change
+    return values
+
+
+def by_torch(settings: dict, values: dict, gradients: list) -> dict[str, np.ndarray]:
+    tensors = {n: torch.tensor(v, requires_grad=True) for n, v in values.items()}
+    optimizer = Torch(settings, DESCRIBED, tensors)
+    for step, given in enumerate(gradients):
+        for name, tensor in tensors.items():
+            tensor.grad = torch.tensor(given[name])
+        optimizer.step(numbers(settings, step))
+    return {name: tensor.detach().numpy() for name, tensor in tensors.items()}
+
+
+def by_jax(settings: dict, values: dict, gradients: list) -> dict[str, np.ndarray]:
+    optimizer = Jax(settings, DESCRIBED)
+    arrays = {name: jnp.asarray(value) for name, value in values.items()}
+    slots = {slot: {n: jnp.zeros_like(a) for n, a in arrays.items()} for slot in optimizer.slots}
+    for step, given in enumerate(gradients):
+        grads = {name: jnp.asarray(gradient) for name, gradient in given.items()}
+        arrays, slots = optimizer.step(numbers(settings, step), arrays, grads, slots)
+    return {name: np.asarray(array) for name, array in arrays.items()}
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("backend", [by_torch, by_jax], ids=["torch", "jax"])
+def test_both_frameworks_step_as_the_definition(name, backend, values, gradients) -> None:
+    settings = settings_of(name)
+    expected = by_numpy(settings, values, gradients)
+    for tensor, found in backend(settings, values, gradients).items():
+        np.testing.assert_allclose(found, expected[tensor], rtol=1e-13, err_msg=tensor)
+
+
+def test_adamw_is_pytorchs(values, gradients) -> None:
+    settings = settings_of("adamw")
+    tensors = {n: torch.tensor(v, requires_grad=True) for n, v in values.items()}
+    decays = [[tensors["kernel"], tensors["head"]], [tensors["bias"]]]
+    theirs = torch.optim.AdamW(
+        [{"params": decays[0], "weight_decay": 0.1}, {"params": decays[1], "weight_decay": 0.0}],
+        lr=RATE,
+        eps=1e-6,
+    )
+    for given in gradients:
+        for name, tensor in tensors.items():
+            tensor.grad = torch.tensor(given[name])
+        theirs.step()
+    for name, found in by_numpy(settings, values, gradients).items():
+        np.testing.assert_allclose(found, tensors[name].detach().numpy(), rtol=1e-12)
+
+
+def test_lamb_is_optaxs(values, gradients) -> None:
+    settings = settings_of("lamb")
+    decays = {p.name: p.decay for p in DESCRIBED}
+    theirs = optax.lamb(RATE, weight_decay=0.1, mask=decays)
+    arrays = {name: jnp.asarray(value) for name, value in values.items()}
+    state = theirs.init(arrays)
+    for given in gradients:
+        updates, state = theirs.update(given, state, arrays)
+        arrays = optax.apply_updates(arrays, updates)
+    for name, found in by_numpy(settings, values, gradients).items():
+        np.testing.assert_allclose(found, arrays[name], rtol=1e-12)
+
+
+def test_a_gradient_within_the_bound_is_left_alone(gradients) -> None:
+    settings = {**settings_of("clipped"), "clip_norm": 1e3}
+    assert optimizers.clip_factor(settings, gradients[0]) == 1.0
+
+
+def test_a_tensor_of_zeros_has_the_trust_ratio_one(gradients) -> None:
+    settings = settings_of("lamb")
+    zeros = {name: np.zeros(shape) for name, shape in SHAPES.items()}
+    expected = by_numpy(settings, zeros, gradients[:1])
+    for backend in (by_torch, by_jax):
+        for name, found in backend(settings, zeros, gradients[:1]).items():
+            assert np.isfinite(found).all()
+            np.testing.assert_allclose(found, expected[name], rtol=1e-13)

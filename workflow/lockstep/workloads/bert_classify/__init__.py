@@ -1,0 +1,1 @@
+"""Fine-tuning of BERT: sentences, or pairs of them, to classes."""

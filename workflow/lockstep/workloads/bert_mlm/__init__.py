@@ -1,0 +1,1 @@
+"""Masked-language-model pretraining of BERT on packed rows of text."""

@@ -1,0 +1,128 @@
+"""Optimizers by name: what state each keeps, its numbers by step, and its formula in NumPy.
+
+Both engines write the formulas out; the ladder holds a step of theirs to this module. In all of
+them g is the gradient, multiplied by min(1, clip_norm / (norm + 1e-6)) where `clip_norm` is not 0,
+and norm is that of all trained parameters' gradients together; lr is the step's learning rate times
+the group's rate; d is `weight_decay` times the group's decay, 0 where a parameter does not decay.
+
+`sgd`     with momentum b; `decay: coupled` adds d p to g first (L2 regularisation), `decoupled` to
+          the update (Loshchilov and Hutter, Decoupled weight decay regularization, 2019):
+
+              m = b m + g;   u = g + b m (nesterov) or m;   p = p - lr u
+
+`adamw`   Adam with decoupled decay (Kingma and Ba, 2015; Loshchilov and Hutter, 2019):
+
+              m = b1 m + (1 - b1) g;   v = b2 v + (1 - b2) g²
+              u = (m c1) / (sqrt(v) c2 + epsilon) + d p;   p = p - lr u
+
+          c1 = 1 / (1 - b1^t) and c2 = 1 / sqrt(1 - b2^t) in step t, counted from 1; without
+          `bias_correction` both are 1. They come from the host, in float64.
+
+`lamb`    the same u, times |p| / |u| of each tensor, 1 where either is zero (You et al., Large
+          batch optimization for deep learning, 2020).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lockstep.workloads.contract import Parameter
+
+NAMES = ("sgd", "adamw", "lamb")
+MOMENTS = ("first_moment", "second_moment")
+NOT_NEGATIVE = ("second_moment",)
+CLIP_EPSILON = 1e-6  # as PyTorch's clip_grad_norm_ has it
+
+Settings = Mapping[str, Any]
+Arrays = Mapping[str, np.ndarray]
+
+
+def slots(settings: Settings) -> tuple[str, ...]:
+    """Return the names of what an optimizer keeps of each trained parameter."""
+    if settings["name"] == "sgd":
+        return ("momentum",) if settings["momentum"] else ()
+    return MOMENTS
+
+
+def scalars(settings: Settings, step: int) -> dict[str, float]:
+    """Return an optimizer's numbers of a step (from 0), beside the learning rate."""
+    if settings["name"] == "sgd":
+        return {}
+    if not settings["bias_correction"]:
+        return {"correction1": 1.0, "correction2": 1.0}
+    first, second = (1.0 - settings[beta] ** (step + 1) for beta in ("beta1", "beta2"))
+    return {"correction1": 1.0 / first, "correction2": 1.0 / second**0.5}
+
+
+@dataclass(frozen=True)
+class Share:
+    """What of a step's learning rate and of the weight decay is a parameter's.
+
+    Attributes:
+        rate: factor of the learning rate.
+        decay: weight decay; 0 for none.
+    """
+
+    rate: float
+    decay: float
+
+
+def share(settings: Settings, parameter: Parameter) -> Share:
+    """Return the share of a trained parameter."""
+    group = settings["groups"].get(parameter.group, {})
+    decay = settings["weight_decay"] * group.get("decay", 1.0) if parameter.decay else 0.0
+    return Share(group.get("rate", 1.0), decay)
+
+
+def clip_factor(settings: Settings, gradients: Arrays) -> float:
+    """Return what all gradients are multiplied by."""
+    if not settings["clip_norm"]:
+        return 1.0
+    total = sum(float(np.sum(np.square(g, dtype=np.float64))) for g in gradients.values())
+    return min(1.0, settings["clip_norm"] / (total**0.5 + CLIP_EPSILON))
+
+
+def stepped(
+    settings: Settings,
+    share: Share,
+    numbers: Mapping[str, float],
+    value: np.ndarray,
+    gradient: np.ndarray,
+    kept: Arrays,
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Return a tensor's slots after a step, and what its value changes by, float64.
+
+    Args:
+        numbers: of the step: `learning_rate` and `scalars`.
+        value: before the step.
+        gradient: clipped.
+        kept: its slots before the step.
+    """
+    value, gradient = value.astype(np.float64), gradient.astype(np.float64)
+    kept = {name: array.astype(np.float64) for name, array in kept.items()}
+    rate = numbers["learning_rate"] * share.rate
+    if settings["name"] == "sgd":
+        coupled = settings["decay"] == "coupled"
+        if coupled:
+            gradient = gradient + share.decay * value
+        after, update = {}, gradient
+        if settings["momentum"]:
+            momentum = settings["momentum"] * kept["momentum"] + gradient
+            after = {"momentum": momentum}
+            update = momentum
+            if settings["nesterov"]:
+                update = gradient + settings["momentum"] * momentum
+        if not coupled:
+            update = update + share.decay * value
+        return after, -rate * update
+    beta1, beta2 = settings["beta1"], settings["beta2"]
+    first = beta1 * kept["first_moment"] + (1 - beta1) * gradient
+    second = beta2 * kept["second_moment"] + (1 - beta2) * gradient**2
+    scaled = np.sqrt(second) * numbers["correction2"] + settings["epsilon"]
+    update = first * numbers["correction1"] / scaled + share.decay * value
+    if settings["name"] == "lamb":
+        norms = np.linalg.norm(value), np.linalg.norm(update)
+        update = update * (norms[0] / norms[1] if all(norms) else 1.0)
+    return {"first_moment": first, "second_moment": second}, -rate * update
