@@ -82,17 +82,13 @@ RESIDUAL = {
 }
 PLAIN = {"global_batch": 16, "epochs": 2, "optimizer": {"learning_rate": 0.01}}
 JIT = {"framework": "jax", "mode": "jit"}
-USUAL = {
-    "torch": {"framework": "torch", "mode": "eager"},
-    "jax": {"framework": "jax", "mode": "eager"},
-}
 PRESETS = {
     "plain": Preset(workload="mnist_cnn", dataset="digits", changes=PLAIN),
     "im2col": Preset(
         workload="mnist_cnn",
         dataset="digits",
         changes=PLAIN,
-        variants={"jax": {**USUAL["jax"], "convolution": "im2col"}},
+        variants={"jax": {"convolution": "im2col"}},
     ),
     "unrolled": Preset(
         workload="mnist_cnn",
@@ -199,21 +195,21 @@ class Ground:
     folder: Path
     manifests: Mapping[str, Path]
     caches: Path
-    climbed: dict[tuple[str, str, str], Trace] = field(default_factory=dict)
+    climbed: dict[tuple[str, str, str, str], Trace] = field(default_factory=dict)
     launched: dict[str, dict[str, Trace]] = field(default_factory=dict)
 
-    def route(self, name: str, side: str, precision: str = "float32") -> Route:
-        """Return what a framework climbs a preset with."""
+    def route(self, name: str, side: str, precision: str = "float32", mode: str = "eager") -> Route:
+        """Return what a framework climbs a preset with, in a mode if the preset has no own."""
         preset = PRESETS[name]
         spec = workloads.spec(preset.workload)
         entry = recipe.override(spec.recipe, copy.deepcopy(dict(preset.changes)), where=name)
         assert spec.check(entry, 1) is None
-        variant = {**preset.variants.get(side, USUAL[side]), "precision": precision}
+        variant = {"framework": side, "mode": mode, **preset.variants.get(side, {})}
         study = {
             "study": name,
             "datasets": {"digits": {"source": "digits"}},
             "workloads": {"mnist_cnn": {"dataset": "digits"}},
-            "variants": {"it": variant},
+            "variants": {"it": {**variant, "precision": precision}},
         }
         initial = self.folder / f"{name}.safetensors"
         if not initial.exists():
@@ -235,10 +231,11 @@ class Ground:
         precision: str,
         last: str = "canary",
         topology: Topology = ALONE,
+        mode: str = "eager",
     ) -> Trace:
         """Return a trace in one precision, up to and with what `climb` calls `last`."""
         real = {"twin": "float32", OVER_TWO: "float64"}.get(precision, precision)
-        route = self.route(name, side, "float32" if real == "float64" else real)
+        route = self.route(name, side, "float32" if real == "float64" else real, mode)
         job = route.job(real, topology)
         engine = engines.start(job)
         limit = CLIMBED.index(last)
@@ -263,12 +260,16 @@ class Ground:
             pass
         return arrays  # the engine is not closed: others share its processes
 
-    def sound(self, name: str, side: str, precision: str) -> Trace:
+    def sound(self, name: str, side: str, precision: str, mode: str = "eager") -> Trace:
         """Return the whole trace of a sound framework."""
-        key = (name, side, precision)
+        key = (name, side, precision, mode)
         if key not in self.climbed:
-            self.climbed[key] = self.climb(name, side, precision)
+            self.climbed[key] = self.climb(name, side, precision, mode=mode)
         return self.climbed[key]
+
+    def reference(self, name: str, side: str, precision: str) -> Trace:
+        """Return the trace that the other side's faults are judged by, in its cheaper mode."""
+        return self.sound(name, side, precision, {"torch": "eager", "jax": "jit"}[side])
 
 
 def _stop(*_: object) -> None:
@@ -311,7 +312,7 @@ def found(ground: Ground, fault: Fault, *, preset: str = "", last: str = "") -> 
     preset, precisions = preset or fault.preset, WITH[fault.precision]
     reference: Trace = {}
     for precision in precisions:
-        reference |= ground.sound(preset, OTHER[fault.side], precision)
+        reference |= ground.reference(preset, OTHER[fault.side], precision)
     trace: Trace = {}
     until = "" if last else fault.rung
     last = last or ("batch" if fault.rung == "draws" else fault.last)

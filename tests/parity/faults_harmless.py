@@ -42,7 +42,7 @@ def failure(ground: Ground, rewrite: Rewrite) -> str | None:
     for precision in ("float64", "float32"):
         reference: Trace = {}
         for each in WITH[precision]:
-            reference |= ground.sound(rewrite.preset, OTHER[rewrite.side], each)
+            reference |= ground.reference(rewrite.preset, OTHER[rewrite.side], each)
         trace: Trace = {}
         with pytest.MonkeyPatch.context() as patch:
             rewrite.patch(patch)
