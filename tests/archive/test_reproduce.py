@@ -14,7 +14,7 @@ from lockstep.archive import archive_reader, layout, reproduction_plan
 from lockstep.archive import reproduce as repetition
 from lockstep.archive.reproduction_outcome import BITS, YES
 from lockstep.archive.reproduction_plan import Plan
-from lockstep.cluster import machine
+from lockstep import machine
 from lockstep.errors import UserError
 from lockstep.study import PACKAGES, Study
 from tests.archive import tamper

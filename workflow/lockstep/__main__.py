@@ -32,13 +32,13 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     try:
         if getattr(options, "study", None):
-            from lockstep.images import stage
+            from lockstep import inside
 
             study = Study.load(options.study)
-            image = stage.image_of(study, options.command.__name__, vars(options))
+            image = inside.image_of(study, options.command.__name__, vars(options))
             if image:
                 line = sys.argv[1:] if arguments is None else arguments
-                return stage.run_inside(study, image, options.command.__name__, line)
+                return inside.run_inside(study, image, options.command.__name__, line)
             name = _job(options)
             if name:
                 from lockstep import jobs
@@ -168,9 +168,9 @@ def check(options: argparse.Namespace) -> int:
 
 
 def image(options: argparse.Namespace) -> int:
-    from lockstep.images import stage
+    from lockstep import inside
 
-    stage.make(Study.load(options.study), options.name)
+    inside.make(Study.load(options.study), options.name)
     return 0
 
 
@@ -242,7 +242,7 @@ def weights(options: argparse.Namespace) -> int:
 
 
 def trace(options: argparse.Namespace) -> int:
-    from lockstep.cluster import machine
+    from lockstep import machine
     from lockstep.parity import trace as ladder
     from lockstep.parity.route import Route
 

@@ -15,7 +15,7 @@ from lockstep.archive.archive_reader import Archive
 from lockstep.archive.archived_study import reproducible
 from lockstep.archive.check_result import printable, reason
 from lockstep.archive.source import find
-from lockstep.cluster import machine
+from lockstep import machine
 from lockstep.errors import UserError, nearest
 from lockstep.study import PACKAGES, Study
 from lockstep.study.identity import dataset_identity
