@@ -81,7 +81,7 @@ def _limit(row: dict[str, Any]) -> tuple[str, float] | None:
 
 def about() -> dict[str, Any]:
     """Return what was measured on: processor, cores and versions."""
-    from lockstep.cluster import machine
+    from lockstep import machine
 
     facts = machine.facts()
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import data
-from lockstep import workloads
-from lockstep.cluster import machine
+from lockstep import machine, workloads
 from lockstep.study import Study, config
 
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -16,8 +16,7 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-from lockstep import files, workloads
-from lockstep.cluster import machine
+from lockstep import files, machine, workloads
 from lockstep.datasets import prepare
 from lockstep.study import Study, config
 from lockstep.workloads import weights

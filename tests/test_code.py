@@ -20,14 +20,17 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(code, "PACKAGE", copied)
     code._imports.cache_clear()
     code._tree.cache_clear()
+    code._parsed.cache_clear()
     yield copied
     code._imports.cache_clear()
     code._tree.cache_clear()
+    code._parsed.cache_clear()
 
 
 def digests() -> dict[str, str]:
     code._imports.cache_clear()
     code._tree.cache_clear()
+    code._parsed.cache_clear()
     worker = "lockstep.training.worker"
     return {
         "torch": code.digest(worker, *framework_modules("torch", "mnist_cnn")),
@@ -135,7 +138,7 @@ def test_what_one_framework_runs_imports_without_the_other(framework: str) -> No
 def test_the_launcher_needs_the_standard_library_only() -> None:
     import subprocess
 
-    modules = "lockstep.training.block", "lockstep.cluster.launch", "lockstep.cluster.machine"
+    modules = "lockstep.training.block", "lockstep.cluster.launch", "lockstep.machine"
     script = (
         "import sys\n"
         "class Block:\n"

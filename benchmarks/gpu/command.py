@@ -15,7 +15,7 @@ from benchmarks.gpu import cifar10, device, facts, ladder, mnist, resnet50, scan
 from benchmarks.gpu.child import Failed
 from benchmarks.gpu.results import Results
 from benchmarks.gpu.session import Deadline, Session
-from lockstep.cluster import machine
+from lockstep import machine
 from lockstep.errors import UserError
 
 PARTS: dict[str, tuple[Callable[[Session], None], float]] = {

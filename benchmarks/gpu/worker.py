@@ -14,8 +14,8 @@ from typing import Any
 
 from benchmarks.gpu import device, inputs, ladder
 from benchmarks.gpu.trial import Trial
+from lockstep.interruption import OUT_OF_MEMORY, die_with_parent
 from lockstep.training.ending import status_of
-from lockstep.training.interruption import OUT_OF_MEMORY, die_with_parent
 
 LONGEST = 300  # characters of an error that are passed on; all of it is in the log
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from lockstep.cluster import launch, node
+from lockstep import machine
+from lockstep.cluster import node
 from lockstep.cluster.start import Start
 from lockstep.errors import UserError
 
@@ -12,7 +13,7 @@ def step(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """The environment of a step of one node."""
     for name, value in (("NNODES", "1"), ("STEP_NUM_TASKS", "1"), ("NODEID", "0")):
         monkeypatch.setenv(f"SLURM_{name}", value)
-    monkeypatch.setattr(launch.Path, "glob", lambda folder, pattern: iter([folder / "nvidia0"]))
+    monkeypatch.setattr(machine.Path, "glob", lambda folder, pattern: iter([folder / "nvidia0"]))
     return monkeypatch
 
 
@@ -23,14 +24,14 @@ def told(gpus: int) -> Start:
 def test_a_job_that_asked_for_no_gpu_uses_none_that_lies_about(step: pytest.MonkeyPatch) -> None:
     step.setenv("CUDA_VISIBLE_DEVICES", "")  # so that it is as before, afterwards
     step.delenv("CUDA_VISIBLE_DEVICES")
-    assert launch.visible_gpus() == ["0"]
+    assert machine.visible_gpus() == ["0"]
     assert node.guard(told(gpus=0)) == 0
-    assert launch.visible_gpus() == []
+    assert machine.visible_gpus() == []
 
 
 def test_gpus_that_the_job_was_given_stay(step: pytest.MonkeyPatch) -> None:
     step.setenv("CUDA_VISIBLE_DEVICES", "1")
     assert node.guard(told(gpus=0)) == 0
-    assert launch.visible_gpus() == ["1"]
+    assert machine.visible_gpus() == ["1"]
     with pytest.raises(UserError, match=r"asks for 2 GPUs a node, .* shows 1 \(1\)"):
         node.guard(told(gpus=2))

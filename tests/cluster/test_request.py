@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 
 from lockstep.cluster import preflight, request, slurm
-from lockstep.cluster.launch import visible_gpus
 from lockstep.cluster.request import Site
 from lockstep.errors import UserError
+from lockstep.machine import visible_gpus
 from lockstep.study.run import Scale
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lockstep.cluster import machine
+from lockstep import machine
 from lockstep.study import Study, config
 from tests.conftest import DIGITS
 

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lockstep import files
-from lockstep.cluster import machine
+from lockstep import files, machine
 from lockstep.study import Study
 from tests.conftest import kill, slowly, start, summary, train, wait_for
 

@@ -18,7 +18,7 @@ print("started", flush=True)
 while os.getppid() == launcher:
     time.sleep(0.01)
 from lockstep.cluster.place import Place
-from lockstep.training.interruption import die_with_parent
+from lockstep.interruption import die_with_parent
 die_with_parent(Place.from_environment().parent)
 print("goes on")
 """

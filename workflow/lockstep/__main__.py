@@ -32,13 +32,13 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     try:
         if getattr(options, "study", None):
-            from lockstep.images import stage
+            from lockstep import inside
 
             study = Study.load(options.study)
-            image = stage.image_of(study, options.command.__name__, vars(options))
+            image = inside.image_of(study, options.command.__name__, vars(options))
             if image:
                 line = sys.argv[1:] if arguments is None else arguments
-                return stage.run_inside(study, image, options.command.__name__, line)
+                return inside.run_inside(study, image, options.command.__name__, line)
             name = _job(options)
             if name:
                 from lockstep import jobs
@@ -168,9 +168,9 @@ def check(options: argparse.Namespace) -> int:
 
 
 def image(options: argparse.Namespace) -> int:
-    from lockstep.images import stage
+    from lockstep import inside
 
-    stage.make(Study.load(options.study), options.name)
+    inside.make(Study.load(options.study), options.name)
     return 0
 
 
@@ -244,7 +244,7 @@ def weights(options: argparse.Namespace) -> int:
 
 
 def trace(options: argparse.Namespace) -> int:
-    from lockstep.cluster import machine
+    from lockstep import machine
     from lockstep.parity import trace as ladder
     from lockstep.parity.route import Route
 
@@ -345,14 +345,14 @@ def reproduce(options: argparse.Namespace) -> int:
 
 
 def compare(options: argparse.Namespace) -> int:
-    from lockstep.archive.verify import studies as folders
+    from lockstep.archive.verify import study_folder
     from lockstep.report import compare as studies
 
-    with folders(options.a, options.b) as ((a, b), named):
-        comparison = studies.compare(a, b)
+    with study_folder(options.a) as a, study_folder(options.b) as b:
+        comparison = studies.compare(a, b, called=(str(options.a), str(options.b)))
         if options.json:
-            files.write_json(options.json, named(studies.as_json(comparison)))
-        print("\n".join(named(studies.lines(comparison))))
+            files.write_json(options.json, studies.as_json(comparison))
+        print("\n".join(studies.lines(comparison)))
     return 0
 
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lockstep import files
-from lockstep.cluster import machine, slurm
+from lockstep import files, machine
+from lockstep.cluster import slurm
 from lockstep.errors import UserError
 
 SCHEMA = "lockstep-job/1"

@@ -1,8 +1,6 @@
 """Starts the processes of a run on one machine, each with its share of it, and waits for all."""
 
-import itertools
 import os
-import re
 import subprocess
 import tempfile
 import time
@@ -10,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lockstep import machine
 from lockstep.cluster import cpus
 from lockstep.cluster.relay import relay
-from lockstep.training.interruption import FAILED_RUN, INTERRUPTED
+from lockstep.interruption import FAILED_RUN, INTERRUPTED
 
 WAITING = {"GOMP_SPINCOUNT": "300000"}
 """How threads of PyTorch's OpenMP (GNU's libgomp) wait for each other: they spin for milliseconds
@@ -63,7 +62,7 @@ def launch(
         0 if all ended with 0, else the first other exit status (128 + N for a signal N).
     """
     shares = cpus.shares(processes, threads)
-    gpus = visible_gpus()
+    gpus = machine.visible_gpus()
     # Processes meet by themselves; JAX would ask a proxy for the way to its own coordinator.
     waiting = {} if os.environ.keys() & set(CHOSEN) else WAITING
     inherited = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
@@ -94,17 +93,6 @@ def launch(
                 environment["LOCKSTEP_DEADLINE"] = repr(deadline)
             started.start(command, environment)
         return _wait(started.children)
-
-
-def visible_gpus() -> list[str]:
-    """Return the GPUs that processes started here may use, as CUDA_VISIBLE_DEVICES names them."""
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        # As CUDA reads it: what follows a negative number is out of sight, too.
-        seen = itertools.takewhile(lambda name: not name.startswith("-"), chosen.split(","))
-        return [name for name in seen if name and name != "NoDevFiles"]
-    devices = [p.name for p in Path("/dev").glob("nvidia*") if re.fullmatch(r"nvidia\d+", p.name)]
-    return [str(index) for index in range(len(devices))]
 
 
 def _wait(children: list[subprocess.Popen]) -> int:

@@ -10,12 +10,11 @@ import struct
 import sys
 from pathlib import Path
 
-from lockstep import files
-from lockstep.cluster import machine
-from lockstep.cluster.launch import AGREED, Part, launch, visible_gpus
+from lockstep import files, machine
+from lockstep.cluster.launch import AGREED, Part, launch
 from lockstep.cluster.start import REFUSED, Start, read
 from lockstep.errors import UserError
-from lockstep.training.interruption import die_with_parent
+from lockstep.interruption import die_with_parent
 
 
 def main(rendezvous: Path) -> int:
@@ -66,7 +65,7 @@ def guard(start: Start) -> int:
     if not start.gpus:
         # A site that confines no devices shows GPUs also to a job that asked for none.
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
-    gpus = visible_gpus()
+    gpus = machine.visible_gpus()
     if start.gpus and len(gpus) != start.gpus:
         raise UserError(
             f"the run asks for {start.gpus} GPUs a node, {socket.gethostname()} shows "

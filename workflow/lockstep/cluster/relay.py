@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 
-from lockstep.training.interruption import SIGNALS
+from lockstep.interruption import SIGNALS
 
 
 class Relay:

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lockstep import files
-from lockstep.cluster import machine, slurm
-from lockstep.cluster.launch import launch, visible_gpus
+from lockstep import files, machine
+from lockstep.cluster import slurm
+from lockstep.cluster.launch import launch
 from lockstep.cluster.relay import relay
 from lockstep.errors import UserError
 from lockstep.study.run import Scale
@@ -167,7 +167,7 @@ def _on_all_nodes(start: Start, rendezvous: Path) -> int:
 
 
 def _check_here(scale: Scale) -> None:
-    gpus = visible_gpus()
+    gpus = machine.visible_gpus()
     if gpus and len(gpus) < scale.size:
         raise UserError(
             f"scale {scale} asks for {scale.size} GPUs, this machine has {len(gpus)}; choose "

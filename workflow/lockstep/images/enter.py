@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lockstep.cluster.launch import visible_gpus
+from lockstep import machine
 from lockstep.errors import UserError
 from lockstep.images import host
 from lockstep.images.watch import end_with_parent
@@ -94,7 +94,7 @@ def command(leave: Pass, arguments: Sequence[str]) -> list[str]:
 
 def gpus_here() -> bool:
     """Whether this node has an NVIDIA GPU that its driver runs and that this process may use."""
-    return CONTROL.exists() and bool(visible_gpus())
+    return CONTROL.exists() and bool(machine.visible_gpus())
 
 
 def check_driver(leave: Pass, version: Path = DRIVER) -> None:

@@ -20,12 +20,12 @@ from lockstep.cluster import place
 from lockstep.cluster.launch import launch
 from lockstep.datasets.reader import Reader
 from lockstep.errors import UserError
+from lockstep.interruption import die_with_parent
 from lockstep.parity import OVER_TWO, position
 from lockstep.parity.climb import climb
 from lockstep.parity.route import Route
 from lockstep.training import ending
 from lockstep.training.feed import SharedFeed
-from lockstep.training.interruption import die_with_parent
 from lockstep.workloads import weights
 
 DEVICES, BATCH = 2, 32

@@ -10,8 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lockstep import files
-from lockstep.cluster import machine
+from lockstep import files, machine
 from lockstep.errors import UserError, nearest
 from lockstep.images import study_image
 from lockstep.study.identity import (

@@ -6,8 +6,8 @@ from lockstep import workloads
 from lockstep.cluster import place
 from lockstep.datasets.reader import Reader, read_manifest
 from lockstep.engines.contract import Engine, Job
+from lockstep.interruption import die_with_parent
 from lockstep.training.feed import Feed, SharedFeed, check
-from lockstep.training.interruption import die_with_parent
 from lockstep.training.spec import RunSpec
 from lockstep.workloads.contract import Data
 

@@ -11,19 +11,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lockstep import files, lock
-from lockstep.cluster import machine, slurm
+from lockstep import files, inside, lock, machine
+from lockstep.cluster import slurm
 from lockstep.cluster.start import roll_call, start
 from lockstep.errors import UserError
-from lockstep.images import stage
 from lockstep.images.study_image import StudyImage
+from lockstep.interruption import FAILED_RUN, INTERRUPTED, OUT_OF_MEMORY
 from lockstep.link import link_or_copy
 from lockstep.study import Study
 from lockstep.study.identity import run_code, stage_code
 from lockstep.study.run import Block, Run
 from lockstep.training import attempts, busy, coldstart, seal
 from lockstep.training.alone import alone
-from lockstep.training.interruption import FAILED_RUN, INTERRUPTED, OUT_OF_MEMORY
 from lockstep.training.spec import RunSpec
 
 SCHEMA = "lockstep-block/1"
@@ -112,7 +111,7 @@ def _run(study: Study, run: Run, spec: RunSpec, deadline: float | None, gpus: in
 
     def begin(module: str) -> int:
         return start(
-            stage.worker(
+            inside.worker(
                 study,
                 study.framework(run)[0],
                 [str(folder / "run.json")],

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lockstep import files, lock
-from lockstep.training.interruption import INTERRUPTED, Interruption
+from lockstep.interruption import INTERRUPTED, Interruption
 from lockstep.training.spec import RunSpec
 
 SCHEMA = "lockstep-cold-start/1"

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from lockstep import files
 from lockstep.errors import UserError
-from lockstep.training.interruption import OUT_OF_MEMORY
+from lockstep.interruption import OUT_OF_MEMORY
 
 
 def _refuse(why: object) -> NoReturn:

@@ -8,9 +8,9 @@ import numpy as np
 
 from lockstep.engines.contract import Engine
 from lockstep.errors import UserError
+from lockstep.interruption import Interruption
 from lockstep.training import checkpoint, contention, loop
 from lockstep.training.clock import Clock
-from lockstep.training.interruption import Interruption
 from lockstep.training.spec import RunSpec
 from lockstep.workloads import weights
 

@@ -14,9 +14,9 @@ from lockstep import files
 from lockstep.cluster import place
 from lockstep.datasets.reader import Reader, read_manifest
 from lockstep.engines.contract import Engine, Job, Preparation, Topology
+from lockstep.interruption import FAILED_RUN, INTERRUPTED, Interruption
 from lockstep.training import begin, coldstart, ending, loop, records, seal
 from lockstep.training.feed import evaluation_batches, total_steps
-from lockstep.training.interruption import FAILED_RUN, INTERRUPTED, Interruption
 from lockstep.training.resumption import Saver, restore
 from lockstep.training.spec import RunSpec
 from lockstep.training.tracking import Tracking

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lockstep import files
-from lockstep.cluster import machine
+from lockstep import files, machine
 from lockstep.cluster.launch import launch
 from lockstep.images import build, cache, enter, settings, smoke
 from lockstep.images.study_image import StudyImage

@@ -2,8 +2,10 @@
 
 import hashlib
 import importlib.metadata
+import itertools
 import os
 import platform
+import re
 import shutil
 import subprocess
 from collections.abc import Iterable
@@ -53,6 +55,17 @@ def _gpus() -> list[dict[str, str]]:
         return []
     rows = (line.split(", ") for line in answer.stdout.splitlines() if line)
     return [{"name": name, "uuid": uuid, "driver": driver} for name, uuid, driver in rows]
+
+
+def visible_gpus() -> list[str]:
+    """Return the GPUs that processes started here may use, as CUDA_VISIBLE_DEVICES names them."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        # As CUDA reads it: what follows a negative number is out of sight, too.
+        seen = itertools.takewhile(lambda name: not name.startswith("-"), chosen.split(","))
+        return [name for name in seen if name and name != "NoDevFiles"]
+    devices = [p.name for p in Path("/dev").glob("nvidia*") if re.fullmatch(r"nvidia\d+", p.name)]
+    return [str(index) for index in range(len(devices))]
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
