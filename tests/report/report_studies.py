@@ -13,8 +13,7 @@ import numpy as np
 
 from lockstep.datasets import checksum
 from lockstep.engines.contract import types
-from lockstep.report import judged
-from lockstep.report import windows as computed
+from lockstep.report import parity_verdict, record_tables
 from lockstep.study import Study
 from lockstep.study import config as study_config
 from lockstep.study.run import Run
@@ -107,7 +106,7 @@ def write(
         write_run(study, run, step, generator, edit, edit_loss, edit_epochs, edit_windows, spread)
     if parity:
         for workload in study.config["workloads"]:
-            put_json(study.verdict(workload), parity_verdict(study, workload))
+            put_json(study.verdict(workload), passing_verdict(study, workload))
     if manifests:
         for name in study.blocks:
             write_manifest(study, name)
@@ -190,7 +189,8 @@ def run_summary(
     """Return a summary that agrees with its tables."""
     columns = {name: np.array([w[name] for w in windows], float) for name in windows[0]}
     batch = study.workload(run.workload)["global_batch"]
-    steady = computed.steady(columns, batch, CPUS) or {"absent": "no window counts"}
+    counted = record_tables.counts(columns, CPUS)
+    steady = record_tables.steady(columns, batch, counted) or {"absent": "no window counts"}
     training = epochs[-1]["training_seconds"]
     target = study.workload(run.workload)["target"]
     mode = study.variant(run.variant)["mode"]
@@ -302,15 +302,15 @@ def contract(study: Study, run: Run, framework: str) -> dict[str, Any]:
 
 
 PRECISIONS = ("float64", "float64x2", "float32", "bfloat16", "tf32")
-ORDER = (*judged.EXACT, "input", "canary")
+ORDER = (*parity_verdict.EXACT, "input", "canary")
 
 
-def parity_verdict(study: Study, workload: str, *, fails: str | None = None) -> dict[str, Any]:
+def passing_verdict(study: Study, workload: str, *, fails: str | None = None) -> dict[str, Any]:
     """Return a verdict; the variant `fails` differs in a gradient."""
     reference, *others = study.traces()
     comparisons = {}
     for name in others:
-        wanted = judged.wanted(study, {}, name, reference)
+        wanted = parity_verdict.wanted(study, {}, name, reference)
         rungs = [
             _rung(precision, rung, name == fails and rung == "gradient")
             for precision, rung in sorted(
@@ -328,7 +328,7 @@ def parity_verdict(study: Study, workload: str, *, fails: str | None = None) -> 
             },
         }
     return {
-        "schema": judged.SCHEMA,
+        "schema": parity_verdict.SCHEMA,
         "workload": workload,
         "reference": reference,
         "passed": all(c["passed"] for c in comparisons.values()),

@@ -15,7 +15,7 @@ ENGINE = ("torch", "jax", "jaxlib", "flax", "optax", "cuda", "cudnn", "nccl")
 
 
 def describe(records: Records) -> list[tuple[str, str]]:
-    """Return what was run, as terms and their descriptions, of the study's own runs."""
+    """Return what was run, as terms and their descriptions."""
     config = records.study.config
     runs = [run for run in records.runs if run.summary]
     hosts = [node for run in runs for node in _nodes(run)]

@@ -1,100 +1,71 @@
 """Figures of what is learned: parity, losses and metrics, and how much losses differ."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 
-from lockstep.report import step_losses
+from lockstep.report import parity_verdict
 from lockstep.report.drawing import (
     SIZE,
+    WIDE,
     Look,
     Looks,
     finish,
     grid,
     legend,
     new,
-    plain_log,
     power_of_ten,
-    powers,
+    ticks,
 )
+from lockstep.report.load import Records
+from lockstep.report.loss_curves import Curve
 from lockstep.report.picture import INK, PALETTE, Picture
 
 LOSS_TICKS = [m * 10.0**e for e in range(-6, 3) for m in (1, 2, 5)]
-
-
-def parity_curves(
-    workload: str, verdict: Mapping[str, Any], styles: Mapping[str, Look]
-) -> Picture | None:
-    """Draw each step's distance from the reference, with the envelope that it must stay in."""
-    if not verdict["comparisons"]:
-        return None
-    figure, axes = new(ncols=2, width=2 * SIZE[0])
-    worst = []
-    for precision, ax in zip(("float64", "float32"), axes, strict=True):
-        floor = EQUAL[precision]
-        limit = None
-        for variant, comparison in verdict["comparisons"].items():
-            envelope = comparison["curves"].get("float32_tolerance")
-            if precision == "float32" and envelope:
-                known = np.array(envelope)
-                steps = len(known) if limit is None else min(len(limit), len(known))
-                limit = known if limit is None else np.maximum(limit[:steps], known[:steps])
-            values = comparison["curves"].get(precision)
-            if values is None:
-                continue
-            look = styles.get(variant) or Look(colour=PALETTE["other"], dashes="", marker="o")
-            ax.plot(
-                np.arange(1, len(values) + 1),
-                np.maximum(values, floor),
-                color=look.colour,
-                linestyle="none",
-                marker=look.marker,
-                markersize=4,
-                fillstyle="none",
-                label=variant,
-            )
-            worst.append(f"{variant} in {precision} at most {max(values):.1e}")
-        if precision == "float64":
-            ax.axhline(
-                _tolerance(verdict), color=INK, linewidth=1, linestyle="--", label="tolerance"
-            )
-        elif limit is not None:
-            ax.plot(
-                np.arange(1, len(limit) + 1),
-                limit,
-                color=INK,
-                linewidth=1,
-                linestyle="--",
-                label="tolerance",
-            )
-        ax.set(xlabel=f"Step, in {precision}", ylabel="Relative difference of the loss")
-        ax.set(yscale="log", ylim=(floor / 2, None))
-        decades = [t for t in ax.get_yticks() if floor < t < ax.get_ylim()[1]]
-        ax.set_yticks([floor, *decades], ["equal", *map(power_of_ten, decades)])
-        ax.yaxis.set_minor_locator(mpl.ticker.NullLocator())
-        grid(ax)
-        legend(ax)
-    return finish(
-        figure,
-        f"{workload}-parity",
-        f"Difference of every step's loss from {verdict['reference']}",
-        f"{'; '.join(worst) or 'no curve is finite'}.",
-    )
-
-
 EQUAL = {"float64": 1e-17, "float32": 1e-9}
 """Where a step that is equal to the bit is drawn."""
 
 
+def parity_curves(records: Records, workload: str, styles: Looks) -> Picture | None:
+    """Draw each step's difference from the reference, with the tolerance that it must stay in."""
+    verdict = records.parity.get(workload)
+    if not verdict or not verdict["comparisons"]:
+        return None
+    figure, axes = new(WIDE, ncols=2)
+    words = []
+    for (precision, floor), ax in zip(EQUAL.items(), axes, strict=True):
+        for variant, comparison in verdict["comparisons"].items():
+            values = comparison["curves"].get(precision)
+            if values is not None:
+                look = styles.get(variant) or Look(colour=PALETTE["other"], line="-", marker="o")
+                mark = {"color": look.colour, "marker": look.marker, "fillstyle": "none"}
+                steps, shown = np.arange(1, len(values) + 1), np.maximum(values, floor)
+                ax.plot(steps, shown, linestyle="none", markersize=4, label=variant, **mark)
+                words.append(f"{variant} in {precision} at most {max(values):.1e}")
+        line = {"color": INK, "linewidth": 1, "linestyle": "--", "label": "tolerance"}
+        limit = parity_verdict.curves(records, workload).get(f"{precision}_tolerance")
+        if precision == "float64":
+            ax.axhline(_tolerance(verdict), **line)
+        elif limit is not None:
+            ax.plot(np.arange(1, len(limit) + 1), limit, **line)
+        ax.set(xlabel=f"Step, in {precision}", ylabel="Relative difference of the loss")
+        ax.set(yscale="log", ylim=(floor / 2, None))
+        decades = [t for t in ax.get_yticks() if floor < t < ax.get_ylim()[1]]
+        ticks(ax.yaxis, [floor, *decades], ["equal", *map(power_of_ten, decades)])
+        grid(ax)
+        legend(ax)
+    title = f"Difference of every step's loss from {verdict['reference']}"
+    return finish(figure, f"{workload}-parity", title, words or ["no curve is finite"])
+
+
 def _tolerance(verdict: Mapping[str, Any]) -> float:
-    for comparison in verdict["comparisons"].values():
-        for rung in comparison["rungs"]:
-            if (rung["precision"], rung["name"]) == ("float64", "steps"):
-                return float(rung["tolerance"])
-    return float("nan")
+    """Return the tolerance of the steps in float64; NaN if the verdict does not say."""
+    rungs = (rung for c in verdict["comparisons"].values() for rung in c["rungs"])
+    steps = (r["tolerance"] for r in rungs if (r["precision"], r["name"]) == ("float64", "steps"))
+    return parity_verdict.number(next(steps, np.nan))
 
 
 def learning_curves(
@@ -103,12 +74,12 @@ def learning_curves(
     """Draw training loss and test metric by epoch and by wall-clock time, medians over seeds."""
     if epochs["epoch"].nunique() < 2:
         return None  # no curve: the table has it
-    figure, axes = new(2 * SIZE[0], 2 * SIZE[1], nrows=2, ncols=2, sharey="row", sharex="col")
+    figure, axes = new(WIDE, 2 * SIZE[1], nrows=2, ncols=2, sharey="row", sharex="col")
     variants = list(dict.fromkeys(epochs["variant"]))
     columns = ["train_loss", "metric", "wall_seconds"]
     grouped = epochs.groupby(["variant", "epoch"], sort=False)[columns]
     medians, lows, highs = grouped.median(), grouped.min(), grouped.max()
-    ends = []
+    words = []
     for k, variant in enumerate(variants):
         look, width = styles[variant], 1.2 + 1.3 * (len(variants) - 1 - k)  # all are seen
         middle, low, high = (frame.loc[variant] for frame in (medians, lows, highs))
@@ -118,12 +89,11 @@ def learning_curves(
                 ax.plot(x, middle[column], color=look.colour, markersize=4, label=variant, **line)
                 ax.fill_between(x, low[column], high[column], color=look.colour, alpha=0.12, lw=0)
         loss, value, seconds = middle.iloc[-1]
-        ends.append(
+        words.append(
             f"{variant} ends at loss {loss:.4f}, {metric} {value:.4f} after {seconds:.3g} s"
         )
     axes[0, 0].set(ylabel="Training loss", yscale="log")
-    axes[0, 0].set_yticks(loss_ticks(*axes[0, 0].get_ylim()))
-    plain_log(axes[0, 0].yaxis)
+    ticks(axes[0, 0].yaxis, loss_ticks(*axes[0, 0].get_ylim()))
     axes[1, 0].set(xlabel="Epoch", ylabel=f"Test {metric}")
     axes[1, 0].xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
     axes[1, 1].set(xlabel="Seconds since the start of the process")
@@ -134,19 +104,19 @@ def learning_curves(
         figure,
         f"{workload}-learning",
         f"Training loss and test {metric}, by epoch and by wall-clock time",
-        f"{'; '.join(ends)}.",
+        words,
         "Median over seeds, band from lowest to highest. Curves that coincide are drawn over each "
-        f"other, the first the widest. Wall-clock time includes preparation and evaluation. "
-        f"{limits}".strip(),
+        "other, the first the widest. Wall-clock time includes preparation and evaluation. "
+        + limits,
     )
 
 
 def loss_ticks(low: float, high: float) -> list[float]:
     """Return values to label between two losses: round ones, at least two."""
-    ticks = [tick for tick in LOSS_TICKS if low <= tick <= high]
-    if len(ticks) < 2:
-        ticks = [t for t in mpl.ticker.MaxNLocator(4).tick_values(low, high) if low <= t <= high]
-    return ticks
+    found = [tick for tick in LOSS_TICKS if low <= tick <= high]
+    if len(found) < 2:
+        found = [t for t in mpl.ticker.MaxNLocator(4).tick_values(low, high) if low <= t <= high]
+    return found
 
 
 KINDS = {
@@ -166,36 +136,30 @@ NO_FLOOR = (
 )
 
 
-def difference_curves(
-    workload: str, curves: Sequence[step_losses.Curve], limits: str = ""
-) -> Picture | None:
-    """Draw how far two variants' losses are apart during training.
+def difference_curves(workload: str, curves: Iterable[Curve], limits: str = "") -> Picture | None:
+    """Draw how far two variants' losses differ during training.
 
     Args:
         workload: for the file's name.
-        curves: of `lockstep.report.step_losses`.
+        curves: of `lockstep.report.loss_curves`.
         limits: what is not drawn, in sentences.
     """
+    curves = list(curves)
     if not curves:
         return None
-    figure, axes = new()
+    figure, ax = new()
     words, seen = [], set()
     for label, kind, steps, values in curves:
         colour, line, name = KINDS[kind]
         positive = np.where(values > 0, values, np.nan)
-        shown = None if kind in seen else name
-        axes.plot(steps, positive, color=colour, linestyle=line, linewidth=1.3, label=shown)
+        shown: Mapping[str, Any] = {} if kind in seen else {"label": name}
+        ax.plot(steps, positive, color=colour, linestyle=line, linewidth=1.3, **shown)
         seen.add(kind)
         words.append(f"{label} ({name}) ends at {values[-1]:.1e}")
-    axes.set(xlabel="Step", ylabel="Relative difference of the loss", yscale="log")
-    powers(axes.yaxis)
-    grid(axes)
-    legend(axes)
-    notes = ("At equal seed, median over seeds.", FLOOR if "twin" in seen else NO_FLOOR, limits)
-    return finish(
-        figure,
-        f"{workload}-difference",
-        "How much losses differ",
-        f"{'; '.join(words)}.",
-        " ".join(filter(None, notes)),
-    )
+    ax.set(xlabel="Step", ylabel="Relative difference of the loss", yscale="log")
+    ax.yaxis.set_major_formatter(mpl.ticker.FuncFormatter(power_of_ten))
+    ax.yaxis.set_minor_locator(mpl.ticker.NullLocator())
+    grid(ax)
+    legend(ax)
+    note = f"At equal seed, median over seeds. {FLOOR if 'twin' in seen else NO_FLOOR} {limits}"
+    return finish(figure, f"{workload}-difference", "How much losses differ", words, note)
