@@ -239,6 +239,7 @@ def compare(
         count, seed = f"{len(disturbed)} of {len(seeds)} pairs", disturbed[0]
         timing_problems.append(f"in {count} a run was disturbed (seed {seed}, {why_untimed[seed]})")
     near = [runs[s] for s in seeds if s not in elsewhere and s not in disturbed]
+    timed = [pair for pair in near if all(run.step_time for run in pair)]
     warm = [pair for pair in near if all(run.summary["cache"] != "cold" for run in pair)]
     lost = any(run.status == FAILED for side in sides for run in side.runs.values())
     every = [run for pair in runs.values() for run in pair]
@@ -252,9 +253,7 @@ def compare(
         left_out=left_out,
         untimed=list(untimed.items()),
         first_step=first,
-        step_time=_ratio(
-            [pair for pair in near if all(run.step_time for run in pair)], "step_time"
-        ),
+        step_time=_ratio(timed, "step_time"),
         to_target=None if lost else _ratio(list(runs.values()), "seconds_to_target"),
         whole_run=_ratio(warm, "whole_seconds"),
         metric=every[0].metric if every else "the final metric",
