@@ -16,7 +16,6 @@ from lockstep.report import (
     figures,
     learning_figures,
     load,
-    loss_curves,
     page,
     threats_to_validity,
 )
@@ -78,7 +77,7 @@ def test_figures_say_what_they_do_not_show(tmp_path: Path) -> None:
     five |= {f"jax-{k}": {**VARIANTS["jax-jit"], "steps_per_dispatch": k} for k in (1, 2, 5)}
     times = dict.fromkeys(five, 0.01)
     study = write(tmp_path, variants=five, seeds=1, scales=("1x1", "1x2"), step_seconds=times)
-    assert loss_curves.limits(study) == (
+    assert learning_figures.limits(study) == (
         "Scale 1x1 alone; the tables have all scales. "
         "Drawn are 4 of the 6 pairs between frameworks."
     )
@@ -98,7 +97,9 @@ def test_the_floor_for_another_library_is_the_twin_and_not_the_same_framework() 
 def test_the_curves_are_those_of_the_planted_losses(tmp_path: Path) -> None:
     half = lambda run, loss: loss * (1 + 1e-3 * (run.variant == "jax-jit"))  # noqa: E731
     records = load.load(write(tmp_path, seeds=2, edit_loss=half))
-    found = {(label, kind): y for label, kind, _, y in loss_curves.curves(records, "mnist_cnn")}
+    found = {
+        (label, kind): y for label, kind, _, y in learning_figures.curves(records, "mnist_cnn")
+    }
     assert {kind for _, kind in found} == {"between", "within", "seeds", "twin"}
     np.testing.assert_allclose(found["jax-jit and torch-eager", "between"], 1e-3, rtol=0.01)
     assert found["torch-compile and torch-eager", "within"].max() < 1e-5

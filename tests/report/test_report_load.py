@@ -71,13 +71,6 @@ def ten_times_faster(folder: Path) -> None:
     changed(folder / "summary.json", edit)
 
 
-def nested(depth: int) -> Any:
-    value: Any = {}
-    for _ in range(depth):
-        value = {"inner": value}
-    return value
-
-
 def later_epochs(folder: Path) -> None:
     """Move the time at which the first epoch ended."""
     head, row, *rest = (folder / "epochs.csv").read_text().splitlines(keepends=True)
@@ -105,10 +98,9 @@ def later_epochs(folder: Path) -> None:
         (change(seconds={"training": -1.0}), "contradictory: training took -1.0 seconds"),
         (change(metrics={"train_loss": 0.5}), "contradictory: train_loss is not what"),
         (change(contract={}), "no sound field 'contract.variant'"),
-        (within("contract", deep=nested(500)), "nested more than 32 deep"),
         (within("contract", recipe={}), "no sound field 'contract.recipe"),
         (within("contract", variant={"framework": "torch"}), "other settings than the variant now"),
-        (within("target", value=10**400), "an integer of 401 digits"),
+        (within("target", value=10**400), "its records cannot be read (OverflowError"),
         (within("target", training_seconds=1e-3), "it met its target at step 150 after 0.001 s"),
         (within("target", step=50), "it met its target at step 50"),
         (within("target", metric="loss"), "its target is a loss of 0.93, its recipe's a accuracy"),

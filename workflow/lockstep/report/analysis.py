@@ -32,9 +32,6 @@ from lockstep.study import Study
 
 SCHEMA = "lockstep-report/3"
 
-DEFAULTS = {"margin": 0.01, "precision": 0.02}
-"""For a study.json that is older than the config's `report` section."""
-
 TABLES = {
     "parity": learning_tables.parity,
     "layers": learning_tables.layers,
@@ -78,7 +75,7 @@ class Analysis:
 
 def options(study: Study) -> dict[str, float]:
     """Return the `report` section of a study's config."""
-    return {**DEFAULTS, **study.config.get("report", {})}
+    return dict(study.config["report"])
 
 
 def analyse(study: Study) -> Analysis:

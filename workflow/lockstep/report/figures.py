@@ -7,7 +7,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 
-from lockstep.report import dataframes, learning_figures, learning_tables, loss_curves, statistics
+from lockstep.report import dataframes, learning_figures, learning_tables, statistics
 from lockstep.report.analysis import Analysis
 from lockstep.report.dataframes import Workload
 from lockstep.report.drawing import (
@@ -49,11 +49,11 @@ def _pictures(view: Workload, styles: Looks) -> list[Picture]:
     records, name = view.records, view.name
     made = [learning_figures.parity_curves(records, name, styles)]
     if "losses" in view.tables:
-        limits = loss_curves.limits(records.study)
+        limits = learning_figures.limits(records.study)
         runs, ended = dataframes.finished(view.runs), dataframes.ended(view.runs)
         first = view.epochs[view.epochs["scale"] == records.study.config["scales"][0]]
-        windows = dataframes.windows(records, name, loss_curves.SEEDS)
-        curves = loss_curves.curves(records, name)
+        windows = dataframes.windows(records, name, learning_figures.SEEDS)
+        curves = learning_figures.curves(records, name)
         made += [
             learning_figures.learning_curves(name, first, view.metric, styles, limits),
             learning_figures.difference_curves(name, curves, limits),
@@ -193,8 +193,8 @@ def step_course(
         f"{workload}-step-course",
         "Distribution of step times, and their course along a run",
         words,
-        f"Of all windows but the first of each start, over at most {loss_curves.SEEDS} seeds; the "
-        f"course is the median over seeds. {limits}",
+        f"Of all windows but the first of each start, over at most {learning_figures.SEEDS} seeds; "
+        f"the course is the median over seeds. {limits}",
     )
 
 

@@ -25,7 +25,7 @@ from lockstep.report.dataframes import (
 from lockstep.report.record_validation import FINISHED
 from lockstep.report.run_facts import Facts, facts_of
 from lockstep.report.tables import RUNS, WHO, Absent, Table, table, with_reasons
-from lockstep.report.verdicts import NOT_COMPARABLE, Comparison
+from lockstep.report.verdicts import NOT_COMPARABLE
 
 START = "start | Start\n"
 COLD, WARM, NOTHING = "cold", "warm", "nothing to compile"
@@ -109,13 +109,27 @@ def break_even(view: Workload) -> Table:
 
     steps = (preparation of one - preparation of the other) / (step of the other - step of one).
     """
-    chosen, rows = dict(iter(by_variant(finished(view.runs)))), []
+    runs = finished(view.runs)
+    starts = pd.concat([view.cold, runs[runs["cache"] == "none"]])  # the latter compile nothing
+    spent = by_variant(starts.assign(spent=starts["trace"] + starts["compile"]))["spent"].median()
+    step = by_variant(runs)["step_median"].median()
+    compiling = set(by_variant(runs[runs["cache"] != "none"]).groups)
+    rows = []
     for c in view.comparisons:
-        known = {v: chosen.get((c.scale, v)) for v in (c.baseline, c.candidate)}
-        sides = {variant: group for variant, group in known.items() if group is not None}
-        compiles = any(set(group["cache"]) - {"none"} for group in sides.values())
-        if c.kind != NOT_COMPARABLE and compiles and len(sides) == 2:
-            rows.append(_break_even(c, sides, view.cold[view.cold["scale"] == c.scale]))
+        sides = [(c.scale, variant) for variant in (c.baseline, c.candidate)]
+        known = all(side in step.index for side in sides) and compiling.intersection(sides)
+        if c.kind == NOT_COMPARABLE or not known:
+            continue
+        row: dict[str, Any] = {"scale": c.scale, "longer": c.candidate, "shorter": c.baseline}
+        if unmeasured := [variant for place, variant in sides if (place, variant) not in spent]:
+            why = Absent(f"no cold start of {unmeasured[0]} was measured")
+            rows.append(row | dict.fromkeys(("preparation", "saved", "steps"), why))
+            continue
+        short, long = sorted(sides, key=lambda side: spent[side])
+        more, saved = spent[long] - spent[short], step[short] - step[long]
+        steps = more / saved if saved > 0 else "never: its steps are not shorter"
+        row |= {"longer": long[1], "shorter": short[1], "preparation": more, "saved": saved}
+        rows.append(row | {"steps": Absent("a step time is absent") if np.isnan(saved) else steps})
     return table(
         f"{view.name}-break-even",
         "Break-even between a cold start and step time",
@@ -130,26 +144,6 @@ def break_even(view: Workload) -> Table:
         "time (medians over runs). Where the verdict detects no difference in step time, this "
         "number means nothing.",
     )
-
-
-def _break_even(
-    c: Comparison, sides: Mapping[str, pd.DataFrame], cold: pd.DataFrame
-) -> dict[str, Any]:
-    known = []
-    for variant, group in sides.items():
-        starts = group if set(group["cache"]) == {"none"} else cold[cold["variant"] == variant]
-        if not len(starts):
-            why = Absent(f"no cold start of {variant} was measured")
-            row = {"scale": c.scale, "longer": c.candidate, "shorter": c.baseline}
-            return row | dict.fromkeys(("preparation", "saved", "steps"), why)
-        spent = float((starts["trace"] + starts["compile"]).median())
-        known.append((spent, float(group["step_median"].median()), variant))
-    (less, slow, shorter), (most, fast, longer) = sorted(known, key=lambda side: side[0])
-    more, saved = most - less, slow - fast
-    steps: Any = more / saved if saved > 0 else "never: its steps are not shorter"
-    row = {"scale": c.scale, "longer": longer, "shorter": shorter, "preparation": more}
-    steps = Absent("a step time is absent") if math.isnan(saved) else steps
-    return row | {"saved": saved, "steps": steps}
 
 
 # Scaling and resources ------------------------------------------------------------------------
