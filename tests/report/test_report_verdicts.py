@@ -96,7 +96,8 @@ def test_an_interval_that_the_correction_takes_back_is_explained(tmp_path: Path)
     others = [replace(c, step_time=replace(c.step_time, p=0.9))] * 60
     (first, *_) = verdicts.corrected([c, *others])
     assert first.kind == verdicts.NO_DIFFERENCE
-    assert "Holm's correction over 61 comparisons" in sentences.sentence(first)
+    words = "it differs from 1 without Holm's correction over 61 comparisons, but not with it"
+    assert words in sentences.sentence(first)
 
 
 # By simulation, in memory ---------------------------------------------------------------------
@@ -220,11 +221,11 @@ def test_what_the_correction_takes_back_of_a_metric_is_explained(template) -> No
     taken = replace(within, quality_p_holm=0.5, different_p_holm=0.5, quality_family=61)
     assert taken.quality_kind == verdicts.UNDECIDED
     text = sentences.quality_sentence(taken)
-    assert "n = 5 pairs), which is not enough to lie within the margin" in text
-    assert "or to be different from 0 after Holm's correction over 61 comparisons." in text
+    assert "n = 5 pairs); it lies within the margin and it differs from 0 without Holm's" in text
+    assert "correction over 61 comparisons, but not with it." in text
     differs = replace(taken, different_p_holm=0.01)
     assert "and differs" in sentences.quality_sentence(differs)
-    assert "not enough to lie within the margin after" in sentences.quality_sentence(differs)
+    assert "it lies within the margin without Holm's" in sentences.quality_sentence(differs)
 
 
 def test_pairs_whose_ratios_agree_to_the_bit_claim_nothing(template) -> None:

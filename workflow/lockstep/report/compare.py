@@ -21,7 +21,7 @@ SCHEMA = "lockstep-comparison/2"
 
 @dataclass(frozen=True, kw_only=True)
 class StudyComparison:
-    """Two studies and what may be said of them.
+    """Two studies and the conclusions about them.
 
     Attributes:
         a, b: how sentences call them.

@@ -62,7 +62,7 @@ def finished(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def ended(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs of `finished`, and those that failed, be it without any record of it.
+    """Return the runs of `finished`, and those that failed, with or without a record.
 
     A run that gave up on a busy machine has not failed to learn.
     """

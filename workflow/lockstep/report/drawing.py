@@ -87,6 +87,8 @@ def finish(figure: Figure, name: str, title: str, words: Sequence[str], note: st
         words: what it shows, for who cannot see it.
     """
     files = {}
+    figure.draw_without_rendering()
+    figure.set_layout_engine(None)  # laid out once is enough, and half of the time
     with mpl.rc_context({"svg.hashsalt": name}):
         for kind, options in (
             ("svg", {"metadata": {"Date": None, "Creator": None}}),
@@ -95,7 +97,6 @@ def finish(figure: Figure, name: str, title: str, words: Sequence[str], note: st
             stream = io.BytesIO()
             figure.savefig(stream, format=kind, **options)
             files[kind] = stream.getvalue()
-            figure.set_layout_engine("none")  # laid out once is enough, and half of the time
     plt.close(figure)
     text = f"{'; '.join(words)}."
     return Picture(name=name, title=title, alternative=text, note=note.strip(), **files)
@@ -118,14 +119,14 @@ def legend(axes: Axes, width: int = 55) -> None:
     """Put the legend above the axes, where it covers nothing; none where nothing has a name.
 
     Args:
-        width: of the axes, in characters: as many columns as are not cut off, at most three.
+        width: of the axes, in characters: as many columns as are not cut off, at most four.
     """
     labels = axes.get_legend_handles_labels()[1]
     if labels:
         axes.legend(
             loc="lower left",
             bbox_to_anchor=(-0.02, 1.0),
-            ncols=min(3, max(1, width // (max(map(len, labels)) + 5))),
+            ncols=min(4, max(1, width // (max(map(len, labels)) + 5))),
             borderaxespad=0.2,
             handlelength=2.2,
             columnspacing=1.2,

@@ -29,7 +29,7 @@ class FirstStep:
     Attributes:
         pairs: that were compared.
         differ: how many of them differ beyond the tolerance at any step.
-        steps: that were compared of each pair, at most.
+        steps: that were compared of each pair.
         largest: relative difference, of the step with the largest share of its tolerance.
         step, seed, baseline, candidate: where that is, and the losses there.
         tolerance: relative, at that step.
@@ -65,35 +65,34 @@ def compare(
         facts: of baseline and candidate, by the seeds that are paired.
         curves: how far the parity stage lets each step's loss differ (`parity_verdict.curves`).
     """
-    found = []
-    for seed, sides in facts.items():
-        ours, theirs = a[seed].first_losses, b[seed].first_losses
-        shared = all(side["variant.input"] == "shared" for side in sides)
-        if not shared or ours is None or theirs is None:
-            continue
-        count = min(len(ours), len(theirs))
-        one, two = ours[:count], theirs[:count]
-        precisions = [side["variant.precision"] for side in sides]
-        allowed = np.max([tolerances(precision, count, curves) for precision in precisions], 0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            distance = np.abs(one - two) / np.maximum(np.abs(one), np.abs(two))
-        distance[(one == two) & np.isfinite(one)] = 0.0
-        distance[~np.isfinite(distance)] = np.inf
-        step = int(np.argmax(distance / allowed))
-        found.append((distance[step], seed, step, one[step], two[step], allowed[step], count))
-    if not found:
+    seeds = [
+        seed
+        for seed, sides in facts.items()
+        if all(side["variant.input"] == "shared" for side in sides)
+        and all(runs[seed].first_losses is not None for runs in (a, b))
+    ]
+    if not seeds:
         return None
-    largest, seed, step, first, second, tolerance, _ = max(found, key=lambda f: f[0] / f[5])
+    losses = [[runs[seed].first_losses for seed in seeds] for runs in (a, b)]
+    count = min(len(loss) for side in losses for loss in side)
+    one, two = (np.stack([loss[:count] for loss in side]) for side in losses)
+    precisions = [side["variant.precision"] for side in facts[seeds[0]]]
+    allowed = np.max([tolerances(precision, count, curves) for precision in precisions], 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        distance = np.abs(one - two) / np.maximum(np.abs(one), np.abs(two))
+    distance[(one == two) & np.isfinite(one)] = 0.0
+    distance[~np.isfinite(distance)] = np.inf
+    pair, step = np.unravel_index(np.argmax(distance / allowed), distance.shape)
     return FirstStep(
-        pairs=len(found),
-        differ=sum(not item[0] <= item[5] for item in found),
-        steps=max(item[6] for item in found),
-        largest=float(largest),
-        step=step,
-        seed=seed,
-        baseline=float(first),
-        candidate=float(second),
-        tolerance=float(tolerance),
+        pairs=len(seeds),
+        differ=int((distance > allowed).any(axis=1).sum()),
+        steps=count,
+        largest=float(distance[pair, step]),
+        step=int(step),
+        seed=seeds[pair],
+        baseline=float(one[pair, step]),
+        candidate=float(two[pair, step]),
+        tolerance=float(allowed[step]),
     )
 
 

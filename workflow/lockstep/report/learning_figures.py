@@ -59,6 +59,7 @@ def parity_curves(records: Records, workload: str, styles: Looks) -> Picture | N
         elif limit is not None:
             ax.plot(np.arange(1, len(limit) + 1), limit, **line)
         ax.set(xlabel=f"Step, in {precision}", ylabel="Relative difference of the loss")
+        ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(6, integer=True))
         ax.set(yscale="log", ylim=(floor / 2, None))
         decades = [t for t in ax.get_yticks() if floor < t < ax.get_ylim()[1]]
         ticks(ax.yaxis, [floor, *decades], ["equal", *map(power_of_ten, decades)])

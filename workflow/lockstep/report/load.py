@@ -128,7 +128,7 @@ class Record:
 
 @dataclass(frozen=True, kw_only=True)
 class Records:
-    """All that a study has left behind.
+    """Everything that a study has recorded.
 
     Attributes:
         runs: one record a run of the config, in the config's order.
@@ -143,7 +143,7 @@ class Records:
 
     @property
     def unfinished(self) -> list[Record]:
-        """Runs of which nothing can be said: a failed run is none, an interrupted one is."""
+        """Runs that did not end or cannot be used; a failed run has ended."""
         return [run for run in self.runs if run.status not in (FINISHED, FAILED)]
 
 

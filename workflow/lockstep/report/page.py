@@ -126,7 +126,7 @@ def answers(analysis: Analysis, cards: Sequence[Comparison]) -> list[dict[str, A
 
 
 def _alone(analysis: Analysis, workload: str, scale: str) -> str:
-    """Return what is said where there is one variant, so that nothing can be compared."""
+    """Return the text for a study of one variant, where nothing can be compared."""
     (variant,) = analysis.records.study.config["variants"]
     text = f"{variant} is the only variant of this study: there is nothing to compare it with."
     runs = dataframes.finished(analysis.runs)

@@ -29,7 +29,7 @@ TABLES = {
 }  # fmt: skip
 """The columns that are read: `count` is finite and not negative, `any` may be anything, `optional`
 may be missing, or empty in a row, and is like `count` otherwise. Further columns are allowed, and
-may be empty, too.
+may be empty as well.
 """
 
 FLOPS_FORMULA = "3 x forward FLOPs of an example x examples (backward counted as two forwards)"
@@ -39,7 +39,7 @@ EXACT = 1e-9
 """Relative: between what is computed again and what is written, other builds of NumPy round."""
 
 UNFOLDED, SPARE = 64, 1 << 20
-"""An array file may take so many times its own size in memory, and so many bytes besides."""
+"""An array file may take so many times its own size in memory, and so many bytes more."""
 
 
 class Unsound(Exception):

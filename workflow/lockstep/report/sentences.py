@@ -34,7 +34,7 @@ TIME = {
     NO_DIFFERENCE: "No detectable difference{declared}: {b} takes {times} {interval}{holm}.",
 }
 UNWATCHED = " Contention was not watched: {why}."
-HOLM = " after Holm's correction over {family} comparisons"
+HOLM = "; {what} without Holm's correction over {family} comparisons, but not with it"
 
 METRIC = {
     NOT_COMPARABLE: "No statement on {name}: the runs are not comparable.",
@@ -75,7 +75,7 @@ def sentence(c: Comparison) -> str:
         n=ratio.n,
         times=f"{ratio_text(ratio)} times the step time of {c.baseline}",
         interval=f"(95% interval {interval_text(ratio)}, n = {ratio.n} pairs)",
-        holm=", which is not enough" + HOLM.format(family=c.family) if taken_back else "",
+        holm=HOLM.format(what="it differs from 1", family=c.family) if taken_back else "",
     )
     return text + (UNWATCHED.format(why=c.unwatched) if c.unwatched else "")
 
@@ -92,21 +92,21 @@ def quality_sentence(c: Comparison) -> str:
         interval = f"{differs} (90% interval {ends}, n = {test.n} pairs)"
     # An interval may decide where the test does not, after the correction.
     if test.p is not None and test.p < ALPHA:
-        taken_back.append("lie within the margin")
+        taken_back.append("it lies within the margin")
     if kind != DIFFERENT and test.p_different is not None and test.p_different < ALPHA:
-        taken_back.append("be different from 0")
+        taken_back.append("it differs from 0")
     if kind == EQUIVALENT and test.difference == 0 and test.sd == 0:
         kind = "same"
     elif kind == UNDECIDED and test.sd == 0 and test.resolution is None:
         kind = "no spread"
-    holm = f", which is not enough to {' or to '.join(taken_back)}"
+    holm = HOLM.format(what=" and ".join(taken_back), family=c.quality_family)
     return METRIC[kind].format(
         name=name,
         n=test.n,
         margin=test.margin,
         differs=differs,
         interval=interval,
-        holm=holm + HOLM.format(family=c.quality_family) if taken_back else "",
+        holm=holm if taken_back else "",
     )
 
 

@@ -91,14 +91,18 @@ def _within(records: Records, found: Sequence[Comparison]) -> dict[tuple[str, st
 
 
 def parts(whole: Table) -> list[Table]:
-    """Return the table of comparisons in parts, as the page shows it; the CSV has it whole."""
+    """Return the table of comparisons in parts, as the page shows it; the CSV has it whole.
+
+    The note stands below the last one.
+    """
     ids, result = COMPARED.count("\n"), []
     rest = iter(whole.columns[ids:])
     for title, text in PARTS.items():
         chosen = [next(rest) for line in text.splitlines() if line.strip()]
         columns = [*whole.columns[:ids], *chosen]
-        result.append(replace(whole, title=f"{whole.title}: {title}", columns=columns))
-    return result
+        part = replace(whole, title=f"{whole.title}: {title}", columns=columns, note="")
+        result.append(part)
+    return [*result[:-1], replace(result[-1], note=whole.note)]
 
 
 def contract(found: Sequence[Comparison]) -> Table:

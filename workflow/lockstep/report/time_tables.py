@@ -69,7 +69,7 @@ def step_times(view: Workload) -> Table:
 
 
 def time_split(view: Workload) -> Table:
-    """Return where the time of a run goes, from process start to its end; cold starts apart."""
+    """Return where the time of a run goes, from its start to its end; cold starts separately."""
     runs = finished(view.runs)
     grouped = by_variant(runs.assign(start=np.where(runs["cache"] == COLD, COLD, WARM)), "start")
     means = grouped[list(SPLIT)].mean()
@@ -87,7 +87,7 @@ def time_split(view: Workload) -> Table:
 
 
 def preparation(view: Workload) -> Table:
-    """Return what it takes until training is steady, with cold and warm starts apart."""
+    """Return what it takes until training is steady, for cold and warm starts."""
     runs = warm(finished(view.runs))
     runs = runs.assign(start=np.where(runs["cache"] == "none", NOTHING, WARM))
     grouped = by_variant(pd.concat([view.cold.assign(start=COLD), runs]), "start")

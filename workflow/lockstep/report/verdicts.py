@@ -76,7 +76,7 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Two sides, and what may be said of them.
+    """Two sides, and the conclusions about them.
 
     Attributes:
         seeds: that were paired.
@@ -125,7 +125,7 @@ class Comparison:
 
     @property
     def kind(self) -> str:
-        """What may be said about time."""
+        """The conclusion about time."""
         if self.problems or self.timing_problems:
             return NOT_COMPARABLE
         if self.step_time is None:
@@ -138,7 +138,7 @@ class Comparison:
 
     @property
     def quality_kind(self) -> str:
-        """What may be said about the final metric."""
+        """The conclusion about the final metric."""
         if self.problems:
             return NOT_COMPARABLE
         if self.quality is None:
