@@ -35,8 +35,6 @@ TEXT = {
     "take part in no verdict and no median. The table of runs names them.",
     "Lost runs": "{lost} of {runs} runs did not finish. Runs are rarely lost at random, and the "
     "verdicts rest on the others.",
-    "Several comparisons": "{family} comparisons of step time share one error rate of 5% (Holm); "
-    "the intervals are 95% each, without correction.",
     "Few seeds": "n = {fewest}: the t interval assumes that log ratios are normally distributed, "
     "which so few cannot show; it is wide for that reason.",
     "Noisy step times": "Half of a run's steps spread over {noise:.0%} of their median: something "
@@ -47,8 +45,6 @@ TEXT = {
     "Short runs": "{windows} timed windows in the shortest run are few.",
     "Resumed runs": "{resumed} of {runs} runs were interrupted and resumed: import, staging and "
     "compilation are counted once for each start.",
-    "Mixed caches": "Compilation found different caches ({counts}); cold starts are separate in "
-    "all tables, and step times are not touched.",
 }
 
 
@@ -97,7 +93,6 @@ def _study(
         "disturbed": int((runs["disturbed"] > 0).sum()),
         "foreign": int((~runs["own"]).sum()),
         "lost": int((~runs["finished"]).sum()),
-        "family": max((c.family for c in comparisons), default=1),
     }
     cpus = [str(c["engine"].get("device", "cpu")) == "cpu" for c in contracts]
     found = {
@@ -108,7 +103,6 @@ def _study(
         "Disturbed windows": counts["disturbed"],
         "Begun elsewhere": counts["foreign"],
         "Lost runs": counts["lost"],
-        "Several comparisons": counts["family"] > 1,
     }
     for name, is_one in found.items():
         if is_one:
@@ -200,7 +194,3 @@ def _variants(runs: pd.DataFrame) -> Iterator[Threat]:
             yield _threat("Short runs", where, windows=windows)
         if resumed := int((group["attempts"] > 1).sum()):
             yield _threat("Resumed runs", where, resumed=resumed, runs=len(group))
-        caches = group["cache"].value_counts()
-        if len(caches) > 1:
-            counts = ", ".join(f"{count} {name}" for name, count in caches.items())
-            yield _threat("Mixed caches", where, counts=counts)
