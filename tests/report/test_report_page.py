@@ -143,8 +143,16 @@ def test_the_page_says_what_was_run(study: Study, html: str) -> None:
         assert words in text, words
 
 
-def test_no_script_can_run(html: str) -> None:
+def test_no_script_can_run_and_no_figure_hide_anything(study: Study, html: str) -> None:
     assert "default-src 'none'; style-src 'unsafe-inline'" in html
+    figures = study.report().parent / "figures"
+    plain = page.says(html, figures)
+    assert plain == page.says(page.render(analysis.analyse(study), {}))
+    caption = html.index("<figcaption>", html.index('<figure class="picture'))
+    for overlay in ("<script>1</script>", '<div style="position:fixed">faster</div>'):
+        assert page.says(html[:caption] + overlay + html[caption:], figures) != plain
+    path = html.index("<path", caption)
+    assert page.says(html[:path] + "<text>faster</text>" + html[path:], figures) != plain
 
 
 def test_every_colour_of_a_figure_stands_out_from_the_paper(html: str) -> None:

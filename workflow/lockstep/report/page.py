@@ -1,6 +1,7 @@
 """The page: one HTML file that needs nothing else."""
 
 import itertools
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -95,6 +96,34 @@ def _inlined(pictures: Sequence[Picture]) -> Mapping[str, Any]:
 def _rendered(tables: Mapping[str, Table]) -> Mapping[str, Any]:
     """Return tables for the template, where one that there is not is None."""
     return defaultdict(lambda: None, {name: rendered(table) for name, table in tables.items()})
+
+
+FIGURE = re.compile(
+    r'<figure class="picture(?: wide)?" id="figure-(?P<name>[\w.-]+)">\s*'
+    r"<figcaption>[^<]*</figcaption>\s*"
+    r'<div class="scroll"[^>]*><svg role="img" aria-label="[^"]*"(?P<drawn>.*?)</div>\s*'
+    r'(?:<p class="note">[^<]*</p>)?\s*</figure>',
+    re.DOTALL,
+)
+
+
+def says(html: str, figures: Path | None = None) -> list[str]:
+    """Return what a page says besides its figures, line by line.
+
+    Args:
+        figures: the folder of the report's figures: then what stands in the page as a figure and
+            is not the file of that name stays in, so that nothing can be hidden there.
+    """
+
+    def kept(found: re.Match[str]) -> str:
+        file = figures / f"{found['name']}.svg" if figures else None
+        if file is None or not file.is_file():
+            return found[0] if figures else ""
+        same = picture.inlined(file.read_bytes(), found["name"]) == f"<svg{found['drawn']}"
+        return "" if same else found[0]
+
+    lines = FIGURE.sub(kept, html).splitlines()
+    return [line.strip() for line in lines if line.strip()]
 
 
 # The verdicts at the top ----------------------------------------------------------------------

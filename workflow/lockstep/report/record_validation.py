@@ -96,13 +96,14 @@ def check(summary: Mapping[str, Any], epochs: Columns, rows: Columns) -> str | N
         raise _contradictory(f"{summary['steps']} steps, but windows.csv has {made}")
     _steady(summary, rows)
     _spent(summary, epochs, rows)
-    _reached(summary["target"], epochs, bool(begun_at))
-    if summary["status"] == FAILED:
-        return str(summary.get("reason") or "failed, and does not say why")
-    if summary["steps"] != summary["total_steps"]:
+    finished = summary["status"] == FINISHED
+    if finished and summary["steps"] != summary["total_steps"]:
         raise _contradictory(f"finished after {summary['steps']} of {summary['total_steps']} steps")
-    if not epochs or not len(epochs["epoch"]):
+    if finished and (not epochs or not len(epochs["epoch"])):
         raise _contradictory("finished, but epochs.csv has no row")
+    _reached(summary["target"], epochs, bool(begun_at))
+    if not finished:
+        return str(summary.get("reason") or "failed, and does not say why")
     times = epochs["training_seconds"]
     if not begun and not ((times >= 0) & np.isfinite(times)).all():
         raise _contradictory("an epoch ended at no time")
@@ -165,7 +166,8 @@ def _spent(summary: Mapping[str, Any], epochs: Columns, rows: Columns) -> None:
 def _reached(target: Mapping[str, Any], epochs: Columns, begun: bool) -> None:
     """Check when the target was met against the epochs' evaluations."""
     values = epochs.get(f"test_{target['metric']}", np.empty(0))
-    met = np.flatnonzero(values >= target["value"])  # what is not a number is not
+    ahead = values - target["value"]  # what is not a number is not
+    met = np.flatnonzero(ahead >= 0 if target.get("higher", True) else ahead <= 0)
     step = int(epochs["step"][met[0]]) if len(met) else None
     seconds = float(epochs["training_seconds"][met[0]]) if len(met) and not begun else None
     recorded = target.get("training_seconds")
