@@ -113,7 +113,8 @@ def epochs(records: Records) -> pd.DataFrame:
 
 def windows(records: Records, workload: str, seeds: int) -> pd.DataFrame:
     """Return the timed windows of a few seeds of each variant, at the first scale."""
-    scale, parts = records.study.config["scales"][0], {}
+    scale = records.study.config["scales"][0]
+    parts: dict[tuple[str, int], pd.DataFrame] = {}
     for run in records.runs:
         here = (run.workload, run.scale, run.status) == (workload, scale, FINISHED)
         if here and run.windows and sum(key[0] == run.variant for key in parts) < seeds:

@@ -65,17 +65,16 @@ def compare(
         facts: of baseline and candidate, by the seeds that are paired.
         curves: how far the parity stage lets each step's loss differ (`parity_verdict.curves`).
     """
-    seeds = [
-        seed
-        for seed, sides in facts.items()
-        if all(side["variant.input"] == "shared" for side in sides)
-        and all(runs[seed].first_losses is not None for runs in (a, b))
-    ]
-    if not seeds:
+    losses: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    for seed, sides in facts.items():
+        ours, theirs = a[seed].first_losses, b[seed].first_losses
+        shared = all(side["variant.input"] == "shared" for side in sides)
+        if shared and ours is not None and theirs is not None:
+            losses[seed] = ours, theirs
+    if not losses:
         return None
-    losses = [[runs[seed].first_losses for seed in seeds] for runs in (a, b)]
-    count = min(len(loss) for side in losses for loss in side)
-    one, two = (np.stack([loss[:count] for loss in side]) for side in losses)
+    seeds, count = list(losses), min(len(loss) for pair in losses.values() for loss in pair)
+    one, two = (np.stack([pair[k][:count] for pair in losses.values()]) for k in (0, 1))
     precisions = [side["variant.precision"] for side in facts[seeds[0]]]
     allowed = np.max([tolerances(precision, count, curves) for precision in precisions], 0)
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -153,7 +153,8 @@ def load(study: Study) -> Records:
     runs: dict[str, Record] = {}
     parity = {}
     for name, block in study.blocks.items():
-        where, entries = _below(study, study.manifest(name)), {}
+        where = _below(study, study.manifest(name))
+        entries: Mapping[str, Any] = {}
         try:
             entries = _manifest(study.manifest(name))
         except (Unsound, OSError) as problem:

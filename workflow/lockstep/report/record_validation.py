@@ -153,7 +153,8 @@ def _spent(summary: Mapping[str, Any], epochs: Columns, rows: Columns) -> None:
             _compare(phase, recorded, computed, "s")
     flops = summary.get("flops") or {}
     rate, total = flops.get("per_second"), flops.get("total")
-    if seconds.get("training") and all(isinstance(x, (int, float)) for x in (rate, total)):
+    known = isinstance(rate, (int, float)) and isinstance(total, (int, float))
+    if known and seconds.get("training"):
         _compare("FLOP/s", rate, total / seconds["training"])
     if not epochs or not rows or summary.get("resumed_from"):
         return  # what was before another run's checkpoint is in another run's windows
@@ -171,8 +172,9 @@ def _reached(target: Mapping[str, Any], epochs: Columns, begun: bool) -> None:
     step = int(epochs["step"][met[0]]) if len(met) else None
     seconds = float(epochs["training_seconds"][met[0]]) if len(met) and not begun else None
     recorded = target.get("training_seconds")
-    both = recorded is not None and seconds is not None
-    same = math.isclose(recorded, seconds, rel_tol=1e-9) if both else recorded is seconds
+    same = recorded is seconds
+    if recorded is not None and seconds is not None:
+        same = math.isclose(recorded, seconds, rel_tol=1e-9)
     if target.get("step") != step or not same:
         raise _contradictory(
             f"it met its target at step {target.get('step')} after {recorded} s, epochs.csv "

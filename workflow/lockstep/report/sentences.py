@@ -154,16 +154,16 @@ def _decimals(r: Ratio) -> int:
     decimals = max(0, 2 - max(0, math.floor(math.log10(r.value))))
     if r.low is None or r.high is None or r.low == r.high:
         return decimals
-
-    def hides(decimals: int) -> bool:
-        """Whether so few decimals round the width away, or an end or the value to 1."""
-        low, value, high = (round(x, decimals) for x in (r.low, r.value, r.high))
-        coarse = (r.high - r.low) * 10**decimals < 2  # units of the last place
-        return coarse or r.low > 1 >= low or r.high < 1 <= high or value == 1 != r.value
-
-    while decimals < MOST_DECIMALS and hides(decimals):
+    while decimals < MOST_DECIMALS and _hides(r.low, r.value, r.high, decimals):
         decimals += 1
     return decimals
+
+
+def _hides(low: float, value: float, high: float, decimals: int) -> bool:
+    """Whether so few decimals round an interval's width away, or an end or the value to 1."""
+    a, middle, b = (round(x, decimals) for x in (low, value, high))
+    coarse = (high - low) * 10**decimals < 2  # units of the last place
+    return coarse or low > 1 >= a or high < 1 <= b or middle == 1 != value
 
 
 def percent(share: float) -> str:

@@ -85,7 +85,7 @@ def _within(records: Records, found: Sequence[Comparison]) -> dict[tuple[str, st
                 [metrics[c.workload, v, c.scale, seed][c.metric] for seed in c.seeds]
                 for v in (c.baseline, c.candidate)
             ]
-            place, gap = (c.workload, c.scale), float(np.abs(np.subtract(*values)).mean())
+            place, gap = (c.workload, c.scale), float(np.abs(np.diff(values, axis=0)).mean())
             result[place] = max(result.get(place, 0.0), gap)
     return result
 

@@ -63,8 +63,8 @@ class Threat:
     what: str
 
 
-def _threat(name: str, where: str = EVERYWHERE, **values: Any) -> Threat:
-    return Threat(name=name, where=where, what=TEXT[name].format(**values))
+def _threat(name: str, place: str = EVERYWHERE, /, **values: Any) -> Threat:
+    return Threat(name=name, where=place, what=TEXT[name].format(**values))
 
 
 def find(records: Records, runs: pd.DataFrame, comparisons: Sequence[Comparison]) -> list[Threat]:

@@ -232,8 +232,8 @@ def compare(
         problems += [f"{side.label} {what}" for what in sorted(filter(None, found))]
     timing_problems = [comparability.difference_text(d) for d in grave if d.touches == TIMING]
     why_untimed = {s: baseline.untimed(s) or candidate.untimed(s) for s in seeds}
-    untimed = {s: elsewhere.get(s) or why for s, why in why_untimed.items()}
-    untimed = {seed: why for seed, why in untimed.items() if why}
+    reasons = {s: elsewhere.get(s) or why for s, why in why_untimed.items()}
+    untimed = {seed: why for seed, why in reasons.items() if why}
     disturbed = [s for s in seeds if any(run.disturbed for run in runs[s])]
     if disturbed and len(seeds) - len(untimed) < comparability.LEAST_PAIRS:
         count, seed = f"{len(disturbed)} of {len(seeds)} pairs", disturbed[0]
@@ -283,4 +283,5 @@ def _quality(pairs: Sequence[Pair], margin: float) -> Equivalence | None:
     values = np.array([[run.summary["metrics"][run.metric] for run in pair] for pair in pairs])
     seen = [run.epochs.get(run.metric, np.empty(0)) for run in runs]
     step = statistics.resolution(np.concatenate([values.ravel(), *seen]))
-    return statistics.equivalence(*values.T, margin, step)
+    a, b = values.T
+    return statistics.equivalence(a, b, margin, step)
