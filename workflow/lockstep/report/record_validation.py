@@ -152,10 +152,9 @@ def _spent(summary: Mapping[str, Any], epochs: Columns, rows: Columns) -> None:
         if not (failed and recorded >= computed):  # the window in which it failed is in no table
             _compare(phase, recorded, computed, "s")
     flops = summary.get("flops") or {}
-    rate, total = flops.get("per_second"), flops.get("total")
-    known = isinstance(rate, (int, float)) and isinstance(total, (int, float))
-    if known and seconds.get("training"):
-        _compare("FLOP/s", rate, total / seconds["training"])
+    rate, total, spent = flops.get("per_second"), flops.get("total"), seconds.get("training")
+    if isinstance(rate, (int, float)) and isinstance(total, (int, float)) and spent:
+        _compare("FLOP/s", rate, total / spent)
     if not epochs or not rows or summary.get("resumed_from"):
         return  # what was before another run's checkpoint is in another run's windows
     ends, elapsed = rows["step"] + rows["steps"], np.r_[0.0, rows["seconds"].cumsum()]
