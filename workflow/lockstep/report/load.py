@@ -221,9 +221,8 @@ def _record(study: Study, run: Run, entry: Mapping[str, Any] | None) -> Record:
         for name, content in contents.items():
             _unchanged(name, content, hashes)
         epochs, rows = (read_columns(contents[name], name) for name in SMALL[1:])
-        failure = check(summary, epochs, rows)
-        batch = summary["contract"]["recipe"]["global_batch"]
-        digest = record_tables.digest(rows, batch, record_tables.cpus(summary))
+        digest = record_tables.digest(rows, summary)
+        failure = check(summary, epochs, rows, digest)
         if digest and "absent" in summary["steady"]:
             digest["steady"] = None
     except OSError as error:

@@ -213,7 +213,7 @@ def steady(windows: Columns, batch: int, counted: np.ndarray) -> dict[str, Any] 
     return found
 
 
-def digest(windows: Columns, batch: int, cpus: int) -> dict[str, Any]:
+def digest(windows: Columns, summary: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the report wants of a run's windows; empty if there is none.
 
     Returns:
@@ -228,7 +228,8 @@ def digest(windows: Columns, batch: int, cpus: int) -> dict[str, Any]:
     """
     if not windows:
         return {}
-    warm, counted = windows["warm_up"] > 0, counts(windows, cpus)
+    warm, counted = windows["warm_up"] > 0, counts(windows, cpus(summary))
+    batch = summary["contract"]["recipe"]["global_batch"]
     timed, undisturbed = int((~warm).sum()), int(counted.sum())
     per_step = windows["seconds"] / windows["steps"]
     found: dict[str, Any] = {

@@ -77,8 +77,17 @@ def read_summary(study: Study, run: Run, content: bytes) -> dict[str, Any]:
     return summary
 
 
-def check(summary: Mapping[str, Any], epochs: Columns, rows: Columns) -> str | None:
+def check(
+    summary: Mapping[str, Any],
+    epochs: Columns,
+    rows: Columns,
+    digest: Mapping[str, Any] | None = None,
+) -> str | None:
     """Return why a run failed, None if it finished.
+
+    Args:
+        rows: the columns of ``windows.csv``.
+        digest: what `record_tables.digest` makes of them, if that is known.
 
     Raises:
         Unsound: its records contradict each other.
@@ -94,7 +103,7 @@ def check(summary: Mapping[str, Any], epochs: Columns, rows: Columns) -> str | N
     made = int(rows["steps"].sum()) if rows else 0
     if begun + made != summary["steps"]:
         raise _contradictory(f"{summary['steps']} steps, but windows.csv has {made}")
-    _steady(summary, rows)
+    _steady(summary, record_tables.digest(rows, summary) if digest is None else digest)
     _spent(summary, epochs, rows)
     finished = summary["status"] == FINISHED
     if finished and summary["steps"] != summary["total_steps"]:
@@ -118,14 +127,13 @@ def check(summary: Mapping[str, Any], epochs: Columns, rows: Columns) -> str | N
     return None
 
 
-def _steady(summary: Mapping[str, Any], rows: Columns) -> None:
+def _steady(summary: Mapping[str, Any], digest: Mapping[str, Any]) -> None:
     """Check the steady state of a summary against the windows that it was taken from."""
-    recorded, batch = summary["steady"], summary["contract"]["recipe"]["global_batch"]
+    recorded = summary["steady"]
     if not recorded.get("step_seconds"):
         return
-    counted = record_tables.counts(rows, record_tables.cpus(summary)) if rows else None
-    computed = None if counted is None else record_tables.steady(rows, batch, counted)
-    if computed is None:
+    computed = dict(digest.get("steady") or {})
+    if not computed:
         raise _contradictory("it has a step time, but windows.csv has no steady window")
     for name, value in computed.pop("step_seconds").items():
         seconds = recorded["step_seconds"][name]

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import special
 
 LEVEL = 0.95
-MOST_SEEDS = 10_000
+MOST_SEEDS = 1_000
 FINEST = 100_000
 """Test examples up to which a metric's steps are looked for."""
 
