@@ -77,7 +77,7 @@ def forest(comparisons: Sequence[Comparison], styles: Looks) -> Picture | None:
     if not shown:
         return None
     several = len({(c.workload, c.scale) for c, _ in shown}) > 1
-    figure, axes = new(WIDE, 0.8 + 0.3 * len(shown))
+    figure, axes = new(WIDE, 0.8 + (0.38 if several else 0.3) * len(shown))
     words, labels = [], []
     for y, (c, r) in enumerate(shown):
         look = styles[c.candidate]
