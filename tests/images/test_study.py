@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from lockstep.report import judged
+from lockstep.report import parity_verdict
 from tests import pictures
 from tests.images.conftest import REPOSITORY, Machine
 
@@ -173,7 +173,7 @@ def test_photographs_climb_over_two_processes(study: Path, machine: Machine, sna
     (compared,) = json.loads(verdict.read_text())["comparisons"].values()
     rungs = {(rung["precision"], rung["name"]): rung["passed"] for rung in compared["rungs"]}
     assert set(rungs.values()) == {True}
-    assert rungs.keys() >= judged.OVER_SEVERAL
+    assert rungs.keys() >= parity_verdict.OVER_SEVERAL
 
 
 @pytest.mark.parametrize("variant", ["torch-eager", "jax-jit"])

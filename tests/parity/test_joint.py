@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from lockstep.report import judged
+from lockstep.report import parity_verdict
 from lockstep.report.record_validation import Unsound
 from lockstep.study import Study
 from tests.conftest import lockstep
@@ -33,8 +33,8 @@ def test_another_scope_of_statistics_is_stopped_by_the_gate(residual_of) -> None
     sound = traced(residual_of("sound", **settings), "torch-eager", "jax-jit")
     status, rungs = judge(sound)
     assert (status, set(rungs.values())) == (0, {True})
-    assert rungs.keys() >= judged.OVER_SEVERAL
-    assert judged.read(sound, NAME) is not None
+    assert rungs.keys() >= parity_verdict.OVER_SEVERAL
+    assert parity_verdict.read(sound, NAME) is not None
 
     other = traced(residual_of("other", batch_norm="global", **settings), "jax-jit")
     shutil.copy2(other.trace(NAME, "jax-jit"), sound.trace(NAME, "jax-jit"))
@@ -54,11 +54,11 @@ def test_a_verdict_without_the_two_processes_proves_nothing_of_them(residual_of)
     rung = {"value": 0.0, "tolerance": 0.0, "worst": "a", "first": None, "passed": True}
     rungs = [
         {"precision": precision, "name": name, "first_value": None, "first_tolerance": None, **rung}
-        for precision, name in sorted(judged.RUNGS)
+        for precision, name in sorted(parity_verdict.RUNGS)
     ]
     curves = dict.fromkeys(("float64", "float32", "float32_tolerance"))
     verdict = {
-        "schema": judged.SCHEMA,
+        "schema": parity_verdict.SCHEMA,
         "workload": NAME,
         "reference": "torch-eager",
         "passed": True,
@@ -68,7 +68,7 @@ def test_a_verdict_without_the_two_processes_proves_nothing_of_them(residual_of)
     study.verdict(NAME).parent.mkdir(parents=True)
     study.verdict(NAME).write_text(json.dumps(verdict))
     with pytest.raises(Unsound, match="jax-jit was not compared on rung float64x2 after"):
-        judged.read(study, NAME)
+        parity_verdict.read(study, NAME)
     study.verdict(NAME).write_text(json.dumps(verdict | {"schema": "lockstep-parity/3"}))
     with pytest.raises(Unsound, match="run the parity stage again"):
-        judged.read(study, NAME)
+        parity_verdict.read(study, NAME)

@@ -13,8 +13,7 @@ import numpy as np
 
 from lockstep.datasets import checksum
 from lockstep.engines.contract import types
-from lockstep.report import judged
-from lockstep.report import windows as computed
+from lockstep.report import parity_verdict, record_tables
 from lockstep.study import Study
 from lockstep.study import config as study_config
 from lockstep.study.run import Run
@@ -107,7 +106,7 @@ def write(
         write_run(study, run, step, generator, edit, edit_loss, edit_epochs, edit_windows, spread)
     if parity:
         for workload in study.config["workloads"]:
-            put_json(study.verdict(workload), parity_verdict(study, workload))
+            put_json(study.verdict(workload), passing_verdict(study, workload))
     if manifests:
         for name in study.blocks:
             write_manifest(study, name)
@@ -119,16 +118,15 @@ def write_run(
     run: Run,
     step: float,
     generator: np.random.Generator,
-    edit: Edit | None = None,
-    edit_loss: Callable[[Run, np.ndarray], np.ndarray] = lambda run, loss: loss,
-    edit_epochs: Callable[[Run, list], None] = lambda run, epochs: None,
-    edit_windows: Callable[[Run, list], None] = lambda run, windows: None,
-    spread: float = 0.01,
+    edit: Edit | None,
+    edit_loss: Callable[[Run, np.ndarray], np.ndarray],
+    edit_epochs: Callable[[Run, list], None],
+    edit_windows: Callable[[Run, list], None],
+    spread: float,
 ) -> None:
     """Write the records of one run."""
     folder = study.run_folder(run)
     folder.mkdir(parents=True, exist_ok=True)
-    framework = study.variant(run.variant)["framework"]
     base = np.random.default_rng(1000 + run.seed)
     sums = base.integers(0, 2**32, TOTAL, dtype=np.uint32)
     curve = 2.3 * np.exp(-np.arange(TOTAL) / (TOTAL / 3.75)) * (1 + 0.02 * base.normal(size=TOTAL))
@@ -136,22 +134,12 @@ def write_run(
     windows = []
     for k in range(EPOCHS * WINDOWS):
         seconds = step * STEPS * float(np.exp(spread * generator.normal())) + (0.3 if k == 0 else 0)
-        windows.append(
-            {
-                "step": k * STEPS,
-                "steps": STEPS,
-                "epoch": k // WINDOWS,
-                "seconds": seconds,
-                "data_seconds": 0.01 * seconds,
-                "loss": float(loss[k * STEPS : (k + 1) * STEPS].mean()),
-                "warm_up": int(k == 0),
-                "attempt": 0,
-                "examples": 64 * STEPS,
-                "run_delay_seconds": 0.001 * seconds,
-                "involuntary_switches": 1,
-                "foreign_cpu_share": 0.0,
-            }
-        )
+        where = {"step": k * STEPS, "steps": STEPS, "epoch": k // WINDOWS, "seconds": seconds}
+        mean = float(loss[k * STEPS : (k + 1) * STEPS].mean())
+        found = {"data_seconds": 0.0, "loss": mean, "warm_up": int(k == 0), "attempt": 0}
+        watched = {"run_delay_seconds": 0.001 * seconds, "involuntary_switches": 1}
+        windows.append({**where, **found, "examples": 64 * STEPS, **watched})
+        windows[-1]["foreign_cpu_share"] = 0.0
     edit_windows(run, windows)
     for row in windows:
         row["data_seconds"] = 0.01 * row["seconds"]
@@ -168,7 +156,7 @@ def write_run(
         for e in range(EPOCHS)
     ]
     edit_epochs(run, epochs)
-    summary = run_summary(study, run, framework, windows, epochs, checksum.chain(sums))
+    summary = run_summary(study, run, windows, epochs, checksum.chain(sums))
     if edit:
         before = dict(summary["target"])
         edit(run, summary)
@@ -185,16 +173,17 @@ def write_run(
 
 
 def run_summary(
-    study: Study, run: Run, framework: str, windows: list, epochs: list, batches: str
+    study: Study, run: Run, windows: list, epochs: list, batches: str
 ) -> dict[str, Any]:
     """Return a summary that agrees with its tables."""
     columns = {name: np.array([w[name] for w in windows], float) for name in windows[0]}
     batch = study.workload(run.workload)["global_batch"]
-    steady = computed.steady(columns, batch, CPUS) or {"absent": "no window counts"}
+    counted = record_tables.counts(columns, CPUS)
     training = epochs[-1]["training_seconds"]
-    target = study.workload(run.workload)["target"]
-    mode = study.variant(run.variant)["mode"]
-    last = {k: epochs[-1][k] for k in ("train_loss", "test_loss", "test_accuracy")}
+    compiles = study.variant(run.variant)["mode"] != "eager"
+    cold = {"trace_seconds": 0.5, "compile_seconds": 8.0, "first_window_seconds": 0.2}
+    seconds = {"import": 3.0, "staging": 0.1, "trace": 0.2, "compile": float(compiles)}
+    seconds |= {"training": training, "data_wait": 0.01 * training, "evaluation": 0.2}
     return {
         "schema": "lockstep-record/1",
         "study": study.name,
@@ -208,18 +197,10 @@ def run_summary(
         "reason": None,
         "ended": "2026-01-02T03:04:05+00:00",
         "steps": TOTAL,
-        "seconds": {
-            "import": 3.0,
-            "staging": 0.1,
-            "trace": 0.2,
-            "compile": 1.0 if mode != "eager" else 0.0,
-            "training": training,
-            "data_wait": 0.01 * training,
-            "evaluation": 0.2,
-            "checkpoint": 0.0,
-        },
-        "cache": "warm" if mode != "eager" else "none",
-        "steady": steady,
+        "total_steps": TOTAL,
+        "seconds": {**seconds, "checkpoint": 0.0},
+        "cache": "warm" if compiles else "none",
+        "steady": record_tables.steady(columns, batch, counted) or {"absent": "no window counts"},
         "flops": {
             "forward_per_example": 961000,
             "formula": "3 x forward FLOPs",
@@ -233,18 +214,17 @@ def run_summary(
             "device": {"absent": "the device keeps no count of allocations"},
             "planned": {"absent": "the framework does not plan memory"},
         },
-        "metrics": last,
-        "target": met(target, epochs),
+        "metrics": {k: epochs[-1][k] for k in ("train_loss", "test_loss", "test_accuracy")},
+        "target": met(study.workload(run.workload)["target"], epochs),
         "batches": batches,
         "dataset": {"name": "digits", "content": "c" * 64},
         "weights": {"initial": hashlib.sha256(str(run.seed).encode()).hexdigest()},
         "attempts": 1,
-        "total_steps": TOTAL,
         "contention": {"watched": True, "reason": None, "cpus": CPUS},
-        "cold_start": {"trace_seconds": 0.5, "compile_seconds": 8.0, "first_window_seconds": 0.2}
-        if mode != "eager" and run.seed == 0
-        else {"absent": "another run of this variant started cold"},
-        "contract": contract(study, run, framework),
+        "cold_start": cold
+        if compiles and run.seed == 0
+        else {"absent": "another run started cold"},
+        "contract": contract(study, run),
     }
 
 
@@ -255,36 +235,28 @@ def met(target: Mapping[str, Any], epochs: list) -> dict[str, Any]:
     return {**target} | {key: first.get(key) for key in ("step", "training_seconds")}
 
 
-def contract(study: Study, run: Run, framework: str) -> dict[str, Any]:
+ENGINES: dict[str, dict[str, Any]] = {
+    "torch": {"torch": "2.15.0", "cuda": "13.2", "cudnn": 92600, "nccl": "2.30.7"}
+    | {"matmul_float32": "ieee", "convolution_float32": "ieee"},
+    "jax": {"jax": "0.10.2", "platform_version": "PJRT C API\ncuda 13020"}
+    | {"matmul_precision": "highest"},
+}
+
+
+def contract(study: Study, run: Run) -> dict[str, Any]:
     """Return a fair run's contract, on a GPU."""
-    common = types(study.variant(run.variant)["precision"])
-    engine = (
-        {
-            "torch": "2.15.0",
-            "cuda": "13.2",
-            "cudnn": 92600,
-            "nccl": "2.30.7",
-            "device": "NVIDIA H100 80GB HBM3",
-            "matmul_float32": "ieee",
-            "convolution_float32": "ieee",
-        }
-        if framework == "torch"
-        else {
-            "jax": "0.10.2",
-            "platform_version": "PJRT C API\ncuda 13020",
-            "device": "NVIDIA H100 80GB HBM3",
-            "matmul_precision": "highest",
-        }
-    )
+    variant, size = study.variant(run.variant), run.scale.size
+    batch = study.workload(run.workload)["global_batch"]
+    engine = {**ENGINES[variant["framework"]], "device": "NVIDIA H100 80GB HBM3"}
     return {
-        "variant": dict(study.variant(run.variant)),
+        "variant": dict(variant),
         "recipe": dict(study.workload(run.workload)),
-        "determined_by": {"code": framework * 8, "environment": {"numpy": "2.4.6"}},
-        "engine": engine | common,
+        "determined_by": {"code": variant["framework"] * 8, "environment": {"numpy": "2.4.6"}},
+        "engine": engine | types(variant["precision"]),
         "topology": {
-            "devices": run.scale.size,
-            "world_size": run.scale.size,
-            "local_batch": study.workload(run.workload)["global_batch"] // run.scale.size,
+            "devices": size,
+            "world_size": size,
+            "local_batch": batch // size,
             "threads": 2,
             "window_steps": STEPS,
         },
@@ -302,20 +274,19 @@ def contract(study: Study, run: Run, framework: str) -> dict[str, Any]:
 
 
 PRECISIONS = ("float64", "float64x2", "float32", "bfloat16", "tf32")
-ORDER = (*judged.EXACT, "input", "canary")
+ORDER = (*parity_verdict.EXACT, "input", "canary")
 
 
-def parity_verdict(study: Study, workload: str, *, fails: str | None = None) -> dict[str, Any]:
+def passing_verdict(study: Study, workload: str, *, fails: str | None = None) -> dict[str, Any]:
     """Return a verdict; the variant `fails` differs in a gradient."""
     reference, *others = study.traces()
     comparisons = {}
     for name in others:
-        wanted = judged.wanted(study, {}, name, reference)
+        wanted = parity_verdict.wanted(study, {}, name, reference)
+        ordered = sorted(wanted, key=lambda r: (PRECISIONS.index(r[0]), ORDER.index(r[1])))
         rungs = [
             _rung(precision, rung, name == fails and rung == "gradient")
-            for precision, rung in sorted(
-                wanted, key=lambda rung: (PRECISIONS.index(rung[0]), ORDER.index(rung[1]))
-            )
+            for precision, rung in ordered
         ]
         comparisons[name] = {
             "passed": all(r["passed"] for r in rungs),
@@ -328,7 +299,7 @@ def parity_verdict(study: Study, workload: str, *, fails: str | None = None) -> 
             },
         }
     return {
-        "schema": judged.SCHEMA,
+        "schema": parity_verdict.SCHEMA,
         "workload": workload,
         "reference": reference,
         "passed": all(c["passed"] for c in comparisons.values()),
@@ -336,19 +307,13 @@ def parity_verdict(study: Study, workload: str, *, fails: str | None = None) -> 
     }
 
 
-EXACT = ("weights", "batches")
-
-
-def _place(rung: tuple[str, str]) -> tuple[int, int]:
-    return PRECISIONS.index(rung[0]), ORDER.index(rung[1])
-
-
 def _rung(precision: str, name: str, bad: bool) -> dict[str, Any]:
+    exact = name in ("weights", "batches")
     return {
         "precision": precision,
         "name": name,
-        "value": 0.5 if bad else 0.0 if name in EXACT else 1e-16,
-        "tolerance": 0.0 if name in EXACT else 1e-11,
+        "value": 0.5 if bad else 0.0 if exact else 1e-16,
+        "tolerance": 0.0 if exact else 1e-11,
         "worst": "conv1.kernel",
         "first": "conv1.kernel" if bad else None,
         "first_value": 0.5 if bad else None,

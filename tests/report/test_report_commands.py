@@ -11,7 +11,9 @@ import pytest
 from lockstep.__main__ import main
 from lockstep.errors import UserError
 from lockstep.report import analysis, compare, verdicts
-from tests.report.report_studies import STEP_SECONDS, TWO, parity_verdict, put_json, write
+from lockstep.study import Study
+from tests.report.planted import changed
+from tests.report.report_studies import STEP_SECONDS, TWO, passing_verdict, put_json, write
 
 
 def test_report_and_tell_print_one_line_a_comparison(tmp_path: Path, capsys) -> None:
@@ -102,7 +104,7 @@ def test_studies_with_other_data_are_not_comparable(tmp_path: Path) -> None:
 def test_failed_parity_in_either_study_takes_the_verdict_away(tmp_path: Path) -> None:
     before = write(tmp_path, name="before", variants=TWO)
     after = slower(tmp_path, 1.2)
-    put_json(after.verdict("mnist_cnn"), parity_verdict(after, "mnist_cnn", fails="jax-jit"))
+    put_json(after.verdict("mnist_cnn"), passing_verdict(after, "mnist_cnn", fails="jax-jit"))
     kinds = {variant: c.kind for variant, c in compare.compare(before.root, after.root).comparisons}
     assert kinds == {"torch-eager": verdicts.SLOWER, "jax-jit": verdicts.NOT_COMPARABLE}
 
@@ -139,3 +141,23 @@ def test_studies_with_nothing_in_common_are_refused(tmp_path: Path) -> None:
     other = write(tmp_path, name="other", variants=TWO, seeds=1, workloads=("another",))
     with pytest.raises(UserError, match="in common"):
         compare.compare(before.root, other.root)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(lambda c, key=key: c.pop(key) for key in ("blocks", "seeds", "variants", "scales")),
+        lambda config: config.update(seeds=None),
+        lambda config: config.update(variants=[]),
+        lambda config: config.update(report=None),
+        lambda config: config["variants"]["torch-eager"].pop("precision"),
+    ],
+)
+def test_comparing_with_the_config_of_another_version_is_one_clear_error(tmp_path, change) -> None:
+    before = write(tmp_path, name="before", variants=TWO, seeds=1)
+    after = write(tmp_path, name="after", variants=TWO, seeds=1)
+    assert len(compare.open_study(Study.at(after.root).root).runs) == 2
+    changed(after.path, change)
+    with pytest.raises(UserError, match="study") as refused:
+        compare.compare(before.root, after.root)
+    assert "\n" not in str(refused.value)

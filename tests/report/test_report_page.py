@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from lockstep.report import analysis, build, drawing, learning, page, picture, tables
+from lockstep.report import analysis, build, page, picture
 from lockstep.study import Study
 from tests.conftest import PATIENCE, lacks
-from tests.report.report_studies import TWO, VARIANTS, write
+from tests.report.report_studies import TWO, write
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -31,7 +31,6 @@ def other_batches(run, summary) -> None:
 def study(tmp_path_factory) -> Study:
     made = write(
         tmp_path_factory.mktemp("page"),
-        variants=VARIANTS,
         seeds=3,
         scales=("1x1", "1x2"),
         workloads=("first", "second"),
@@ -195,15 +194,6 @@ def test_figures_are_written_as_svg_and_png(study: Study) -> None:
         assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_table_as_csv_is_in_si_units_and_says_what_is_absent(study: Study) -> None:
-    text = (study.report().parent / "tables" / "first-step-time.csv").read_text()
-    header, row, *_ = text.splitlines()
-    values = dict(zip(header.split(","), row.split(","), strict=True))
-    assert 0.009 < float(values["step_median"]) < 0.011  # seconds
-    resources = (study.report().parent / "tables" / "first-resources.csv").read_text()
-    assert "absent: no energy counter was read" in resources
-
-
 def test_report_json_holds_every_verdict_and_is_the_same_every_time(study: Study) -> None:
     written = json.loads((study.report().parent / "report.json").read_text())
     assert written == json.loads(json.dumps(analysis.as_json(analysis.analyse(study))))
@@ -217,13 +207,6 @@ def test_the_same_records_give_the_same_page_to_the_byte(study: Study, html: str
     assert study.report().read_text() == html
 
 
-def test_a_framework_has_one_colour_and_a_variant_one_line_and_marker() -> None:
-    looks = drawing.looks(VARIANTS)
-    assert looks["torch-eager"].colour == looks["torch-compile"].colour != looks["jax-jit"].colour
-    eager, compiled = looks["torch-eager"], looks["torch-compile"]
-    assert eager.line != compiled.line and eager.marker != compiled.marker
-
-
 def test_text_from_a_record_is_not_taken_for_markup(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>"
     made = write(
@@ -235,40 +218,6 @@ def test_text_from_a_record_is_not_taken_for_markup(tmp_path: Path) -> None:
     build.build(made)
     text = made.report().read_text()
     assert "<script>" not in text and "&lt;script&gt;" in text
-
-
-def test_a_table_of_many_runs_shows_the_lost_ones_and_leaves_the_rest_to_the_csv() -> None:
-    rows = [{"status": "finished"}] * 1_000 + [{"status": "failed"}]
-    made = tables.rendered(tables.table("runs", "", "status | Status", rows))
-    assert made["hidden"] == 1_001 - tables.MOST_ROWS
-    assert made["rows"][0][0]["text"] == "failed"
-
-
-@pytest.mark.parametrize(
-    ("changes", "source", "shown"),
-    [
-        ({}, "mnist", True),
-        ({}, "fashion_mnist", False),
-        ({"optimizer": {"learning_rate": 0.01}}, "mnist", False),
-        ({"epochs": 3}, "mnist", False),
-    ],
-)
-def test_the_widely_copied_losses_stand_beside_the_same_recipe_only(
-    tmp_path, changes, source, shown
-) -> None:
-    made = write(tmp_path, variants=TWO, seeds=1)
-    recipe = made.config["workloads"]["mnist_cnn"]
-    recipe["epochs"] = changes.get("epochs", 10)
-    recipe["optimizer"].update(changes.get("optimizer", {}))
-    made.config["datasets"]["digits"]["source"] = source
-    records = analysis.analyse(made).records
-    assert (learning.copied_series(records, "mnist_cnn") is not None) == shown
-
-
-def test_numbers_of_a_column_have_their_points_below_each_other() -> None:
-    rows = [{"x": 0.006364}, {"x": 0.2058}]
-    made = tables.rendered(tables.table("t", "", "x | X | ms | 4g", rows))
-    assert [row[0]["text"] for row in made["rows"]] == ["6.36", "205.80"]
 
 
 # In a browser ---------------------------------------------------------------------------------
@@ -301,13 +250,11 @@ def chromium(folder: Path, *arguments: str) -> str:
 PROBE = """<script>
 addEventListener("load", () => {
   const wide = document.documentElement.scrollWidth > innerWidth;
-  const nav = performance.getEntriesByType("navigation")[0];
   const clipped = [...document.querySelectorAll("h1,h2,h3,h4,p,dt,dd,li")]
     .filter(e => e.getBoundingClientRect().right > innerWidth + 1).length;
   const tables = [...document.querySelectorAll("table, svg")]
     .filter(e => e.getBoundingClientRect().right > innerWidth + 1).length;
-  document.title = JSON.stringify(
-    {wide, clipped, tables, width: innerWidth, milliseconds: nav.domComplete});
+  document.title = JSON.stringify({wide, clipped, tables, width: innerWidth});
 });
 </script>"""
 
@@ -354,14 +301,6 @@ def test_on_paper_no_table_is_cut_off(tmp_path: Path, html: str) -> None:
     printed = html.replace("@media print", "@media all").replace("<details>", "<details open>")
     facts = looked_at(tmp_path, printed, PAPER)
     assert not facts["wide"] and facts["clipped"] == facts["tables"] == 0
-
-
-@pytest.mark.usefixtures("browser")
-def test_in_a_browser_the_page_is_there(tmp_path, html) -> None:
-    (tmp_path / "page.html").write_text(probed(html))
-    dom = chromium(tmp_path, "--dump-dom", (tmp_path / "page.html").as_uri())
-    found = re.search(r"<title>(\{.*?\})</title>", dom)
-    assert found and json.loads(found[1])["milliseconds"] > 0
 
 
 @pytest.mark.usefixtures("browser")

@@ -7,94 +7,70 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from lockstep.report import resampling, statistics
+from lockstep.report import statistics
+from lockstep.report.statistics import Mean
 
 TRUTH = math.log(1.05)
 
 
-def coverage(low: np.ndarray, high: np.ndarray) -> float:
+def coverage(logs: np.ndarray) -> float:
+    low, high = Mean.of(logs).interval()
     return float(((low <= TRUTH) & (high >= TRUTH)).mean())
 
 
-@pytest.fixture
-def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tenth of the bootstrap's draws, which is enough for thousands of studies together."""
-    monkeypatch.setattr(resampling, "DRAWS", 1_999)
-
-
-@pytest.mark.usefixtures("few_draws")
-@pytest.mark.parametrize("n", [3, 5, 10, 19, 20, 30])
+@pytest.mark.parametrize("n", [3, 5, 10, 30])
 def test_the_interval_covers_the_truth_in_95_of_100_studies(n: int) -> None:
-    logs = np.random.default_rng(n).normal(TRUTH, 0.05, size=(2_500 if n >= 20 else 20_000, n))
-    assert 0.94 <= coverage(*statistics.Mean.of(logs).interval(0.95)) <= 0.96
+    logs = np.random.default_rng(n).normal(TRUTH, 0.05, size=(20_000, n))
+    assert 0.945 <= coverage(logs) <= 0.955
 
 
-@pytest.mark.usefixtures("few_draws")
 @pytest.mark.parametrize("n", [5, 30])
 def test_skewed_step_times_cost_little_coverage(n: int) -> None:
     """Times that are sometimes late: an exponential delay of 3% on either side."""
-    delays = np.random.default_rng(0).exponential(0.03, size=(2, 2_500, n))
-    logs = TRUTH + np.log1p(delays[0]) - np.log1p(delays[1])
-    assert 0.93 <= coverage(*statistics.Mean.of(logs).interval(0.95)) <= 0.97
+    delays = np.random.default_rng(0).exponential(0.03, size=(2, 20_000, n))
+    assert 0.94 <= coverage(TRUTH + np.log1p(delays[0]) - np.log1p(delays[1])) <= 0.97
 
 
-@pytest.mark.usefixtures("few_draws")
 @pytest.mark.parametrize("n", [3, 5, 10, 30])
 def test_a_difference_is_claimed_wrongly_in_at_most_5_of_100_studies(n: int) -> None:
     """Three equal variants; Holm's first step rejects where the smallest p is below a third."""
-    times = np.random.default_rng(n).normal(0, 0.02, size=(3, 2_500, n))
+    times = np.random.default_rng(n).normal(0, 0.02, size=(3, 20_000, n))
     pairs = [times[0] - times[1], times[0] - times[2], times[1] - times[2]]
-    smallest = np.min([statistics.Mean.of(logs).p() for logs in pairs], axis=0)
-    assert 0.02 < np.mean(3 * smallest < 0.05) <= 0.06
+    smallest = np.min([Mean.of(logs).p() for logs in pairs], axis=0)
+    assert 0.02 < np.mean(3 * smallest < 0.05) <= 0.052
 
 
-@pytest.mark.usefixtures("few_draws")
 @pytest.mark.parametrize("n", [5, 30])
 def test_equivalence_is_claimed_wrongly_in_at_most_5_of_100_studies(n: int) -> None:
     """The true difference is the margin."""
-    values = np.random.default_rng(n).normal(0.01, 0.004, size=(2_500, n))
-    assert 0.04 < np.mean(statistics.Mean.of(values).p_below(0.01) < 0.05) <= 0.06
-
-
-def test_the_draws_are_those_of_scipys_bootstrap() -> None:
-    values = np.random.default_rng(8).exponential(size=25)
-
-    def t(x: np.ndarray, axis: int) -> np.ndarray:
-        return (x.mean(axis) - values.mean()) / (x.std(axis, ddof=1) / 5)
-
-    theirs = stats.bootstrap((values,), t, n_resamples=19_999, rng=np.random.default_rng(9))
-    shares = [0.005, 0.025, 0.1, 0.5, 0.9, 0.975, 0.995]
-    mine = np.quantile(resampling.studentized(values).draws, shares)
-    expected = np.quantile(theirs.bootstrap_distribution, shares)
-    assert mine == pytest.approx(expected, rel=0.06, abs=0.03)
-
-
-def test_few_distinct_values_give_an_interval_and_no_error() -> None:
-    rare = np.r_[np.zeros(24), 1 / 360]
-    test = statistics.equivalence(np.zeros(25), rare, 0.01, 1 / 360)
-    assert test.p < 0.05 and test.low <= test.difference <= test.high
-    unknown = statistics.equivalence(np.zeros(25), rare, 0.01)
-    assert unknown.p_different > 0.05 and not math.isnan(unknown.low)
-
-
-def test_a_ratio_is_the_geometric_mean_and_its_interval_contains_it() -> None:
-    generator = np.random.default_rng(1)
-    for n in (2, 5, 19, 20, 40):
-        a = 0.01 * np.exp(0.02 * generator.normal(size=n))
-        b = 0.97 * a * np.exp(0.01 * generator.normal(size=n))
-        r = statistics.ratio(a, b)
-        assert r.value == pytest.approx(float(np.exp(np.mean(np.log(b / a)))))
-        assert r.low is not None and r.high is not None and r.low < r.value < r.high
+    values = np.random.default_rng(n).normal(0.01, 0.004, size=(20_000, n))
+    assert 0.045 < np.mean(Mean.of(values).p_below(0.01) < 0.05) <= 0.055
 
 
 @pytest.mark.parametrize("n", [2, 5, 20, 40])
-def test_the_95_percent_interval_holds_1_exactly_where_the_test_does_not_reject(n: int) -> None:
-    generator = np.random.default_rng(0)
-    for _ in range(200):
-        logs = generator.exponential(0.02, n) - 0.012  # skewed, and near 0
-        r = statistics.ratio(np.ones(n), np.exp(logs))
-        assert r.low is not None and r.high is not None and r.p is not None
-        assert (r.low <= 1 <= r.high) == (r.p >= 0.05)
+def test_a_ratio_and_its_test_are_those_of_scipys_paired_t_test(n: int) -> None:
+    generator = np.random.default_rng(n)
+    a = 0.01 * np.exp(0.02 * generator.normal(size=n))
+    b = 0.97 * a * np.exp(0.01 * generator.normal(size=n))
+    r, theirs = statistics.ratio(a, b), stats.ttest_rel(np.log(b), np.log(a))
+    interval = np.exp(theirs.confidence_interval(0.95))
+    assert (r.n, r.p) == (n, pytest.approx(theirs.pvalue, rel=1e-9))
+    assert (r.low, r.high) == pytest.approx(tuple(interval), rel=1e-12)
+    assert r.value == pytest.approx(stats.gmean(b / a))
+    assert (r.low <= 1 <= r.high) == (r.p >= 0.05)
+
+
+@pytest.mark.parametrize("n", [3, 25])
+def test_equivalence_is_two_of_scipys_one_sided_tests(n: int) -> None:
+    generator = np.random.default_rng(n)
+    for _ in range(50):
+        a, b = np.zeros(n), generator.normal(0.004, 0.0025 * math.sqrt(n), n)
+        e = statistics.equivalence(a, b, 0.01)
+        above = stats.ttest_1samp(b, -0.01, alternative="greater").pvalue
+        below = stats.ttest_1samp(b, 0.01, alternative="less").pvalue
+        assert e.p == pytest.approx(max(above, below), rel=1e-9)
+        assert e.p_different == pytest.approx(stats.ttest_rel(b, a).pvalue, rel=1e-9)
+        assert (e.p < 0.05) == (e.low > -0.01 and e.high < 0.01)  # the 90% interval decides so too
 
 
 def test_one_pair_gives_no_interval_and_no_test() -> None:
@@ -122,7 +98,7 @@ def test_without_any_spread_and_any_known_step_nothing_is_claimed() -> None:
 
 @pytest.mark.parametrize("n", [2, 3])
 def test_few_pairs_of_few_test_images_claim_equivalence_wrongly_in_at_most_5_of_100(n) -> None:
-    """Accuracies on 360 images whose difference is the margin: 1 image, 2 images, … apart."""
+    """Accuracies on 360 images whose true difference is the margin."""
     generator = np.random.default_rng(n)
     wrong = []
     for _ in range(1_000):
@@ -140,30 +116,9 @@ def test_the_step_of_a_metric_is_found_from_its_values() -> None:
     assert statistics.resolution(np.array([])) is None
 
 
-def test_equal_metrics_are_called_different_in_at_most_5_of_100_comparisons() -> None:
-    generator = np.random.default_rng(7)
-    claims = [
-        statistics.equivalence(np.zeros(5), generator.normal(0, 0.05, 5), 0.01).p_different < 0.05
-        for _ in range(2_000)
-    ]
-    assert np.mean(claims) <= 0.06
-
-
-@pytest.mark.parametrize("n", [4, 25])
-def test_the_90_percent_interval_decides_as_the_test_does(n: int) -> None:
-    generator = np.random.default_rng(n)
-    for _ in range(200):
-        spread = 0.0025 * math.sqrt(n)
-        e = statistics.equivalence(np.zeros(n), generator.normal(0.004, spread, n), 0.01)
-        assert (e.p < 0.05) == (e.low > -0.01 and e.high < 0.01)
-
-
-def test_holm_leaves_what_has_no_p_value_alone() -> None:
+def test_holms_correction_is_that_of_statsmodels() -> None:
     assert statistics.holm([0.01, None, 0.04]) == [0.02, None, 0.04]
     assert statistics.holm([None]) == [None]
-
-
-def test_holms_correction_is_that_of_statsmodels() -> None:
     random = np.random.default_rng(6)
     for n in range(1, 40):
         p = np.round(random.random(n) ** 4, 3)  # some of them equal
@@ -177,26 +132,18 @@ def test_the_seeds_named_are_the_fewest_that_suffice(sd: float) -> None:
         return float(stats.t.ppf(0.975, n - 1)) * sd / math.sqrt(n)
 
     needed = statistics.seeds_needed(sd, 0.02)
-    assert needed is not None
-    assert half(needed) <= math.log(1.02)
+    assert needed is not None and half(needed) <= math.log(1.02)
     assert needed == 2 or half(needed - 1) > math.log(1.02)
-
-
-def test_no_number_of_seeds_is_named_where_none_suffices() -> None:
     assert statistics.seeds_needed(10.0, 0.02) is None
 
 
 def test_the_median_of_censored_times_counts_who_never_arrived() -> None:
     times = np.array([1.0, 2.0, 3.0, 9.0, 9.0])
-    reached = np.array([True, True, True, False, False])
-    assert statistics.censored_median(times, reached) == 3.0
-    assert statistics.censored_median(times, ~np.ones(5, bool)) is None
-
-
-@pytest.mark.parametrize("n", range(2, 60, 2))
-def test_the_median_is_the_time_at_which_exactly_half_have_arrived(n: int) -> None:
-    times = np.arange(1.0, n + 1)
-    assert statistics.censored_median(times, times <= n // 2) == n // 2
+    assert statistics.censored_median(times, times < 9) == 3.0
+    assert statistics.censored_median(times, times < 0) is None
+    for n in range(2, 60, 2):  # the time at which exactly half have arrived
+        times = np.arange(1.0, n + 1)
+        assert statistics.censored_median(times, times <= n // 2) == n // 2
 
 
 def test_censored_medians_are_those_of_scipy() -> None:
@@ -207,11 +154,3 @@ def test_censored_medians_are_those_of_scipy() -> None:
         survival = stats.ecdf(stats.CensoredData.right_censored(times, ~reached)).sf
         below = survival.quantiles[survival.probabilities <= 0.5 + 1e-9]
         assert statistics.censored_median(times, reached) == (below[0] if len(below) else None)
-
-
-@pytest.mark.parametrize("degrees", [1, 2, 8, 18])
-def test_students_distribution_is_that_of_scipy(degrees: int) -> None:
-    mine, theirs, t = statistics.Student(degrees), stats.t(degrees), np.linspace(-40, 40, 81)
-    np.testing.assert_array_equal(mine.cdf(t), theirs.cdf(t))
-    np.testing.assert_array_equal(mine.sf(t), theirs.sf(t))
-    assert mine.ppf(0.975) == theirs.ppf(0.975)

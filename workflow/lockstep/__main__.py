@@ -307,9 +307,9 @@ def report(options: argparse.Namespace) -> int:
 
 
 def tell(options: argparse.Namespace) -> int:
-    from lockstep.report.terminal_summary import lines
+    from lockstep.report import build
 
-    print("\n".join(lines(Study.load(options.study))))
+    print("\n".join(build.terminal_lines(Study.load(options.study))))
     return 0
 
 

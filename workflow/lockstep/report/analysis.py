@@ -2,9 +2,8 @@
 
 import itertools
 import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +11,10 @@ import pandas as pd
 
 from lockstep.report import (
     dataframes,
-    learning,
+    learning_tables,
     load,
-    proof,
-    scaling,
+    parity_verdict,
     sentences,
-    step_losses,
     study_tables,
     threats_to_validity,
     time_tables,
@@ -25,36 +22,30 @@ from lockstep.report import (
     what_was_run,
 )
 from lockstep.report.comparability import difference_text
-from lockstep.report.dataframes import View
-from lockstep.report.load import FINISHED, Record, Records
-from lockstep.report.step_losses import Curve
+from lockstep.report.dataframes import Workload
+from lockstep.report.load import Record, Records
+from lockstep.report.record_validation import FINISHED
 from lockstep.report.tables import Absent, Table
 from lockstep.report.threats_to_validity import Threat
 from lockstep.report.verdicts import Comparison
 from lockstep.study import Study
 
-SCHEMA = "lockstep-report/2"
+SCHEMA = "lockstep-report/3"
 
-DEFAULTS = {"margin": 0.01, "precision": 0.02}
-"""For a study.json that is older than the config's `report` section."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorkloadPart:
-    """What the report says of one workload.
-
-    Attributes:
-        view: what its records hold.
-        tables: by short name, in the page's order.
-        curves: differences of losses during training.
-        windows: `variant`, `seed`, `step` and `seconds` (of a step) of timed windows.
-    """
-
-    name: str
-    view: View
-    tables: Mapping[str, Table]
-    curves: Sequence[Curve]
-    windows: pd.DataFrame
+TABLES = {
+    "parity": learning_tables.parity,
+    "layers": learning_tables.layers,
+    "losses": learning_tables.losses,
+    "final-metric": learning_tables.final_metric,
+    "target": learning_tables.target,
+    "step-time": time_tables.step_times,
+    "time-split": time_tables.time_split,
+    "preparation": time_tables.preparation,
+    "break-even": time_tables.break_even,
+    "scaling": time_tables.scaling,
+    "resources": time_tables.resources,
+}
+"""Tables of a workload, in the page's order; all but the first two are of finished runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +56,7 @@ class Analysis:
     runs: pd.DataFrame
     comparisons: Sequence[Comparison]
     threats: Sequence[Threat]
-    workloads: Sequence[WorkloadPart]
+    workloads: Sequence[Workload]
     tables: Mapping[str, Table]
     described: Sequence[tuple[str, str]]
     options: Mapping[str, float]
@@ -73,7 +64,7 @@ class Analysis:
     @property
     def all_tables(self) -> list[Table]:
         """Those of each workload, then those of the study."""
-        of_workloads = (part.tables.values() for part in self.workloads)
+        of_workloads = (view.tables.values() for view in self.workloads)
         return [*itertools.chain(*of_workloads), *self.tables.values()]
 
     @property
@@ -84,80 +75,45 @@ class Analysis:
 
 def options(study: Study) -> dict[str, float]:
     """Return the `report` section of a study's config."""
-    return {**DEFAULTS, **study.config.get("report", {})}
+    return dict(study.config["report"])
 
 
 def analyse(study: Study) -> Analysis:
     """Read a study's records and work out everything that its report says."""
     records, chosen = load.load(study), options(study)
     comparisons = compare_all(records, chosen["margin"], chosen["precision"])
-    runs, epochs = dataframes.runs(records), dataframes.epochs(records)
-    cold, parts = dataframes.cold_starts(records), []
+    runs = dataframes.runs(records)
+    found = threats_to_validity.find(records, runs, comparisons)
+    frames = {"runs": runs, "epochs": dataframes.epochs(records)}
+    frames["cold"] = dataframes.cold_starts(records)
+    workloads = []
     for name in study.config["workloads"]:
-        runs_here, rows, starts = (f[f["workload"] == name] for f in (runs, epochs, cold))
-        compared = [c for c in comparisons if c.workload == name]
-        view = View(
+        view = Workload(
             records=records,
             name=name,
-            runs=runs_here,
-            epochs=rows,
-            cold=starts,
-            comparisons=compared,
+            comparisons=[c for c in comparisons if c.workload == name],
+            **{key: frame[frame["workload"] == name] for key, frame in frames.items()},
         )
-        curves, courses = step_losses.curves(records, name), windows(records, name)
-        parts.append(
-            WorkloadPart(name=name, view=view, tables=_tables(view), curves=curves, windows=courses)
-        )
-    found = threats_to_validity.find(records, runs, comparisons)
-    tables = {
-        "comparisons": study_tables.comparisons(records, comparisons),
-        "contract": study_tables.contract(comparisons),
-        "threats": study_tables.threats(found),
-        "runs": study_tables.runs(runs),
-    }
+        finished = len(dataframes.finished(view.runs)) > 0
+        makers = TABLES if finished else {key: TABLES[key] for key in ("parity", "layers")}
+        made = {key: make(view) for key, make in makers.items()}
+        tables = {key: table for key, table in made.items() if table is not None}
+        workloads.append(replace(view, tables=tables))
     return Analysis(
         records=records,
         runs=runs,
         comparisons=comparisons,
         threats=found,
-        workloads=parts,
-        tables=tables,
+        workloads=workloads,
+        tables={
+            "comparisons": study_tables.comparisons(records, comparisons),
+            "contract": study_tables.contract(comparisons),
+            "threats": study_tables.threats(found),
+            "runs": study_tables.runs(runs),
+        },
         described=what_was_run.describe(records),
         options=chosen,
     )
-
-
-def _tables(view: View) -> dict[str, Table]:
-    made: dict[str, Table | None] = {
-        name: make(view.records, view.name)
-        for name, make in (("parity", learning.parity), ("layers", learning.layers))
-    }
-    if len(dataframes.finished(view.runs)):
-        made |= {
-            "losses": learning.losses(view),
-            "final-metric": learning.final_metric(view),
-            "target": learning.target(view),
-            "step-time": time_tables.step_times(view),
-            "time-split": time_tables.time_split(view),
-            "preparation": time_tables.preparation(view),
-            "break-even": time_tables.break_even(view),
-            "scaling": scaling.scaling(view),
-            "resources": time_tables.resources(view),
-        }
-    return {name: table for name, table in made.items() if table is not None}
-
-
-def windows(records: Records, workload: str) -> pd.DataFrame:
-    """Return the timed windows of a few seeds of each variant, at the first scale."""
-    scale, parts = records.study.config["scales"][0], []
-    counts: dict[str, int] = defaultdict(int)
-    for run in records.runs:
-        here = (run.workload, run.scale, run.status) == (workload, scale, FINISHED)
-        if here and run.windows and counts[run.variant] < step_losses.SEEDS:
-            counts[run.variant] += 1
-            columns = {"step": run.windows["at"], "seconds": run.windows["seconds_per_step"]}
-            parts.append(pd.DataFrame({"variant": run.variant, "seed": run.seed, **columns}))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
 # Comparisons ----------------------------------------------------------------------------------
@@ -169,14 +125,14 @@ def compare_all(records: Records, margin: float, precision: float) -> list[Compa
     The variant that stands first in the config is the baseline.
     """
     config = records.study.config
-    by_place: dict[tuple[str, str, str], dict[int, Record]] = defaultdict(dict)
+    by_place: dict[tuple[str, str, str], dict[int, Record]] = {}
     for run in records.runs:
-        by_place[run.workload, run.scale, run.variant][run.seed] = run
+        by_place.setdefault((run.workload, run.scale, run.variant), {})[run.seed] = run
     unlike, result = _unlike_batches(records), []
     for workload, scale in itertools.product(config["workloads"], config["scales"]):
         sides = []
         for variant in config["variants"]:
-            problem = proof.parity_problem(records, workload, variant)
+            problem = parity_verdict.parity_problem(records, workload, variant)
             problems = [why for why in (problem, unlike.get((workload, variant))) if why]
             runs = by_place[workload, scale, variant]
             sides.append(verdicts.side(records, runs, variant, problems))
@@ -190,21 +146,20 @@ def compare_all(records: Records, margin: float, precision: float) -> list[Compa
 def _unlike_batches(records: Records) -> dict[tuple[str, str], str]:
     """Return by workload and variant whose runs of a seed did not read equal batches at all scales.
 
-    A fault in the shared input that hits both sides of a comparison alike shows only here.
+    A fault in the shared input that hits both sides of a comparison in the same way shows only
+    here.
     """
-    groups: dict[Any, dict[str, Record]] = defaultdict(dict)
+    first: dict[Any, Record] = {}
+    found: dict[tuple[str, str], str] = {}
     for run in records.runs:
         if run.status == FINISHED and records.study.variant(run.variant)["input"] == "shared":
-            group = groups[run.workload, run.variant, run.seed, run.summary["steps"]]
-            group.setdefault(run.summary["batches"], run)
-    found: dict[tuple[str, str], str] = {}
-    for (workload, variant, seed, _), others in groups.items():
-        if len({run.scale for run in others.values()}) > 1:
-            one, other, *_ = others.values()
-            found[workload, variant] = (
-                f"{variant} did not read the same batches at every scale: those of seed {seed} "
-                f"differ between {one.scale} and {other.scale}"
-            )
+            key = run.workload, run.variant, run.seed, run.summary["steps"]
+            other = first.setdefault(key, run)
+            if run.scale != other.scale and run.summary["batches"] != other.summary["batches"]:
+                found[run.workload, run.variant] = (
+                    f"{run.variant} did not read the same batches at every scale: those of seed "
+                    f"{run.seed} differ between {other.scale} and {run.scale}"
+                )
     return found
 
 
@@ -222,26 +177,22 @@ def as_json(analysis: Analysis) -> dict[str, Any]:
         "runs": analysis.runs["status"].value_counts().to_dict(),
         "verdicts": [verdict_json(c) for c in analysis.comparisons],
         "tables": {t.name: _plain(t.rows) for t in analysis.all_tables},
-        "set_apart": [{"name": name, "reason": why} for name, why in analysis.records.apart],
+        "excluded": [{"name": name, "reason": why} for name, why in analysis.records.excluded],
     }
 
 
 def verdict_json(c: Comparison) -> dict[str, Any]:
     """Return a comparison and its sentences, in JSON's own types."""
-    return dict(
-        _plain(
-            {
-                **asdict(c),
-                "kind": c.kind,
-                "sentence": sentences.sentence(c),
-                "quality_kind": c.quality_kind,
-                "quality_sentence": sentences.quality_sentence(c),
-                "flags": [difference_text(d) for d in c.flags],
-                "more": sentences.more_sentence(c),
-                "seeds_needed": c.seeds_needed,
-            }
-        )
-    )
+    words = {
+        "kind": c.kind,
+        "sentence": sentences.sentence(c),
+        "quality_kind": c.quality_kind,
+        "quality_sentence": sentences.quality_sentence(c),
+        "flags": [difference_text(d) for d in c.flags],
+        "more": sentences.more_sentence(c),
+        "seeds_needed": c.seeds_needed,
+    }
+    return dict(_plain({**asdict(c), **words}))
 
 
 def _plain(value: Any) -> Any:
@@ -252,10 +203,8 @@ def _plain(value: Any) -> Any:
         return [_plain(v) for v in value]
     if isinstance(value, Absent):
         return {"absent": value.reason}
-    if isinstance(value, (np.bool_, bool)):
-        return bool(value)
-    if isinstance(value, (int, np.integer)):
-        return int(value)
-    if isinstance(value, (float, np.floating)):
-        return float(value) if math.isfinite(value) else None
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     return None if value is pd.NA else value

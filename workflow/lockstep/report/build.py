@@ -1,11 +1,15 @@
 """From a study's records to its report: a page, tables, figures, and all of it for machines."""
 
 import itertools
+from collections import Counter
 
 from lockstep import files
 from lockstep.errors import UserError
-from lockstep.report import analysis, figures, page, tables
+from lockstep.report import analysis, page, tables
 from lockstep.study import Study
+
+MOST = 3
+"""Seeds that the terminal names below a verdict."""
 
 
 def build(study: Study, *, partial: bool = False) -> None:
@@ -17,6 +21,8 @@ def build(study: Study, *, partial: bool = False) -> None:
     Raises:
         UserError: runs are missing or cannot be used, and `partial` is not set.
     """
+    from lockstep.report import figures  # takes a second to import
+
     found = analysis.analyse(study)
     missing = found.records.unfinished
     if missing and not partial:
@@ -44,3 +50,29 @@ def build(study: Study, *, partial: bool = False) -> None:
     if not partial:
         written = (study.report(), folder / "report.json")
         files.write_json(complete, {path.name: files.sha256_file(path) for path in written})
+
+
+def terminal_lines(study: Study) -> list[str]:
+    """Return a finished report for the terminal: a line for each comparison, flags, and its path.
+
+    Raises:
+        UserError: there is no report yet.
+    """
+    path = study.report().parent / "report.json"
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; make the report first")
+    report = files.read_json(path)
+    statuses = Counter(report["runs"]).most_common()
+    result = [
+        f"study {report['study']}: "
+        + ", ".join(f"{count} runs {status}" for status, count in statuses)
+    ]
+    for verdict in report["verdicts"]:
+        result.append(f"{verdict['workload']} at {verdict['scale']}: {verdict['sentence']}")
+        result += [f"  flagged: {flag}" for flag in verdict["flags"]]
+        untimed = verdict["untimed"] if verdict["kind"] != "not comparable" else []
+        result += [f"  left out of step time: seed {seed}: {why}" for seed, why in untimed[:MOST]]
+        if untimed[MOST:]:
+            result.append(f"  left out of step time: {len(untimed) - MOST} more seeds")
+    result += [f"excluded: {item['name']}: {item['reason']}" for item in report["excluded"]]
+    return [*result, f"report: {study.report()}"]

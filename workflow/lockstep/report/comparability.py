@@ -1,7 +1,7 @@
 """Compares the contracts of compared runs: every difference is declared by a variant, or flagged.
 
 A *fact* is anything in a record that could explain a difference; `lockstep.report.run_facts` words
-it alike for both frameworks. A rule says for each fact what a difference means; a fact without a
+it the same for both frameworks. A rule says for each fact what a difference means; a fact without a
 rule is flagged, so that a new one is never silent.
 """
 
@@ -50,7 +50,7 @@ class Difference:
 
 
 RULES = [
-    [field.strip() for field in line.split("|")]
+    [field.strip() for field in line.split(" | ")]
     for line in r"""
     variant\. | setting of the variant | declared | both | it is what is compared
     recipe\. | recipe | not comparable | both | they did not train the same thing
@@ -59,8 +59,7 @@ RULES = [
     batches | batches consumed | not comparable | both | they read other examples, labels or order
     steps | number of steps | not comparable | both | they did not train equally long
     precision\. | precision | not comparable | both | they computed at different precision
-    topology\.devices | topology | not comparable | both | not the same scale
-    topology\.examples | topology | not comparable | both | not the same scale
+    topology\.(devices|examples) | topology | not comparable | both | not the same scale
     topology\.threads | CPU threads | not comparable | timing | they did not have equal resources
     topology\.window_steps | steps of a window | flagged | timing | clocks were read less often
     topology\.environment | thread setting | flagged | timing | threads wait in another way
@@ -68,23 +67,17 @@ RULES = [
     gpu\.model | GPU model | not comparable | timing | they did not have equal resources
     gpu\.units | GPU units | flagged | timing | units of one model differ by a few percent
     gpu\.driver | GPU driver | flagged | timing | drivers differ in speed
-    host\.cpu | CPU | not comparable | timing | they did not have equal resources
-    host\.instruction_set | CPU | not comparable | timing | they did not have equal resources
     host\.cores | CPU cores | not comparable | timing | they did not have equal resources
+    host\.(cpu|instruction_set) | CPU | not comparable | timing | they did not have equal resources
     host\.node | node | flagged | timing | one node may be slower than another
-    host\.system | system | flagged | timing | small effects are possible
-    host\.python | system | flagged | timing | small effects are possible
-    host\.job | job | ignored | timing |
+    host\.(system|python) | system | flagged | timing | small effects are possible
     image\. | container image | flagged | both | another image ran
     cuda\.generation | CUDA generation | flagged | timing | other kernels and libraries
     cuda\.version | CUDA version | flagged | timing | other kernels and libraries
     cudnn | cuDNN | flagged | timing | other convolution kernels
     nccl | NCCL | flagged | timing | other communication kernels
     environment\. | package | flagged | both | not the same library
-    engine\.torch$ | library | flagged | both | not the same library
-    engine\.jax(lib)?$ | library | flagged | both | not the same library
-    engine\.flax$ | library | flagged | both | not the same library
-    engine\.optax$ | library | flagged | both | not the same library
+    engine\.(torch|jax|jaxlib|flax|optax)$ | library | flagged | both | not the same library
     cache | compilation cache | flagged | preparation | touches compile time alone
     """.strip().splitlines()
 ]
@@ -135,8 +128,7 @@ def diff(
         judged |= {"baseline": was, "candidate": has, "pairs": len(values), "of": len(pairs)}
         if level != IGNORED:
             result.append(Difference(fact=name, **judged))
-    order = {BLOCKS: 0, FLAGGED: 1, DECLARED: 2}
-    return sorted(result, key=lambda d: (order[d.level], d.fact))
+    return sorted(result, key=lambda d: ((BLOCKS, FLAGGED, DECLARED).index(d.level), d.fact))
 
 
 def _judge(
@@ -145,33 +137,36 @@ def _judge(
     """Return level, label, touches and why of a fact that differed."""
     a, b = first
     same_framework = a["variant.framework"] == b["variant.framework"]
-    unknown = all(x is None or y is None for x, y in values)
     rule = next((r for r in RULES if re.match(r[0], name)), None)
     _, label, level, touches, why = rule or ("", name, FLAGGED, BOTH, UNDECLARED)
+    declared = ignored = None
     if between and BETWEEN.match(name):
-        return DECLARED, label, touches, "the studies are compared to tell this apart"
-    if name == "batches" and "native" in (a["variant.input"], b["variant.input"]):
-        return DECLARED, label, touches, "a variant declares its own input"
-    if name.startswith("precision.") and a["variant.precision"] != b["variant.precision"]:
-        return DECLARED, label, touches, "the variants declare another precision"
-    if name == "cuda.version" and a["cuda.generation"] != b["cuda.generation"]:
-        return IGNORED, label, touches, "the generation says it"
-    if name == "cache" and any("none" in pair for pair in values):
-        return IGNORED, label, touches, "nothing is compiled on one side"
-    if name.startswith("image.") and not same_framework:
-        return DECLARED, label, touches, "each framework has its own image"
-    if name == "code":
-        if same_framework:
-            return FLAGGED, "code", BOTH, "other code ran"
-        return DECLARED, "code", BOTH, "each engine has its own code"
-    if unknown and not same_framework and (level != BLOCKS if rule else name.startswith("engine.")):
-        # One side does not say: its framework has no such thing, or does not tell.
-        return IGNORED, label, touches, why
-    if not rule and name.startswith("engine."):
+        declared = "the studies are compared to tell this apart"
+    elif name == "batches" and "native" in (a["variant.input"], b["variant.input"]):
+        declared = "a variant declares its own input"
+    elif name.startswith("precision.") and a["variant.precision"] != b["variant.precision"]:
+        declared = "the variants declare another precision"
+    elif name == "cuda.version" and a["cuda.generation"] != b["cuda.generation"]:
+        ignored = "the generation says it"
+    elif name == "cache" and any("none" in pair for pair in values):
+        ignored = "nothing is compiled on one side"
+    elif name.startswith("image.") and not same_framework:
+        declared = "each framework has its own image"
+    elif name == "code":
+        why = "other code ran"
+        declared = None if same_framework else "each engine has its own code"
+    elif (
+        not same_framework
+        and all(None in pair for pair in values)
+        and (level != BLOCKS if rule else name.startswith("engine."))
+    ):
+        ignored = "only one framework has such a thing, or says so"
+    if not (rule or declared or ignored):
         sources = [f"variant.{setting}" for setting in FOLLOWS.get(name, ())]
         changed = [source for source in sources if a.get(source) != b.get(source)]
-        if changed:
-            return DECLARED, label, touches, f"follows from {' and '.join(changed)}"
+        declared = f"follows from {' and '.join(changed)}" if changed else None
+    if declared or ignored:
+        return DECLARED if declared else IGNORED, label, touches, str(declared or ignored)
     return level, label, touches, why
 
 
@@ -194,14 +189,14 @@ def confounded(
         Reasons by seed; and a difference that forbids a verdict on time, if too few pairs are left.
     """
     used = {seed: tuple(sorted(nodes(facts)) for facts in pair) for seed, pair in pairs.items()}
-    apart = {seed: (a, b) for seed, (a, b) in used.items() if a and b and a != b}
-    served = [Counter(node for pair in apart.values() for node in pair[side]) for side in (0, 1)]
+    split = {seed: (a, b) for seed, (a, b) in used.items() if a and b and a != b}
+    served = [Counter(node for pair in split.values() for node in pair[side]) for side in (0, 1)]
     if served[0] == served[1]:
         return {}, None
-    if len(pairs) - len(apart) >= LEAST_PAIRS:
+    if len(pairs) - len(split) >= LEAST_PAIRS:
         return {
             seed: f"its two runs were on other nodes ({', '.join(b)} against {', '.join(a)})"
-            for seed, (a, b) in apart.items()
+            for seed, (a, b) in split.items()
         }, None
     return {}, Difference(
         fact="host.node (of a pair)",
@@ -214,7 +209,7 @@ def confounded(
             "the two runs of a pair were not on the same node, and nodes did not serve both sides "
             "equally: a slower node would look like a slower variant"
         ),
-        pairs=len(apart),
+        pairs=len(split),
         of=len(pairs),
     )
 
@@ -242,8 +237,8 @@ def difference_text(difference: Difference) -> str:
     return f"{difference.label} ({difference.fact}) differs{where}: {seen}; {difference.why}"
 
 
-TOLD = ("framework", "mode")
-"""Settings that a variant's name and framework say already."""
+IN_ITS_NAME = ("framework", "mode")
+"""Settings that a variant's name states already."""
 
 PLAIN = {
     "precision": "float32",
@@ -275,7 +270,7 @@ def phrases(own: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     Args:
         own, other: the variants' settings, as the complete config has them.
     """
-    unknown = [name for name in own if name not in (*PHRASES, *TOLD)]
+    unknown = [name for name in own if name not in (*PHRASES, *IN_ITS_NAME)]
     return [
         PHRASES.get(name, f"{name} {{}}").format(own[name])
         for name in (*unknown, *PHRASES)

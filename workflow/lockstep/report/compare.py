@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from lockstep.errors import UserError
-from lockstep.report import analysis, load, proof, sentences, verdicts
+from lockstep.report import analysis, load, parity_verdict, sentences, verdicts
 from lockstep.report.comparability import DECLARED, difference_text
 from lockstep.report.load import Record, Records
 from lockstep.report.verdicts import Comparison
 from lockstep.study import Study
 
-SCHEMA = "lockstep-comparison/1"
+SCHEMA = "lockstep-comparison/2"
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyComparison:
-    """Two studies and what may be said of them.
+    """Two studies and the conclusions about them.
 
     Attributes:
         a, b: how sentences call them.
@@ -32,7 +32,7 @@ class StudyComparison:
     b: str
     comparisons: Sequence[tuple[str, Comparison]]
     only: Sequence[str]
-    apart: Sequence[tuple[str, str]]
+    excluded: Sequence[tuple[str, str]]
 
 
 Group = tuple[str, str, str]
@@ -82,7 +82,7 @@ def compare(a: Path, b: Path, *, called: tuple[str, str] | None = None) -> Study
     for workload, variant, scale in shared:
         sides = []
         for records, grouped, name in zip(both, groups, names):
-            problem = proof.parity_problem(records, workload, variant)
+            problem = parity_verdict.parity_problem(records, workload, variant)
             problems = [f"in study {records.study.name}, {problem}"] if problem else []
             runs = grouped[workload, variant, scale]
             sides.append(verdicts.side(records, runs, f"{variant} of {name}", problems))
@@ -94,11 +94,11 @@ def compare(a: Path, b: Path, *, called: tuple[str, str] | None = None) -> Study
         comparisons=[(key[1], c) for key, c in zip(shared, verdicts.corrected(made))],
         only=[
             f"only {name} has {' '.join(group)}"
-            for name, own, other in zip(names, groups, reversed(groups))
-            for group in own
-            if group not in other
+            for name, runs_of in zip(names, groups)
+            for group in runs_of
+            if group not in shared
         ],
-        apart=[(f"{n}: {what}", why) for n, r in zip(names, both) for what, why in r.apart],
+        excluded=[(f"{n}: {what}", why) for n, r in zip(names, both) for what, why in r.excluded],
     )
 
 
@@ -120,7 +120,7 @@ def lines(comparison: StudyComparison) -> list[str]:
     if declared:
         result += ["what differs between the studies:", *sorted(declared)]
     result += comparison.only
-    return result + [f"set apart: {name}: {reason}" for name, reason in comparison.apart]
+    return result + [f"excluded: {name}: {reason}" for name, reason in comparison.excluded]
 
 
 def as_json(comparison: StudyComparison) -> dict[str, Any]:
@@ -134,5 +134,5 @@ def as_json(comparison: StudyComparison) -> dict[str, Any]:
             for variant, c in comparison.comparisons
         ],
         "only": list(comparison.only),
-        "set_apart": [{"name": name, "reason": why} for name, why in comparison.apart],
+        "excluded": [{"name": name, "reason": why} for name, why in comparison.excluded],
     }

@@ -1,42 +1,59 @@
-"""Records as data frames: a row for each run, epoch and cold start.
+"""Records as data frames: a row for each run, epoch, cold start and timed window.
 
 A number that a run does not have is NaN here; where the record says why, the reason stands in
 the column ``NAME_absent``.
 """
 
-import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from lockstep.report.load import FAILED, FINISHED, Record, Records
+from lockstep.report.load import Record, Records
+from lockstep.report.record_validation import FAILED, FINISHED
+from lockstep.report.tables import Table
 from lockstep.report.verdicts import Comparison
 from lockstep.study.run import Scale
 
-PHASES = ("import", "staging", "trace", "compile", "training", "evaluation", "checkpoint")
-"""Phases that add up to a run; `data_wait` is a part of training."""
-
-PREPARATION = PHASES[:4]
-"""Those before the first step."""
+PREPARATION = ("import", "staging", "trace", "compile")
+PHASES = (*PREPARATION, "training", "evaluation", "checkpoint")
+"""Phases before the first step, and all that add up to a run; `data_wait` is a part of training."""
 
 KEY = ["workload", "variant", "scale", "seed"]
 COLD_PARTS = ("trace", "compile", "first_window")
 EPOCHS = ("epoch", "step", "train_loss", "test_loss", "training_seconds")
+RESOURCES = ("rss", "allocated", "reserved", "planned", "flops_per_second", "energy")
+STEP = ("step_median", "step_q1", "step_q3", "step_p95", "examples_per_second")
 NAN = float("nan")
+
+COLUMNS = [
+    *(*KEY, "devices", "global_batch", "status", "reason", "own", "gave_up", *PHASES, "total"),
+    *("data_wait", "first_window", "steady", "cache", "attempts", "drift", *STEP, "step_absent"),
+    *("windows", "disturbed", "data_wait_fraction", "noise", "steps", "metric", "target_reached"),
+    *("target_step", "target_seconds", "target_wall", *RESOURCES),
+    *(f"{name}_absent" for name in RESOURCES),
+]
 
 
 def runs(records: Records) -> pd.DataFrame:
     """Return one row for each run of the study, finished or not."""
-    frame = pd.DataFrame([_row(records, record) for record in records.runs])
-    frame["finished"] = frame["status"] == FINISHED
-    # Some columns are there in any case, so that a study without a record needs no other code.
-    for name in ("cache", "target_seconds", "step_median", "step_absent", "examples_per_second"):
-        if name not in frame:
-            frame[name] = np.nan
+    rows = [_row(records, run) for run in records.runs]
+    frame = pd.DataFrame(rows, columns=COLUMNS).assign(finished=lambda f: f["status"] == FINISHED)
+    return _ordered(records, frame)
+
+
+def _ordered(records: Records, frame: pd.DataFrame) -> pd.DataFrame:
+    """Have scales and variants sort as in the config."""
+    for column, key in (("scale", "scales"), ("variant", "variants")):
+        frame[column] = pd.Categorical(frame[column], list(records.study.config[key]), ordered=True)
     return frame
+
+
+def by_variant(frame: pd.DataFrame, *more: str) -> Any:
+    """Return rows grouped by scale and variant, in the config's order."""
+    return frame.groupby(["scale", "variant", *more], observed=True)
 
 
 def finished(frame: pd.DataFrame) -> pd.DataFrame:
@@ -45,12 +62,10 @@ def finished(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def ended(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs of `finished`, and those that failed, be it without any record of it.
+    """Return the runs of `finished`, and those that failed, with or without a record.
 
     A run that gave up on a busy machine has not failed to learn.
     """
-    if "target_reached" not in frame:
-        return frame.iloc[:0]
     failed = (frame["status"] == FAILED) & ~frame["gave_up"]
     return frame[(frame["finished"] | failed) & frame["own"]]
 
@@ -68,17 +83,14 @@ def cold_starts(records: Records) -> pd.DataFrame:
     """
     rows = []
     for run in records.runs:
-        start = run.summary.get("cold_start")
-        found = {}
+        start, found = run.summary.get("cold_start"), {}
         if isinstance(start, Mapping):
             found = {part: measured(start.get(f"{part}_seconds"))[0] for part in COLD_PARTS}
         elif run.status == FINISHED and run.summary["cache"] == "cold":
-            seconds = run.summary["seconds"]
-            first = run.windows.get("first_seconds", NAN)
+            seconds, first = run.summary["seconds"], run.windows.get("first_seconds", NAN)
             found = dict(zip(COLD_PARTS, (seconds["trace"], seconds["compile"], first)))
-        if found and not np.isnan(list(found.values())).any():
-            rows.append({**dict(zip(KEY, run.key)), **found})
-    return pd.DataFrame(rows, columns=[*KEY, *COLD_PARTS])
+        rows.append({**dict(zip(KEY, run.key)), **found})
+    return _ordered(records, pd.DataFrame(rows, columns=[*KEY, *COLD_PARTS]).dropna())
 
 
 def epochs(records: Records) -> pd.DataFrame:
@@ -86,24 +98,29 @@ def epochs(records: Records) -> pd.DataFrame:
 
     `wall_seconds` is the time from the start of the process to the end of the epoch's evaluation.
     """
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in (*KEY, *EPOCHS)}
-    parts |= {"metric": [], "wall_seconds": []}
-    for record in records.runs:
-        if record.status != FINISHED or record.begun_elsewhere:
-            continue
-        for name, value in zip(KEY, record.key):
-            parts[name].append(np.full(len(record.epochs["epoch"]), value, dtype=object))
-        for name in EPOCHS:
-            parts[name].append(record.epochs[name])
-        parts["metric"].append(record.epochs[metric_name(record.summary)])
-        parts["wall_seconds"].append(_wall(record))
-    frame = pd.DataFrame({k: np.concatenate([[], *v]) if v else [] for k, v in parts.items()})
-    return frame.astype({"seed": "int64", "epoch": "int64"})
+    chosen = [r for r in records.runs if r.status == FINISHED and not r.begun_elsewhere]
+    lengths = [len(run.epochs["epoch"]) for run in chosen]
+    columns = {
+        name: np.repeat(np.array([run.key[k] for run in chosen], object), lengths)
+        for k, name in enumerate(KEY)
+    }
+    for name in EPOCHS:
+        columns[name] = np.concatenate([[], *(run.epochs[name] for run in chosen)])
+    columns["metric"] = np.concatenate([[], *(run.epochs[run.metric] for run in chosen)])
+    columns["wall_seconds"] = np.concatenate([[], *map(_wall, chosen)])
+    return pd.DataFrame(columns).astype({"seed": "int64", "epoch": "int64"})
 
 
-def metric_name(summary: Mapping[str, Any]) -> str:
-    """Return the column of the metric that the target is of."""
-    return f"test_{summary['target']['metric']}"
+def windows(records: Records, workload: str, seeds: int) -> pd.DataFrame:
+    """Return the timed windows of a few seeds of each variant, at the first scale."""
+    scale = records.study.config["scales"][0]
+    parts: dict[tuple[str, int], pd.DataFrame] = {}
+    for run in records.runs:
+        here = (run.workload, run.scale, run.status) == (workload, scale, FINISHED)
+        if here and run.windows and sum(key[0] == run.variant for key in parts) < seeds:
+            columns = {"step": run.windows["at"], "seconds": run.windows["seconds_per_step"]}
+            parts[run.variant, run.seed] = pd.DataFrame(columns)
+    return pd.concat(parts, names=["variant", "seed"]).reset_index() if parts else pd.DataFrame()
 
 
 def _wall(record: Record) -> np.ndarray:
@@ -142,13 +159,11 @@ def _row(records: Records, record: Record) -> dict[str, Any]:
 
 
 def _times(record: Record) -> dict[str, Any]:
-    summary, seconds = record.summary, record.summary["seconds"]
+    summary, seconds, windows = record.summary, record.summary["seconds"], record.windows
     row: dict[str, Any] = {phase: float(seconds.get(phase, 0.0)) for phase in PHASES}
-    first, waited = record.windows.get("first_seconds", 0.0), float(seconds.get("data_wait", 0.0))
-    steady = record.windows.get("steady") or {}
-    steady = {} if record.disturbed else steady
+    first, waited = windows.get("first_seconds", 0.0), float(seconds.get("data_wait", 0.0))
+    steady = {} if record.disturbed else windows.get("steady") or {}
     steps = steady.get("step_seconds") or {}
-    timed, undisturbed = (record.windows.get(name, 0) for name in ("timed", "undisturbed"))
     return row | {
         "total": sum(row.values()),
         "data_wait": waited,
@@ -156,11 +171,11 @@ def _times(record: Record) -> dict[str, Any]:
         "steady": max(0.0, row["training"] - waited - first),
         "cache": summary.get("cache"),
         "attempts": summary.get("attempts") or 1,
-        "drift": record.windows.get("drift", NAN),
-        **{f"step_{name}": steps.get(name, NAN) for name in ("median", "q1", "q3", "p95")},
+        "drift": windows.get("drift", NAN),
+        **{f"step_{name}": value for name, value in steps.items()},
         "step_absent": record.disturbed or summary["steady"].get("absent"),
-        "windows": undisturbed,
-        "disturbed": timed - undisturbed,
+        "windows": windows.get("undisturbed", 0),
+        "disturbed": windows.get("timed", 0) - windows.get("undisturbed", 0),
         **{k: steady.get(k, NAN) for k in ("data_wait_fraction", "examples_per_second")},
         "noise": (steps["q3"] - steps["q1"]) / steps["median"] if steps else NAN,
     }
@@ -170,49 +185,40 @@ def _results(record: Record) -> dict[str, Any]:
     summary, memory, target = record.summary, record.summary["memory"], record.summary["target"]
     device, planned = memory.get("device") or {}, memory.get("planned") or {}
     step, seconds = target.get("step"), target.get("training_seconds")
-    reached = seconds is not None
-    wall = _wall(record) if reached and record.status == FINISHED else None
+    reached, wall = seconds is not None, NAN
+    if reached and record.status == FINISHED:
+        wall = float(_wall(record)[record.epochs["step"] == step][0])
+    if "absent" not in planned:
+        numbers = [v for v in planned.values() if isinstance(v, (int, float))]
+        planned = sum(numbers) if numbers else None
     row: dict[str, Any] = {
         "steps": summary["steps"],
-        "metric": summary["metrics"].get(metric_name(summary), NAN),
+        "metric": summary["metrics"].get(record.metric, NAN),
         "target_reached": reached,
         "target_step": NAN if step is None else step,
         "target_seconds": seconds if reached else summary["seconds"].get("training", NAN),
-        "target_wall": NAN if wall is None else float(wall[record.epochs["step"] == step][0]),
+        "target_wall": wall,
     }
-    for name, value in (
-        ("rss", memory.get("max_rss_bytes")),
-        ("allocated", device.get("allocated", device)),
-        ("reserved", device.get("reserved", device)),
-        ("planned", planned if "absent" in planned else _sum(planned)),
-        ("flops_per_second", (summary.get("flops") or {}).get("per_second")),
-        ("energy", summary.get("energy")),
-    ):
+    values = (
+        *(memory.get("max_rss_bytes"), device.get("allocated", device)),
+        *(device.get("reserved", device), planned),
+        *((summary.get("flops") or {}).get("per_second"), summary.get("energy")),
+    )
+    for name, value in zip(RESOURCES, values, strict=True):
         row[name], row[f"{name}_absent"] = measured(value)
     return row
-
-
-def _sum(planned: Mapping[str, Any]) -> Any:
-    numbers = [v for v in planned.values() if isinstance(v, (int, float))]
-    return sum(numbers) if numbers else None
-
-
-def reason(frame: pd.DataFrame, name: str) -> str:
-    """Return why `name` is absent in `frame`: the commonest reason its records give."""
-    column = f"{name}_absent"
-    reasons = frame[column].dropna().tolist() if column in frame else []
-    return max(sorted(set(reasons)), key=reasons.count) if reasons else "no run has it"
 
 
 # Of one workload ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
-class View:
-    """What the records hold of one workload.
+class Workload:
+    """What the records hold of one workload, and the tables that are made of it.
 
     Attributes:
         runs, epochs, cold: rows of this workload.
+        tables: by short name.
     """
 
     records: Records
@@ -221,27 +227,14 @@ class View:
     epochs: pd.DataFrame
     cold: pd.DataFrame
     comparisons: Sequence[Comparison]
+    tables: Mapping[str, Table] = field(default_factory=dict)
 
     @property
     def recipe(self) -> Mapping[str, Any]:
-        """The workload's entry in the config."""
+        """Its entry in the config."""
         return self.records.study.workload(self.name)
 
-    def groups(
-        self, chosen: Callable[[pd.DataFrame], pd.DataFrame] = finished
-    ) -> Iterator[tuple[str, str, pd.DataFrame]]:
-        """Yield scale, variant and chosen runs, in the config's order; empty groups too."""
-        grouped = dict(iter(chosen(self.runs).groupby(["scale", "variant"], sort=False)))
-        config = self.records.study.config
-        for scale, variant in itertools.product(config["scales"], config["variants"]):
-            yield scale, variant, grouped.get((scale, variant), self.runs.iloc[:0])
-
-
-def who(scale: str, variant: str, group: pd.DataFrame, **more: Any) -> dict[str, Any]:
-    """Return the first columns of a row for some runs of a variant at a scale."""
-    return {"scale": scale, "variant": variant, "n": len(group), **more}
-
-
-def medians(group: pd.DataFrame, names: Sequence[str]) -> dict[str, float]:
-    """Return the medians of some columns; NaN for one that there is not."""
-    return {name: float(group[name].median()) if name in group else NAN for name in names}
+    @property
+    def metric(self) -> str:
+        """The name of the metric that its target is of, in words."""
+        return str(self.recipe["target"]["metric"]).replace("_", " ")

@@ -6,7 +6,7 @@ serves light and dark pages; text stays text.
 """
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from lockstep.report.picture import INK, PALETTE, Picture
 DASHES: tuple[Any, ...] = ("", (4, 2), (1, 1.5), (5, 1.5, 1, 1.5), (5, 1, 1, 1, 1, 1))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 SIZE = (4.8, 3.2)  # inches; shown at this size, so that 9 points are 9 points
+WIDE = 2 * SIZE[0]
 
 STYLE = {
     "font.size": 9,
@@ -49,13 +50,8 @@ class Look:
     """How a variant is drawn."""
 
     colour: str
-    dashes: Any
+    line: Any
     marker: str
-
-    @property
-    def line(self) -> Any:
-        """The dashes, as Matplotlib wants them."""
-        return (0, self.dashes) if self.dashes else "-"
 
 
 Looks = Mapping[str, Look]
@@ -68,9 +64,10 @@ def looks(variants: Mapping[str, Mapping[str, Any]]) -> dict[str, Look]:
     result = {}
     for name, variant in variants.items():
         k = counts[variant["framework"]] = counts.get(variant["framework"], -1) + 1
+        dashes = DASHES[k % len(DASHES)]
         result[name] = Look(
             colour=PALETTE.get(variant["framework"], PALETTE["other"]),
-            dashes=DASHES[k % len(DASHES)],
+            line=(0, dashes) if dashes else "-",
             marker=MARKERS[k % len(MARKERS)],
         )
     return result
@@ -83,9 +80,15 @@ def new(width: float = SIZE[0], height: float = SIZE[1], **kwargs: Any) -> tuple
     return figure, axes
 
 
-def finish(figure: Figure, name: str, title: str, alternative: str, note: str = "") -> Picture:
-    """Render a figure and close it."""
+def finish(figure: Figure, name: str, title: str, words: Sequence[str], note: str = "") -> Picture:
+    """Render a figure and close it.
+
+    Args:
+        words: what it shows, for who cannot see it.
+    """
     files = {}
+    figure.draw_without_rendering()
+    figure.set_layout_engine(None)  # laid out once is enough, and half of the time
     with mpl.rc_context({"svg.hashsalt": name}):
         for kind, options in (
             ("svg", {"metadata": {"Date": None, "Creator": None}}),
@@ -94,9 +97,9 @@ def finish(figure: Figure, name: str, title: str, alternative: str, note: str = 
             stream = io.BytesIO()
             figure.savefig(stream, format=kind, **options)
             files[kind] = stream.getvalue()
-            figure.set_layout_engine("none")  # laid out once is enough, and half of the time
     plt.close(figure)
-    return Picture(name=name, title=title, alternative=alternative, note=note, **files)
+    text = f"{'; '.join(words)}."
+    return Picture(name=name, title=title, alternative=text, note=note.strip(), **files)
 
 
 def grid(axes: Axes, axis: Any = "y") -> None:
@@ -105,36 +108,44 @@ def grid(axes: Axes, axis: Any = "y") -> None:
     axes.set_axisbelow(True)
 
 
+def rows(axes: Axes, labels: Sequence[str]) -> None:
+    """Label the rows of a figure, the first on top."""
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    grid(axes, "x")
+
+
 def legend(axes: Axes, width: int = 55) -> None:
     """Put the legend above the axes, where it covers nothing; none where nothing has a name.
 
     Args:
-        width: of the axes, in characters: as many columns as are not cut off, at most three.
+        width: of the axes, in characters: as many columns as are not cut off, at most four.
     """
     labels = axes.get_legend_handles_labels()[1]
     if labels:
         axes.legend(
             loc="lower left",
             bbox_to_anchor=(-0.02, 1.0),
-            ncols=min(3, max(1, width // (max(map(len, labels)) + 5))),
+            ncols=min(4, max(1, width // (max(map(len, labels)) + 5))),
             borderaxespad=0.2,
             handlelength=2.2,
             columnspacing=1.2,
         )
 
 
-def plain_log(axis: Any) -> None:
-    """Label a logarithmic axis with plain numbers."""
-    axis.set_major_formatter(mpl.ticker.FuncFormatter(lambda v, _: f"{v:g}"))
+def ticks(axis: Any, values: Sequence[float], labels: Sequence[str] | None = None) -> None:
+    """Label a logarithmic axis at these values alone, with plain numbers unless told otherwise."""
+    axis.set_ticks(values, labels or [f"{value:g}" for value in values])
     axis.set_minor_locator(mpl.ticker.NullLocator())
 
 
-def powers(axis: Any) -> None:
-    """Label a logarithmic axis with powers of ten, as text: typesetting them takes seconds."""
-    axis.set_major_formatter(mpl.ticker.FuncFormatter(lambda v, _: power_of_ten(v)))
+def plain(axis: Any, subs: Sequence[float] = (1, 2, 5)) -> None:
+    """Label a logarithmic axis with plain numbers: 1, 2 and 5 of each power of ten."""
+    axis.set_major_locator(mpl.ticker.LogLocator(subs=subs))
+    axis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(mpl.ticker.NullLocator())
 
 
-def power_of_ten(value: float) -> str:
-    """Return 1e-7 as 10⁻⁷."""
+def power_of_ten(value: float, _: Any = None) -> str:
+    """Return 1e-7 as 10⁻⁷, as text: typesetting it takes seconds."""
     return "10" + f"{np.log10(value):.0f}".translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))

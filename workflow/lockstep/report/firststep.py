@@ -24,19 +24,19 @@ on one device, in the precision of each variant (`curves` of the verdict)."""
 
 @dataclass(frozen=True, kw_only=True)
 class FirstStep:
-    """How far the first losses of a comparison's pairs are apart.
+    """How far the first losses of a comparison's pairs differ.
 
     Attributes:
         pairs: that were compared.
-        apart: how many of them are beyond the tolerance at any step.
-        steps: that were compared of each pair, at most.
+        differ: how many of them differ beyond the tolerance at any step.
+        steps: that were compared of each pair.
         largest: relative difference, of the step with the largest share of its tolerance.
         step, seed, baseline, candidate: where that is, and the losses there.
         tolerance: relative, at that step.
     """
 
     pairs: int
-    apart: int
+    differ: int
     steps: int
     largest: float
     step: int
@@ -57,51 +57,45 @@ def compare(
     a: Mapping[int, Record],
     b: Mapping[int, Record],
     facts: Mapping[int, tuple[Facts, Facts]],
-    curves: Mapping[str, Sequence[float]] | None = None,
+    curves: Mapping[str, np.ndarray] | None = None,
 ) -> FirstStep | None:
     """Compare the first losses of two sides' runs; None if a side's input is its own.
 
     Args:
         facts: of baseline and candidate, by the seeds that are paired.
-        curves: how far the parity stage lets each step's loss differ (`proof.curves`).
+        curves: how far the parity stage lets each step's loss differ (`parity_verdict.curves`).
     """
-    found = []
+    losses: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     for seed, sides in facts.items():
-        mine, theirs = (runs[seed].first_losses for runs in (a, b))
-        if any(side["variant.input"] != "shared" for side in sides) or mine is None:
-            continue
-        if theirs is None:
-            continue
-        count = min(len(mine), len(theirs))
-        mine, theirs = mine[:count], theirs[:count]
-        allowed = np.max(
-            [tolerances(side["variant.precision"], count, curves) for side in sides], 0
-        )
-        size = np.maximum(np.abs(mine), np.abs(theirs))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            distance = np.where(size > 0, np.abs(mine - theirs) / size, 0.0)
-        distance = np.where(np.isfinite(mine) & np.isfinite(theirs), distance, np.inf)
-        step = int(np.argmax(distance / allowed))
-        found.append((distance[step], seed, step, mine[step], theirs[step], allowed[step], count))
-    if not found:
+        ours, theirs = a[seed].first_losses, b[seed].first_losses
+        shared = all(side["variant.input"] == "shared" for side in sides)
+        if shared and ours is not None and theirs is not None:
+            losses[seed] = ours, theirs
+    if not losses:
         return None
-    largest, seed, step, first, second, tolerance, _ = max(found, key=lambda f: f[0] / f[5])
+    seeds, count = list(losses), min(len(loss) for pair in losses.values() for loss in pair)
+    one, two = (np.stack([pair[k][:count] for pair in losses.values()]) for k in (0, 1))
+    precisions = [side["variant.precision"] for side in facts[seeds[0]]]
+    allowed = np.max([tolerances(precision, count, curves) for precision in precisions], 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        distance = np.abs(one - two) / np.maximum(np.abs(one), np.abs(two))
+    distance[(one == two) & np.isfinite(one)] = 0.0
+    distance[~np.isfinite(distance)] = np.inf
+    pair, step = np.unravel_index(np.argmax(distance / allowed), distance.shape)
     return FirstStep(
-        pairs=len(found),
-        apart=sum(not item[0] <= item[5] for item in found),
-        steps=max(item[6] for item in found),
-        largest=float(largest),
-        step=step,
-        seed=seed,
-        baseline=float(first),
-        candidate=float(second),
-        tolerance=float(tolerance),
+        pairs=len(seeds),
+        differ=int((distance > allowed).any(axis=1).sum()),
+        steps=count,
+        largest=float(distance[pair, step]),
+        step=int(step),
+        seed=seeds[pair],
+        baseline=float(one[pair, step]),
+        candidate=float(two[pair, step]),
+        tolerance=float(allowed[step]),
     )
 
 
-def tolerances(
-    precision: str, steps: int, curves: Mapping[str, Sequence[float]] | None
-) -> np.ndarray:
+def tolerances(precision: str, steps: int, curves: Mapping[str, np.ndarray] | None) -> np.ndarray:
     """Return the relative tolerance of each step's loss, ``(steps,)``.
 
     The fixed one of the first step, and for later ones `GROWTH` times what the parity stage lets
@@ -109,22 +103,21 @@ def tolerances(
     float64, which needs none.
     """
     result = np.full(steps, FIRST[precision])
-    if precision == "float64":
-        return result
-    name = {"float32": "float32_tolerance"}.get(precision, precision)
-    curve = np.asarray((curves or {}).get(name) or [np.inf])
-    reached = np.maximum.accumulate(curve)[np.minimum(np.arange(steps), len(curve) - 1)]
-    result[1:] = np.maximum(result[1:], GROWTH * reached[1:])
+    if precision != "float64":
+        name = {"float32": "float32_tolerance"}.get(precision, precision)
+        curve = np.maximum.accumulate((curves or {}).get(name, np.array([np.inf])))
+        reached = curve[np.minimum(np.arange(steps), len(curve) - 1)]
+        result[1:] = np.maximum(result[1:], GROWTH * reached[1:])
     return result
 
 
 def problem(first: FirstStep | None, labels: Sequence[str]) -> str | None:
     """Return why parity is not proven at a scale, None if nothing speaks against it."""
-    if first is None or not first.apart:
+    if first is None or not first.differ:
         return None
     return (
         f"from equal weights and equal batches, the loss of step {first.step} of {labels[1]} is "
         f"{first.candidate:.6g} and that of {labels[0]} {first.baseline:.6g} (seed {first.seed}; "
-        f"{first.apart} of {first.pairs} pairs of runs differ in their first {first.steps} losses "
+        f"{first.differ} of {first.pairs} pairs of runs differ in their first {first.steps} losses "
         f"by more than rounding explains, which is {first.tolerance:.1g} there)"
     )

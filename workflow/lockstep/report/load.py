@@ -1,37 +1,31 @@
 """Reads a study's records. Nothing that is wrong with one of them keeps the others from being read.
 
 Every run that the config asks for becomes a `Record`, whether it left records or not. A record
-that is empty, truncated, foreign, contradictory or of an unknown schema is *set apart*: it stays
+that is empty, truncated, foreign, contradictory or of an unknown schema is *excluded*: it stays
 in the list of runs with the reason and takes no part in any number.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lockstep.report import judged, step_losses, windows
-from lockstep.report.record_validation import (
-    FAILED,
-    FINISHED,
-    Unsound,
-    check,
-    parsed,
-    read_columns,
-    read_summary,
-)
-from lockstep.report.windows import Columns
+from lockstep.report import parity_verdict, record_schema, record_tables
+from lockstep.report.record_tables import Columns, Unsound, read_columns
+from lockstep.report.record_validation import FAILED, FINISHED, check, parsed, read_summary
 from lockstep.study import Study
 from lockstep.study.run import Run
 
 INTERRUPTED = "interrupted"
 MISSING = "missing"
-APART = "set apart"
+EXCLUDED = "excluded"
 
 FIRST_LOSSES = 20  # of a run that are compared with its partner's
+SMALL = ("summary.json", "epochs.csv", "windows.csv")
+"""Records that are read whole, of every run."""
 
 Key = tuple[str, str, str, int]
 """Workload, variant, scale and seed."""
@@ -39,15 +33,15 @@ Key = tuple[str, str, str, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One run of the study, as its records tell it.
+    """One run of the study, as its records describe it.
 
     Attributes:
         folder: below the study's folder.
-        status: `finished`, `failed`, `interrupted`, `missing` or `set apart`.
-        reason: why it is not finished, in a person's words.
+        status: `finished`, `failed`, `interrupted`, `missing` or `excluded`.
+        reason: why it is not finished, in words.
         summary: of a finished or failed run; empty for the others.
         epochs: columns of ``epochs.csv``, float64 ``(epochs,)``.
-        windows: what is kept of ``windows.csv`` (see `lockstep.report.windows.digest`).
+        windows: what is kept of ``windows.csv`` (see `record_tables.digest`).
         first_losses: of the first steps; None if they are not known.
         steps_problem: why ``steps.npz`` of a finished run cannot be used.
     """
@@ -66,15 +60,40 @@ class Record:
     steps_problem: str | None = None
 
     @property
+    def key(self) -> Key:
+        """What identifies the run within its study."""
+        return self.workload, self.variant, self.scale, self.seed
+
+    @property
+    def metric(self) -> str:
+        """The name of the metric that its target is of."""
+        return f"test_{self.summary['target']['metric']}"
+
+    @property
+    def step_time(self) -> float | None:
+        """Median seconds of a step in the steady state, None if it has none."""
+        steady = self.windows.get("steady")
+        return steady["step_seconds"]["median"] if steady else None
+
+    @property
+    def seconds_to_target(self) -> float | None:
+        """Training time until it met its target, None if it never did."""
+        seconds: float | None = self.summary["target"].get("training_seconds")
+        return seconds
+
+    @property
+    def whole_seconds(self) -> float:
+        """From the start of its process to its end."""
+        return sum(s for phase, s in self.summary["seconds"].items() if phase != "data_wait")
+
+    @property
     def begun_elsewhere(self) -> str | None:
         """Why its times and its learning are not its own, None if they are.
 
         It may have been begun from a checkpoint of another run, even of the other framework.
         """
         origin = self.summary.get("resumed_from")
-        if not origin:
-            return None
-        return (
+        return origin and (
             f"begun at step {origin['step']} from a checkpoint of another run "
             f"({origin['identity'][:12]}): what came before is not its own"
         )
@@ -90,121 +109,159 @@ class Record:
         )
 
     @property
-    def whole_seconds(self) -> float:
-        """From the start of its process to its end."""
-        return sum(s for phase, s in self.summary["seconds"].items() if phase != "data_wait")
+    def _contention(self) -> Mapping[str, Any]:
+        seen = self.summary.get("contention")
+        older = {"reason": "the records are older than this measurement"}
+        return seen if isinstance(seen, Mapping) else older
 
     @property
     def gave_up(self) -> bool:
         """Whether it ended early because other programs left it nothing to measure."""
-        seen = self.summary.get("contention")
-        return isinstance(seen, Mapping) and seen.get("gave_up") is True
+        return self._contention.get("gave_up") is True
 
     @property
     def unwatched(self) -> str | None:
         """Why nobody can say whether it had to share its cores, None if that was watched."""
-        seen = self.summary.get("contention")
-        if not isinstance(seen, Mapping):
-            return "the records are older than this measurement"
+        seen = self._contention
         return None if seen.get("watched") is True else str(seen.get("reason") or "no reason given")
-
-    @property
-    def key(self) -> Key:
-        """What identifies the run within its study."""
-        return self.workload, self.variant, self.scale, self.seed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Records:
-    """All that a study has left behind.
+    """Everything that a study has recorded.
 
     Attributes:
         runs: one record a run of the config, in the config's order.
         parity: verdicts by workload.
-        apart: name and reason of everything that was found and not used.
+        excluded: name and reason of everything that was found and not used.
     """
 
     study: Study
     runs: Sequence[Record]
     parity: Mapping[str, Mapping[str, Any]]
-    apart: Sequence[tuple[str, str]]
+    excluded: Sequence[tuple[str, str]]
 
     @property
     def unfinished(self) -> list[Record]:
-        """Runs of which nothing can be said: a failed run is none, an interrupted one is."""
+        """Runs that did not end or cannot be used; a failed run has ended."""
         return [run for run in self.runs if run.status not in (FINISHED, FAILED)]
 
 
 def load(study: Study) -> Records:
     """Read everything below the study's folder that the report needs."""
-    apart: list[tuple[str, str]] = []
-    manifests = {}
-    for name in study.blocks:
-        manifests[name], wrong = _manifest(study.manifest(name))
-        apart += [(_below(study, study.manifest(name)), why) for why in wrong]
-    listed = {run.name: name for name, block in study.blocks.items() for run in block.runs}
-    runs = []
-    for run in study.runs:
-        block = listed[run.name]
-        runs.append(_record(study, run, manifests[block]))
-        apart += _unbound(study, block, run.name, manifests[block], runs[-1])
-    apart += [(str(run.folder), run.reason or "") for run in runs if run.status == APART]
-    apart += [(f"{run.folder}/steps.npz", run.steps_problem) for run in runs if run.steps_problem]
-    apart += _unexpected_folders(study)
+    excluded: list[tuple[str, str]] = []
+    runs: dict[str, Record] = {}
     parity = {}
+    for name, block in study.blocks.items():
+        where = _below(study, study.manifest(name))
+        entries: Mapping[str, Any] = {}
+        try:
+            entries = _manifest(study.manifest(name))
+        except (Unsound, OSError) as problem:
+            excluded.append((where, f"{problem}: its runs are not bound by their hashes"))
+        for run in block.runs:
+            entry = entries.get(run.name)
+            record = runs[run.name] = _record(study, run, entry)
+            if entry and record.summary and record.summary["identity"] != entry["identity"]:
+                why = f"its entry of {run.name} has another identity: the run is not bound by it"
+                excluded.append((where, why))
+    for record in runs.values():
+        if record.status == EXCLUDED:
+            excluded.append((str(record.folder), record.reason or ""))
+        if record.steps_problem:
+            excluded.append((f"{record.folder}/steps.npz", record.steps_problem))
+    expected = {study.run_folder(run) for run in study.runs}
+    for path in sorted((study.root / "runs").glob("*/*/*/seed-*")):
+        if path not in expected:
+            excluded.append((_below(study, path), "the study's config does not ask for this run"))
     for workload in study.config["workloads"]:
         try:
-            verdict = judged.read(study, workload)
+            verdict = parity_verdict.read(study, workload)
         except Unsound as problem:
-            apart.append((_below(study, study.verdict(workload)), str(problem)))
+            excluded.append((_below(study, study.verdict(workload)), str(problem)))
         else:
             if verdict is not None:
                 parity[workload] = verdict
-    return Records(study=study, runs=runs, parity=parity, apart=apart)
+    ordered = [runs[run.name] for run in study.runs]
+    return Records(study=study, runs=ordered, parity=parity, excluded=excluded)
 
 
-# One run --------------------------------------------------------------------------------------
+def _manifest(path: Path) -> Mapping[str, Any]:
+    """Return the runs that a block's manifest lists; a block without one lists none.
+
+    Raises:
+        Unsound: it is not a manifest.
+    """
+    if not path.is_file():
+        return {}
+    manifest = parsed(path.read_bytes())
+    field = record_schema.unsound(manifest, record_schema.BLOCK)
+    if field is not None:
+        raise Unsound(f"no sound field {field!r}")
+    return dict(manifest["runs"])
 
 
-def _record(study: Study, run: Run, manifest: Mapping[str, Any]) -> Record:
+def _record(study: Study, run: Run, entry: Mapping[str, Any] | None) -> Record:
+    """Read one run.
+
+    Args:
+        entry: its hashes in its block's manifest, if there is one.
+    """
     folder = study.run_folder(run)
-    below = Path(_below(study, folder))
     known: dict[str, Any] = {name: getattr(run, name) for name in ("workload", "variant", "seed")}
-    known |= {"scale": str(run.scale), "folder": below}
+    known |= {"scale": str(run.scale), "folder": Path(_below(study, folder))}
     try:
         if not (folder / "summary.json").is_file():
             status, reason = _why_none(folder)
             return Record(**known, status=status, reason=reason)
         contents = {name: (folder / name).read_bytes() for name in SMALL}
         summary = read_summary(study, run, contents["summary.json"])
-        hashes = _bound(summary, contents, manifest.get(run.name, {}))
+        bound = entry is not None and entry["identity"] == summary["identity"]
+        hashes = entry["sha256"] if entry and bound else {}
+        for name, content in contents.items():
+            _unchanged(name, content, hashes)
         epochs, rows = (read_columns(contents[name], name) for name in SMALL[1:])
-        failure = check(summary, epochs, rows)
-        batch = summary["contract"]["recipe"]["global_batch"]
-        digest = windows.digest(rows, batch, windows.cpus(summary))
+        digest = record_tables.digest(rows, summary)
+        failure = check(summary, epochs, rows, digest)
         if digest and "absent" in summary["steady"]:
             digest["steady"] = None
     except OSError as error:
         name = Path(error.filename or "a record").name
-        return Record(**known, status=APART, reason=f"{name} cannot be read ({error.strerror})")
+        return Record(**known, status=EXCLUDED, reason=f"{name} cannot be read ({error.strerror})")
     except Unsound as problem:
-        return Record(**known, status=APART, reason=str(problem))
+        return Record(**known, status=EXCLUDED, reason=str(problem))
     except Exception as error:  # whatever one record holds, the others are reported
-        return Record(**known, status=APART, reason=f"its records cannot be read ({error!r})")
+        return Record(**known, status=EXCLUDED, reason=f"its records cannot be read ({error!r})")
     known |= {"summary": summary, "epochs": epochs, "windows": digest}
     if failure:
         return Record(**known, status=FAILED, reason=failure)
+    known["status"] = FINISHED
     try:
-        losses = step_losses.losses(folder, summary, hashes.get("steps.npz"))
+        losses = step_losses(folder, summary, hashes)
     except Unsound as problem:
-        return Record(**known, status=FINISHED, steps_problem=str(problem))
-    except Exception as error:
-        return Record(**known, status=FINISHED, steps_problem=f"not readable ({error!r})")
-    return Record(**known, status=FINISHED, first_losses=losses[:FIRST_LOSSES].copy())
+        return Record(**known, steps_problem=str(problem))
+    return Record(**known, first_losses=losses[:FIRST_LOSSES].copy())
 
 
-SMALL = ("summary.json", "epochs.csv", "windows.csv")
-"""Records that are read whole, of every run."""
+def step_losses(
+    folder: Path, summary: Mapping[str, Any], hashes: Mapping[str, str] | None = None
+) -> np.ndarray:
+    """Return the loss of every step of a run, ``(steps,)``.
+
+    Raises:
+        Unsound: ``steps.npz`` is not readable, or contradicts the summary or its hash.
+    """
+    try:
+        content = (folder / "steps.npz").read_bytes()
+    except OSError as error:
+        raise Unsound(f"steps.npz is not readable ({error.strerror})") from error
+    _unchanged("steps.npz", content, hashes or {})
+    return record_tables.read_steps(content, summary)["loss"]
+
+
+def _unchanged(name: str, content: bytes, hashes: Mapping[str, str]) -> None:
+    if name in hashes and hashlib.sha256(content).hexdigest() != hashes[name]:
+        raise Unsound(f"{name} was changed after its block was finished (sha256 differs)")
 
 
 def _why_none(folder: Path) -> tuple[str, str]:
@@ -224,64 +281,6 @@ def _why_none(folder: Path) -> tuple[str, str]:
     if reason == "signal 9":
         reason = "killed (signal 9), as happens when memory runs out"
     return FAILED, f"{reason}; see its log"
-
-
-def _bound(
-    summary: Mapping[str, Any], contents: Mapping[str, bytes], listed: Mapping[str, Any]
-) -> Mapping[str, str]:
-    """Return the hashes that bind a run's records; a manifest of another identity binds nothing.
-
-    Raises:
-        Unsound: a record was changed.
-    """
-    if not listed or listed["identity"] != summary["identity"]:
-        return {}
-    hashes: Mapping[str, str] = listed["sha256"]
-    for name, content in contents.items():
-        if name in hashes and hashlib.sha256(content).hexdigest() != hashes[name]:
-            raise Unsound(f"{name} was changed after its block was finished (sha256 differs)")
-    return hashes
-
-
-# The rest -------------------------------------------------------------------------------------
-
-
-def _manifest(path: Path) -> tuple[Mapping[str, Any], list[str]]:
-    """Return the runs that a block's manifest lists, and what is wrong with it.
-
-    A block without a manifest lists none; an entry that cannot be read binds nothing.
-    """
-    if not path.is_file():
-        return {}, []
-    try:
-        entries = dict(parsed(path.read_bytes())["runs"].items())
-    except (AttributeError, OSError, KeyError, TypeError, Unsound) as error:
-        return {}, [f"not a block's manifest ({error!r})"]
-    kinds = {"identity": str, "sha256": dict}
-    sound = {
-        name: entry
-        for name, entry in entries.items()
-        if isinstance(entry, dict) and all(isinstance(entry.get(k), t) for k, t in kinds.items())
-    }
-    return sound, [f"its entry of {name} is not sound" for name in entries if name not in sound]
-
-
-def _unbound(
-    study: Study, block: str, run: str, manifest: Mapping[str, Any], record: Record
-) -> Iterator[tuple[str, str]]:
-    """Yield a manifest's entry that is of another run than the one that is there."""
-    entry = manifest.get(run)
-    if entry and record.summary and record.summary["identity"] != entry["identity"]:
-        why = f"its entry of {run} has another identity: not bound by its block's manifest"
-        yield _below(study, study.manifest(block)), why
-
-
-def _unexpected_folders(study: Study) -> Iterator[tuple[str, str]]:
-    """Yield folders of runs that the config does not ask for."""
-    known = {study.run_folder(run) for run in study.runs}
-    for path in sorted((study.root / "runs").glob("*/*/*/seed-*")):
-        if path not in known:
-            yield _below(study, path), "the study's config does not ask for this run"
 
 
 def _below(study: Study, path: Path) -> str:

@@ -12,9 +12,10 @@ import jinja2
 from markupsafe import Markup
 
 from lockstep import __version__
-from lockstep.report import dataframes, firststep, picture, proof, sentences, study_tables, verdicts
+from lockstep.report import dataframes, firststep, picture, sentences, study_tables, verdicts
 from lockstep.report.analysis import Analysis
 from lockstep.report.comparability import DECLARED, difference_text
+from lockstep.report.parity_verdict import claim, compared, parity_problem
 from lockstep.report.picture import Picture
 from lockstep.report.tables import Table, number, rendered
 from lockstep.report.verdicts import Comparison
@@ -55,41 +56,30 @@ def render(analysis: Analysis, drawn: Mapping[str, Sequence[Picture]]) -> str:
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    study, contract = analysis.records.study, analysis.tables["contract"]
+    config, contract = analysis.records.study.config, analysis.tables["contract"]
     declared = contract.frame["level"].eq(DECLARED)
     cards = carded(analysis)
     return environment.from_string(TEMPLATE.read_text()).render(
+        analysis=analysis,
         style=Markup(STYLE.read_text()),
         version=__version__,
-        study=study.name,
+        study=config,
         counts=analysis.runs["status"].value_counts().to_dict(),
-        total=len(analysis.runs),
-        partial=analysis.partial,
         unfinished=analysis.records.unfinished,
-        set_aside=analysis.records.apart,
-        variants=list(study.config["variants"]),
-        scales=study.config["scales"],
-        seeds=study.config["seeds"],
+        excluded=analysis.records.excluded,
         answers=answers(analysis, cards),
         hidden=len(analysis.comparisons) - len(cards),
         cards=len(cards),
-        described=analysis.described,
         glossary=GLOSSARY,
         forest=_inlined(drawn.get("", ())).get("verdicts"),
-        workloads=[
-            {
-                "name": part.name,
-                "tables": _rendered(part.tables),
-                "figures": _inlined(drawn.get(part.name, ())),
-            }
-            for part in analysis.workloads
-        ],
+        workloads={
+            view.name: (_rendered(view.tables), _inlined(drawn.get(view.name, ())))
+            for view in analysis.workloads
+        },
         tables=_rendered(analysis.tables),
         comparisons=[rendered(t) for t in study_tables.parts(analysis.tables["comparisons"])],
         flagged=_some(contract, ~declared, "Undeclared differences"),
         declared=_some(contract, declared, "Declared differences"),
-        threats=analysis.threats,
-        options=analysis.options,
     )
 
 
@@ -97,15 +87,13 @@ def _some(source: Table, chosen: Any, title: str) -> dict[str, Any]:
     return rendered(replace(source, frame=source.frame[chosen], title=title))
 
 
-def _inlined(pictures: Sequence[Picture]) -> dict[str, Any]:
-    known = {
-        p.name: {"svg": Markup(picture.inline(p)), "title": p.title, "note": p.note, "name": p.name}
-        for p in pictures
-    }
+def _inlined(pictures: Sequence[Picture]) -> Mapping[str, Any]:
+    """Return figures for the template, where one that there is not is None."""
+    known = {p.name: {"svg": Markup(picture.inline(p)), "of": p} for p in pictures}
     return defaultdict(lambda: None, known)
 
 
-def _rendered(tables: Mapping[str, Table]) -> dict[str, Any]:
+def _rendered(tables: Mapping[str, Table]) -> Mapping[str, Any]:
     """Return tables for the template, where one that there is not is None."""
     return defaultdict(lambda: None, {name: rendered(table) for name, table in tables.items()})
 
@@ -153,21 +141,21 @@ def answers(analysis: Analysis, cards: Sequence[Comparison]) -> list[dict[str, A
     """Return for each workload and scale what is proven, and the cards of its verdicts."""
     config, result = analysis.records.study.config, []
     for workload, scale in itertools.product(config["workloads"], config["scales"]):
-        compared = [c for c in analysis.comparisons if (c.workload, c.scale) == (workload, scale)]
+        found = [c for c in analysis.comparisons if (c.workload, c.scale) == (workload, scale)]
         result.append(
             {
                 "workload": workload,
                 "scale": scale,
-                "parity": parity(analysis, workload, scale, compared),
-                "cards": [_card(c) for c in compared if c in cards],
-                "alone": None if compared else _alone(analysis, workload, scale),
+                "parity": parity(analysis, workload, scale, found),
+                "cards": [_card(c) for c in found if c in cards],
+                "alone": None if found else _alone(analysis, workload, scale),
             }
         )
     return result
 
 
 def _alone(analysis: Analysis, workload: str, scale: str) -> str:
-    """Return what is said where there is one variant, so that nothing can be compared."""
+    """Return the text for a study of one variant, where nothing can be compared."""
     (variant,) = analysis.records.study.config["variants"]
     text = f"{variant} is the only variant of this study: there is nothing to compare it with."
     runs = dataframes.finished(analysis.runs)
@@ -180,32 +168,28 @@ def _alone(analysis: Analysis, workload: str, scale: str) -> str:
 
 
 def parity(
-    analysis: Analysis, workload: str, scale: str, compared: Sequence[Comparison]
+    analysis: Analysis, workload: str, scale: str, found: Sequence[Comparison]
 ) -> dict[str, str]:
     """Return what is proven of a workload at a scale, in a word and in a sentence."""
     records = analysis.records
-    variants = records.study.config["variants"]
-    problems = {v: proof.parity_problem(records, workload, v) for v in variants}
-    words = {v: proof.parity_word(records, workload, v) for v in variants}
     if workload not in records.parity:
         return {"word": "NOT PROVEN", "symbol": "?", "text": "there is no readable parity verdict"}
-    for word, symbol in (("FAIL", "✗"), ("NOT PROVEN", "?")):
-        bad = [v for v in variants if words[v] == word]
-        if bad:
-            others = [v for v in variants if words[v] not in ("PASS", word)]
-            text = "; ".join(str(problems[v]) for v in (*bad, *others))
-            return {"word": word, "symbol": symbol, "text": text}
-    first = [c.first_step for c in compared if c.first_step]
-    for c in compared:
+    known = (parity_problem(records, workload, v) for v in records.study.config["variants"])
+    problems = sorted(filter(None, known), key=lambda problem: "FAILS" not in problem)
+    if problems:
+        word, symbol = ("FAIL", "✗") if "FAILS" in problems[0] else ("NOT PROVEN", "?")
+        return {"word": word, "symbol": symbol, "text": "; ".join(problems)}
+    for c in found:
         if problem := firststep.problem(c.first_step, (c.baseline, c.candidate)):
             return {"word": "NOT PROVEN", "symbol": "?", "text": f"at this scale, {problem}"}
-    text = proof.claim(records, workload) or "there is one variant, and no trace to compare it with"
+    text = claim(records, workload) or "there is one variant, and no trace to compare it with"
+    first = [c.first_step for c in found if c.first_step]
     if first:
         text += (
             f"; at this scale the first losses of {sum(f.pairs for f in first)} pairs agree "
             f"within {max(f.largest for f in first):.1e}"
         )
-    if not proof.compared(records, workload):
+    if not compared(records, workload):
         return {"word": "NOT TRACED", "symbol": "=", "text": text}
     return {"word": "PASS", "symbol": "✓", "text": text}
 
@@ -214,11 +198,10 @@ def _card(c: Comparison) -> dict[str, Any]:
     symbol, word = BADGES[c.kind]
     untimed = c.untimed if c.kind != verdicts.NOT_COMPARABLE else ()
     return {
+        "of": c,
         "kind": c.kind.replace(" ", "-"),
         "symbol": symbol,
         "word": word,
-        "candidate": c.candidate,
-        "baseline": c.baseline,
         "sentence": sentences.sentence(c),
         "quality": sentences.quality_sentence(c),
         "more": sentences.more_sentence(c),

@@ -1,15 +1,18 @@
-"""The tables and arrays of a run: read without trusting them, and compared with each other."""
+"""The tables and arrays of a run: read without trusting them, and compared with each other.
+
+And what windows.csv says of time: which windows count, the steady state, the first windows, drift.
+"""
 
 import csv
 import io
 import math
-import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from lockstep.datasets import checksum
+from lockstep.training import contention
 
 Columns = Mapping[str, np.ndarray]
 
@@ -26,7 +29,7 @@ TABLES = {
 }  # fmt: skip
 """The columns that are read: `count` is finite and not negative, `any` may be anything, `optional`
 may be missing, or empty in a row, and is like `count` otherwise. Further columns are allowed, and
-may be empty, too.
+may be empty as well.
 """
 
 FLOPS_FORMULA = "3 x forward FLOPs of an example x examples (backward counted as two forwards)"
@@ -36,7 +39,7 @@ EXACT = 1e-9
 """Relative: between what is computed again and what is written, other builds of NumPy round."""
 
 UNFOLDED, SPARE = 64, 1 << 20
-"""An array file may take so many times its own size in memory, and so many bytes besides."""
+"""An array file may take so many times its own size in memory, and so many bytes more."""
 
 
 class Unsound(Exception):
@@ -86,11 +89,10 @@ def read_arrays(content: bytes, name: str) -> dict[str, np.ndarray]:
         Unsound: it is damaged, holds objects, or would unfold to much more than its size.
     """
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as members:
-            size = sum(info.file_size for info in members.infolist())
-        if size > UNFOLDED * len(content) + SPARE:
-            raise Unsound(f"{name} would unfold to {size} bytes; it was not opened")
         with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+            size = sum(info.file_size for info in stored.zip.infolist())
+            if size > UNFOLDED * len(content) + SPARE:
+                raise Unsound(f"{name} would unfold to {size} bytes; it was not opened")
             return dict(stored)
     except Unsound:
         raise
@@ -163,3 +165,83 @@ def _equal(name: str, column: str, computed: list[float], table: Columns) -> Ite
         row = int(np.argmin(same))
         written = table[column][row]
         yield f"{name}: {column} in row {row} is {written}, the steps give {computed[row]}"
+
+
+# What windows say of time ---------------------------------------------------------------------
+
+
+def cpus(summary: Mapping[str, Any]) -> int:
+    """Return the CPUs of a process, as a run's summary has it; 1 in records without it."""
+    watched = summary.get("contention")
+    known = watched.get("cpus") if isinstance(watched, Mapping) else None
+    return known if isinstance(known, int) and known > 0 else 1
+
+
+def counts(windows: Columns, cpus: int) -> np.ndarray:
+    """Return which windows make up a step time, bool ``(windows,)``.
+
+    Every window but the first of each start and those that other programs disturbed.
+    """
+    return np.asarray((windows["warm_up"] == 0) & ~contention.disturbed(windows, cpus))
+
+
+def steady(windows: Columns, batch: int, counted: np.ndarray) -> dict[str, Any] | None:
+    """Return step time in the steady state, as a summary has it; None if no window counts.
+
+    Short windows count by their steps. Records that are older than the column `examples` have the
+    batch over the median step time for examples per second.
+
+    Args:
+        counted: which windows count (`counts`).
+    """
+    kept = {name: column[counted] for name, column in windows.items()}
+    steps, seconds = kept["steps"], kept["seconds"]
+    if not len(steps):
+        return None
+    per_step = np.repeat(seconds / steps, steps.astype(int))
+    q1, median, q3, p95 = map(float, np.quantile(per_step, [0.25, 0.5, 0.75, 0.95]))
+    found = {
+        "windows": len(steps),
+        "steps": int(steps.sum()),
+        "step_seconds": {"median": median, "q1": q1, "q3": q3, "p95": p95},
+        "examples_per_second": batch / median,
+        "data_wait_fraction": float(kept["data_seconds"].sum() / seconds.sum()),
+    }
+    if "examples" in kept:
+        rate = float(kept["examples"].sum() / seconds.sum())
+        found |= {"examples_per_second": rate, "batch_per_median_step": batch / median}
+    return found
+
+
+def digest(windows: Columns, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the report wants of a run's windows; empty if there is none.
+
+    Returns:
+        `steady`: see `steady`.
+        `timed`, `undisturbed`: how many windows there are but for the first of each start, and how
+        many of them count; `enough`: whether that is enough for a step time.
+        `first_seconds`: the first windows of all starts, without waiting for data.
+        `at`, `seconds_per_step`: first step and step time of the timed windows, ``(timed,)``.
+        `drift`: median step time of the last third of the windows that count over that of the first
+        third, less 1; absent below nine windows. Thirds and medians, so that single slow windows
+        do not look like a trend.
+    """
+    if not windows:
+        return {}
+    warm, counted = windows["warm_up"] > 0, counts(windows, cpus(summary))
+    batch = summary["contract"]["recipe"]["global_batch"]
+    timed, undisturbed = int((~warm).sum()), int(counted.sum())
+    per_step = windows["seconds"] / windows["steps"]
+    found: dict[str, Any] = {
+        "steady": steady(windows, batch, counted),
+        "timed": timed,
+        "undisturbed": undisturbed,
+        "enough": undisturbed == timed or contention.enough(undisturbed, timed),
+        "first_seconds": float((windows["seconds"] - windows["data_seconds"])[warm].sum()),
+        "at": windows["step"][~warm].astype(np.int32),
+        "seconds_per_step": per_step[~warm].astype(np.float32),
+    }
+    kept, third = per_step[counted], undisturbed // 3
+    if third >= 3:
+        found["drift"] = float(np.median(kept[-third:]) / np.median(kept[:third]) - 1)
+    return found

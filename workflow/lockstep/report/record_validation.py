@@ -11,51 +11,31 @@ from typing import Any
 import numpy as np
 
 from lockstep import files
-from lockstep.report import record_schema, windows
-from lockstep.report.record_tables import Columns, Unsound, read_columns
+from lockstep.report import record_schema, record_tables
+from lockstep.report.record_tables import Columns, Unsound
 from lockstep.study import Study
 from lockstep.study.run import Run
 
-SCHEMAS = ("lockstep-record/1",)
+SCHEMA = "lockstep-record/1"
 
 FINISHED = "finished"
 FAILED = "failed"
-
-
-__all__ = ["FAILED", "FINISHED", "Unsound", "check", "parsed", "read_columns", "read_summary"]
-
-
-def _contradictory(why: str) -> Unsound:
-    return Unsound(f"summary.json is contradictory: {why}")
-
-
-MOST_DIGITS = 18
-MOST_DEPTH = 32
 
 
 def parsed(content: bytes) -> Any:
     """Return the value that a record's JSON stands for.
 
     Raises:
-        Unsound: it is not JSON, too deep, or has an integer that no record can have.
+        Unsound: it is not JSON.
     """
     try:
-        value = json.loads(content, parse_int=_integer)
+        return json.loads(content)
     except (ValueError, RecursionError) as error:
         raise Unsound(f"not whole ({error})") from error
-    level = [value]
-    for _ in range(MOST_DEPTH):
-        inner = [v.values() if isinstance(v, dict) else v for v in level if type(v) in (dict, list)]
-        level = [value for values in inner for value in values]
-        if not level:
-            return value
-    raise Unsound(f"not whole (nested more than {MOST_DEPTH} deep)")
 
 
-def _integer(digits: str) -> int:
-    if len(digits) > MOST_DIGITS:  # what does not fit a float64 breaks arithmetic further on
-        raise ValueError(f"an integer of {len(digits)} digits")
-    return int(digits)
+def _contradictory(why: str) -> Unsound:
+    return Unsound(f"summary.json is contradictory: {why}")
 
 
 def read_summary(study: Study, run: Run, content: bytes) -> dict[str, Any]:
@@ -72,37 +52,42 @@ def read_summary(study: Study, run: Run, content: bytes) -> dict[str, Any]:
         raise Unsound(f"summary.json is {problem}") from problem
     if not isinstance(summary, dict) or "schema" not in summary:
         raise Unsound("summary.json is not a record of a run: it names no schema")
-    if summary["schema"] not in SCHEMAS:
-        raise Unsound(
-            f"summary.json has schema {summary['schema']!r}; this version reads "
-            + " and ".join(SCHEMAS)
-        )
+    if summary["schema"] != SCHEMA:
+        found = summary["schema"]
+        raise Unsound(f"summary.json has schema {found!r}; this version reads {SCHEMA}")
     field = record_schema.unsound(summary, record_schema.SUMMARY)
     if field:
         raise Unsound(f"summary.json has no sound field {field!r}")
-    mine = (study.name, run.workload, run.variant, str(run.scale), run.seed)
-    says = tuple(summary[k] for k in ("study", "workload", "variant", "scale", "seed"))
-    if says != mine:
-        raise Unsound(f"summary.json is foreign: it is the record of {'/'.join(map(str, says))}")
-    if summary["contract"]["recipe"] != study.workload(run.workload):
-        raise Unsound(
-            "summary.json was made with another recipe than the study now has; train again"
-        )
-    if summary["contract"]["variant"] != study.variant(run.variant):
-        raise Unsound(
-            "summary.json was made with other settings than the variant now has; train again"
-        )
-    target, said = study.workload(run.workload)["target"], summary["target"]
-    if {name: said.get(name) for name in target} != target:
+    expected = (study.name, run.workload, run.variant, str(run.scale), run.seed)
+    found = tuple(summary[k] for k in ("study", "workload", "variant", "scale", "seed"))
+    if found != expected:
+        raise Unsound(f"summary.json is foreign: it is the record of {'/'.join(map(str, found))}")
+    for what, name, now in (
+        ("another recipe than the study", "recipe", study.workload(run.workload)),
+        ("other settings than the variant", "variant", study.variant(run.variant)),
+    ):
+        if summary["contract"][name] != now:
+            raise Unsound(f"summary.json was made with {what} now has; train again")
+    target, recorded = study.workload(run.workload)["target"], summary["target"]
+    if {name: recorded.get(name) for name in target} != target:
         raise _contradictory(
-            f"its target is a {said['metric']} of {said['value']:g}, its recipe's "
+            f"its target is a {recorded['metric']} of {recorded['value']:g}, its recipe's "
             f"a {target['metric']} of {target['value']:g}"
         )
     return summary
 
 
-def check(summary: Mapping[str, Any], epochs: Columns, rows: Columns) -> str | None:
+def check(
+    summary: Mapping[str, Any],
+    epochs: Columns,
+    rows: Columns,
+    digest: Mapping[str, Any] | None = None,
+) -> str | None:
     """Return why a run failed, None if it finished.
+
+    Args:
+        rows: the columns of ``windows.csv``.
+        digest: what `record_tables.digest` makes of them, if that is known.
 
     Raises:
         Unsound: its records contradict each other.
@@ -118,16 +103,16 @@ def check(summary: Mapping[str, Any], epochs: Columns, rows: Columns) -> str | N
     made = int(rows["steps"].sum()) if rows else 0
     if begun + made != summary["steps"]:
         raise _contradictory(f"{summary['steps']} steps, but windows.csv has {made}")
-    _steady(summary, rows)
+    _steady(summary, record_tables.digest(rows, summary) if digest is None else digest)
     _spent(summary, epochs, rows)
-    if summary["status"] == FAILED:
-        _reached(summary["target"], epochs, bool(begun_at))
-        return str(summary.get("reason") or "failed, and does not say why")
-    if summary["steps"] != summary["total_steps"]:
+    finished = summary["status"] == FINISHED
+    if finished and summary["steps"] != summary["total_steps"]:
         raise _contradictory(f"finished after {summary['steps']} of {summary['total_steps']} steps")
-    if not epochs or not len(epochs["epoch"]):
+    if finished and (not epochs or not len(epochs["epoch"])):
         raise _contradictory("finished, but epochs.csv has no row")
     _reached(summary["target"], epochs, bool(begun_at))
+    if not finished:
+        return str(summary.get("reason") or "failed, and does not say why")
     times = epochs["training_seconds"]
     if not begun and not ((times >= 0) & np.isfinite(times)).all():
         raise _contradictory("an epoch ended at no time")
@@ -142,78 +127,69 @@ def check(summary: Mapping[str, Any], epochs: Columns, rows: Columns) -> str | N
     return None
 
 
-def _steady(summary: Mapping[str, Any], found: Columns) -> None:
-    """Check the steady state that a summary says against the windows that it was taken from."""
-    said, batch = summary["steady"], summary["contract"]["recipe"]["global_batch"]
-    if not said.get("step_seconds"):
+def _steady(summary: Mapping[str, Any], digest: Mapping[str, Any]) -> None:
+    """Check the steady state of a summary against the windows that it was taken from."""
+    recorded = summary["steady"]
+    if not recorded.get("step_seconds"):
         return
-    computed = windows.steady(found, batch, windows.cpus(summary)) if found else None
-    if computed is None:
-        raise _contradictory("it says a step time, but windows.csv has no steady window")
+    computed = dict(digest.get("steady") or {})
+    if not computed:
+        raise _contradictory("it has a step time, but windows.csv has no steady window")
     for name, value in computed.pop("step_seconds").items():
-        told = said["step_seconds"][name]
-        if not told > 0:
-            raise _contradictory(f"a step took {told} seconds")
-        _agree(f"a step's {name}", told, value, "s")
+        seconds = recorded["step_seconds"][name]
+        if not seconds > 0:
+            raise _contradictory(f"a step took {seconds} seconds")
+        _compare(f"a step's {name}", seconds, value, "s")
     for name, value in computed.items():
-        if said.get(name) is not None:
-            _agree(f"steady {name}", said[name], value)
+        if recorded.get(name) is not None:
+            _compare(f"steady {name}", recorded[name], value)
 
 
-def _agree(what: str, told: float, value: float, unit: str = "") -> None:
+def _compare(what: str, recorded: float, computed: float, unit: str = "") -> None:
     # Sums of many differences of a clock round; a wait may be 0.
-    if not math.isclose(told, value, rel_tol=1e-6, abs_tol=1e-9):
-        raise _contradictory(
-            f"{what} is {told:.6g} {unit}".rstrip()
-            + f", windows.csv gives {value:.6g} {unit}".rstrip()
-        )
+    if not math.isclose(recorded, computed, rel_tol=1e-6, abs_tol=1e-9):
+        texts = [f"{value:.6g} {unit}".rstrip() for value in (recorded, computed)]
+        raise _contradictory(f"{what} is {texts[0]}, windows.csv gives {texts[1]}")
 
 
 def _spent(summary: Mapping[str, Any], epochs: Columns, rows: Columns) -> None:
     """Check the clocks of a summary and of epochs against the windows that they add up."""
     seconds, failed = summary["seconds"], summary["status"] == FAILED
     for phase, column in (("training", "seconds"), ("data_wait", "data_seconds")):
-        told, value = seconds.get(phase, 0.0), float(rows[column].sum()) if rows else 0.0
-        if not (failed and told >= value):  # the window in which it failed is in no table
-            _agree(f"{phase}", told, value, "s")
+        recorded, computed = seconds.get(phase, 0.0), float(rows[column].sum()) if rows else 0.0
+        if not (failed and recorded >= computed):  # the window in which it failed is in no table
+            _compare(phase, recorded, computed, "s")
     flops = summary.get("flops") or {}
-    rate, total = flops.get("per_second"), flops.get("total")
-    if (
-        isinstance(rate, (int, float))
-        and isinstance(total, (int, float))
-        and seconds.get("training")
-    ):
-        _agree("FLOP/s", rate, total / seconds["training"])
+    rate, total, spent = flops.get("per_second"), flops.get("total"), seconds.get("training")
+    if isinstance(rate, (int, float)) and isinstance(total, (int, float)) and spent:
+        _compare("FLOP/s", rate, total / spent)
     if not epochs or not rows or summary.get("resumed_from"):
         return  # what was before another run's checkpoint is in another run's windows
     ends, elapsed = rows["step"] + rows["steps"], np.r_[0.0, rows["seconds"].cumsum()]
     made = elapsed[np.searchsorted(ends, epochs["step"], side="right")]
-    for told, value in zip(epochs["training_seconds"], made, strict=True):
-        _agree("an epoch's training_seconds", float(told), float(value), "s")
+    for recorded, computed in zip(epochs["training_seconds"], made, strict=True):
+        _compare("an epoch's training_seconds", float(recorded), float(computed), "s")
 
 
 def _reached(target: Mapping[str, Any], epochs: Columns, begun: bool) -> None:
     """Check when the target was met against the epochs' evaluations."""
-    values = epochs.get(f"test_{target['metric']}", np.empty(0)) if epochs else np.empty(0)
+    values = epochs.get(f"test_{target['metric']}", np.empty(0))
     ahead = values - target["value"]  # what is not a number is not
     met = np.flatnonzero(ahead >= 0 if target.get("higher", True) else ahead <= 0)
     step = int(epochs["step"][met[0]]) if len(met) else None
     seconds = float(epochs["training_seconds"][met[0]]) if len(met) and not begun else None
-    told = target.get("step"), target.get("training_seconds")
-    if told[0] != step or not _same(told[1], seconds):
+    recorded = target.get("training_seconds")
+    same = recorded is seconds
+    if recorded is not None and seconds is not None:
+        same = math.isclose(recorded, seconds, rel_tol=1e-9)
+    if target.get("step") != step or not same:
         raise _contradictory(
-            f"it met its target at step {told[0]} after {told[1]} s, epochs.csv "
+            f"it met its target at step {target.get('step')} after {recorded} s, epochs.csv "
             f"gives step {step} after {seconds} s"
         )
 
 
-def _same(told: float | None, value: float | None) -> bool:
-    if told is None or value is None:
-        return told is value
-    return math.isclose(told, value, rel_tol=1e-9)
-
-
-# What an archive asks besides -----------------------------------------------------------------
+# What an archive checks as well ---------------------------------------------------------------
 
 REPEATED_BY = ("host.cpu", "host.instruction_set", "topology.threads")
 """What of a contract decides whether a repetition must have the same bits."""

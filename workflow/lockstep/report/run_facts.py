@@ -32,9 +32,7 @@ def facts_of(record: Record) -> dict[str, Any]:
     result: dict[str, Any] = {
         "dataset.content": summary["dataset"].get("content"),
         "weights.initial": summary["weights"].get("initial"),
-        "batches": summary["batches"],
-        "steps": summary["steps"],
-        "cache": summary.get("cache"),
+        **{name: summary.get(name) for name in ("batches", "steps", "cache")},
         "code": determined.get("code"),
         "precision.products": _products(contract["variant"]["framework"], engine),
         "precision.parameters": engine.pop("parameter_dtype", None),
@@ -46,34 +44,23 @@ def facts_of(record: Record) -> dict[str, Any]:
         "cudnn": cudnn(engine.pop("cudnn", None)),
         "nccl": engine.pop("nccl", None),
         **_cuda(engine),
-        **_flat("variant", contract["variant"]),
-        **_flat("recipe", contract["recipe"]),
-        **_flat("topology", topology),
         **_hosts(host, each),
-        **_flat("image", image),
-        **_flat("environment", packages),
     }
-    result |= _flat("engine", engine)
-    for name, value in contract.items():
-        if name not in _KNOWN:
+    parts = {"topology": topology, "image": image, "environment": packages, "engine": engine}
+    for name, value in {**contract, **parts}.items():
+        if name not in ("determined_by", "host"):
             result |= _flat(name, value) if isinstance(value, Mapping) else {name: value}
     return result
 
 
-_KNOWN = {"variant", "recipe", "determined_by", "engine", "topology", "host"}
-
-
 def _hosts(host: Mapping[str, Any], each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the facts of all nodes: one value where they agree, else one for each node.
+    """Return the facts of all nodes: one value where they are equal, else one for each node.
 
     The values are sorted: which of them came first in the job explains nothing.
     """
-    by_node = [_flat("host", {**host, **node}) for node in each]
-    names = dict.fromkeys(name for facts in by_node for name in facts)
+    by_node = [_flat("host", {**host, **node, "gpus": None, "job": None}) for node in each]
     joined: dict[str, Any] = {}
-    for name in names:
-        if name in ("host.gpus", "host.job") or name.startswith("host.job."):
-            continue
+    for name in dict.fromkeys(name for facts in by_node for name in facts):
         values = [facts.get(name) for facts in by_node]
         same = all(value == values[0] for value in values)
         joined[name] = values[0] if same else ", ".join(sorted(map(str, values)))
@@ -131,21 +118,23 @@ def nodes(facts: Facts) -> list[str]:
     return str(node).split(", ") if node else []
 
 
+PARAMETERS = {"float64": "float64", "float32": "float32", "tf32": "float32", "bfloat16": "float32"}
+COMPUTATION = {**PARAMETERS, "bfloat16": "bfloat16"}
+"""Types that each precision stands for; those of the engines, whose code the report imports not."""
+
+
 def undeclared_precision(facts: Facts) -> str | None:
     """Return what is wrong if a run computed at another precision than its variant declares."""
     declared, products = facts["variant.precision"], facts["precision.products"]
     if {"float32": "ieee", "tf32": "tf32"}.get(declared, products) != products:
         return f"declares {declared} but computed products in {products}"
-    for what, types in (("computation", COMPUTATION), ("parameters", PARAMETERS)):
+    for what, did, types in (
+        ("computation", "computed", COMPUTATION),
+        ("parameters", "kept its parameters", PARAMETERS),
+    ):
         found = facts[f"precision.{what}"]
+        if found is None:
+            return f"declares {declared} but does not say what it {did} in"
         if found != types[declared]:
-            if found is None:
-                return f"declares {declared} but does not say what it {VERB[what]} in"
-            return f"declares {declared} but {VERB[what]} in {found}"
+            return f"declares {declared} but {did} in {found}"
     return None
-
-
-PARAMETERS = {"float64": "float64", "float32": "float32", "tf32": "float32", "bfloat16": "float32"}
-VERB = {"computation": "computed", "parameters": "kept its parameters"}
-COMPUTATION = {**PARAMETERS, "bfloat16": "bfloat16"}
-"""Types that each precision stands for; those of the engines, whose code the report imports not."""

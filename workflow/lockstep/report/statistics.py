@@ -3,7 +3,7 @@
 Sources: paired t test and interval of log ratios, Student 1908; two one-sided tests (TOST),
 Schuirmann 1987; step-down correction, Holm 1979; median of censored times, Kaplan & Meier 1958.
 Student's distribution is `scipy.special`'s. `scipy.stats` and statsmodels, which the tests hold
-these functions to, take longer to import than the report of some runs to be worked out.
+these functions to, take longer to import than the report of some runs takes to compute.
 """
 
 import math
@@ -14,13 +14,10 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from lockstep.report import resampling
-
 LEVEL = 0.95
-FEW = 20
-"""From so many pairs on, intervals and tests are of the bootstrap, below of Student's t."""
-
-MOST_SEEDS = 10_000
+MOST_SEEDS = 1_000
+FINEST = 100_000
+"""Test examples up to which a metric's steps are looked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,16 +30,14 @@ class Ratio:
         low, high: 95% interval, None for a single pair and for pairs without any spread.
         p: two-sided, that the mean log ratio is 0; None for a single pair, 1 without any spread.
         log_sd: standard deviation of the log ratios.
-        method: how the interval was made.
     """
 
     n: int
     value: float
-    low: float | None
-    high: float | None
-    p: float | None
-    log_sd: float | None
-    method: str
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    log_sd: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +47,9 @@ class Equivalence:
     Attributes:
         n: pairs.
         difference: mean.
+        margin: differences smaller than this do not matter.
         low, high: 90% interval: within the margin exactly when both one-sided tests reject at 5%.
         p: the larger of the two one-sided p values; None for a single pair.
-        margin: differences smaller than this do not matter.
         sd: standard deviation of the differences.
         p_different: of the two-sided paired t test, that the mean difference is 0.
         resolution: smallest step of the metric; None if it is not known.
@@ -62,116 +57,73 @@ class Equivalence:
 
     n: int
     difference: float
-    low: float | None
-    high: float | None
-    p: float | None
     margin: float
-    sd: float | None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    sd: float | None = None
     p_different: float | None = None
     resolution: float | None = None
 
 
-@dataclass(frozen=True)
-class Student:
-    """Student's t distribution, by name of its methods as `scipy.stats.t` is.
-
-    Attributes:
-        degrees: of freedom.
-    """
-
-    degrees: int
-
-    def ppf(self, share: float) -> np.ndarray:
-        """Return the quantile."""
-        return np.asarray(special.stdtrit(self.degrees, share))
-
-    def cdf(self, t: np.ndarray) -> np.ndarray:
-        """Return the probability of at most `t` ``(…)``."""
-        return np.asarray(special.stdtr(self.degrees, t))
-
-    def sf(self, t: np.ndarray) -> np.ndarray:
-        """Return the probability of at least `t` ``(…)``."""
-        return np.asarray(special.stdtr(self.degrees, -t))
-
-
-def t_interval(values: np.ndarray, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
-    """Return Student's interval of the mean over the last axis of ``(…, n)``, n at least 2."""
-    n = values.shape[-1]
-    half = Student(n - 1).ppf((1 + level) / 2) * values.std(axis=-1, ddof=1) / math.sqrt(n)
-    mean = values.mean(axis=-1)
-    return mean - half, mean + half
+def half_width(error: Any, degrees: Any, level: float = LEVEL) -> Any:
+    """Return half the width of an interval from standard errors; NaN without degrees of freedom."""
+    return special.stdtrit(degrees, (1 + level) / 2) * error
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mean:
-    """A mean of paired values with all that intervals and tests of it rest on.
+    """A mean with all that Student's intervals and tests rest on.
 
     Attributes:
         value, error: mean ``(…)`` and its standard error ``(…)``.
-        reference: distribution of (mean less truth) / error.
+        degrees: of freedom.
     """
 
     value: np.ndarray
     error: np.ndarray
-    reference: "Student | resampling.Studentized"
+    degrees: int
 
     @classmethod
     def of(cls, values: np.ndarray, floor: float = 0.0) -> "Mean":
         """Return the mean of ``(…, n)``, taking its standard deviation to be `floor` at least."""
         n = values.shape[-1]
         spread = np.maximum(values.std(axis=-1, ddof=1), floor)
-        few = n < FEW
-        return cls(
-            value=values.mean(axis=-1),
-            error=spread / math.sqrt(n),
-            reference=Student(n - 1) if few else resampling.studentized(values, floor),
-        )
+        return cls(value=values.mean(axis=-1), error=spread / math.sqrt(n), degrees=n - 1)
 
-    def interval(self, level: float) -> tuple[np.ndarray, np.ndarray]:
+    def interval(self, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
         """Return the interval ``(…)``, ``(…)``."""
-        tail = (1 - level) / 2
-        low, high = (self.value - self.reference.ppf(q) * self.error for q in (1 - tail, tail))
-        return low, high
-
-    def p_above(self, null: float) -> np.ndarray:
-        """Return the one-sided p value ``(…)`` against a true mean of at most `null`."""
-        return self.reference.sf((self.value - null) / self.error)
+        half = half_width(self.error, self.degrees, level)
+        return self.value - half, self.value + half
 
     def p_below(self, null: float) -> np.ndarray:
         """Return the one-sided p value ``(…)`` against a true mean of at least `null`."""
-        return self.reference.cdf((self.value - null) / self.error)
+        return np.asarray(special.stdtr(self.degrees, (self.value - null) / self.error))
+
+    def p_above(self, null: float) -> np.ndarray:
+        """Return the one-sided p value ``(…)`` against a true mean of at most `null`."""
+        return np.asarray(special.stdtr(self.degrees, (null - self.value) / self.error))
 
     def p(self) -> np.ndarray:
         """Return the two-sided p value ``(…)`` against a true mean of 0."""
-        return np.minimum(1.0, 2 * np.minimum(self.p_above(0.0), self.p_below(0.0)))
+        return 2 * np.minimum(self.p_above(0.0), self.p_below(0.0))
 
 
 def ratio(baseline: np.ndarray, candidate: np.ndarray) -> Ratio:
     """Return the ratio of paired positive times ``(n,)``.
 
-    Interval and p value are of one method, so that the interval holds 1 exactly where the test
-    does not reject at 5%.
+    The interval holds 1 exactly where the test does not reject at 5%.
     """
     logs = np.log(candidate) - np.log(baseline)
-    n = len(logs)
-    value = float(np.exp(logs.mean()))
-    none: dict[str, Any] = {"n": n, "value": value, "low": None, "high": None}
+    n, value = len(logs), float(np.exp(logs.mean()))
     if n == 1:
-        return Ratio(**none, p=None, log_sd=None, method="one pair gives no interval")
+        return Ratio(n=n, value=value)
     sd = float(logs.std(ddof=1))
-    if sd < 1e-12:  # no clock gives that: whatever it is, it is no sample that tells of a spread
-        return Ratio(**none, p=1.0, log_sd=sd, method="pairs without any spread give no interval")
+    if sd < 1e-12:  # no clock gives that: such a sample does not show how much ratios vary
+        return Ratio(n=n, value=value, p=1.0, log_sd=sd)
     mean = Mean.of(logs)
-    low, high = mean.interval(LEVEL)
-    return Ratio(
-        n=n,
-        value=value,
-        low=float(np.exp(low)),
-        high=float(np.exp(high)),
-        p=float(mean.p()),
-        log_sd=sd,
-        method=f"{'t interval' if n < FEW else 'studentized bootstrap'} of log ratios",
-    )
+    low, high = map(float, np.exp(mean.interval()))
+    return Ratio(n=n, value=value, low=low, high=high, p=float(mean.p()), log_sd=sd)
 
 
 def equivalence(
@@ -188,24 +140,14 @@ def equivalence(
     known: dict[str, Any] = {"n": n, "difference": value, "margin": margin}
     known["resolution"] = resolution
     if n == 1:
-        return Equivalence(**known, low=None, high=None, p=None, sd=None)
+        return Equivalence(**known)
     sd = float(differences.std(ddof=1))
     if max(sd, resolution or 0.0) < 1e-15:
         return Equivalence(**known, low=value, high=value, p=1.0, sd=sd, p_different=1.0)
     mean = Mean.of(differences, resolution or 0.0)
-    low, high = mean.interval(0.90)
-    return Equivalence(
-        **known,
-        low=float(low),
-        high=float(high),
-        p=float(max(mean.p_above(-margin), mean.p_below(margin))),
-        sd=sd,
-        p_different=float(mean.p()),
-    )
-
-
-FINEST = 100_000
-"""Test examples up to which a metric's steps are looked for."""
+    low, high = map(float, mean.interval(0.90))
+    p = float(max(mean.p_above(-margin), mean.p_below(margin)))
+    return Equivalence(**known, low=low, high=high, p=p, sd=sd, p_different=float(mean.p()))
 
 
 def resolution(values: np.ndarray) -> float | None:
@@ -232,9 +174,9 @@ def holm(p: Sequence[float | None]) -> list[float | None]:
     """Return Holm's adjusted p values over those that are not None."""
     known = np.array([value for value in p if value is not None])
     order = np.argsort(known, kind="stable")
-    factors = np.arange(len(known), 0, -1)
     adjusted = np.empty_like(known)
-    adjusted[order] = np.minimum(np.maximum.accumulate(known[order] * factors), 1.0)
+    steps = np.maximum.accumulate(known[order] * np.arange(len(known), 0, -1))
+    adjusted[order] = np.minimum(steps, 1.0)
     left = iter(adjusted)
     return [None if value is None else float(next(left)) for value in p]
 
@@ -245,26 +187,10 @@ def seeds_needed(log_sd: float, precision: float) -> int | None:
     The smallest n with t(n - 1) x sd / sqrt(n) <= log(1 + precision), taking the spread that was
     measured for the true one; None if that is more than `MOST_SEEDS`.
     """
-    goal = math.log1p(precision)
-
-    def half(n: int) -> float:
-        return float(Student(n - 1).ppf((1 + LEVEL) / 2)) * log_sd / math.sqrt(n)
-
-    if half(MOST_SEEDS) > goal:
-        return None
-    low, high = 1, MOST_SEEDS  # half(high) is narrow enough, half(low) is not (or low is 1)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if half(middle) <= goal else (middle, high)
-    return high
-
-
-def mean_interval(values: np.ndarray) -> tuple[float, float | None, float | None]:
-    """Return the mean of ``(n,)`` and its 95% t interval (None for n = 1)."""
-    if len(values) < 2:
-        return float(values.mean()), None, None
-    low, high = t_interval(values)
-    return float(values.mean()), float(low), float(high)
+    n = np.arange(2, MOST_SEEDS + 1)
+    half = half_width(log_sd / np.sqrt(n), n - 1)
+    enough = n[half <= math.log1p(precision)]
+    return int(enough[0]) if len(enough) else None
 
 
 def censored_median(times: np.ndarray, reached: np.ndarray) -> float | None:

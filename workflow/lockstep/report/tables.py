@@ -1,7 +1,5 @@
 """Tables: a data frame, a specification of its columns, and the one renderer of page and CSV."""
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +21,7 @@ LONG = 36
 """Characters from which a text may be broken into lines."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Absent:
     """Stands where there is no number, and says why."""
 
@@ -48,13 +46,6 @@ class Column:
     label: str
     unit: str = ""
     format: str = ""
-
-
-def columns(specification: str) -> list[Column]:
-    """Return the columns of a text that has one ``key | label | unit | format`` per line."""
-    lines = [line for line in specification.splitlines() if line.strip()]
-    fields = [[field.strip() for field in line.split("|")] + ["", ""] for line in lines]
-    return [Column(key=f[0], label=f[1], unit=f[2], format=f[3]) for f in fields]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,12 +77,34 @@ class Table:
 
 
 def table(
-    name: str, title: str, specification: str, rows: Sequence[Mapping[str, Any]], note: str = ""
+    name: str,
+    title: str,
+    specification: str,
+    rows: pd.DataFrame | Sequence[Mapping[str, Any]],
+    note: str = "",
 ) -> Table:
-    """Return a table of rows; what is not in a row is missing."""
-    known = columns(specification)
-    frame = pd.DataFrame(list(rows), columns=[c.key for c in known], dtype=object)
+    """Return a table of rows; what is not in a row is missing.
+
+    Args:
+        specification: one ``key | label | unit | format`` per line (`Column`).
+    """
+    lines = [line for line in specification.splitlines() if line.strip()]
+    fields = [[field.strip() for field in line.split("|")] + ["", ""] for line in lines]
+    known = [Column(key=f[0], label=f[1], unit=f[2], format=f[3]) for f in fields]
+    frame = pd.DataFrame(rows, columns=[c.key for c in known], dtype=object)
     return Table(name=name, title=title, columns=known, frame=frame, note=note)
+
+
+def with_reasons(frame: pd.DataFrame, column: str, reasons: "pd.Series[Any]") -> pd.DataFrame:
+    """Return a frame whose missing numbers of a column are absent for these reasons, by row.
+
+    Where there is no reason either, they stay missing.
+    """
+    values = [
+        Absent(why) if _missing(value) and isinstance(why, str) else value
+        for value, why in zip(frame[column], reasons, strict=True)
+    ]
+    return frame.assign(**{column: pd.Series(values, frame.index, dtype=object)})
 
 
 # The renderer ---------------------------------------------------------------------------------
@@ -198,10 +211,6 @@ def grouped(text: str) -> str:
 
 def as_csv(source: Table) -> bytes:
     """Return a table as CSV: numbers in SI units and full precision, absences in words."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([column.key for column in source.columns])
-    for row in source.rows:
-        values = ("" if _missing(value) else value for value in row.values())
-        writer.writerow([repr(float(v)) if isinstance(v, float) else v for v in values])
-    return text.getvalue().encode()
+    keys = [column.key for column in source.columns]
+    text = pd.DataFrame(source.rows, columns=keys, dtype=object).to_csv(index=False)
+    return str(text).encode()

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lockstep.report import dataframes, proof, statistics
+from lockstep.report import dataframes, parity_verdict, statistics
 from lockstep.report.comparability import Difference, difference_text
 from lockstep.report.load import Records
+from lockstep.report.sentences import some
 from lockstep.report.verdicts import NO_PAIR, NOT_COMPARABLE, Comparison
 from lockstep.study.run import Scale
 
@@ -34,8 +35,6 @@ TEXT = {
     "take part in no verdict and no median. The table of runs names them.",
     "Lost runs": "{lost} of {runs} runs did not finish. Runs are rarely lost at random, and the "
     "verdicts rest on the others.",
-    "Several comparisons": "{family} comparisons of step time share one error rate of 5% (Holm); "
-    "the intervals are 95% each, without correction.",
     "Few seeds": "n = {fewest}: the t interval assumes that log ratios are normally distributed, "
     "which so few cannot show; it is wide for that reason.",
     "Noisy step times": "Half of a run's steps spread over {noise:.0%} of their median: something "
@@ -46,8 +45,6 @@ TEXT = {
     "Short runs": "{windows} timed windows in the shortest run are few.",
     "Resumed runs": "{resumed} of {runs} runs were interrupted and resumed: import, staging and "
     "compilation are counted once for each start.",
-    "Mixed caches": "Compilation found different caches ({counts}); cold starts are apart in all "
-    "tables, and step times are not touched.",
 }
 
 
@@ -66,8 +63,8 @@ class Threat:
     what: str
 
 
-def _threat(name: str, where: str = EVERYWHERE, **values: Any) -> Threat:
-    return Threat(name=name, where=where, what=TEXT[name].format(**values))
+def _threat(name: str, place: str = EVERYWHERE, /, **values: Any) -> Threat:
+    return Threat(name=name, where=place, what=TEXT[name].format(**values))
 
 
 def find(records: Records, runs: pd.DataFrame, comparisons: Sequence[Comparison]) -> list[Threat]:
@@ -86,29 +83,31 @@ def _study(
 ) -> Iterator[Threat]:
     known = [run for run in records.runs if run.summary]
     contracts = [run.summary["contract"] for run in known]
-    if known and all(str(c["engine"].get("device", "cpu")) == "cpu" for c in contracts):
-        yield _threat("CPU only")
-    split, pairs = _split_pairs(records, comparisons)
-    if split:
-        yield _threat("Unpaired", split=split, pairs=pairs)
     hosts = [host for c in contracts for host in c["host"].get("nodes") or [c["host"]]]
-    nodes = len({str(host.get("node")) for host in hosts})
-    if nodes > 1:
-        yield _threat("Several nodes", nodes=nodes)
     unwatched = [run.unwatched for run in known if run.unwatched]
-    if unwatched:
-        count, why = len(unwatched), unwatched[0]
-        yield _threat("Contention not watched", unwatched=count, runs=len(known), why=why)
-    disturbed = int((runs["disturbed"] > 0).sum()) if "disturbed" in runs else 0
-    if disturbed:
-        yield _threat("Disturbed windows", disturbed=disturbed, runs=len(runs))
-    if foreign := int((~runs["own"]).sum()):
-        yield _threat("Begun elsewhere", foreign=foreign, runs=len(runs))
-    if lost := int((~runs["finished"]).sum()):
-        yield _threat("Lost runs", lost=lost, runs=len(runs))
-    family = max((c.family for c in comparisons), default=1)
-    if family > 1:
-        yield _threat("Several comparisons", family=family)
+    split, pairs = _split_pairs(records, comparisons)
+    counts = {
+        "split": split,
+        "nodes": len({str(host.get("node")) for host in hosts}),
+        "unwatched": len(unwatched),
+        "disturbed": int((runs["disturbed"] > 0).sum()),
+        "foreign": int((~runs["own"]).sum()),
+        "lost": int((~runs["finished"]).sum()),
+    }
+    cpus = [str(c["engine"].get("device", "cpu")) == "cpu" for c in contracts]
+    found = {
+        "CPU only": bool(cpus) and all(cpus),
+        "Unpaired": split,
+        "Several nodes": counts["nodes"] > 1,
+        "Contention not watched": unwatched,
+        "Disturbed windows": counts["disturbed"],
+        "Begun elsewhere": counts["foreign"],
+        "Lost runs": counts["lost"],
+    }
+    for name, is_one in found.items():
+        if is_one:
+            why = unwatched[0] if unwatched else ""
+            yield _threat(name, runs=len(runs), pairs=pairs, why=why, **counts)
 
 
 def _split_pairs(records: Records, comparisons: Sequence[Comparison]) -> tuple[int, int]:
@@ -116,26 +115,23 @@ def _split_pairs(records: Records, comparisons: Sequence[Comparison]) -> tuple[i
     total = sum(len(c.seeds) for c in comparisons)
     if not records.study.config["blocks"]["paired"]:
         return total, total
-    jobs: dict[Any, Any] = {}
-    for run in records.runs:
-        if run.summary:
-            host = run.summary["contract"]["host"]
-            jobs[run.key] = (host.get("job") or {}).get("id"), host.get("node")
-    pairs = [
-        [jobs[c.workload, variant, c.scale, seed] for variant in (c.baseline, c.candidate)]
-        for c in comparisons
-        for seed in c.seeds
-    ]
-    return sum(a != b for a, b in pairs), total
+    hosts = {run.key: run.summary["contract"]["host"] for run in records.runs if run.summary}
+    split = 0
+    for c in comparisons:
+        for seed in c.seeds:
+            a, b = (hosts[c.workload, side, c.scale, seed] for side in (c.baseline, c.candidate))
+            jobs = [((host.get("job") or {}).get("id"), host.get("node")) for host in (a, b)]
+            split += jobs[0] != jobs[1]
+    return split, total
 
 
 def _reach(records: Records, comparisons: Sequence[Comparison]) -> Iterator[Threat]:
     """What the parity proof does not reach, where there is one."""
     config = records.study.config
-    proven = [w for w in config["workloads"] if proof.compared(records, w)]
+    proven = [w for w in config["workloads"] if parity_verdict.compared(records, w)]
     if not proven:
         return
-    places = dict.fromkeys(proof.processes(records, w) for w in proven)
+    places = dict.fromkeys(parity_verdict.processes(records, w) for w in proven)
     what = (
         f"Parity was traced with the weights of seed {config['seeds'][0]} {' or '.join(places)}, "
         f"over {config['parity']['steps']} steps in float64 and "
@@ -171,37 +167,30 @@ def _flagged(comparisons: Sequence[Comparison]) -> Iterator[Threat]:
             found.setdefault(d.fact, []).append((c, d))
     for touched in found.values():
         (c, difference), *others = touched
-        places = list(dict.fromkeys(f"{c.workload} at {c.scale}" for c, _ in touched))
         more = f" The same fact differs in {len(others)} more comparisons." if others else ""
         yield Threat(
             name=f"Undeclared {difference.label}",
-            where=", ".join(places[:3])
-            + (f" and {len(places) - 3} more" if len(places) > 3 else ""),
+            where=some(list(dict.fromkeys(f"{c.workload} at {c.scale}" for c, _ in touched))),
             what=f"{c.candidate} and {c.baseline}: {difference_text(difference)}.{more}",
         )
 
 
 def _variants(runs: pd.DataFrame) -> Iterator[Threat]:
     """Noise, drift, brevity and starts, by workload, scale and variant."""
-    grouped = dataframes.finished(runs).groupby(["workload", "scale", "variant"], sort=False)
-    for (workload, scale, variant), group in grouped:
+    for (scale, variant, workload), group in dataframes.by_variant(
+        dataframes.finished(runs), "workload"
+    ):
         where = f"{workload} at {scale}, {variant}"
-        noise = float(group["noise"].median())
-        if noise > NOISY:
+        if (noise := float(group["noise"].median())) > NOISY:
             yield _threat("Noisy step times", where, noise=noise)
-        drift = group["drift"].dropna().to_numpy(dtype=float)
-        mean, low, high = statistics.mean_interval(np.log1p(drift)) if len(drift) else (0, 0, 0)
-        if abs(mean) > DRIFT and low is not None and high is not None and not low <= 0 <= high:
-            shift, below, above = map(float, np.expm1([mean, low, high]))
+        logs = np.log1p(group["drift"].dropna().to_numpy(dtype=float))
+        mean = statistics.Mean.of(logs) if len(logs) > 1 else None
+        if mean and abs(mean.value) > DRIFT and mean.p() < 1 - statistics.LEVEL:
+            shift, below, above = map(float, np.expm1([mean.value, *mean.interval()]))
             way = "longer" if shift > 0 else "less time"
             values = {"size": abs(shift), "shift": shift, "low": below, "high": above}
             yield _threat("Drift", where, direction=way, **values)
-        windows = int((group["windows"] + group["disturbed"]).min())
-        if windows < FEW_WINDOWS:
+        if (windows := int((group["windows"] + group["disturbed"]).min())) < FEW_WINDOWS:
             yield _threat("Short runs", where, windows=windows)
         if resumed := int((group["attempts"] > 1).sum()):
             yield _threat("Resumed runs", where, resumed=resumed, runs=len(group))
-        caches = group["cache"].value_counts()
-        if len(caches) > 1:
-            counts = ", ".join(f"{count} {name}" for name, count in caches.items())
-            yield _threat("Mixed caches", where, counts=counts)

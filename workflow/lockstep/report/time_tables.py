@@ -1,20 +1,34 @@
-"""Tables of time and means: steps, parts of a run, preparation, break-even, memory, arithmetic.
+"""Tables of what one workload takes: step times, parts of a run, break-even, scaling, resources.
 
 A run counts once; times are medians over runs unless a note says otherwise.
 """
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from lockstep.report import dataframes
-from lockstep.report.dataframes import View, medians, warm, who
-from lockstep.report.tables import RUNS, WHO, Absent, Table, table
-from lockstep.report.verdicts import NOT_COMPARABLE, Comparison
+from lockstep.report import comparability
+from lockstep.report.comparability import BLOCKS, FLAGGED, difference_text
+from lockstep.report.dataframes import (
+    COLD_PARTS,
+    RESOURCES,
+    STEP,
+    Workload,
+    by_variant,
+    finished,
+    warm,
+)
+from lockstep.report.record_validation import FINISHED
+from lockstep.report.run_facts import Facts, facts_of
+from lockstep.report.tables import RUNS, WHO, Absent, Table, table, with_reasons
+from lockstep.report.verdicts import NOT_COMPARABLE
 
 START = "start | Start\n"
+COLD, WARM, NOTHING = "cold", "warm", "nothing to compile"
 
 SPLIT = {
     "import": "Import",
@@ -29,24 +43,13 @@ SPLIT = {
 }
 """Parts of a run that add up to its time, in the order in which they first happen."""
 
-COLD, WARM, NOTHING = "cold", "warm", "nothing to compile"
 
-
-def step_times(view: View) -> Table:
+def step_times(view: Workload) -> Table:
     """Return step time and throughput in the steady state."""
-    names = ("step_median", "step_q1", "step_q3", "step_p95", "examples_per_second")
-    rows = []
-    for scale, variant, group in view.groups():
-        timed = group.dropna(subset=["step_median"])
-        row = who(scale, variant, group)
-        if len(timed):
-            row |= medians(timed, (*names, "data_wait_fraction"))
-            row["disturbed"] = int(timed["disturbed"].sum())
-        else:
-            here = (view.runs["scale"] == scale) & (view.runs["variant"] == variant)
-            why = view.runs.loc[here, "step_absent"].dropna().tolist()
-            row["step_median"] = Absent(reason=str(next(iter(why), "no run finished")))
-        rows.append(row)
+    grouped = by_variant(finished(view.runs))
+    rows = grouped[[*STEP, "data_wait_fraction"]].median()
+    counts = {"n": ("seed", "size"), "disturbed": ("disturbed", "sum")}
+    rows = rows.join(grouped.agg(**counts, why=("step_absent", "first"))).reset_index()
     return table(
         f"{view.name}-step-time",
         "Step time and throughput, steady state",
@@ -58,22 +61,18 @@ def step_times(view: View) -> Table:
         examples_per_second | Throughput | examples/s | 0f
         data_wait_fraction | Waiting for data | % | 1f
         disturbed | Disturbed windows, left out | | d""",
-        rows,
+        with_reasons(rows, "step_median", rows["why"]),
         "Every window but the first of each start and those during which other programs used the "
         "run's CPU cores. Each figure is taken over the steps of a run, then its median over runs. "
         "Throughput is examples over seconds of these windows.",
     )
 
 
-def time_split(view: View) -> Table:
-    """Return where the time of a run goes, from process start to its end; cold starts apart."""
-    rows = []
-    for scale, variant, group in view.groups():
-        for start, part in ((WARM, warm(group)), (COLD, group[group["cache"] == COLD])):
-            if len(part):
-                parts = {key: float(part[key].mean()) for key in SPLIT}
-                rows.append(who(scale, variant, part, start=start, **parts))
-                rows[-1]["total"] = sum(parts.values())
+def time_split(view: Workload) -> Table:
+    """Return where the time of a run goes, from its start to its end; cold starts separately."""
+    runs = finished(view.runs)
+    grouped = by_variant(runs.assign(start=np.where(runs["cache"] == COLD, COLD, WARM)), "start")
+    means = grouped[list(SPLIT)].mean()
     return table(
         f"{view.name}-time-split",
         "Parts of a run",
@@ -82,48 +81,55 @@ def time_split(view: View) -> Table:
         + RUNS
         + "".join(f"{k} | {label} | s | 2f\n" for k, label in SPLIT.items())
         + "total | Whole run | s | 2f",
-        rows,
+        means.assign(total=means.sum(axis=1), n=grouped.size()).reset_index(),
         "Mean over runs, so that the parts add up.",
     )
 
 
-def preparation(view: View) -> Table:
-    """Return what it takes until training is steady, with cold and warm starts apart."""
-    rows = []
-    for scale, variant, group in view.groups():
-        here = (view.cold["scale"] == scale) & (view.cold["variant"] == variant)
-        for start, part in ((COLD, view.cold[here]), (WARM, warm(group))):
-            if len(part):
-                empty = start == WARM and set(part["cache"]) == {"none"}
-                parts = medians(part, ("import", *dataframes.COLD_PARTS))
-                word = NOTHING if empty else start
-                rows.append(who(scale, variant, part, start=word, **parts))
+def preparation(view: Workload) -> Table:
+    """Return what it takes until training is steady, for cold and warm starts."""
+    runs = warm(finished(view.runs))
+    runs = runs.assign(start=np.where(runs["cache"] == "none", NOTHING, WARM))
+    grouped = by_variant(pd.concat([view.cold.assign(start=COLD), runs]), "start")
     return table(
         f"{view.name}-preparation",
         "Before training is steady: cold and warm starts",
         f"""{WHO}{START}{RUNS}
-        import | Import | s | 2f
         trace | Trace | s | 2f
         compile | Compile or first use | s | 2f
         first_window | First window | s | 2f""",
-        rows,
+        grouped[list(COLD_PARTS)].median().assign(n=grouped.size()).reset_index(),
         "Medians over runs. A cold start finds an empty compilation cache, a warm one what an "
         "earlier run compiled.",
     )
 
 
-def break_even(view: View) -> Table:
+def break_even(view: Workload) -> Table:
     """Return after how many steps a longer cold start has paid for itself.
 
     steps = (preparation of one - preparation of the other) / (step of the other - step of one).
     """
-    chosen = {(scale, variant): group for scale, variant, group in view.groups()}
+    runs = finished(view.runs)
+    starts = pd.concat([view.cold, runs[runs["cache"] == "none"]])  # the latter compile nothing
+    spent = by_variant(starts.assign(spent=starts["trace"] + starts["compile"]))["spent"].median()
+    step = by_variant(runs)["step_median"].median()
+    compiling = set(by_variant(runs[runs["cache"] != "none"]).groups)
     rows = []
     for c in view.comparisons:
-        sides = [(v, chosen[c.scale, v]) for v in (c.baseline, c.candidate)]
-        compiles = any(set(group["cache"]) - {"none"} for _, group in sides)
-        if c.kind != NOT_COMPARABLE and compiles and all(len(group) for _, group in sides):
-            rows.append(_break_even(c, sides, view.cold[view.cold["scale"] == c.scale]))
+        sides = [(c.scale, variant) for variant in (c.baseline, c.candidate)]
+        known = all(side in step.index for side in sides) and compiling.intersection(sides)
+        if c.kind == NOT_COMPARABLE or not known:
+            continue
+        row: dict[str, Any] = {"scale": c.scale, "longer": c.candidate, "shorter": c.baseline}
+        if unmeasured := [variant for place, variant in sides if (place, variant) not in spent]:
+            why = Absent(f"no cold start of {unmeasured[0]} was measured")
+            rows.append(row | dict.fromkeys(("preparation", "saved", "steps"), why))
+            continue
+        short, long = sorted(sides, key=lambda side: spent[side])
+        more, saved = spent[long] - spent[short], step[short] - step[long]
+        steps = more / saved if saved > 0 else "never: its steps are not shorter"
+        row |= {"longer": long[1], "shorter": short[1], "preparation": more, "saved": saved}
+        rows.append(row | {"steps": Absent("a step time is absent") if np.isnan(saved) else steps})
     return table(
         f"{view.name}-break-even",
         "Break-even between a cold start and step time",
@@ -140,73 +146,103 @@ def break_even(view: View) -> Table:
     )
 
 
-def _break_even(
-    c: Comparison, sides: Sequence[tuple[str, pd.DataFrame]], cold: pd.DataFrame
-) -> dict[str, Any]:
-    spent, step = [], []
-    for variant, group in sides:
-        starts = cold[cold["variant"] == variant]
-        if set(group["cache"]) == {"none"}:
-            starts = group
-        if not len(starts):
-            why = Absent(reason=f"no cold start of {variant} was measured")
-            row = {"scale": c.scale, "longer": c.candidate, "shorter": c.baseline}
-            return row | dict.fromkeys(("preparation", "saved", "steps"), why)
-        spent.append(float((starts["trace"] + starts["compile"]).median()))
-        step.append(float(group["step_median"].median()))
-    long, short = (1, 0) if spent[1] >= spent[0] else (0, 1)
-    more, saved = spent[long] - spent[short], step[short] - step[long]
-    steps: Any = more / saved if saved > 0 else "never: its steps are not shorter"
-    return {
-        "scale": c.scale,
-        "longer": sides[long][0],
-        "shorter": sides[short][0],
-        "preparation": more,
-        "saved": saved,
-        "steps": Absent(reason="a step time is absent") if math.isnan(saved) else steps,
-    }
+# Scaling and resources ------------------------------------------------------------------------
+
+EXPECTED = re.compile(
+    r"topology\.(devices|examples)|host\.node|gpu\.units|engine\.(devices|backend)|cache"
+)
+"""Facts that another scale has of necessity, or that touch compilation alone."""
 
 
-# What it takes --------------------------------------------------------------------------------
+def scaling(view: Workload) -> Table | None:
+    """Return strong-scaling efficiency; None if there is one scale.
+
+    efficiency = (throughput / throughput at the smallest scale) / (devices / devices there).
+    """
+    if len(view.records.study.config["scales"]) < 2:
+        return None
+    known: dict[tuple[str, str], dict[int, Facts]] = {}
+    for run in view.records.runs:
+        if run.workload == view.name and run.status == FINISHED and not run.begun_elsewhere:
+            known.setdefault((run.variant, run.scale), {})[run.seed] = facts_of(run)
+    rows = []
+    timed = finished(view.runs).dropna(subset=["examples_per_second"])
+    for variant, runs in timed.groupby("variant", observed=True):
+        rates = runs.groupby(["devices", "scale"], observed=True)["examples_per_second"].agg(
+            ["median", "size"]
+        )
+        (few, base), slow = rates.index[0], rates["median"].iloc[0]
+        for (devices, scale), rate, n in rates.itertuples():
+            forbidden, flags = _difference(known[variant, base], known[variant, scale])
+            row = {"scale": scale, "variant": variant, "n": n, "devices": devices}
+            row |= {"examples_per_second": rate, "against": base, "flags": flags}
+            row["speedup"] = forbidden or rate / slow
+            row["efficiency"] = forbidden or rate / slow / (devices / few)
+            rows.append(row)
+    return table(
+        f"{view.name}-scaling",
+        "Strong scaling: the same global batch over more devices",
+        f"""{WHO}{RUNS}
+        devices | Devices | | d
+        examples_per_second | Throughput | examples/s | 0f
+        speedup | Speed-up | × | 2f
+        efficiency | Efficiency | % | 0f
+        against | against scale
+        flags | Flagged between the scales""",
+        rows,
+        "Medians over runs. Efficiency is absent where the scales ran on unequal resources.",
+    )
 
 
-def resources(view: View) -> Table:
-    """Return memory, arithmetic, energy and cost."""
+def _difference(a: Mapping[int, Facts], b: Mapping[int, Facts]) -> tuple[Absent | None, str]:
+    """Return why two scales of a variant must not be compared, if so, and what else differed."""
+    pairs = [(a[s], b[s]) for s in a.keys() & b.keys()]
+    if not pairs:  # then what depends on the seed is not looked at
+        one, two = next(iter(a.values())), next(iter(b.values()))
+        seedless = {name: two.get(name) for name in ("weights.initial", "batches")}
+        pairs = [({**one, **seedless}, two)]
+    found = [d for d in comparability.diff(pairs) if not EXPECTED.match(d.fact)]
+    grave = [difference_text(d) for d in found if d.level == BLOCKS]
+    flags = [difference_text(d) for d in found if d.level == FLAGGED]
+    return (Absent(grave[0]) if grave else None), "; ".join(flags)
+
+
+def resources(view: Workload) -> Table:
+    """Return memory, arithmetic, energy and cost: what follows of each run, medians over runs."""
     device: dict[str, Any] = {"peak_flops": {}, "price_per_hour": None, "currency": ""}
     device |= view.records.study.config.get("report", {}).get("device", {})
-    unmet = Absent(reason="not every run met the target")
-    rows = []
-    for scale, variant, group in view.groups():
-        if not len(group):
-            continue
-        row = who(scale, variant, group)
-        for key in ("rss", "allocated", "reserved", "planned", "flops_per_second", "energy"):
-            known = group[key].dropna()
-            why = Absent(reason=dataframes.reason(group, key))
-            row[key] = float(known.median()) if len(known) else why
-        row["example_energy"] = row["target_energy"] = row["energy"]
-        met = bool(group["target_reached"].eq(True).all())
-        if not isinstance(row["energy"], Absent):
-            examples = group["steps"] * group["global_batch"]
-            row["example_energy"] = float((group["energy"] / examples).median())
-            until = group["energy"] * group["target_seconds"] / group["training"]
-            row["target_energy"] = float(until.median()) if met else unmet
-        busy = group["step_median"] * group["devices"] / group["global_batch"]
-        row["device_seconds"] = float(busy.median()) * 1e6
-        precision = view.records.study.variant(variant)["precision"]
-        peak, price = device["peak_flops"].get(precision), device["price_per_hour"]
-        stated = "the config does not state report.device."
-        row["mfu"] = Absent(reason=f"{stated}peak_flops.{precision}")
-        if peak:
-            rates = group["flops_per_second"] / (peak * group["devices"])
-            row["mfu"] = float(rates.median())
-        row["cost"] = row["target_cost"] = Absent(reason=f"{stated}price_per_hour")
-        if price:
-            row["cost"] = row["device_seconds"] * price / 3600
-            spent = (group["target_seconds"] * group["devices"]).median() * price / 3600
-            row["target_cost"] = float(spent) if met else unmet
-        rows.append(row)
-    currency = device["currency"]
+    currency, price = device["currency"], device["price_per_hour"] or math.nan
+    runs = finished(view.runs)
+    precision = {v: view.records.study.variant(v)["precision"] for v in runs["variant"].unique()}
+    peaks = {variant: device["peak_flops"].get(p, math.nan) for variant, p in precision.items()}
+    spent = runs["step_median"] * runs["devices"] / runs["global_batch"] * 1e6
+    training = runs["target_seconds"] * runs["devices"]
+    runs = runs.assign(
+        example_energy=runs["energy"] / (runs["steps"] * runs["global_batch"]),
+        target_energy=runs["energy"] * runs["target_seconds"] / runs["training"],
+        device_seconds=spent,
+        mfu=runs["flops_per_second"] / runs["devices"] / runs["variant"].map(peaks).astype(float),
+        cost=spent * price / 3600,
+        target_cost=training * price / 3600,
+    )
+    grouped = by_variant(runs)
+    derived = ["example_energy", "target_energy", "device_seconds", "mfu", "cost", "target_cost"]
+    rows = grouped[[*RESOURCES, *derived]].median().assign(n=grouped.size())
+    unmet = ~grouped["target_reached"].agg(lambda reached: reached.eq(True).all()).astype(bool)
+    rows = rows.reset_index()
+    for name in RESOURCES:
+        most = grouped[f"{name}_absent"].agg(lambda reasons: next(iter(reasons.mode()), None))
+        for column in (name, "example_energy", "target_energy") if name == "energy" else (name,):
+            rows = with_reasons(rows, column, most.reset_index(drop=True))
+    stated = "the config does not state report.device."
+    rows = with_reasons(
+        rows, "mfu", f"{stated}peak_flops." + rows["variant"].map(precision).astype(str)
+    )
+    for column in ("cost", "target_cost"):
+        rows = with_reasons(rows, column, pd.Series(f"{stated}price_per_hour", rows.index))
+    for column in ("target_energy", "target_cost"):
+        number = rows[column].map(lambda value: not isinstance(value, Absent))
+        rows.loc[number & unmet.to_numpy(), column] = Absent("not every run met the target")
     return table(
         f"{view.name}-resources",
         "Memory, arithmetic, energy, cost",
@@ -224,16 +260,18 @@ def resources(view: View) -> Table:
         cost | Cost | {currency} per million examples | 3g
         target_cost | Cost to target | {currency} | 3g""",
         rows,
-        f"Medians over runs. Arithmetic: {_formula(view)}. MFU is arithmetic over the peak of the "
-        "devices at the precision used, which the config states; its seconds are those of "
-        "training, with the first windows and waiting for data. Energy to the target is a run's "
-        "energy in the share of its training time until then. Cost is device time in training at "
-        "the config's price.",
+        f"Medians over runs. Arithmetic: {_formula(view)}. MFU, model FLOPs utilization, is "
+        "arithmetic over the peak of the devices at the precision used, which the config states; "
+        "its seconds are those of training, with the first windows and waiting for data. Energy "
+        "to the target is a run's energy in the share of its training time until then. Cost is "
+        "device time in training at the config's price.",
     )
 
 
-def _formula(view: View) -> str:
-    for run in view.records.runs:
-        if run.workload == view.name and run.summary:
-            return str((run.summary.get("flops") or {}).get("formula", "formula not stated"))
-    return "no run gives its formula"
+def _formula(view: Workload) -> str:
+    formulas = (
+        (run.summary.get("flops") or {}).get("formula", "formula not stated")
+        for run in view.records.runs
+        if run.workload == view.name and run.summary
+    )
+    return str(next(formulas, "no run gives its formula"))

@@ -5,16 +5,17 @@ if the difference stays detectable after Holm's correction over all comparisons 
 there is none where parity or the contracts say that the runs are not comparable.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from lockstep.report import comparability, firststep, proof, statistics
+from lockstep.report import comparability, firststep, parity_verdict, statistics
 from lockstep.report.comparability import BLOCKS, FLAGGED, PREPARATION, TIMING, Difference
 from lockstep.report.firststep import FirstStep
-from lockstep.report.load import FAILED, FINISHED, Record, Records
+from lockstep.report.load import Record, Records
+from lockstep.report.record_validation import FAILED, FINISHED
 from lockstep.report.run_facts import Facts, facts_of, undeclared_precision
 from lockstep.report.statistics import Equivalence, Ratio
 
@@ -45,7 +46,7 @@ class Side:
         runs: by seed, whatever became of them.
         facts: of the runs that have any, by seed.
         problems: why its runs must not be compared at all.
-        curves: how far the parity stage lets each step's loss differ (`proof.curves`).
+        curves: how far the parity stage lets each step's loss differ (`parity_verdict.curves`).
     """
 
     label: str
@@ -53,18 +54,35 @@ class Side:
     runs: Mapping[int, Record]
     facts: Mapping[int, Facts]
     problems: Sequence[str] = ()
-    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    curves: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def unusable(self, seed: int) -> str | None:
+        """Return why its run of a seed cannot be paired, None if it can."""
+        run = self.runs.get(seed)
+        if run is None:
+            return f"{self.label} has no such run"
+        if run.status != FINISHED:
+            return f"{self.label} {run.status}: {run.reason}"
+        why = run.begun_elsewhere or firststep.unknown(run, self.facts[seed])
+        return f"{self.label}: {why}" if why else None
+
+    def untimed(self, seed: int) -> str | None:
+        """Return why its run of a seed says nothing of step time, None if it does."""
+        run = self.runs[seed]
+        absent = run.summary["steady"].get("absent") or "no steady state"
+        why = run.disturbed or (None if run.step_time else absent)
+        return f"{self.label}: {why}" if why else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Two sides, and what may be said of them.
+    """Two sides, and the conclusions about them.
 
     Attributes:
         seeds: that were paired.
         left_out: seed and reason of those that were not.
         untimed: seed and reason of paired ones that say nothing of time.
-        first_step: how far the first losses of the pairs are apart; None if they are not compared.
+        first_step: how far the first losses of the pairs differ; None if they are not compared.
         step_time: ratio of median step times, candidate over baseline.
         p_holm, quality_p_holm, different_p_holm: p values of step time, of equivalence and of
             difference of the metric, after Holm's correction.
@@ -107,7 +125,7 @@ class Comparison:
 
     @property
     def kind(self) -> str:
-        """What may be said about time."""
+        """The conclusion about time."""
         if self.problems or self.timing_problems:
             return NOT_COMPARABLE
         if self.step_time is None:
@@ -120,7 +138,7 @@ class Comparison:
 
     @property
     def quality_kind(self) -> str:
-        """What may be said about the final metric."""
+        """The conclusion about the final metric."""
         if self.problems:
             return NOT_COMPARABLE
         if self.quality is None:
@@ -148,26 +166,26 @@ class Comparison:
 
 def side(records: Records, runs: Mapping[int, Record], label: str, problems: Sequence[str]) -> Side:
     """Return the side that some runs of one variant are, by seed."""
-    variant = next(iter(runs.values())).variant
-    facts = {seed: facts_of(run) for seed, run in runs.items() if run.summary}
-    settings = records.study.variant(variant)
-    curves = proof.curves(records, next(iter(runs.values())).workload)
+    run = next(iter(runs.values()))
     return Side(
-        label=label, settings=settings, runs=runs, facts=facts, problems=problems, curves=curves
+        label=label,
+        settings=records.study.variant(run.variant),
+        runs=runs,
+        facts={seed: facts_of(run) for seed, run in runs.items() if run.summary},
+        problems=problems,
+        curves=parity_verdict.curves(records, run.workload),
     )
 
 
 def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """Return comparisons with Holm's correction over those that may have a verdict."""
-    times = [
-        c.step_time.p if c.step_time and not c.problems and not c.timing_problems else None
-        for c in comparisons
-    ]
+    timed = [c.step_time if not c.problems and not c.timing_problems else None for c in comparisons]
     tests = [c.quality if not c.problems else None for c in comparisons]
+    times = [ratio.p if ratio else None for ratio in timed]
     same = [test.p if test else None for test in tests]
     different = [test.p_different if test else None for test in tests]
     family, quality_family = (sum(p is not None for p in some) for some in (times, same))
-    adjusted = zip(comparisons, *(statistics.holm(p) for p in (times, same, different)))
+    adjusted = zip(comparisons, *map(statistics.holm, (times, same, different)))
     families = {"family": family, "quality_family": quality_family}
     return [
         replace(c, p_holm=p, quality_p_holm=q, different_p_holm=d, **families)
@@ -190,123 +208,80 @@ def compare(
 ) -> Comparison:
     """Compare two sides, paired by seed."""
     sides = (baseline, candidate)
-    seeds, left_out = [], {}
+    seeds, left_out = [], []
     for seed in sorted(baseline.runs.keys() | candidate.runs.keys()):
-        missing = [why for side in sides if (why := _unusable(side, seed))]
+        missing = [why for side in sides if (why := side.unusable(seed))]
         if missing:
-            left_out[seed] = "; ".join(missing)
+            left_out.append((seed, "; ".join(missing)))
         else:
             seeds.append(seed)
+    runs = {seed: (baseline.runs[seed], candidate.runs[seed]) for seed in seeds}
     facts = {seed: (baseline.facts[seed], candidate.facts[seed]) for seed in seeds}
     pairs = list(facts.values())
     differences = comparability.diff(pairs, between_studies=between_studies) if pairs else []
     elsewhere, forbidden = ({}, None) if between_studies else comparability.confounded(facts)
     differences = [*([forbidden] if forbidden else []), *differences]
     first = firststep.compare(baseline.runs, candidate.runs, facts, candidate.curves)
-    apart = firststep.problem(first, (baseline.label, candidate.label))
+    differ = firststep.problem(first, (baseline.label, candidate.label))
     problems = [*baseline.problems, *candidate.problems]
-    problems += [f"parity is not proven at scale {scale}: {apart}"] if apart else []
+    problems += [f"parity is not proven at scale {scale}: {differ}"] if differ else []
     grave = [d for d in differences if d.level == BLOCKS]
     problems += [comparability.difference_text(d) for d in grave if d.touches != TIMING]
     for side in sides:
         found = {undeclared_precision(side.facts[seed]) for seed in seeds}
         problems += [f"{side.label} {what}" for what in sorted(filter(None, found))]
     timing_problems = [comparability.difference_text(d) for d in grave if d.touches == TIMING]
-    disturbed = {s: why for s in seeds if (why := _first(sides, s, lambda run: run.disturbed))}
-    untimed = {
-        seed: why
-        for seed in seeds
-        if (why := elsewhere.get(seed) or disturbed.get(seed) or _first(sides, seed, _no_step_time))
-    }
+    why_untimed = {s: baseline.untimed(s) or candidate.untimed(s) for s in seeds}
+    reasons = {s: elsewhere.get(s) or why for s, why in why_untimed.items()}
+    untimed = {seed: why for seed, why in reasons.items() if why}
+    disturbed = [s for s in seeds if any(run.disturbed for run in runs[s])]
     if disturbed and len(seeds) - len(untimed) < comparability.LEAST_PAIRS:
-        seed, why = next(iter(disturbed.items()))
-        count = f"{len(disturbed)} of {len(seeds)} pairs"
-        timing_problems.append(f"in {count} a run was disturbed (seed {seed}, {why})")
-    near = _pairs(sides, (s for s in seeds if s not in elsewhere and s not in disturbed))
+        count, seed = f"{len(disturbed)} of {len(seeds)} pairs", disturbed[0]
+        timing_problems.append(f"in {count} a run was disturbed (seed {seed}, {why_untimed[seed]})")
+    near = [runs[s] for s in seeds if s not in elsewhere and s not in disturbed]
+    timed = [pair for pair in near if all(run.step_time for run in pair)]
     warm = [pair for pair in near if all(run.summary["cache"] != "cold" for run in pair)]
     lost = any(run.status == FAILED for side in sides for run in side.runs.values())
-    runs = _pairs(sides, seeds)
+    every = [run for pair in runs.values() for run in pair]
+    ours, theirs = (comparability.listed(x.settings, y.settings) for x, y in (sides, sides[::-1]))
     return Comparison(
         workload=workload,
         scale=scale,
         baseline=baseline.label,
         candidate=candidate.label,
         seeds=seeds,
-        left_out=list(left_out.items()),
+        left_out=left_out,
         untimed=list(untimed.items()),
         first_step=first,
-        step_time=_ratio(near, _step_time, some=True),
-        to_target=None
-        if lost
-        else _ratio(near, lambda run: run.summary["target"].get("training_seconds")),
-        whole_run=_ratio(warm, lambda run: run.whole_seconds),
-        metric=f"test_{runs[0][0].summary['target']['metric']}" if runs else "the final metric",
-        quality=_quality(runs, margin),
+        step_time=_ratio(timed, "step_time"),
+        to_target=None if lost else _ratio(list(runs.values()), "seconds_to_target"),
+        whole_run=_ratio(warm, "whole_seconds"),
+        metric=every[0].metric if every else "the final metric",
+        quality=_quality(list(runs.values()), margin),
         differences=differences,
         problems=list(dict.fromkeys(problems)),
         timing_problems=timing_problems,
-        declared=(
-            comparability.listed(baseline.settings, candidate.settings),
-            comparability.listed(candidate.settings, baseline.settings),
-        ),
-        unwatched=next((run.unwatched for pair in runs for run in pair if run.unwatched), None),
+        declared=(ours, theirs),
+        unwatched=next((run.unwatched for run in every if run.unwatched), None),
         precision=precision,
     )
 
 
-def _pairs(sides: tuple[Side, Side], seeds: Iterable[int]) -> list[Pair]:
-    return [(sides[0].runs[seed], sides[1].runs[seed]) for seed in seeds]
-
-
-def _unusable(side: Side, seed: int) -> str | None:
-    """Return why a side's run of a seed cannot be paired, None if it can."""
-    run = side.runs.get(seed)
-    if run is None:
-        return f"{side.label} has no such run"
-    if run.status != FINISHED:
-        return f"{side.label} {run.status}: {run.reason}"
-    why = run.begun_elsewhere or firststep.unknown(run, side.facts[seed])
-    return f"{side.label}: {why}" if why else None
-
-
-def _first(sides: Iterable[Side], seed: int, ask: Callable[[Record], str | None]) -> str | None:
-    """Return what `ask` finds in a pair's runs, the first of it."""
-    found = ((side.label, ask(side.runs[seed])) for side in sides)
-    return next((f"{label}: {why}" for label, why in found if why), None)
-
-
-def _step_time(run: Record) -> float | None:
-    steady = run.windows.get("steady")
-    return steady["step_seconds"]["median"] if steady else None
-
-
-def _no_step_time(run: Record) -> str | None:
-    return None if _step_time(run) else run.summary["steady"].get("absent") or "no steady state"
-
-
-def _ratio(
-    pairs: Sequence[Pair], time: Callable[[Record], float | None], *, some: bool = False
-) -> Ratio | None:
+def _ratio(pairs: Sequence[Pair], time: str) -> Ratio | None:
     """Return the ratio of a time over the pairs; None where a pair does not have it.
 
-    Args:
-        some: leave such a pair out instead. A time to target must not: those who never met it
-            would be left out for being slow.
+    Those who never met a target must not be left out for being slow.
     """
-    values = np.array([[time(run) or np.nan for run in pair] for pair in pairs], dtype=float)
-    known = np.isfinite(values).all(axis=1) if len(values) else np.zeros(0, bool)
-    if not known.any() or not (some or known.all()):
-        return None
-    return statistics.ratio(*values[known].T)
+    values = np.array([[getattr(run, time) or np.nan for run in pair] for pair in pairs], float)
+    return statistics.ratio(*values.T) if len(values) and np.isfinite(values).all() else None
 
 
 def _quality(pairs: Sequence[Pair], margin: float) -> Equivalence | None:
     runs = [run for pair in pairs for run in pair]
-    name = f"test_{runs[0].summary['target']['metric']}" if runs else ""
-    if not runs or any(name not in run.summary["metrics"] for run in runs):
+    if not runs or any(run.metric not in run.summary["metrics"] for run in runs):
         return None
-    values = np.array([[run.summary["metrics"][name] for run in pair] for pair in pairs])
-    seen = [run.epochs.get(name, np.empty(0)) for run in runs]
+    values = np.array([[run.summary["metrics"][run.metric] for run in pair] for pair in pairs])
+    seen = [run.epochs.get(run.metric, np.empty(0)) for run in runs]
     step = statistics.resolution(np.concatenate([values.ravel(), *seen]))
     a, b = values.T
     return statistics.equivalence(a, b, margin, step)

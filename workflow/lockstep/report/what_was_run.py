@@ -1,8 +1,9 @@
 """What was run: task, machine, versions, settings, when, and the command that repeats it."""
 
-import datetime
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+import pandas as pd
 
 from lockstep import __version__
 from lockstep.report.comparability import PLAIN, phrases
@@ -15,7 +16,7 @@ ENGINE = ("torch", "jax", "jaxlib", "flax", "optax", "cuda", "cudnn", "nccl")
 
 
 def describe(records: Records) -> list[tuple[str, str]]:
-    """Return what was run, as terms and their descriptions, of the study's own runs."""
+    """Return what was run, as terms and their descriptions."""
     config = records.study.config
     runs = [run for run in records.runs if run.summary]
     hosts = [node for run in runs for node in _nodes(run)]
@@ -114,23 +115,20 @@ def _scales(config: Mapping[str, Any]) -> str:
     )
 
 
-def _when(runs: Iterable[Record]) -> str:
-    ends, total = [], 0.0
-    for run in runs:
-        total += run.whole_seconds
-        try:
-            ends.append(datetime.datetime.fromisoformat(str(run.summary.get("ended"))))
-        except ValueError:
-            continue  # records without it are read as well
+def _when(runs: Sequence[Record]) -> str:
+    total = sum(run.whole_seconds for run in runs)
     words = [f"All runs together took {_duration(total)}"] if total else []
-    if ends and len({end.tzinfo is None for end in ends}) == 1:
-        first, last = (f"{end:%Y-%m-%d %H:%M}" for end in (min(ends), max(ends)))
+    # Records without it are read as well.
+    texts = [str(run.summary.get("ended")) for run in runs]
+    ended = pd.to_datetime(texts, errors="coerce", format="ISO8601", utc=True)
+    if ended.notna().any():
+        first, last = (f"{end:%Y-%m-%d %H:%M}" for end in (ended.min(), ended.max()))
         words.insert(0, f"Runs ended from {first} to {last} UTC")
     return ". ".join(words)
 
 
 def _duration(seconds: float) -> str:
-    minutes, hours = seconds / 60, seconds / 3600
-    if hours >= 2:
-        return f"{number(hours)} hours"
-    return f"{number(minutes)} minutes" if minutes >= 2 else f"{number(seconds)} seconds"
+    for unit, length in (("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{number(seconds / length)} {unit}"
+    return f"{number(seconds)} seconds"

@@ -1,0 +1,278 @@
+"""What is not proven passes for nothing: of what parity is a proof, and for which runs."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lockstep.parity import OVER_TWO, compare, update
+from lockstep.report import analysis, firststep, load, page, parity_verdict, sentences, verdicts
+from lockstep.report.analysis import Analysis
+from lockstep.study.run import Run
+from tests.parity.small import ABOUT, at, edited, small, written
+from tests.report.planted import changed
+from tests.report.report_studies import TWO, VARIANTS, passing_verdict, put_json, write
+
+Verdict = dict[str, Any]
+
+
+def judged_as(root: Path, change: Callable[[Verdict], object], **options: Any) -> Analysis:
+    """Write a study, change its parity verdict, and analyse it."""
+    study = write(root, seeds=2, **{"variants": TWO, **options})
+    changed(study.verdict("mnist_cnn"), change)
+    return analysis.analyse(study)
+
+
+def headline(found: Analysis, scale: str = "1x1") -> dict[str, str]:
+    here = [c for c in found.comparisons if c.scale == scale]
+    return page.parity(found, "mnist_cnn", scale, here)
+
+
+def rungs(verdict: Verdict) -> list[dict[str, Any]]:
+    return verdict["comparisons"]["jax-jit"]["rungs"]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda v: rungs(v).clear(), "jax-jit was not compared on rung float32 batches"),
+        (lambda v: rungs(v).pop(4), "not compared on rung float64 gradient"),
+        (lambda v: rungs(v).append(rungs(v)[0]), "has a rung twice"),
+        (lambda v: rungs(v)[3].update(worst="nothing"), "nothing was compared"),
+        (lambda v: rungs(v)[3].update(value="infinity"), "beyond its tolerance"),
+        (lambda v: rungs(v)[3].update(tolerance="infinity"), "beyond its tolerance"),
+        (lambda v: rungs(v)[3].update(value=1.0), "beyond its tolerance"),
+        (lambda v: rungs(v)[2].update(passed=False), "conclusion is not that of its rungs"),
+        (lambda v: v.update(passed=False), "conclusion is not that of its comparisons"),
+        (lambda v: v.update(reference="another"), "no trace of its reference"),
+        (lambda v: v.update(schema="lockstep-parity/3"), "run the parity stage again"),
+        (lambda v: v.update(workload="other"), "foreign"),
+        (lambda v: v.pop("comparisons"), "no sound field 'comparisons'"),
+        (lambda v: v.pop("reference"), "no sound field 'reference'"),
+    ],
+)
+def test_a_verdict_that_proves_less_than_all_rungs_proves_nothing(tmp_path, change, named) -> None:
+    found = judged_as(tmp_path, change)
+    ((name, reason),) = found.records.excluded
+    assert name == "parity/mnist_cnn/verdict.json" and named in reason
+    assert found.comparisons[0].kind == verdicts.NOT_COMPARABLE
+    assert headline(found)["word"] == "NOT PROVEN"
+    assert "Parity was" not in " ".join(t.what for t in found.threats)
+
+
+def test_the_rungs_that_are_asked_for_are_those_that_parity_climbs() -> None:
+    rule = update.Rule(optimizer=ABOUT["optimizer"], undecayed=frozenset())
+    arrays = small()
+    arrays |= {k.replace("float64/", f"{OVER_TWO}/"): v for k, v in arrays.items()}
+    arrays |= {k.replace("float32/", "bfloat16/"): v for k, v in small().items()}
+    climbed = compare.compare(arrays, arrays, rule=rule)
+    found = {(rung.precision, rung.name) for rung in climbed if rung.name != "layers"}
+    reduced = {("bfloat16", name) for name in parity_verdict.REDUCED}
+    assert found == parity_verdict.RUNGS | parity_verdict.OVER_SEVERAL | reduced
+
+
+@pytest.mark.parametrize(
+    ("variant", "seed", "named"),
+    [
+        ({"mode": "eager"}, 0, "other settings than jax-jit now has"),
+        ({}, 99, "made with seed 99"),
+        ({}, 0, None),
+        ({"input": "native", "workers": 4}, 0, None),  # a trace sees neither
+    ],
+)
+def test_a_verdict_of_other_settings_or_another_seed_proves_nothing(tmp_path, variant, seed, named):
+    study = write(tmp_path / "plain", variants=TWO, seeds=1)
+    traced = {"variant": {**study.variant("jax-jit"), **variant}, "seed": seed}
+    found = judged_as(tmp_path, lambda v: v.update(about={"jax-jit": traced}))
+    reasons = [reason for _, reason in found.records.excluded]
+    assert any(named in reason for reason in reasons) if named else not reasons
+
+
+def test_failed_parity_takes_the_verdict_away_from_that_variant_alone(tmp_path: Path) -> None:
+    study = write(tmp_path, variants=VARIANTS, seeds=2)
+    put_json(study.verdict("mnist_cnn"), passing_verdict(study, "mnist_cnn", fails="jax-jit"))
+    found = analysis.analyse(study)
+    kinds = {(c.baseline, c.candidate): c for c in found.comparisons}
+    assert kinds["torch-eager", "torch-compile"].kind != verdicts.NOT_COMPARABLE
+    broken = kinds["torch-eager", "jax-jit"]
+    assert broken.kind == broken.quality_kind == verdicts.NOT_COMPARABLE
+    assert "conv1.kernel differs by 5.00e-01" in sentences.sentence(broken)
+    assert headline(found)["word"] == "FAIL"
+
+
+def test_the_tolerance_shown_is_that_of_the_tensor_that_failed(tmp_path: Path) -> None:
+    """Step 3 differs by 2e-5, though step 11 was held to 1e-2 alone."""
+    study = write(tmp_path, variants=TWO, seeds=1)
+    losses = at(11, 3.0)
+    losses[3] = 1 + 2e-5
+    spoiled = edited(float32__steps__loss=losses, twin__steps__loss=losses)
+    reference = edited(twin__steps__loss=at(10, 1 + 1e-3))
+    traces = written(tmp_path, **{"torch-eager": reference, "jax-jit": spoiled})
+    verdict = compare.judge("mnist_cnn", traces)
+    del verdict["about"]  # these traces are of no variant
+    put_json(study.verdict("mnist_cnn"), verdict)
+    found = analysis.analyse(study)
+    rows = found.workloads[0].tables["parity"].rows
+    (row,) = [r for r in rows if (r["precision"], r["rung"]) == ("float32", "steps")]
+    assert row["tolerance"] == 1e-5
+    problem = parity_verdict.parity_problem(found.records, "mnist_cnn", "jax-jit")
+    assert problem.endswith("step 3 differs by 2.00e-05, allowed 1.0e-05")
+
+
+# What was traced, and where -------------------------------------------------------------------
+
+
+def test_the_proof_says_what_was_traced_and_how(tmp_path: Path) -> None:
+    shown = headline(analysis.analyse(write(tmp_path, seeds=2)))
+    assert shown["word"] == "PASS"
+    for words in (
+        "on one device with the weights of seed 0",
+        "50 steps in float64 and 20 in float32",
+        "torch-compile and jax-jit compute what torch-eager computes",
+        "the first losses of 6 pairs agree",
+    ):
+        assert words in shown["text"]
+
+
+def test_a_variant_without_a_trace_of_its_own_is_not_called_proven(tmp_path: Path) -> None:
+    variants = {"torch-eager": TWO["torch-eager"]}
+    variants["torch-loader"] = {**TWO["torch-eager"], "input": "native"}
+    times = dict.fromkeys(variants, 0.01)
+    found = analysis.analyse(write(tmp_path, variants=variants, seeds=2, step_seconds=times))
+    shown = headline(found)
+    assert shown["word"] == "NOT TRACED"
+    assert "no trace was made of torch-loader: the trace of torch-eager stands" in shown["text"]
+    assert "Reach of the parity proof" not in {t.name for t in found.threats}
+
+
+def test_the_reach_of_the_proof_names_scales(tmp_path: Path) -> None:
+    found = analysis.analyse(write(tmp_path, variants=TWO, seeds=2, scales=("1x1", "1x2")))
+    (threat,) = [t for t in found.threats if t.name == "Reach of the parity proof"]
+    assert "For scale 1x2 it rests on the first losses" in threat.what
+
+
+def test_what_is_not_proven_is_not_called_a_failure(tmp_path: Path) -> None:
+    found = judged_as(tmp_path, lambda v: v["comparisons"].pop("jax-jit"), variants=VARIANTS)
+    shown = headline(found)
+    assert shown["word"] == "NOT PROVEN" and "jax-jit is not proven" in shown["text"]
+
+
+# The first losses, at every scale -------------------------------------------------------------
+
+
+def times_on_jax(factor: float, scale: str = "1x1") -> Callable[[Run, np.ndarray], np.ndarray]:
+    here = ("jax-jit", scale)
+    return lambda run, loss: loss * (factor if (run.variant, str(run.scale)) == here else 1.0)
+
+
+def test_other_first_losses_at_a_scale_take_its_verdicts_away(tmp_path: Path) -> None:
+    edit, scales = times_on_jax(3.0, "1x2"), ("1x1", "1x2")
+    found = analysis.analyse(write(tmp_path, variants=TWO, scales=scales, edit_loss=edit))
+    one, two = found.comparisons
+    assert one.kind == verdicts.FASTER
+    assert two.kind == two.quality_kind == verdicts.NOT_COMPARABLE
+    assert "parity is not proven at scale 1x2" in sentences.sentence(two)
+    assert "5 of 5 pairs of runs differ" in sentences.sentence(two)
+    assert [headline(found, scale)["word"] for scale in scales] == ["PASS", "NOT PROVEN"]
+
+
+@pytest.mark.parametrize(
+    ("precision", "factor", "fair"),
+    [
+        ("float64", 1 + 1e-5, False),
+        ("float32", 1 + 1e-5, True),
+        ("float32", 1.001, False),
+        ("bfloat16", 1.01, True),
+        ("bfloat16", 1.05, False),
+        ("float32", float("nan"), False),
+        ("float32", float("inf"), False),
+    ],
+)
+def test_how_much_first_losses_may_differ_depends_on_precision(precision, factor, fair) -> None:
+    first = compared(np.array([2.3, 2.2]), np.array([2.3 * factor, 2.2]), precision)
+    assert (firststep.problem(first, ("a", "b")) is None) == fair
+
+
+def compared(a: np.ndarray, b: np.ndarray, precision: str = "float32", **curves: Any) -> Any:
+    facts = {"variant.input": "shared", "variant.precision": precision}
+    known = {"workload": "w", "variant": "v", "scale": "1x1", "seed": 0, "folder": Path("v")}
+    runs = [load.Record(**known, status="finished", first_losses=losses) for losses in (a, b)]
+    return firststep.compare({0: runs[0]}, {0: runs[1]}, {0: (facts, facts)}, curves)
+
+
+def test_later_losses_are_held_to_what_the_parity_stage_found() -> None:
+    a, b = np.full(3, 2.0), np.array([2.0, 2.0, 2.0 * (1 + 5e-4)])
+    assert compared(a, b).differ == 0  # nothing is known of later steps
+    assert compared(a, b, float32_tolerance=np.full(3, 1e-5)).differ == 1
+    assert compared(a, b, float32_tolerance=np.full(3, 1e-4)).differ == 0
+    assert compared(np.zeros(20), np.zeros(20)).differ == 0
+
+
+def test_losses_that_part_after_the_first_step_take_a_verdict_away(tmp_path: Path) -> None:
+    """As where a gradient is averaged twice: before an update nothing shows it."""
+
+    def parting(run: Run, loss: np.ndarray) -> np.ndarray:
+        return loss * np.where(np.arange(len(loss)), 1 + 3e-4 * (run.variant == "jax-jit"), 1.0)
+
+    (c,) = analysis.analyse(write(tmp_path, variants=TWO, seeds=2, edit_loss=parting)).comparisons
+    assert c.kind == verdicts.NOT_COMPARABLE
+    assert "of jax-jit is" in sentences.sentence(c) and "first 20 losses" in sentences.sentence(c)
+
+
+def test_input_of_its_own_is_exempt_from_the_first_losses(tmp_path: Path) -> None:
+    variants = {**TWO, "jax-jit": {**TWO["jax-jit"], "input": "native"}}
+    study = write(tmp_path, variants=variants, edit_loss=times_on_jax(2.0))
+    (c,) = analysis.analyse(study).comparisons
+    assert c.first_step is None and c.kind == verdicts.FASTER
+
+
+def test_a_run_whose_first_losses_are_not_known_is_left_out_by_name(tmp_path: Path) -> None:
+    study = write(tmp_path, variants=TWO, manifests=False)
+    (study.run_folder(study.runs[0]) / "steps.npz").unlink()
+    (c,) = analysis.analyse(study).comparisons
+    assert c.seeds == [1, 2, 3, 4]
+    assert "torch-eager: the losses of its first steps are not known" in c.left_out[0][1]
+
+
+# Runs that were begun from another run's checkpoint -------------------------------------------
+
+
+def test_a_run_begun_elsewhere_is_in_no_verdict_and_no_median_but_named(tmp_path: Path) -> None:
+    def edit(run: Run, summary: dict[str, Any]) -> None:
+        if (run.variant, run.seed) == ("jax-jit", 2):
+            summary["resumed_from"] = {"identity": "abc" * 20, "step": 0}
+            summary["target"]["training_seconds"] = None  # of whom would it be?
+
+    found = analysis.analyse(write(tmp_path, variants=TWO, edit=edit))
+    (c,) = found.comparisons
+    assert c.seeds == [0, 1, 3, 4] and c.quality is not None and c.quality.n == 4
+    assert "begun at step 0 from a checkpoint of another run (abcabcabcabc)" in c.left_out[0][1]
+    tables = found.workloads[0].tables
+    assert [row["n"] for row in tables["step-time"].rows] == [5, 4]
+    assert [row["n"] for row in tables["target"].rows] == [5, 4]
+    (named,) = [r for r in found.tables["runs"].rows if isinstance(r["reason"], str)]
+    assert (named["variant"], named["seed"]) == ("jax-jit", 2)
+    assert "Begun elsewhere" in {t.name for t in found.threats}
+
+
+def test_a_run_begun_elsewhere_has_no_windows_of_what_came_before(tmp_path: Path) -> None:
+    study = write(tmp_path, variants=TWO, seeds=2, manifests=False)
+    folder = study.run_folder(study.runs[0])
+    header, *rows = (folder / "windows.csv").read_text().splitlines(keepends=True)
+    (folder / "windows.csv").write_text(header + "".join(rows[10:]))
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["steady"] = summary["flops"] = {"absent": "for this test"}
+    spent = [[float(row.split(",")[k]) for row in rows[10:]] for k in (3, 4)]
+    summary["seconds"] |= {"training": sum(spent[0]), "data_wait": sum(spent[1])}
+    summary["target"]["training_seconds"] = None
+    put_json(folder / "summary.json", summary)
+    assert load.load(study).runs[0].status == load.EXCLUDED
+    summary["resumed_from"] = {"identity": "x", "step": 100}
+    epochs = (folder / "epochs.csv").read_text().splitlines(keepends=True)
+    epochs[1] = f"{epochs[1].rpartition(',')[0]},nan\n"  # another run's clock
+    (folder / "epochs.csv").write_text("".join(epochs))
+    put_json(folder / "summary.json", summary)
+    assert load.load(study).runs[0].status == "finished"

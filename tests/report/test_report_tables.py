@@ -1,0 +1,246 @@
+"""Tables of times, targets, scaling and resources say what the records hold, and what is absent."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lockstep.report import analysis, drawing, figures, learning_tables, statistics, tables
+from lockstep.report.tables import Absent, Table
+from lockstep.study.run import Run
+from tests.report.report_studies import TWO, Edit, put_json, write
+
+
+def made(root: Path, **options: Any) -> dict[str, Table]:
+    study = write(root, **{"variants": TWO, "seeds": 2, **options})
+    return dict(analysis.analyse(study).workloads[0].tables)
+
+
+# Cold and warm starts -------------------------------------------------------------------------
+
+
+def cold_first(run: Run, summary: dict[str, Any]) -> None:
+    """The first seed of what compiles found an empty cache."""
+    if run.variant != "torch-eager" and run.seed == 0:
+        summary["cache"] = "cold"
+        summary["seconds"]["compile"] = 100.0
+
+
+def test_cold_and_warm_starts_are_in_no_mean_together(tmp_path: Path) -> None:
+    found = analysis.analyse(write(tmp_path, variants=TWO, seeds=3, edit=cold_first))
+    bars = {(r["variant"], r["start"]): r for r in found.workloads[0].tables["time-split"].rows}
+    assert bars["jax-jit", "warm"]["n"] == 2 and bars["jax-jit", "warm"]["compile"] == 1.0
+    assert bars["jax-jit", "cold"]["n"] == 1 and bars["jax-jit", "cold"]["compile"] == 100.0
+    (c,) = found.comparisons
+    assert c.step_time is not None and c.step_time.n == 3
+    assert c.whole_run is not None and c.whole_run.n == 2 and c.whole_run.value < 1.1
+
+
+def test_the_parts_of_a_run_add_up_to_it(tmp_path: Path) -> None:
+    for row in made(tmp_path)["time-split"].rows:
+        parts = ("import", "staging", "trace", "compile", "first_window", "steady", "data_wait")
+        assert row["total"] == pytest.approx(sum(row[p] for p in parts) + 0.2)  # evaluation
+
+
+def test_break_even_is_of_the_cold_start_that_was_measured(tmp_path: Path) -> None:
+    (row,) = made(tmp_path)["break-even"].rows
+    assert row["longer"] == "jax-jit"
+    assert row["preparation"] == pytest.approx(0.5 + 8.0 - 0.2)  # less what torch-eager traces
+    assert row["steps"] == pytest.approx(row["preparation"] / row["saved"])
+
+
+def test_without_a_cold_start_or_comparable_runs_there_is_no_break_even(tmp_path: Path) -> None:
+    absent = {"absent": "the cache could not be emptied"}
+    edit: Edit = lambda run, summary: summary.update(cold_start=absent)  # noqa: E731
+    (row,) = made(tmp_path / "a", edit=edit)["break-even"].rows
+    assert str(row["steps"]) == "absent: no cold start of jax-jit was measured"
+    assert not made(tmp_path / "b", parity=False)["break-even"].rows
+
+
+# Steps and targets ----------------------------------------------------------------------------
+
+
+def test_throughput_counts_examples_over_seconds(tmp_path: Path) -> None:
+    """One window of five took thrice as long: the median does not see it, the count does."""
+
+    def edit(run: Run, rows: list[dict[str, Any]]) -> None:
+        for row in rows[1::5]:
+            row["seconds"] *= 3
+
+    study = write(tmp_path, variants=TWO, seeds=1, edit_windows=edit)
+    row = analysis.analyse(study).workloads[0].tables["step-time"].rows[0]
+    lines = (study.run_folder(study.runs[0]) / "windows.csv").read_text().splitlines()
+    seconds = [float(r["seconds"]) for r in csv.DictReader(lines) if r["warm_up"] == "0"]
+    assert row["examples_per_second"] == pytest.approx(64 * 10 * len(seconds) / sum(seconds))
+    assert row["examples_per_second"] < 0.8 * 64 / row["step_median"]
+
+
+def test_a_run_without_a_steady_state_has_an_absent_step_time(tmp_path: Path) -> None:
+    absent = {"absent": "the run had no window after its first"}
+    table = made(tmp_path, edit=lambda run, s: s.update(steady=absent))["step-time"]
+    assert table.rows[0]["step_median"] == Absent(absent["absent"])
+    assert "Median (the run had no window after its first)" in tables.rendered(table)["absent"]
+
+
+def test_time_to_target_is_shown_with_preparation_and_evaluation_too(tmp_path: Path) -> None:
+    view = analysis.analyse(write(tmp_path, variants=TWO, seeds=1)).workloads[0]
+    for row in view.tables["target"].rows:
+        before = 3.0 + 0.1 + 0.2 + (row["variant"] == "jax-jit")  # import, staging, trace, compile
+        epochs = view.epochs.set_index("variant").loc[row["variant"]]
+        epoch = 1 + int((epochs["metric"] >= 0.93).to_numpy().argmax())
+        assert row["wall"] == pytest.approx(row["median"] + before + 0.2 * epoch / 3)
+
+
+def test_times_to_target_have_one_median_in_table_and_figure(tmp_path: Path) -> None:
+    """Four seeds, of which one never met the target and one diverged."""
+
+    def miss(run: Run, epochs: list[dict[str, Any]]) -> None:
+        if run.seed >= 2:
+            for row in epochs:
+                row["test_accuracy"] = 0.5
+
+    def edit(run: Run, summary: dict[str, Any]) -> None:
+        if run.seed == 3:
+            summary |= {"status": "failed", "reason": "the loss is nan at step 149"}
+
+    study = write(tmp_path, variants=TWO, seeds=4, edit=edit, edit_epochs=miss)
+    found = analysis.analyse(study)
+    met = found.runs[found.runs["target_reached"].eq(True)]
+    reached = met.groupby("variant", observed=True)["target_seconds"].max()
+    for row in found.workloads[0].tables["target"].rows:
+        assert (row["n"], row["reached"], row["failed"]) == (4, 2, 1)
+        assert row["median"] == reached[row["variant"]]  # of four, the second to arrive
+    drawn = {p.name: p for p in figures.draw(found)["mnist_cnn"]}
+    words = drawn["mnist_cnn-time-to-target"].alternative
+    assert f"torch-eager: median {reached['torch-eager']:.4g} of 4 runs, 2 of them cens" in words
+
+
+def test_a_run_that_diverged_never_meets_the_target_however_early_it_ended() -> None:
+    group = pd.DataFrame(
+        {
+            "status": ["finished", "finished", "failed", "failed", "failed"],
+            "target_reached": [True, True, False, False, None],
+            "target_seconds": [1.0, 2.0, 0.5, 0.5, np.nan],  # the last was killed
+        }
+    )
+    times, reached = learning_tables.to_target(group)
+    assert statistics.censored_median(times, reached) is None
+    assert times.tolist() == [1.0, 2.0, 2.0, 2.0, 2.0]
+
+
+def test_killed_runs_never_met_their_target(tmp_path: Path) -> None:
+    study = write(tmp_path, variants=TWO)
+    for run in study.runs:
+        if run.variant == "jax-jit" and run.seed:
+            folder = study.run_folder(run)
+            for path in folder.iterdir():
+                path.unlink()
+            put_json(folder / "failure.json", {"identity": "x", "reason": "signal 9"})
+    found = analysis.analyse(study)
+    row = found.workloads[0].tables["target"].rows[1]
+    assert (row["n"], row["reached"], row["failed"]) == (5, 1, 4)
+    assert isinstance(row["median"], Absent)
+    assert found.comparisons[0].to_target is None  # the only pair is no sample of who arrived
+
+
+# Scaling --------------------------------------------------------------------------------------
+
+
+def strong(root: Path, change: Any = lambda contract: None) -> list[dict[str, Any]]:
+    """Return rows of scaling; `change` edits the contracts of the larger scale."""
+
+    def edit(run: Run, summary: dict[str, Any]) -> None:
+        if str(run.scale) == "1x2":
+            change(summary["contract"])
+
+    return made(root, scales=("1x1", "1x2"), edit=edit)["scaling"].rows
+
+
+def test_efficiency_is_speed_up_over_devices_with_its_runs_counted(tmp_path: Path) -> None:
+    for row in strong(tmp_path):
+        assert row["n"] == 2 and row["flags"] == ""
+        assert row["efficiency"] == pytest.approx(row["speedup"] / row["devices"])
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda c: c["host"]["gpus"][0].update(name="A100"), "GPU model"),
+        (lambda c: c["host"].update(cpu="Xeon"), "CPU"),
+    ],
+)
+def test_another_device_at_a_scale_makes_efficiency_absent(tmp_path, change, named) -> None:
+    rows = strong(tmp_path, change)
+    one, two = [r for r in rows if r["variant"] == "jax-jit"]
+    assert one["efficiency"] == 1 and two["examples_per_second"] > 0
+    assert isinstance(two["efficiency"], Absent) and named in two["efficiency"].reason
+    picture = figures.scaling_lines("w", rows, drawing.looks(TWO))
+    assert picture is not None and f"jax-jit at 1x2 absent: {named}" in picture.alternative
+
+
+def test_another_library_at_a_scale_is_flagged_beside_efficiency(tmp_path: Path) -> None:
+    rows = strong(tmp_path, lambda c: c["engine"].update(cudnn="9.1.0"))
+    one, two = [r for r in rows if r["variant"] == "jax-jit"]
+    assert "cuDNN" in two["flags"] and one["flags"] == ""
+    assert two["efficiency"] == pytest.approx(two["speedup"] / 2)
+
+
+# Resources ------------------------------------------------------------------------------------
+
+
+def test_mfu_and_cost_follow_from_what_the_config_states_of_a_device(tmp_path: Path) -> None:
+    device = {"peak_flops": {"float32": 1e12}, "price_per_hour": 36.0, "currency": "EUR"}
+    table = made(tmp_path / "a", report={"device": device})["resources"]
+    for row in table.rows:
+        assert row["mfu"] == pytest.approx(row["flops_per_second"] / 1e12)
+        assert row["cost"] == pytest.approx(0.01 * row["device_seconds"])  # 36 per hour
+    assert {c.key: c.unit for c in table.columns}["cost"] == "EUR per million examples"
+    for row in made(tmp_path / "b")["resources"].rows:
+        for key, stated in (("mfu", "peak_flops.float32"), ("cost", "price_per_hour")):
+            assert row[key] == Absent(f"the config does not state report.device.{stated}")
+
+
+def test_energy_is_given_by_the_example_and_to_the_target(tmp_path: Path) -> None:
+    known = made(tmp_path / "a", seeds=3, edit=lambda run, s: s.update(energy={"value": 960.0}))
+    for row in known["resources"].rows:
+        assert row["n"] == 3
+        assert row["example_energy"] == pytest.approx(960 / (150 * 64))
+        assert 0 < row["target_energy"] <= 960
+    for row in made(tmp_path / "b")["resources"].rows:
+        for key in ("energy", "example_energy", "target_energy"):
+            assert row[key] == Absent("no energy counter was read")
+
+
+def test_energy_to_a_target_that_not_every_run_met_is_absent(tmp_path: Path) -> None:
+    def miss(run: Run, epochs: list[dict[str, Any]]) -> None:
+        for row in epochs if run.seed else ():
+            row["test_accuracy"] = 0.5
+
+    energy: Edit = lambda run, summary: summary.update(energy={"value": 960.0})  # noqa: E731
+    for row in made(tmp_path, edit=energy, edit_epochs=miss)["resources"].rows:
+        assert row["target_energy"] == Absent("not every run met the target")
+
+
+# How they are rendered ------------------------------------------------------------------------
+
+
+def test_a_table_of_many_runs_shows_the_lost_ones_and_leaves_the_rest_to_the_csv() -> None:
+    rows = [{"status": "finished"}] * 1_000 + [{"status": "failed"}]
+    shown = tables.rendered(tables.table("runs", "", "status | Status", rows))
+    assert shown["hidden"] == 1_001 - tables.MOST_ROWS
+    assert shown["rows"][0][0]["text"] == "failed"
+
+
+def test_numbers_of_a_column_have_their_points_below_each_other() -> None:
+    rows = [{"x": 0.006364}, {"x": 0.2058}]
+    shown = tables.rendered(tables.table("t", "", "x | X | ms | 4g", rows))
+    assert [row[0]["text"] for row in shown["rows"]] == ["6.36", "205.80"]
+
+
+def test_a_csv_is_in_si_units_with_full_precision_and_says_what_is_absent() -> None:
+    rows = [{"x": 1 / 3, "n": 2, "y": Absent("no, really")}, {"n": float("nan"), "y": None}]
+    table = tables.table("t", "", "x | X | ms | 4g\nn | N | | d\ny | Y", rows)
+    assert tables.as_csv(table) == b'x,n,y\n0.3333333333333333,2,"absent: no, really"\n,,\n'

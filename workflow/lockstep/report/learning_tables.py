@@ -1,0 +1,162 @@
+"""Tables of what is learned by one workload: parity, losses, final metric, time to the target.
+
+Metrics are means over seeds, times are medians over runs.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lockstep.report import dataframes, parity_verdict, statistics
+from lockstep.report.dataframes import Workload
+from lockstep.report.record_validation import FAILED
+from lockstep.report.tables import RUNS, WHO, Absent, Table, table
+
+
+def parity(view: Workload) -> Table | None:
+    """Return the ladder: measured distance from the reference on every rung."""
+    verdict = view.records.parity.get(view.name)
+    if verdict is None:
+        return None
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for variant, comparison in verdict["comparisons"].items():
+        for rung in comparison["rungs"]:
+            key = (rung["precision"], rung["name"])
+            row = rows.setdefault(key, dict(zip(("precision", "rung"), key), tolerance=0.0))
+            passed = rung["passed"]
+            value = parity_verdict.number(rung["value"] if passed else rung["first_value"])
+            row[variant] = (
+                f"{value:.1e} {'✓ PASS' if passed else '✗ FAIL'}" if value else "0 ✓ PASS"
+            )
+            row[f"{variant} at"] = rung["worst"] if passed else rung["first"]
+            allowed = rung["tolerance"] if passed else rung.get("first_tolerance")
+            allowed = parity_verdict.number(rung["tolerance"] if allowed is None else allowed)
+            row["tolerance"] = max(row["tolerance"], allowed)
+    return table(
+        f"{view.name}-parity",
+        f"Parity ladder: relative difference from {verdict['reference']}",
+        "precision | Precision\nrung | Rung\ntolerance | Tolerance | | 2g\n"
+        + "".join(f"{v} | {v}\n{v} at | where largest\n" for v in verdict["comparisons"]),
+        list(rows.values()),
+        "Relative L2 difference per tensor, and per step for losses. A tolerance of 0 means "
+        "equal to the bit. In float32 the steps and the final state may also differ by 10 "
+        "times what a change of the weights by one unit in the last place causes.",
+    )
+
+
+def layers(view: Workload) -> Table | None:
+    """Return how far each layer's output differs from the reference's, in the network's order.
+
+    None if the verdict holds no layers.
+    """
+    verdict = view.records.parity.get(view.name) or {"comparisons": {}}
+    rows: dict[str, dict[str, Any]] = {}
+    columns: dict[str, str] = {}
+    for variant, comparison in verdict["comparisons"].items():
+        found = comparison.get("layers")
+        for layer in found if isinstance(found, list) else ():
+            if not isinstance(layer, dict):
+                continue
+            row = rows.setdefault(str(layer.get("name")), {"layer": str(layer.get("name"))})
+            for precision in ("float64", "float32"):
+                columns[f"{variant} {precision}"] = f"{variant}, {precision}"
+                row[f"{variant} {precision}"] = layer.get(precision)
+    if not columns:
+        return None
+    return table(
+        f"{view.name}-layers",
+        f"Layer by layer: relative difference of outputs from {verdict['reference']}",
+        "layer | Layer\n" + "".join(f"{k} | {label} | | 2g\n" for k, label in columns.items()),
+        list(rows.values()),
+        "Outputs of the forward pass for the first batch, in the order of the network.",
+    )
+
+
+def losses(view: Workload) -> Table:
+    """Return training loss by epoch, side by side, mean over seeds, at the first scale."""
+    config = view.records.study.config
+    scale = config["scales"][0]
+    chosen = view.epochs[view.epochs["scale"] == scale]
+    means = chosen.groupby(["epoch", "variant"])["train_loss"].mean().unstack("variant")
+    means = means.assign(epoch=means.index + 1)
+    seeds = chosen.groupby("variant")["seed"].nunique()
+    return table(
+        f"{view.name}-losses",
+        "Training loss by epoch",
+        "epoch | Epoch | | d\n"
+        + "".join(f"{v} | {v} | | 4f\n" for v in config["variants"] if v in means),
+        means.to_dict("records"),
+        f"Mean over seeds at scale {scale}; seeds: "
+        f"{', '.join(f'{v} {seeds[v]}' for v in config['variants'] if v in seeds) or 'none'}.",
+    )
+
+
+def final_metric(view: Workload) -> Table:
+    """Return the final metric: mean over seeds, its interval, and its spread."""
+    names = {"n": "size", "mean": "mean", "sd": "std", "lowest": "min", "highest": "max"}
+    known = dataframes.finished(view.runs).dropna(subset=["metric"])
+    rows = dataframes.by_variant(known)["metric"].agg(**names).reset_index()
+    half = statistics.half_width(rows["sd"] / np.sqrt(rows["n"]), rows["n"] - 1)
+    return table(
+        f"{view.name}-final-metric",
+        f"Final test {view.metric}",
+        f"""{WHO}{RUNS}
+        mean | Mean | | 4f
+        low | 95% interval from | | 4f
+        high | to | | 4f
+        sd | Standard deviation over seeds | | 4f
+        lowest | Lowest | | 4f
+        highest | Highest | | 4f""",
+        rows.assign(low=rows["mean"] - half, high=rows["mean"] + half),
+        "t interval of the mean over seeds; one seed gives none.",
+    )
+
+
+def target(view: Workload) -> Table:
+    """Return times to the target; runs that never met it are censored, not dropped.
+
+    A run that diverged or was killed never meets it either: it is censored later than all that did.
+    """
+    goal, rows = view.recipe["target"], []
+    few = Absent("fewer than half of the runs met the target")
+    for (scale, variant), group in dataframes.by_variant(dataframes.ended(view.runs)):
+        times, reached = to_target(group)
+        wall = group["target_wall"].to_numpy(dtype=float)
+        known = reached & np.isfinite(wall)
+        medians = [
+            statistics.censored_median(times, reached),
+            statistics.censored_median(np.where(known, wall, np.inf), known),
+        ]
+        training, whole = (few if median is None else median for median in medians)
+        row = {"scale": scale, "variant": variant, "n": len(group), "reached": int(reached.sum())}
+        row |= {"failed": int((group["status"] == FAILED).sum()), "median": training, "wall": whole}
+        row["fastest"] = float(times[reached].min()) if reached.any() else None
+        row["slowest"] = float(times.max()) or Absent("no run has a time")
+        row["slowest_is"] = "met" if reached[times == times.max()].all() else "censored: not met"
+        rows.append(row)
+    return table(
+        f"{view.name}-time-to-target",
+        f"Time to a test {view.metric} of {goal['value']:g}",
+        f"""{WHO}{RUNS}
+        reached | Met it | | d
+        failed | Failed | | d
+        median | Training alone, median | s | 4g
+        wall | With preparation and evaluation, median | s | 4g
+        fastest | Training alone, fastest | s | 4g
+        slowest | Training alone, slowest | s | 4g
+        slowest_is | The slowest""",
+        rows,
+        "Kaplan–Meier medians, read at the end of epochs. With preparation and evaluation means "
+        "from the start of the process to the evaluation that met the target, as MLPerf counts. "
+        "A run that failed before it met the target, also one that was killed and left no record, "
+        "counts as one that never does.",
+    )
+
+
+def to_target(group: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Return training times ``(n,)`` and whether the target was met then ``(n,)``."""
+    reached = group["target_reached"].eq(True).to_numpy(dtype=bool)  # unknown where one was killed
+    times = group["target_seconds"].to_numpy(dtype=float).copy()
+    times[~reached & (group["status"] == FAILED).to_numpy()] = np.nanmax([0.0, *times])
+    return times, reached

@@ -1,0 +1,218 @@
+"""What parity has proven: whether a verdict is complete and of this study, and what follows.
+
+It is the gate before every comparison. Traces are of the programs that are timed, in float64,
+float32 and the variant's own precision on one device, and in float64 on two where a study has runs
+over several. Larger scales rest on the first losses of their runs (`lockstep.report.firststep`).
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lockstep.parity import OVER_TWO, own
+from lockstep.parity.compare import failure
+from lockstep.report import record_schema
+from lockstep.report.record_validation import Unsound, parsed
+from lockstep.study import Study
+from lockstep.study.identity import trace_key
+
+if TYPE_CHECKING:
+    from lockstep.report.load import Records
+
+SCHEMA = "lockstep-parity/4"
+
+SHARED = (
+    *("weights", "batches", "forward", "loss", "gradient", "step", "update", "steps", "final"),
+    *("evaluation", "restored"),
+)
+EXACT = (*SHARED, "edge", "after", "general")
+OVER_SEVERAL = frozenset((OVER_TWO, rung) for rung in EXACT)
+RUNGS = frozenset(
+    [("float64", rung) for rung in (*EXACT, "input", "canary")]
+    + [("float32", rung) for rung in (*SHARED, "canary")]
+)
+"""What a proof consists of: a comparison in which one of them is missing proves nothing."""
+REDUCED = ("weights", "batches", "forward", "gradient", "loss", "update", "steps", "restored")
+"""The rungs of a variant's own precision, where that is a reduced one."""
+
+
+def read(study: Study, workload: str) -> dict[str, Any] | None:
+    """Return the parity verdict of a workload, None if there is none.
+
+    Raises:
+        Unsound: it proves nothing about this study.
+    """
+    path = study.verdict(workload)
+    if not path.is_file():
+        return None
+    try:
+        verdict = parsed(path.read_bytes())
+    except OSError as error:
+        raise Unsound(f"not readable ({error.strerror})") from error
+    found = verdict.get("schema") if isinstance(verdict, dict) else None
+    if found != SCHEMA:
+        raise Unsound(
+            f"not a parity verdict that this version reads (its schema is {found!r}, expected is "
+            f"{SCHEMA!r}); run the parity stage again"
+        )
+    if verdict.get("workload") != workload:
+        raise Unsound(f"foreign: it is the verdict of workload {verdict.get('workload')!r}")
+    _check_fields(verdict)
+    if verdict["reference"] not in study.traces():
+        raise Unsound(f"foreign: the study has no trace of its reference {verdict['reference']!r}")
+    about = verdict.get("about") or {}
+    _check_traced(study, about)
+    for variant, comparison in verdict["comparisons"].items():
+        expected = wanted(study, about, variant, verdict["reference"])
+        _check_complete(variant, comparison, expected)
+    if verdict["passed"] != all(c["passed"] for c in verdict["comparisons"].values()):
+        raise Unsound("contradictory: its conclusion is not that of its comparisons")
+    return dict(verdict)
+
+
+def wanted(study: Study, about: Mapping[str, Any], *variants: str) -> frozenset[tuple[str, str]]:
+    """Return all rungs that a comparison of two variants must have, as precision and name.
+
+    Args:
+        about: what each variant's trace says of itself; it may say why a precision is absent.
+    """
+    result = RUNGS | (OVER_SEVERAL if study.traced_over_several else frozenset())
+    for variant in variants:
+        known = study.config["variants"].get(variant)  # `_check_traced` refuses an unknown one
+        precision = study.variant(variant)["precision"] if known else None
+        absent = (about.get(variant) or {}).get("absent")
+        if precision in own.BOUNDS and not (isinstance(absent, dict) and precision in absent):
+            result |= {(precision, rung) for rung in REDUCED}
+    return result
+
+
+def _check_fields(verdict: Mapping[str, Any]) -> None:
+    """Check that every field that is read is there and of its kind."""
+    parts: list[tuple[str, Any, str]] = [("it", verdict, record_schema.VERDICT)]
+    comparisons = verdict.get("comparisons")
+    for variant, comparison in comparisons.items() if isinstance(comparisons, dict) else ():
+        parts.append((f"its comparison of {variant}", comparison, record_schema.COMPARISON))
+        rungs = comparison.get("rungs") if isinstance(comparison, dict) else None
+        for rung in rungs if isinstance(rungs, list) else ():
+            parts.append((f"a rung of {variant}", rung, record_schema.RUNG))
+    for what, value, schema in parts:
+        field = record_schema.unsound(value, schema)
+        if field is not None:
+            raise Unsound(f"{what} has no sound field {field!r}")
+
+
+def _check_complete(
+    variant: str, comparison: Mapping[str, Any], expected: frozenset[tuple[str, str]]
+) -> None:
+    """Check that a comparison climbed the whole ladder and concludes what its rungs say."""
+    found = Counter((rung["precision"], rung["name"]) for rung in comparison["rungs"])
+    missing = sorted(expected - found.keys())
+    if missing:
+        raise Unsound(f"{variant} was not compared on rung {' '.join(missing[0])}")
+    if max(found.values()) > 1:
+        raise Unsound(f"contradictory: {variant} has a rung twice")
+    if comparison["passed"] != all(rung["passed"] for rung in comparison["rungs"]):
+        raise Unsound(f"contradictory: {variant}'s conclusion is not that of its rungs")
+    for rung in comparison["rungs"]:
+        where = f"{variant} on rung {rung['precision']} {rung['name']}"
+        if not rung["passed"]:
+            if rung.get("first") is None or rung.get("first_value") is None:
+                raise Unsound(f"contradictory: {where} fails, but nothing differs")
+        elif rung["worst"] == "nothing":
+            raise Unsound(f"{where} passes, but nothing was compared")
+        elif not number(rung["value"]) <= number(rung["tolerance"]) < np.inf:
+            raise Unsound(f"contradictory: {where} passes at a distance beyond its tolerance")
+
+
+def _check_traced(study: Study, about: Mapping[str, Any]) -> None:
+    """Check that the traces are of the variants and the seed that the study now has."""
+    for variant, traced in about.items():
+        if variant not in study.config["variants"]:
+            raise Unsound(f"foreign: the study has no variant {variant!r}")
+        try:
+            key, seed = trace_key(traced["variant"]), traced["seed"]
+        except (AttributeError, KeyError, TypeError) as error:
+            raise Unsound(f"it does not say what it traced as {variant} ({error!r})") from error
+        if key != trace_key(study.variant(variant)):
+            raise Unsound(f"made with other settings than {variant} now has; trace again")
+        if seed != study.config["seeds"][0]:
+            raise Unsound(f"made with seed {seed}, the study's first is {study.config['seeds'][0]}")
+
+
+def number(value: Any) -> float:
+    """Return a distance of a verdict; JSON has no infinity."""
+    return np.inf if value == "infinity" else float(value)
+
+
+# What follows from it -------------------------------------------------------------------------
+
+
+def parity_problem(records: "Records", workload: str, variant: str) -> str | None:
+    """Return why a variant may not be compared as far as parity goes, None if it may."""
+    verdict = records.parity.get(workload)
+    if verdict is None:
+        return f"parity of {workload} is not proven: there is no readable verdict"
+    trace = records.study.traced[variant]
+    if trace == verdict["reference"]:
+        return None
+    comparison = verdict["comparisons"].get(trace)
+    if comparison is None:
+        return f"parity of {variant} is not proven: the verdict does not name it"
+    found = failure(comparison)
+    return f"parity FAILS: {variant} is not {verdict['reference']}: {found}" if found else None
+
+
+def compared(records: "Records", workload: str) -> list[str]:
+    """Return the variants whose traces were compared with the reference's, and passed."""
+    comparisons = (records.parity.get(workload) or {"comparisons": {}})["comparisons"]
+    return [variant for variant, comparison in comparisons.items() if comparison["passed"]]
+
+
+def claim(records: "Records", workload: str) -> str:
+    """Return in words what was proven of a workload, where all its variants pass."""
+    verdict, study = records.parity[workload], records.study
+    traced, parity, parts = compared(records, workload), study.config["parity"], []
+    if traced:
+        parts.append(
+            f"traced {processes(records, workload)} with the weights of seed "
+            f"{study.config['seeds'][0]}, over {parity['steps']} steps in float64 and "
+            f"{parity['float32_steps']} in float32, {_listed(traced)} "
+            f"compute{'s' if len(traced) == 1 else ''} what {verdict['reference']} computes"
+        )
+    for trace in dict.fromkeys(study.traced.values()):
+        others = [v for v, stands in study.traced.items() if stands == trace != v]
+        if others:
+            parts.append(
+                f"no trace was made of {_listed(others)}: the trace of {trace} stands for "
+                f"{'it' if len(others) == 1 else 'them'}, as only the source of the batches differs"
+            )
+    return "; ".join(parts)
+
+
+def processes(records: "Records", workload: str) -> str:
+    """Return in words on how many devices the traces of a workload were made."""
+    comparisons = records.parity[workload]["comparisons"].values()
+    several = any(rung["precision"] == OVER_TWO for c in comparisons for rung in c["rungs"])
+    return "on one device and, in float64, on two" if several else "on one device"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def curves(records: "Records", workload: str) -> dict[str, np.ndarray]:
+    """Return how far each step's loss may differ, by precision, as the parity stage found it.
+
+    `float32_tolerance`, and for each reduced precision how far it moved the loss from float32's;
+    of all comparisons of a workload the largest, ``(steps,)``.
+    """
+    comparisons = (records.parity.get(workload) or {"comparisons": {}})["comparisons"].values()
+    found = {}
+    for name in ("float32_tolerance", *own.BOUNDS):
+        known = [np.array(c["curves"][name], float) for c in comparisons if c["curves"].get(name)]
+        if known:
+            length = min(map(len, known))
+            found[name] = np.max([curve[:length] for curve in known], axis=0)
+    return found
