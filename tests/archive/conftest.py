@@ -4,17 +4,14 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
-import numpy as np
 import pytest
 
-from lockstep import files
 from lockstep.archive import verify as verifying
-from lockstep.archive.check_result import Check
+from lockstep.archive.checks import Check
 from lockstep.study import Study
 from tests.conftest import ROOT
 from tests.end_to_end.checkout import Checkout, Said, small
@@ -96,10 +93,7 @@ def archived(tmp_path_factory: pytest.TempPathFactory) -> Archived:
 def everything(archived: Archived, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same study's archive, its data and states included."""
     copied = archived.checkout.duplicate(tmp_path_factory.mktemp("everything") / "lockstep")
-    path = copied.results() / "study.json"
-    config = json.loads(path.read_text())
-    config["archive"]["include"] |= {"data": True, "checkpoints": True}
-    path.write_text(json.dumps(config))
+    ask(copied, include={"data": True, "checkpoints": True})
     make(copied)
     return copied.results("small.crate.zip")
 
@@ -110,44 +104,19 @@ def copied(archived: Archived, tmp_path: Path) -> Checkout:
     return archived.checkout.duplicate(tmp_path / "lockstep")
 
 
+def ask(checkout: Checkout, *, include: Mapping[str, bool] | None = None, **fields: object) -> None:
+    """Change what the study's config says of its archive."""
+    path = checkout.results() / "study.json"
+    config = json.loads(path.read_text())
+    config["archive"] |= fields
+    config["archive"]["include"] |= include or {}
+    path.write_text(json.dumps(config))
+
+
 def make(checkout: Checkout, *more: object, status: int = 0) -> Said:
     """Archive by hand."""
     study = "results/small/study.json"
     return checkout.lockstep("archive", "--study", study, *more, status=status)
-
-
-def grow(root: Path, study: str, size: int, log: int = 0) -> None:
-    """Let a dataset's shard hold so much more than its arrays, and have the archive hold its data.
-
-    Args:
-        root: what `results` and `data` are in.
-        log: size of a log that is given to it too, and names the machine's folders.
-    """
-    if log:
-        line = b"a step was made in %s/results\n" % os.fsencode(root)
-        with open(root / "results" / study / "logs" / "long.log", "wb") as stream:
-            for _ in range(log >> 20):
-                stream.write(line * ((1 << 20) // len(line)))
-    path = root / "results" / study / "study.json"
-    config = json.loads(path.read_text())
-    config["archive"]["include"]["data"] = True
-    path.write_text(json.dumps(config))
-    if not size:
-        return
-    told = next((root / "data" / "datasets").glob("*/manifest.json"))
-    dataset = json.loads(told.read_text())
-    (entry,) = dataset["splits"]["train"]["shards"]
-    shard, grown = told.parent / entry["file"], told.parent / "grown"
-    shutil.copyfile(shard, grown)  # what it is a link to stays
-    noise = np.random.default_rng(0)
-    with h5py.File(grown, "r+") as file:
-        file.pop("noise", None)
-        array = file.create_dataset("noise", (size,), np.uint8)
-        for start in range(0, size, 1 << 20):
-            array[start : start + (1 << 20)] = np.frombuffer(noise.bytes(1 << 20), np.uint8)
-    grown.replace(shard)
-    entry |= {"bytes": shard.stat().st_size, "sha256": files.sha256_file(shard)}
-    told.write_text(json.dumps(dataset))
 
 
 @pytest.fixture

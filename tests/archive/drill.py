@@ -3,34 +3,28 @@ and which without it?
 
     python -m tests.archive.drill results/demo.crate.zip
 
-prints how many were found and how fast archives are made and checked. It ends with 1 if a change
-is not found below the published sha256, or if a changed byte, a changed list of files or a record
-that contradicts another is not found without it.
+prints how many were found. It ends with 1 if a change is not found below the published sha256, or
+if a changed byte, a changed list of files or a record that contradicts another is not found without
+it.
 """
 
 import json
-import os
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lockstep import files
-from lockstep.archive import archive_reader, layout, verify
+from lockstep.archive import archive_reader, checks, layout, verify
 from lockstep.errors import UserError
 from tests.archive import tamper
-from tests.archive.conftest import grow, wrong
+from tests.archive.conftest import wrong
 from tests.archive.tamper import Contents
-from tests.conftest import ROOT
 
 BYTES, EACH = 500, 20
-SIZES = (0, 384 << 20, 2 << 30)
 RECORDS = ("summary.json", "epochs.csv", "windows.csv", "steps.npz", "verdict.json", "run.json")
 
 Change = Callable[[Contents, random.Random], str]
@@ -45,9 +39,6 @@ def main(archive: Path) -> int:
         missed = [*single_bytes(copy, random.Random(1)), *changes(copy, random.Random(2))]
         for problem in missed:
             print(f"NOT FOUND: {problem}")
-        study = tamper.about(copy)["study"]
-        for size in SIZES:
-            speed(archive.resolve().parent.parent, study, Path(scratch) / f"study-{size}", size)
     return 1 if missed else 0
 
 
@@ -100,7 +91,7 @@ def _published(copy: Path, sha256: str) -> bool:
     """Whether a change is found by the published sha256."""
     try:
         with archive_reader.opened(copy) as archive:
-            return any("published" in w for w in archive_reader.container(archive, sha256).wrong)
+            return any("published" in w for w in checks.container(archive, sha256).wrong)
     except UserError:
         return True
 
@@ -215,65 +206,6 @@ KINDS: list[tuple[str, Change, bool, bool]] = [
     ("any file changed, renamed or removed, all hashes fit", any_file, True, False),
 ]
 """What is changed, whether hashes are made to fit, and whether it must be found all the same."""
-
-
-# Speed ----------------------------------------------------------------------------------------
-
-
-def speed(beside: Path, study: str, root: Path, size: int) -> None:
-    """Compare with the programs that people know, with a dataset that is larger by `size`."""
-    ignored = shutil.ignore_patterns("cache", "states")
-    shutil.copytree(beside / "results" / study, root / "results" / study, ignore=ignored)
-    shutil.copytree(beside / "data" / "datasets", root / "data" / "datasets")
-    grow(root, study, size)
-    file, told = root / "results" / f"{study}.crate.zip", f"results/{study}/study.json"
-    theirs, tree = root / "theirs.zip", root / "tree"
-    made = timed(lambda: lockstep(root, "archive", "--study", told), clear=file)
-    with zipfile.ZipFile(file) as members:
-        members.extractall(tree)
-    zipped = timed(lambda: run(["zip", "-1", "-q", "-r", str(theirs), "."], tree), clear=theirs)
-    summed = timed(lambda: run(["sha256sum", "-c", "--quiet", layout.HASHES], tree))
-    checked = timed(lambda: lockstep(file.parent, "verify", file.name))
-    total = file.stat().st_size / 1e6
-    print(f"{total:.0f} MB: seconds, and of these on a CPU")
-    for what, (seconds, busy) in (
-        ("python -m lockstep archive", made),
-        ("zip -1", zipped),
-        ("python -m lockstep verify", checked),
-        ("sha256sum -c", summed),
-    ):
-        print(f"  {what}: {seconds:.2f} s, {busy:.2f} s")
-    files.remove(root)
-
-
-def lockstep(folder: Path, *arguments: str) -> None:
-    """Run the command line as a person does."""
-    run([sys.executable, "-m", "lockstep", *arguments], folder)
-
-
-def run(command: list[str], folder: Path) -> None:
-    """Run a program to its end."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow")}
-    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
-
-
-def timed(work: Callable[[], None], *, clear: Path | None = None) -> tuple[float, float]:
-    """Return the seconds that the faster of two tries took, and those on a CPU: the first warms the
-    disk's cache.
-
-    Args:
-        clear: what the work makes, removed before each try.
-    """
-    tries = []
-    for _ in range(2):
-        if clear is not None:
-            clear.unlink(missing_ok=True)
-        began, busy = time.monotonic(), os.times()
-        work()
-        after = os.times()
-        used = after[2] + after[3] - busy[2] - busy[3]
-        tries.append((time.monotonic() - began, used))
-    return min(tries)
 
 
 if __name__ == "__main__":

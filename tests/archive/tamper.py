@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lockstep import files
 from lockstep.archive import archive_reader, layout, zip_container
 
 Contents = dict[str, bytes]
@@ -56,15 +55,11 @@ def reseal(contents: Contents, *, blocks: bool = True, crate: bool = True) -> Co
 
 def _described(made: Contents) -> bytes:
     told = json.loads(made[layout.CRATE])
-    own = (layout.CRATE, layout.HASHES)
-    lines = {n: [n, len(c), hashlib.sha256(c).hexdigest()] for n, c in made.items() if n not in own}
     for entity in told["@graph"]:
-        name = entity["@id"]
-        if name in lines and "sha256" in entity:
-            entity |= {"contentSize": str(lines[name][1]), "sha256": lines[name][2]}
-        elif name.endswith("/") and "sha256" in entity:
-            below = [lines[n] for n in sorted(lines) if n.startswith(name)]
-            entity["sha256"] = files.digest(below)
+        content = made.get(entity["@id"])
+        if content is not None and "contentSize" in entity:
+            sha256 = hashlib.sha256(content).hexdigest()
+            entity |= {"contentSize": str(len(content)), "sha256": sha256}
     return json.dumps(told, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
 

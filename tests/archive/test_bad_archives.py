@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from lockstep import files
 from lockstep.__main__ import main
 from lockstep.archive import archive_reader, layout, verify, zip_container
 from lockstep.archive.archive_reader import Archive
@@ -42,29 +41,23 @@ def refused(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> Refused:
     return verify
 
 
-def test_a_missing_file(refused: Refused, tmp_path: Path) -> None:
-    assert "no such file" in refused(tmp_path / "none.zip")
-
-
-def test_a_folder(refused: Refused, tmp_path: Path) -> None:
+def test_what_is_no_file(refused: Refused, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
+    assert "no such file" in refused(tmp_path / "none.zip")
     assert "not an archive of Lockstep" in refused(tmp_path / "folder")
-
-
-def test_a_name_that_no_file_can_have(refused: Refused, tmp_path: Path) -> None:
     assert "cannot be read, file name too long" in refused(tmp_path / ("x" * 300))
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"no zip at all" * 100])
 def test_not_a_zip_file(refused: Refused, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.zip").write_bytes(content)
-    assert "not a whole archive of Lockstep" in refused(tmp_path / "x.zip")
+    assert "not a whole zip file" in refused(tmp_path / "x.zip")
 
 
-@pytest.mark.parametrize("share", [0.001, 0.5, 0.99, 0.99999])
-def test_a_truncated_archive(refused: Refused, file: Path, tmp_path: Path, share: float) -> None:
+@pytest.mark.parametrize("share", [0.001, 0.5, 0.99999])
+def test_a_truncated_archive(refused: Refused, file: Path, share: float) -> None:
     os.truncate(file, int(file.stat().st_size * share))
-    assert "not a whole archive of Lockstep" in refused(file)
+    assert "not a whole zip file" in refused(file)
 
 
 def test_a_zip_file_that_is_no_crate(refused: Refused, tmp_path: Path) -> None:
@@ -112,9 +105,6 @@ def test_a_list_of_hashes_that_is_none(refused: Refused, file: Path, line: bytes
         "a\nb",
         "results/",
         "ARCHIVE.json",
-        "x" * 2000,
-        "x" * 300,
-        "ü" * 200,
         "a\x9bb",
         "archive.json/inside",
     ],
@@ -132,12 +122,11 @@ def test_a_name_that_is_a_command_to_the_terminal(refused: Refused, tmp_path: Pa
     assert r"a\x1b[2Jb" in refused(tmp_path / "x.zip")
 
 
-def test_a_zip_bomb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_zip_bomb(refused: Refused, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as bomb:
         for name in (layout.HASHES, layout.CRATE):
             bomb.writestr(name, bytes(50 << 20))
-    assert main(["verify", str(tmp_path / "bomb.zip")]) == 2
-    assert "not a whole archive" in capsys.readouterr().err
+    assert "not a whole zip file" in refused(tmp_path / "bomb.zip")
 
 
 @pytest.mark.parametrize(
@@ -161,12 +150,12 @@ def test_what_is_too_large_to_be_read(refused: Refused, file: Path, name: str, l
 def test_no_room_for_what_verifying_extracts(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with small_disk(tmp_path / "disk", "2m") as disk:
+    with small_disk(tmp_path / "disk", "1m") as disk:
         monkeypatch.setenv("TMPDIR", str(disk))
         done = lockstep("verify", file, check=False)
         assert done.returncode == 2
-        assert "are to be written" in done.stderr and done.stderr.count("\n") == 1
-        assert list(disk.iterdir()) == []
+        assert "cannot be written, no space left on device" in done.stderr
+        assert done.stderr.count("\n") == 1 and list(disk.iterdir()) == []
 
 
 LINKS = {
@@ -175,7 +164,7 @@ LINKS = {
     "workflow/../../outside": "a link out of its folder",
     "": "a link out of its folder",
     "a\0b": "a link out of its folder",
-    "x" * 4096: "too long for a link",
+    "x" * 4096: "cannot be written, file name too long",
 }
 
 
@@ -224,19 +213,6 @@ def test_facts_of_another_shape_are_one_line(
 
 
 # While it is read -----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("number", files.FULL)
-def test_a_disk_that_fills_while_it_is_written_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise OSError(number, os.strerror(number))
-
-    archive = of(tmp_path / "x.zip", {"a": b"content"})
-    monkeypatch.setattr(Path, "mkdir", full)
-    with pytest.raises(UserError, match="cannot be written, "):
-        archive_reader.extract(archive, bool, tmp_path)
 
 
 def test_an_archive_that_becomes_shorter_is_one_line(file: Path) -> None:

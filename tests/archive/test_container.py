@@ -3,6 +3,7 @@
 import io
 import struct
 import zipfile
+import zlib
 from contextlib import nullcontext
 from pathlib import Path
 from typing import BinaryIO
@@ -29,7 +30,7 @@ def problems(path: Path) -> list[str]:
         except zip_container.Damaged as problem:
             return [str(problem)]
         wrong = [n for n in reader.sizes
-                 if zip_container.crc32(reader.pieces(n)) != reader.checksum(n)]  # fmt: skip
+                 if zlib.crc32(b"".join(reader.pieces(n))) != reader.checksum(n)]  # fmt: skip
         return [*(f"{name}: {why}" for name, why in reader.flaws), *wrong]
 
 
@@ -110,7 +111,7 @@ def test_a_member_twice_and_a_compressed_member_are_found(tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_members_and_offsets_beyond_four_gigabytes(tmp_path: Path) -> None:
     path, hole, behind = tmp_path / "large.zip", bytes(1 << 20), b"behind it"
-    with open(path, "wb") as stream, zip_container.Writer(_Sparse(stream)) as writer:
+    with open(path, "wb") as stream, zip_container.Writer(Sparse(stream)) as writer:
         writer.add("large", (hole for _ in range(5 << 10)), 5 << 30)
         writer.add("second", [behind], len(behind))
     with open(path, "rb") as stream:
@@ -122,20 +123,14 @@ def test_members_and_offsets_beyond_four_gigabytes(tmp_path: Path) -> None:
         assert file.read("second") == behind
 
 
-class _Sparse(io.RawIOBase):
+class Sparse(io.RawIOBase):
     """A file in which zeros take no room."""
 
     def __init__(self, stream: BinaryIO) -> None:
-        self.stream = stream
+        self.stream, self.tell, self.seek = stream, stream.tell, stream.seek
 
     def seekable(self) -> bool:
         return True
-
-    def tell(self) -> int:
-        return self.stream.tell()
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self.stream.seek(offset, whence)
 
     def write(self, data: bytes) -> int:  # type: ignore[override]
         if len(data) == 1 << 20:
@@ -158,16 +153,3 @@ def test_a_contradicting_size_is_named(small: Path) -> None:
     struct.pack_into("<I", content, start + 18, 0x7FFFFFFF)
     small.write_bytes(bytes(content))
     assert any("folder/b.bin" in problem for problem in problems(small))
-
-
-def test_a_directory_too_large_to_be_read(tmp_path: Path) -> None:
-    small = b"PK\5\6" + struct.pack("<HHHHIIH", 0, 0, 1, 1, 0x70000000, 0, 0)
-    wide = b"PK\6\6" + struct.pack("<QHHIIQQQQ", 44, 45, 45, 0, 0, 1, 1, 1 << 39, 0)
-    wide += b"PK\6\7" + struct.pack("<IQI", 0, (1 << 40) - 98, 1)
-    wide += b"PK\5\6" + struct.pack("<HHHHIIH", 0, 0, 1, 1, 100, 0, 0)
-    for end in (small, wide):
-        with open(tmp_path / "sparse.zip", "wb") as stream:
-            stream.seek((1 << 40) - len(end))
-            stream.write(end)
-        (problem,) = problems(tmp_path / "sparse.zip")
-        assert "more than are read" in problem

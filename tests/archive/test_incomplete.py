@@ -11,7 +11,7 @@ from lockstep.archive import build, layout, verify
 from lockstep.errors import UserError
 from lockstep.study import Study
 from tests.archive import tamper
-from tests.archive.conftest import Archived, git, make, wrong
+from tests.archive.conftest import Archived, ask, git, make, wrong
 from tests.conftest import lockstep
 from tests.end_to_end.checkout import Checkout
 
@@ -96,17 +96,6 @@ def test_data_that_nothing_describes_any_more_are_missing(
     assert wrong(verify.verify(Path("x.zip"))) == []
 
 
-def test_no_room_is_said_before_anything_is_written(
-    archived: Archived, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    full = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
-    monkeypatch.chdir(archived.checkout.root)
-    with pytest.raises(UserError, match="MiB are free"):
-        build.build(archived.study, output=tmp_path / "x.zip", root=archived.checkout.root)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_record_that_verifying_would_not_read_is_not_archived(copied: Checkout) -> None:
     name = "runs/mnist_cnn/jax-jit/1x1/seed-0/windows.csv"
     with open(copied.results() / name, "ab") as stream:
@@ -127,7 +116,7 @@ def test_files_that_would_meet_in_one_are_not_archived(copied: Checkout) -> None
     odd.touch()
     git(copied.root, "add", "--all", "demo")
     said = make(copied, "--output", "other.zip", status=2).text
-    assert "which is not UTF-8; rename it" in said and said.count("\n") == 1
+    assert "which has characters that no name should have; rename it" in said
     assert not (copied.root / "other.zip").exists()
 
 
@@ -143,9 +132,7 @@ def test_a_place_that_cannot_be_written_is_one_line(
 
 
 def test_a_study_without_authors_says_so(copied: Checkout) -> None:
-    config = json.loads((copied.results() / "study.json").read_text())
-    config["archive"] |= {"authors": [], "licence": None, "title": None}
-    (copied.results() / "study.json").write_text(json.dumps(config))
+    ask(copied, authors=[], licence=None, title=None)
     said = make(copied)
     assert "no authors: name them in the config, archive.authors" in said.text
     assert "no licence: state one in the config, archive.licence" in said.text
@@ -172,7 +159,10 @@ def test_a_mistake_in_the_config_is_one_line(tmp_path: Path, field: str, says: s
     assert says in done.stderr and done.stderr.count("\n") == 1
 
 
-ONCE = ("parity/mnist_cnn/old.npz", "parity/old/verdict.json", "blocks/mnist_cnn/old.json")
+ONCE = (
+    "parity/mnist_cnn/old.npz", "parity/old/verdict.json", "blocks/mnist_cnn/old.json",
+    "runs/mnist_cnn/jax-jit/1x1/seed-9/run.json",
+)  # fmt: skip
 
 
 def test_what_the_config_had_once_is_not_archived(copied: Checkout) -> None:

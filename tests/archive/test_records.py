@@ -21,9 +21,7 @@ from tests.archive.tamper import Contents
 TOP = "results/small/"
 RUNS = f"{TOP}runs/mnist_cnn"
 A, B, C, D = (f"{v}/1x1/seed-{s}" for v in ("jax-jit", "torch-eager") for s in (0, 1))
-PARITY, PAGE, COMPLETE = (
-    f"{TOP}{name}" for name in ("parity/mnist_cnn", "report/index.html", "report/complete.json")
-)
+PARITY, PAGE = f"{TOP}parity/mnist_cnn", f"{TOP}report/index.html"
 Change = Callable[[Contents], object]
 Found = Callable[[], list[str]]
 
@@ -80,18 +78,10 @@ def missed(file: Path, forged: dict[str, Change], **options: bool) -> tuple[list
     return [name for name in forged if not any(name in problem for problem in found)], found
 
 
-def host(run: str, field: str, value: Any) -> Change:
-    """Change a fact of the machine wherever the record has it."""
-    places = ("contract.host", "contract.host.nodes.0")
-    return all_of(*(of(run, f"{place}.{field}", value) for place in places))
-
-
 ONE = {
     f"{A}/windows.csv: loss in row 0": half_the_loss(A),
-    f"{A}/run.json: recipe is not that of": put(f"{RUNS}/{A}/run.json", "recipe.epochs", 9),
     f"{B}/windows.csv: loss in row": cell(B, "windows.csv", "loss", 2.0),
     f"{B}/summary.json: contract.engine has jax 9.9": of(B, "contract.engine.jax", "9.9"),
-    f"{B}/summary.json: its hash of final": of(B, "sha256", {layout.FINAL: "0" * 64}),
     f"{B}/summary.json: flops.total is": of(B, "flops.forward_per_example", 7),
     f"{C}/summary.json is contradictory: steady examples_per_second": cell(
         C, "windows.csv", "examples", 2.0
@@ -100,7 +90,6 @@ ONE = {
     f"{C}/summary.json: contract.host.cores is not": of(C, "contract.host.cores", 512),
     f"{D}/summary.json is contradictory: test_accuracy is not what the last row of epochs.csv":
         cell(D, "epochs.csv", "test_accuracy", 1.001),
-    f"{D}/summary.json: contract.host.cpu is not that of its job": host(D, "cpu", "Abacus"),
     f"blocks/mnist_cnn/{D}.json: does not list the records": put(
         f"{TOP}blocks/mnist_cnn/{D}.json",
         "runs", lambda runs: {n: {**e, "sha256": {}} for n, e in runs.items()},
@@ -110,7 +99,7 @@ TWO = {
     f"{A}/steps.npz: its batches are not those": of(A, "batches", "0" * 64),
     f"{B}/summary.json: identity is not the hash": of(B, "contract.determined_by.seed", 7),
     f"{B}/summary.json: trajectory is not the hash": lambda contents: None,
-    f"{C}/summary.json: dataset.licence is not that of": of(C, "dataset.licence", "CC0"),
+    f"{C}/summary.json: dataset.content is not that of": of(C, "dataset.content", "0" * 64),
     f"{C}/summary.json: has no contract.host.cpu, which": of(C, "contract.host.cpu", None),
     f"{C}/summary.json: has no weights.final, which": of(C, "weights.final", None),
     f"{D}/summary.json is contradictory: a step's median": of(
@@ -120,17 +109,12 @@ TWO = {
         layout.STUDY, "workloads.mnist_cnn.epochs", 2
     ),
     "archive.json: complete or include are not": put(layout.ABOUT, "include.data", True),
-    "seed-9/run.json: the study's config does not ask for this run": replaced(
+    "seed-9/run.json: neither the config nor a record asks for it": replaced(
         f"{RUNS}/jax-jit/1x1/seed-9/run.json", b"{}"
     ),
-    "parity/mnist_cnn/zzz.npz: the study's config does not ask for it": replaced(
-        f"{PARITY}/zzz.npz", b""
-    ),
-    "neither the config nor a record names it": replaced("data/images/x-000000000000/x.sif", b""),
+    "zzz.npz: neither the config nor a record asks for it": replaced(f"{PARITY}/zzz.npz", b""),
+    "x/x.sif: neither the config nor a record asks for it": replaced("data/images/x/x.sif", b""),
     "metadata.json: is missing": lambda contents: contents.pop("metadata.json"),
-    "there is no manifest that describes it": replaced(
-        "data/datasets/digits-000000000000/train-00000.h5", b""
-    ),
 }
 """By the finding that each must become; none of a file hides another's."""
 
@@ -148,8 +132,8 @@ def test_one_changed_number_is_few_findings_of_its_file_and_run(
 ) -> None:
     tamper.forge(file, cell(A, "epochs.csv", "test_accuracy", 1.001))
     found = findings()
+    assert len(found) == 1
     assert f"{RUNS}/{A}/summary.json is contradictory: test_accuracy is not what" in found[0]
-    assert found[1:] == [f"{RUNS}/{A}/summary.json: its hash of epochs.csv is not its block's"]
 
 
 def rotten(contents: Contents) -> None:
@@ -165,7 +149,6 @@ DAMAGE = {
     ),
     f"blocks/mnist_cnn/{B}.json: field ''": replaced(f"{TOP}blocks/mnist_cnn/{B}.json", b"[]"),
     "verdict.json: cannot be used": replaced(f"{PARITY}/passed.json", b"[]"),
-    "complete.json: cannot be used": replaced(COMPLETE, b"[]"),
     f"{B}/windows.csv is not a table": replaced(f"{RUNS}/{B}/windows.csv", b"\xff,\n"),
     f"{C}/summary.json is not a record of a run": replaced(f"{RUNS}/{C}/summary.json", b"[]"),
     f"{D}/summary.json: is not JSON": replaced(f"{RUNS}/{D}/summary.json", b"[" * 100_000),
@@ -239,15 +222,13 @@ DERIVED = {
         {f"{TOP}report/tables/comparisons.csv":
          c[f"{TOP}report/tables/comparisons.csv"].replace(b"0.", b"1.", 1)}
     ),
-    "report.json: is not what complete.json has": put(f"{TOP}report/report.json", "schema", "x"),
-    "report.json: does not follow from the records: schema is 'x'": lambda contents: None,
+    "report.json: does not follow from the records: schema is 'x'": put(
+        f"{TOP}report/report.json", "schema", "x"
+    ),
     "verdict.json: does not follow from the traces": put(
         f"{PARITY}/verdict.json", "comparisons.jax-jit.rungs.1.value", 1e-16
     ),
     "verdict.json: is not what passed.json has the hash of": lambda contents: None,
-    "figures/zz.svg: the report's page does not show it": replaced(
-        f"{TOP}report/figures/zz.svg", b"<svg/>"
-    ),
 }  # fmt: skip
 
 
@@ -259,73 +240,62 @@ def test_what_follows_from_the_records_is_made_again(file: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (entity("./", license={"@id": "https://spdx.org/licenses/CC0-1.0"}), "(./: license)"),
-        (entity("https://orcid.org/", name="Eve"), "0097: name)"),
-        (entity("data/datasets/digits-", license="CC0-1.0"), "/: license)"),
-        (entity("#state-mnist_cnn-1", value="0" * 64), "(#state-mnist_cnn-1: value)"),
-        (entity("#train-mnist_cnn/jax-jit/1x1/seed-0", endTime="2001-01-01"), "endTime)"),
+        (entity("./", license={"@id": "https://x.org"}), "./.license.@id is 'https://x.org', not"),
+        (entity("https://orcid.org/", name="Eve"), "0097.name is 'Eve', not 'Ada Example'"),
+        (entity("data/datasets/digits-", license="CC0-1.0"), "/.license is 'CC0-1.0', not"),
+        (entity("#state-mnist_cnn-1", value="0" * 64), "#state-mnist_cnn-1.value is '0000"),
+        (entity("#train-mnist_cnn/jax-jit/1x1/seed-0", endTime="2001"), "endTime is '2001', not"),
     ],
 )
 def test_another_description_is_found_by_what_it_says(
-    file: Path, change: Change, says: str
+    file: Path, findings: Found, change: Change, says: str
 ) -> None:
     tamper.forge(file, change)
-    (found,) = wrong(verify.verify(file))
-    assert found.startswith(f"{layout.CRATE}: is not what config and records make it (")
-    assert found.endswith(says)
+    (found,) = findings()
+    assert found.startswith(f"{layout.CRATE}: is not what config and records make it: ")
+    assert says in found
 
 
 def page(old: bytes, new: bytes) -> Change:
-    """Change the page once, and have complete.json fit."""
+    """Change the page once."""
 
     def change(contents: Contents) -> None:
         made = re.sub(old, new, contents[PAGE], count=1)
         assert made != contents[PAGE]
         contents[PAGE] = made
-        fits(contents, "index.html")
 
     return change
 
 
-def fits(contents: Contents, name: str) -> None:
-    """Have complete.json fit a file of the report."""
-    sums = {name: hashlib.sha256(contents[f"{TOP}report/{name}"]).hexdigest()}
-    tamper.edit_json(contents, COMPLETE, lambda complete: complete.update(sums))
-
-
 @pytest.mark.parametrize(
-    ("change", "says"),
+    "change",
     [
-        (page(b"</main>", b"<p>JAX wins.</p></main>"), "is not what the records make it, from"),
-        (page(rb'(class="n">0\.\d+)\d<', rb"\g<1>x<"), "is not what the records make it, from"),
-        (page(b"<figcaption>", b"<figcaption><script>x()</script>"), "shows what is no figure"),
-        (page(b"<figcaption>", b"<figcaption><img src=x onerror=y>"), "shows what is no figure"),
-        (page(b"(<svg )", rb'\1data-x="1" '), "its figure "),
-        (
-            page(b"</main>", b'<figure class="picture"><svg><rect/></svg></figure></main>'),
-            "shows what is no figure",
-        ),
+        page(b"</main>", b"<p>JAX wins.</p></main>"),
+        page(rb'(class="n">0\.\d+)\d<', rb"\g<1>x<"),
+        page(b"<figcaption>", b"<figcaption><script>x()</script>"),
+        page(b"<figcaption>", b"<figcaption><img src=x onerror=y>"),
+        page(b"<path ", b'<path data-x="1" '),
+        page(b"</main>", b'<figure class="picture"><svg><rect/></svg></figure></main>'),
     ],
 )
-def test_another_page_is_found(file: Path, change: Change, says: str) -> None:
+def test_another_page_is_found(file: Path, findings: Found, change: Change) -> None:
+    """Whatever is put into its figures is, too."""
     tamper.forge(file, change)
-    found = wrong(verify.verify(file))
-    assert any(f"{PAGE}: {says}" in problem for problem in found), found
+    (found,) = findings()
+    assert found.startswith(f"{PAGE}: is not what the records make it: line "), found
 
 
-def rounded(contents: Contents) -> None:
-    """Move a number of report.json as another NumPy would, and have complete.json fit."""
-    name = f"{TOP}report/report.json"
-    put(name, "verdicts.0.first_step.largest", lambda value: value * (1 + 1e-11))(contents)
-    fits(contents, "report.json")
-
-
-def test_a_page_is_compared_without_numbers_where_those_were_rounded_otherwise(file: Path) -> None:
+def test_a_page_is_compared_without_numbers_where_those_were_rounded_otherwise(
+    file: Path, findings: Found
+) -> None:
+    """As another NumPy would round them."""
+    largest = "verdicts.0.first_step.largest"
+    rounded = put(f"{TOP}report/report.json", largest, lambda v: v * (1 + 1e-11) + 1e-17)
     tamper.forge(file, all_of(rounded, page(rb'(<td class="n">0\.\d+)</td>', rb"\g<1>5</td>")))
     checks = verify.verify(file)
     assert wrong(checks) == [] and any("within 1e-09" in check.says for check in checks)
     tamper.forge(file, page(b"</main>", b"<p>JAX wins.</p></main>"))
-    assert any("is not what the records make it" in w for w in wrong(verify.verify(file)))
+    assert any("is not what the records make it" in problem for problem in findings())
 
 
 # What another version made --------------------------------------------------------------------
@@ -364,27 +334,27 @@ def test_what_another_version_made_is_not_compared_and_said(
     ("change", "says"),
     [
         (old_verdict, "verdict.json: does not follow from the traces: schema is"),
-        (put(layout.ABOUT, "lockstep", "0.0.9"), "archive.json: says version 0.0.9"),
+        (put(layout.ABOUT, "lockstep", "0.0.9"), "archive.json: is not what config and records"),
         (code("training/loop.py"), "is not the code that trained mnist_cnn/jax-jit/1x1/seed-0"),
     ],
 )
-def test_a_word_switches_no_check_off(file: Path, change: Change, says: str) -> None:
+def test_a_word_switches_no_check_off(
+    file: Path, findings: Found, change: Change, says: str
+) -> None:
     tamper.forge(file, change)
-    found = wrong(verify.verify(file))
+    found = findings()
     assert any(says in problem for problem in found), found
 
 
-def other_figure(contents: Contents) -> None:
+def other_log(contents: Contents) -> None:
     contents["source/other"] = contents.pop("source/config.yaml")
-    name = f"{TOP}logs/report.log"
-    contents[name] += b"all is well\n"
+    contents[f"{TOP}logs/report.log"] += b"all is well\n"
 
 
 def test_what_no_record_tells_is_held_by_the_published_sha256_alone(file: Path) -> None:
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-    tamper.forge(file, other_figure)
-    found = wrong(verify.verify(file))
-    assert all("its hash" in w or layout.CRATE in w for w in found), found
+    tamper.forge(file, other_log)
+    assert wrong(verify.verify(file)) == []
     assert any("not the one published" in w for w in wrong(verify.verify(file, sha256=sha256)))
 
 
@@ -397,10 +367,6 @@ CONFIGS: dict[str, Change] = {
     ),
     "'/x' is no name of a workload": put(f"{TOP}study.json", "workloads.mnist_cnn.workload", "/x"),
     "it holds no keys": replaced(f"{TOP}study.json", b'{"study": ' + b"[" * 100_000),
-    "it asks for 8000000 runs, more than the 100000 that are read": all_of(
-        put(f"{TOP}study.json", "seeds", list(range(2000))),
-        put(f"{TOP}study.json", "scales", [f"{n}x1" for n in range(1, 2001)]),
-    ),
 }
 
 

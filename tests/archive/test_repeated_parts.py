@@ -60,7 +60,7 @@ def set_up(
             profile="profiles/local",
             raw=[f"photos={raw}"] if raw else [],
         )
-        reproduce._set_up(archive, chosen)
+        reproduce.set_up(archive, chosen)
         lines = reproduction_plan.lines(chosen, archive, trusted=True)
     assert lines[0] == f"archive: {file}, sha256 {files.sha256_file(file)}"
     study = Study(json.loads((chosen.checkout / reproduction_plan.CONFIG).read_text()))

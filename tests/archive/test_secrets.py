@@ -1,6 +1,5 @@
 """What must not leave the machine: values, tokens and paths, in texts of any size."""
 
-import hashlib
 import io
 import json
 from pathlib import Path
@@ -9,7 +8,6 @@ import pytest
 
 from lockstep.archive import collect, secret_rules, source
 from lockstep.archive.secret_rules import Rules
-from lockstep.archive.zip_container import Damaged
 from lockstep.errors import UserError
 from lockstep.study import Study, config
 from tests.conftest import DIGITS, ROOT
@@ -164,16 +162,6 @@ def test_what_is_secret_is_never_cut_in_two(
     assert b"MIIE" not in clean(text)
 
 
-def test_a_log_that_grows_meanwhile_is_not_let_in(tmp_path: Path) -> None:
-    log = tmp_path / "train.log"
-    log.write_text("begun\n")
-    clean = rules({"A_TOKEN": "abcd-1234"}).clean
-    item = collect._text("x.log", log, clean)
-    log.write_text("token abcd-1234\n")
-    with pytest.raises(Damaged, match="changes while it is archived"):
-        list(item.checked(item.pieces(), hashlib.sha256()))
-
-
 # Of the source --------------------------------------------------------------------------------
 
 
@@ -218,7 +206,7 @@ GITHUB = "gh" + "p_" + "a1B2" * 9
     ("name", "text", "says"),
     [
         ("docs/elsewhere", "-> /scratch/docs", "is a link to a place of this machine"),
-        ("containers/base.def", "%files /home/ada/x /x", "names a home folder"),
+        ("containers/base.def", "%files /home/ada/x /x", "names a folder of this machine"),
         (
             "containers/base.def",
             "a\nhttps:" + "//me:password@a.org",
@@ -231,9 +219,9 @@ GITHUB = "gh" + "p_" + "a1B2" * 9
             "a: 1\npass" + "word: hunter2abc",
             "line 2: .*password or token",
         ),
-        ("demo/.env", "A=1", "is called like a file of keys"),
-        ("demo/key.pem", "x", "is called like a file of keys"),
-        ("demo/kaggle.json", "{}", "is called like a file of keys"),
+        ("demo/.env", "A=1", "has a name as files of keys"),
+        ("demo/key.pem", "x", "has a name as files of keys"),
+        ("demo/kaggle.json", "{}", "has a name as files of keys"),
     ],
 )
 def test_a_secret_in_the_source_stops_with_file_and_line(
@@ -247,4 +235,5 @@ def test_a_secret_in_the_source_stops_with_file_and_line(
 def test_the_repository_itself_holds_no_secret() -> None:
     found = source.find(ROOT)
     assert len(found.files) > 100
-    assert sum(1 for _ in collect._source(found, Rules(values=(), paths=()))) == len(found.files)
+    items = collect._source(found, Rules(values=(), paths=()))
+    assert sum(1 for item in items for _ in [*item.pieces()][:1]) == len(found.files)

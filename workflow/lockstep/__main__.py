@@ -343,14 +343,14 @@ def reproduce(options: argparse.Namespace) -> int:
 
 
 def compare(options: argparse.Namespace) -> int:
-    from lockstep.archive.verify import studies as folders
+    from lockstep.archive.verify import study_folder
     from lockstep.report import compare as studies
 
-    with folders(options.a, options.b) as ((a, b), named):
-        comparison = studies.compare(a, b)
+    with study_folder(options.a) as a, study_folder(options.b) as b:
+        comparison = studies.compare(a, b, called=(str(options.a), str(options.b)))
         if options.json:
-            files.write_json(options.json, named(studies.as_json(comparison)))
-        print("\n".join(named(studies.lines(comparison))))
+            files.write_json(options.json, studies.as_json(comparison))
+        print("\n".join(studies.lines(comparison)))
     return 0
 
 

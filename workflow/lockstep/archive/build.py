@@ -1,8 +1,6 @@
 """Makes an archive: one pass over the files, in bounded memory; equal studies give equal bytes."""
 
-import hashlib
 import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +10,6 @@ from lockstep import __version__, files
 from lockstep.archive import (
     archive_reader,
     collect,
-    completeness,
     crate,
     description,
     layout,
@@ -21,19 +18,11 @@ from lockstep.archive import (
     zip_container,
 )
 from lockstep.archive import source as sources
-from lockstep.archive.archived_study import include, named_as_archived
 from lockstep.archive.collect import Item
-from lockstep.archive.completeness import Read
-from lockstep.archive.source import Source
-from lockstep.archive.source_check import other_code
+from lockstep.archive.layout import Read
+from lockstep.archive.source import Source, other_code
 from lockstep.errors import UserError
 from lockstep.study import Study
-
-SPARE = 1 << 20  # room for directory and descriptions
-
-
-class _Unchanged(Exception):
-    """The archive that is there has the same bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +44,7 @@ class Plan:
 def build(
     study: Study, *, partial: bool = False, output: Path | None = None, root: Path = sources.ROOT
 ) -> tuple[Path, list[str]]:
-    """Write a study's archive, unless it is there with the same bytes.
+    """Write a study's archive.
 
     Args:
         partial: files of a complete study may be missing; the archive says which.
@@ -76,34 +65,34 @@ def build(
         if not partial:
             _check_complete(plan, study, root)
         target = output or (study.partial_archive() if plan.missing else study.archive())
-        _check_room(target, sum(item.size for item in plan.items) + SPARE)
-        sha256, unchanged = _write(target, plan)
-    except zip_container.Damaged as problem:
-        raise UserError(f"{problem}; try again when the study is not being run") from problem
+        with files.atomic(target) as temporary:
+            with open(temporary, "wb") as stream, zip_container.Writer(stream) as writer:
+                _fill(writer, plan)
+            sha256 = files.sha256_file(temporary)
     except OSError as error:
         where = error.filename or output or study.archive()
         raise UserError(f"{where}: {error.strerror or error}; nothing was archived") from error
-    return target, [*_lines(plan, target, sha256), *["unchanged: nothing to do"] * unchanged]
+    return target, _lines(plan, target, sha256)
 
 
 def _plan(study: Study, root: Path) -> Plan:
     source, rules = sources.find(root), secret_rules.here(study, root)
-    if include(study.config)["untracked"]:
+    if layout.include(study.config)["untracked"]:
         source = source.with_untracked()
     items = collect.items(study, source, rules)
     unsafe = layout.unsafe([*(item.name for item in items), *layout.DERIVED, layout.HASHES])
     if unsafe:
         raise UserError(f"no archive can hold {unsafe}; rename it")
     for item in items:
-        why = layout.too_large(item.name, item.size)
-        if why:
+        if too_large := layout.too_large(item.name, item.size):
             raise UserError(
-                f"{item.path or item.name}: {why} when an archive is verified; take larger windows "
-                "(window_steps), or leave its run out of the config"
+                f"{item.path or item.name}: {too_large} when an archive is verified; take larger "
+                "windows (window_steps), or leave its run out of the config"
             )
     read = collect.as_archived({item.name: item for item in items})
-    archived = named_as_archived(json.loads(rules.clean(json.dumps(study.config).encode())))
-    missing = completeness.missing(archived, {item.name for item in items}, read)
+    clean = json.loads(rules.clean(json.dumps(study.config).encode()))
+    archived = layout.named_as_archived(clean)
+    missing = layout.missing(archived, {item.name for item in items}, read)
     return Plan(study=archived, source=source, items=items, missing=missing, read=read)
 
 
@@ -124,64 +113,37 @@ def _check_complete(plan: Plan, study: Study, root: Path) -> None:
     code = [name for name in plan.source.untracked if name.startswith("workflow/")]
     if code:
         raise UserError(
-            f"study {study.name}: git does not track {code[0]}, so that the archive would lack "
-            "code; commit it, have git ignore it, or set archive.include.untracked in the config"
+            f"study {study.name}: git does not track {code[0]}, so that code would be missing in "
+            "the archive; commit it, have git ignore it, or set archive.include.untracked"
         )
-
-
-def _check_room(target: Path, size: int) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(target.parent).free
-    if size > free:
-        raise UserError(
-            f"{target}: needs {size >> 20} MiB, {free >> 20} MiB are free; free some space, or "
-            "leave parts out (archive.include)"
-        )
-
-
-def _write(target: Path, plan: Plan) -> tuple[str, bool]:
-    """Write the archive; returns its sha256, and whether the one that is there is the same."""
-    sha256 = ""
-    try:
-        with files.atomic(target) as temporary:
-            with open(temporary, "wb") as stream, zip_container.Writer(stream) as writer:
-                _fill(writer, plan)
-            sha256 = files.sha256_file(temporary)
-            if target.is_file() and files.sha256_file(target) == sha256:
-                raise _Unchanged
-    except _Unchanged:
-        return sha256, True
-    return sha256, False
 
 
 def _fill(writer: zip_container.Writer, plan: Plan) -> None:
-    sizes, hashes = {}, {}
+    sizes: dict[str, int] = {}
+    hashes: dict[str, str] = {}
+    rewritten: set[str] = set()
+
+    def add(name: str, pieces: Iterator[bytes], size: int) -> None:
+        sizes[name], hashes[name] = writer.add(name, pieces, size)
+
     for item in plan.items:
-        total = hashlib.sha256()
-        writer.add(item.name, item.checked(item.pieces(), total), item.size)
-        sizes[item.name], hashes[item.name] = item.size, total.hexdigest()
-    told = about(plan)
-    for name, content in derived(plan.study, told, sizes, hashes, plan.read):
-        writer.add(name, [content], len(content))
-        sizes[name], hashes[name] = len(content), hashlib.sha256(content).hexdigest()
-    listing = archive_reader.listing(hashes)
-    writer.add(layout.HASHES, [listing], len(listing))
-
-
-def about(plan: Plan) -> dict[str, Any]:
-    """Return the content of ``archive.json``."""
-    return {
+        add(item.name, item.pieces(rewritten), item.size)
+    about = {
         "schema": layout.SCHEMA,
         "study": plan.study.name,
         "lockstep": __version__,
         "complete": not plan.missing,
         "missing": list(plan.missing),
-        "include": include(plan.study.config),
+        "include": layout.include(plan.study.config),
         "source": {"commit": plan.source.commit, "note": plan.source.note},
-        "rewritten": [item.name for item in plan.items if item.rewritten],
+        "rewritten": sorted(rewritten),
         "executable": [item.name for item in plan.items if item.executable],
         "links": [item.name for item in plan.items if item.link],
     }
+    for name, content in derived(plan.study, about, sizes, hashes, plan.read):
+        add(name, iter([content]), len(content))
+    listing = archive_reader.listing(hashes)
+    writer.add(layout.HASHES, [listing], len(listing))
 
 
 def derived(study: Study, told: Mapping[str, Any], sizes: Mapping[str, int],
@@ -194,9 +156,9 @@ def derived(study: Study, told: Mapping[str, Any], sizes: Mapping[str, int],
         sizes, hashes: of the other files, and of each that was yielded before.
         read: returns the JSON of one of the other files.
     """
-    collected = [name for name in hashes if name not in layout.DERIVED]
-    happened = provenance.of(study, collected, read)
-    date = happened.ended[:10]
+    happened = provenance.actions(study, [n for n in hashes if n not in layout.DERIVED], read)
+    date = provenance.span(happened)[1][:10]
+    told = {**told, "lockstep": __version__}  # whatever an archive says of that
     yield layout.README, description.readme(study, told, read)
     yield layout.UPLOAD, description.upload(study, date)
     yield layout.CITATION, description.citation(study, date)
@@ -215,5 +177,5 @@ def _lines(plan: Plan, target: Path, sha256: str) -> list[str]:
         shown, more = plan.source.untracked[:5], len(plan.source.untracked) - 5
         rest = f" and {more} more" if more > 0 else ""
         lines.append(f"left out, as git does not track them: {', '.join(shown)}{rest}")
-    size = target.stat().st_size if target.exists() else 0
-    return [*lines, f"archive: {target} ({size / 1e6:.1f} MB)", f"sha256: {sha256}"]
+    size = target.stat().st_size / 1e6
+    return [*lines, f"archive: {target} ({size:.1f} MB)", f"sha256: {sha256}"]

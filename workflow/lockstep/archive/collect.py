@@ -1,18 +1,16 @@
 """What goes into an archive: each file with its name in there and where its bytes come from."""
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lockstep.archive import completeness, layout, secret_rules
-from lockstep.archive.archived_study import include, named_as_archived, reproducible
+from lockstep.archive import layout, secret_rules
 from lockstep.archive.secret_rules import Rules
 from lockstep.archive.source import Source
-from lockstep.archive.zip_container import CHUNK, Damaged
+from lockstep.archive.zip_container import CHUNK
 from lockstep.errors import UserError
 from lockstep.study import Study
 
@@ -20,8 +18,11 @@ TEXT = (".json", ".log", ".txt", ".csv", ".html", ".svg")
 CODE = (".py", ".smk", ".j2", ".def", ".sh", ".md", ".rst", ".txt", ".html", ".css")
 """Of the source, where a word such as `password` before a text says nothing."""
 BEGINNING = 8000
+HASHED = ("report/index.html", "report/report.json")
+"""Besides a run's records: what cannot be rewritten, because other records have its hash."""
 
-Clean = Callable[[bytes], bytes]
+Clean = Callable[[bytes, int], bytes]
+"""From a part of a text and the number of its first line to what is archived of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,82 +31,93 @@ class Item:
 
     Attributes:
         name: in the archive.
-        size: in bytes, of what is written.
         path: where its bytes are; None if they are `content`.
         content: its bytes, of small files that were made.
-        clean: what a text goes through whenever it is read, as it may be longer by then.
-        sha256: of what is written, where that is known already.
-        executable, link, rewritten: what ``archive.json`` says of it.
+        clean: what rewrites a text, part by part (`secret_rules.parts`), and raises UserError for
+            what must not be archived; None for what is no text.
+        executable, link: what ``archive.json`` says of it.
     """
 
     name: str
-    size: int
     path: Path | None = None
     content: bytes = b""
     clean: Clean | None = None
-    sha256: str | None = None
     executable: bool = False
     link: bool = False
-    rewritten: bool = False
 
-    def pieces(self) -> Iterator[bytes]:
-        """Yield its bytes in pieces."""
+    @property
+    def size(self) -> int:
+        """Its size in bytes, as long as nothing in it is replaced."""
+        return len(self.content) if self.path is None else self.path.stat().st_size
+
+    def pieces(self, rewritten: set[str] | None = None) -> Iterator[bytes]:
+        """Yield its bytes in pieces.
+
+        Args:
+            rewritten: its name is added if something in it is replaced.
+
+        Raises:
+            UserError: it holds a secret or a path, and cannot be rewritten.
+        """
         if self.path is None:
             yield self.content
             return
         with open(self.path, "rb", buffering=0) as stream:
-            if self.clean is not None:
-                yield from map(self.clean, secret_rules.parts(stream))
+            if self.clean is None:
+                while piece := stream.read(CHUNK):
+                    yield piece
                 return
-            while piece := stream.read(CHUNK):
-                yield piece
-
-    def checked(self, pieces: Iterator[bytes], total: Any) -> Iterator[bytes]:
-        """Yield its pieces and hash them.
-
-        Raises:
-            Damaged: they are not what they were when the file was collected.
-        """
-        for piece in pieces:
-            total.update(piece)
-            yield piece
-        if self.sha256 not in (None, total.hexdigest()):
-            raise Damaged(f"{self.name}: changes while it is archived")
+            line = 1
+            for part in secret_rules.parts(stream):
+                cleaned = self.clean(part, line)
+                line += part.count(b"\n")
+                if rewritten is not None and cleaned != part:
+                    rewritten.add(self.name)
+                yield cleaned
 
 
 def items(study: Study, source: Source, rules: Rules) -> list[Item]:
     """Return everything but what archiving makes itself, sorted by name.
 
     Raises:
-        UserError: a secret or a link to a place of this machine is in what cannot be rewritten.
+        UserError: a file or a link is in the source that must not be archived.
     """
     found = [*_source(source, rules), *_results(study, rules), *_data(study, rules)]
     # In the config's own order: parity is measured against the first variant.
-    config = json.dumps(reproducible(study.config), indent=1, allow_nan=False) + "\n"
-    found.append(_made(layout.STUDY, rules.clean(config.encode())))
+    config = json.dumps(layout.reproducible(study.config), indent=1, allow_nan=False) + "\n"
+    found.append(Item(name=layout.STUDY, content=rules.clean(config.encode())))
     return sorted(found, key=lambda item: item.name)
 
 
-def _made(name: str, content: bytes, **notes: Any) -> Item:
-    return Item(name=name, size=len(content), content=content, **notes)
+def _cleaned(rules: Rules) -> Clean:
+    """Return what replaces secrets and paths of this machine."""
+    return lambda part, _: rules.clean(part)
 
 
-def _text(name: str, path: Path, clean: Clean, **notes: Any) -> Item:
-    """Return a text as it may be archived."""
-    size, rewritten, total = 0, False, hashlib.sha256()
-    with open(path, "rb", buffering=0) as stream:
-        for part in secret_rules.parts(stream):
-            cleaned = clean(part)
-            size += len(cleaned)
-            rewritten = rewritten or cleaned != part
-            total.update(cleaned)
-    how = clean if rewritten else None
-    return Item(name=name, path=path, size=size, clean=how, sha256=total.hexdigest(),
-                rewritten=rewritten, **notes)  # fmt: skip
+def _checked(path: Path, rules: Rules, paths: str, *, assigned: bool = False) -> Clean:
+    """Return what stops at a secret, by line and kind.
 
+    Args:
+        paths: those of this machine are `kept`, `replaced` or `refused`.
+        assigned: look also for what only a word before it says is a secret.
+    """
 
-def _as_it_is(name: str, path: Path, **notes: Any) -> Item:
-    return Item(name=name, path=path, size=path.stat().st_size, **notes)
+    def clean(part: bytes, line: int) -> bytes:
+        for place, kind in sorted(rules.secrets(part, assigned=assigned)):
+            raise UserError(
+                f"{path}, line {line + part.count(10, 0, place)}: looks like a secret ({kind}); "
+                "remove it, and revoke it if it was published (a line of the source that holds "
+                f"none: add a comment `{secret_rules.ALLOWED.decode()}`)"
+            )
+        cleaned = part if paths == "kept" else rules.without_paths(part)
+        if paths == "refused" and cleaned != part:
+            raise UserError(
+                f"{path}: names a folder of this machine, and cannot be rewritten, as records have "
+                "its hash; make it again without"
+            )
+        return cleaned
+
+    return clean
 
 
 # The source -----------------------------------------------------------------------------------
@@ -116,13 +128,13 @@ def _source(source: Source, rules: Rules) -> Iterator[Item]:
 
     There, /root is nobody's name.
     """
-    paths = tuple(pair for pair in rules.paths if pair[0] != b"/root")
-    rules = Rules(values=rules.values, paths=paths)
+    rules = replace(rules, paths=tuple(pair for pair in rules.paths if pair[0] != b"/root"))
     for name in source.files:
         path, target = source.root / name, layout.SOURCE + name
         if secret_rules.FILES.fullmatch(path.name):
             raise UserError(
-                f"{path}: is called like a file of keys or passwords; remove it from the repository"
+                f"{path}: has a name as files of keys or passwords have; remove it from the "
+                "repository"
             )
         if path.is_symlink():
             leads = rules.without_paths(os.fsencode(path.readlink()))
@@ -131,125 +143,73 @@ def _source(source: Source, rules: Rules) -> Iterator[Item]:
                     f"{path}: is a link to a place of this machine, {os.fsdecode(leads)}; make "
                     "it a relative one within the checkout, or remove it"
                 )
-            yield _made(target, leads, link=True)
+            yield Item(name=target, content=leads, link=True)
             continue
-        executable = bool(path.stat().st_mode & 0o100)
         with open(path, "rb") as stream:
-            binary = b"\0" in stream.read(BEGINNING)
-        if binary:
-            yield _as_it_is(target, path, executable=executable)
-            continue
-        _stop_at_secrets(path, rules, assigned=not name.endswith(CODE))
-        bound = name.startswith(("workflow/lockstep/", "containers/"))
-        if name.startswith("containers/") and secret_rules.HOMES.search(path.read_bytes()):
-            raise UserError(
-                f"{path}: names a home folder, and cannot be rewritten, as images have its hash; "
-                "take it out"
-            )
-        clean = (lambda text: text) if bound else rules.without_paths
-        yield _text(target, path, clean, executable=executable)
+            text = b"\0" not in stream.read(BEGINNING)
+        clean = _source_rule(name, path, rules) if text else None
+        executable = bool(path.stat().st_mode & 0o100)
+        yield Item(name=target, path=path, clean=clean, executable=executable)
 
 
-def _stop_at_secrets(path: Path, rules: Rules, *, assigned: bool) -> None:
-    """Refuse a text that holds a secret, by the line and the kind."""
-    before = 0
-    with open(path, "rb", buffering=0) as stream:
-        for part in secret_rules.parts(stream):
-            for place, kind in sorted(rules.secrets(part, assigned=assigned)):
-                line = before + part.count(b"\n", 0, place) + 1
-                raise UserError(
-                    f"{path}, line {line}: looks like a secret ({kind}); remove it, and revoke it "
-                    "if it was published (a line of the source that holds none: add a comment "
-                    f"`{secret_rules.ALLOWED.decode()}`)"
-                )
-            before += part.count(b"\n")
+def _source_rule(name: str, path: Path, rules: Rules) -> Clean:
+    assigned = not name.endswith(CODE)
+    if name.startswith("workflow/lockstep/"):
+        return _checked(path, rules, "kept", assigned=assigned)
+    if name.startswith("containers/"):  # which name places of images: only homes are a person's
+        return _checked(path, replace(rules, paths=()), "refused", assigned=assigned)
+    return _checked(path, rules, "replaced", assigned=assigned)
 
 
 # Results and data -----------------------------------------------------------------------------
 
 
 def _results(study: Study, rules: Rules) -> Iterator[Item]:
-    wanted = {"": True, **include(study.config)}
-    bound, named = _bound(study), layout.named(study)
-    for path in _walk(study.root):
+    wanted = {"": True, **layout.include(study.config)}
+    asked = layout.study_files(study, optional=True)
+    paths = {path for path, part in asked.items() if wanted[part]}
+    for path in (*study.root.glob("report/*/*"), *study.root.glob("logs/**/*")):
         below = path.relative_to(study.root).as_posix()
-        part = layout.part(below)
-        if part is None or not wanted[part]:
-            continue
-        if below.startswith(layout.NAMED_BY_CONFIG) and below not in named:
-            continue  # of a variant or a seed that the config had once
-        name = f"{layout.RESULTS}{study.name}/{below}"
-        if not below.endswith(TEXT):
-            yield _as_it_is(name, path)
-        elif below in bound:
+        paths |= {below} if layout.FURTHER.fullmatch(below) else set()
+    for below in paths:
+        path, name = study.root / below, f"{layout.RESULTS}{study.name}/{below}"
+        if path.is_file():
             # What only may be a secret must not keep a study from being archived.
-            _stop_at_secrets(path, rules, assigned=False)
-            item = _text(name, path, rules.without_paths)
-            if item.rewritten:
-                raise UserError(
-                    f"{path}: names a folder of this machine, and cannot be rewritten, as other "
-                    "records have its hash; make it again without"
-                )
-            yield item
-        else:
-            yield _text(name, path, rules.clean)
-
-
-def _bound(study: Study) -> set[str]:
-    """Return the files whose hash another record holds: they cannot be rewritten."""
-    found = {"report/index.html", "report/report.json"}
-    for path in (study.root / "blocks").rglob("*.json"):
-        try:
-            runs = json.loads(path.read_bytes())["runs"]
-            found |= {f"runs/{run}/{n}" for run, entry in runs.items() for n in entry["sha256"]}
-        except (ValueError, KeyError, TypeError, AttributeError):
-            continue  # verifying will say so
-    return found
-
-
-def _walk(root: Path) -> Iterator[Path]:
-    for folder, folders, names in os.walk(root):
-        folders[:] = sorted(
-            n for n in folders if n not in ("cache", "checkpoints", "states", "wandb")
-        )
-        for name in sorted(names):
-            path = Path(folder) / name
-            if path.is_file() and not name.startswith("."):
-                yield path
+            hashed = path.name in layout.RECORDS or below in HASHED
+            clean = _checked(path, rules, "refused") if hashed else _cleaned(rules)
+            yield Item(name=name, path=path, clean=clean if below.endswith(TEXT) else None)
 
 
 def _data(study: Study, rules: Rules) -> Iterator[Item]:
     """Yield manifests of the datasets and images that config and records name, and what is asked
     for of them.
     """
-    wanted = include(study.config)
+    wanted = layout.include(study.config)
     for folder in _data_folders(study):
         target = f"{layout.DATA}{folder.parent.name}/{folder.name}/"
         manifest = folder / "manifest.json"
-        yield _text(target + "manifest.json", manifest, rules.clean)
+        yield Item(name=f"{target}manifest.json", path=manifest, clean=_cleaned(rules))
         if folder.parent.name == "images":
             names = ["image.sif"] if wanted["images"] else []
         else:
-            names = sorted(completeness.shards(_json(manifest))) if wanted["data"] else []
-        yield from (_as_it_is(target + n, folder / n) for n in names if (folder / n).is_file())
+            names = sorted(layout.shards(_json(manifest))) if wanted["data"] else []
+        there = [name for name in names if (folder / name).is_file()]
+        yield from (Item(name=target + name, path=folder / name) for name in there)
 
 
 def _data_folders(study: Study) -> list[Path]:
-    def read(name: str) -> Any:
-        below = name.removeprefix(f"{layout.RESULTS}{study.name}/")
-        return _json(study.root / below)
+    """Return the folders of data that the config names and that are there, and those of records."""
 
-    named = completeness.data_folders(named_as_archived(study.config), read)
-    wanted = {f"{kind}/{name}-{identity}" for kind, name, identity in named if identity}
+    def read(name: str) -> Any:
+        return _json(study.root / name.removeprefix(f"{layout.RESULTS}{study.name}/"))
+
+    recorded = layout.data_named(layout.named_as_archived(study.config), read)
+    wanted = {identity for identities in recorded.values() for identity in identities}
     datasets = {study.workload(workload)["dataset"] for workload in study.config["workloads"]}
-    found = {study.dataset_folder(name) for name in datasets}
-    found |= {image.folder for image in study.images.values()}
-    for path in study.data.glob("*/*/manifest.json"):
-        name, _, identity = path.parent.name.rpartition("-")
-        name = name.partition("-cuda")[0].removesuffix("-ready")
-        if f"{path.parent.parent.name}/{name}-{identity}" in wanted:
-            found.add(path.parent)
-    return sorted(folder for folder in found if (folder / "manifest.json").is_file())
+    wanted |= {study.dataset_identity(name)[:12] for name in datasets}
+    wanted |= {image.identity[:12] for image in study.images.values()}
+    described = (manifest.parent for manifest in study.data.glob("*/*/manifest.json"))
+    return sorted(folder for folder in described if folder.name.rpartition("-")[2] in wanted)
 
 
 def _json(path: Path) -> Any:

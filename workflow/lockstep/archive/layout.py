@@ -1,8 +1,10 @@
 """What an archive holds and what its files are called: the one place that knows."""
 
+import json
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any
 
 from lockstep.study import Study
 
@@ -32,52 +34,180 @@ FINAL = "final.safetensors"
 LARGEST_LIST, LARGEST_RECORD, LARGEST_TABLE = 16 << 20, 4 << 20, 64 << 20
 """In bytes: `HASHES` and the description; a record of a run, block or job; other JSON or CSV."""
 
-_RUN = r"runs/[^/]+/[^/]+/[^/]+/seed-[0-9]+/"
-STUDY_FILES: dict[str, str] = {
-    r"study\.json|repetitions\.json": "",
-    r"parity/[^/]+/(verdict|passed)\.json": "",
-    r"parity/[^/]+/[^/]+\.npz": "traces",
-    r"weights/[^/]+/seed-[0-9]+\.safetensors": "checkpoints",
-    r"blocks/.+\.json": "",
-    _RUN + r"(summary|run|failure)\.json": "",
-    _RUN + r"(epochs|windows)\.csv": "",
-    _RUN + r"steps\.npz": "",
-    _RUN + r"log\.txt": "",
-    _RUN + re.escape(FINAL): "checkpoints",
-    r"report/(index\.html|report\.json|complete\.json)": "",
-    r"report/tables/[^/.][^/]*\.csv": "",
-    r"report/figures/[^/.][^/]*\.(svg|png)": "",
-    r"logs/(?!archive\.log).+\.(log|json)": "",
-}
-"""The files of a study's folder that are archived, as patterns of their paths, and the part of
-`archive.include` that asks for them (empty: always). What no pattern names is never archived:
-TensorBoard's and W&B's files repeat the tables, and name machines, folders and variables.
+FURTHER = re.compile(
+    r"report/tables/[^/.][^/]*\.csv|report/figures/[^/.][^/]*\.(svg|png)|logs/(?!archive\.log).+\.(log|json)"
+)
+"""What of a study's folder is archived besides `study_files`. Anything else never is: TensorBoard's
+and W&B's files repeat the tables, and name machines, folders and variables.
 """
 
-NAMED_BY_CONFIG = ("parity/", "blocks/", "weights/")
-"""Below the study's folder, where the config says what each file is called."""
+INCLUDE = {
+    "images": False, "data": False, "checkpoints": False, "traces": True, "untracked": False,
+}  # fmt: skip
+"""For a config that is older than one of these keys."""
+
+Read = Callable[[str], Any]
+"""Returns the JSON of an archived file by its name; None if it is missing or is not JSON."""
 
 
-def part(path: str) -> str | None:
-    """Return the part of `archive.include` that a file of a study's folder belongs to.
+# The config -----------------------------------------------------------------------------------
+
+
+def include(section: Mapping[str, Any]) -> dict[str, bool]:
+    """Return what a config says of an archive's optional parts."""
+    return {**INCLUDE, **section.get("archive", {}).get("include", {})}
+
+
+def reproducible(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config that runs on another machine: without places that only this one has."""
+    changed: dict[str, Any] = json.loads(json.dumps(section))
+    changed["paths"] = {"results": "results", "data": "data"}
+    for entry in changed["datasets"].values():
+        entry["raw"] = None
+    machine = ("cache", "build_folder", "ca_bundle", "package_index", "debian_mirror")
+    changed["images"].update(dict.fromkeys(machine))
+    changed["images"]["ready"] = dict.fromkeys(changed["images"]["ready"])
+    return changed
+
+
+def named_as_archived(section: Mapping[str, Any]) -> Study:
+    """Return a study whose paths are the names of its files in an archive."""
+    return Study(reproducible(section))
+
+
+# Which files ----------------------------------------------------------------------------------
+
+
+def study_files(study: Study, *, optional: bool = False) -> dict[str, str]:
+    """Return the files of a complete study's folder, by their paths there.
+
+    Args:
+        optional: also those that need not be there.
 
     Returns:
-        An empty text for what is always archived, None for what never is.
+        The part of `archive.include` that asks for each; an empty text for what always is archived.
     """
-    for pattern, option in STUDY_FILES.items():
-        if re.fullmatch(pattern, path):
-            return option
-    return None
-
-
-def named(study: Study) -> set[str]:
-    """Return what the config asks for of parity, blocks and weights, below the study's folder."""
-    paths = [study.manifest(block) for block in study.blocks]
+    found = {study.root / "study.json": ""}
     for workload in study.config["workloads"]:
-        paths += [study.verdict(workload), study.passed(workload)]
-        paths += [study.trace(workload, variant) for variant in study.traces()]
-        paths += [study.weights(workload, seed) for seed in study.config["seeds"]]
-    return {path.relative_to(study.root).as_posix() for path in paths}
+        found |= dict.fromkeys((study.verdict(workload), study.passed(workload)), "")
+        found |= {study.trace(workload, variant): "traces" for variant in study.traces()}
+        found |= {study.weights(workload, seed): "checkpoints" for seed in study.config["seeds"]}
+    found |= dict.fromkeys(map(study.manifest, study.blocks), "")
+    more = ("failure.json", "log.txt") if optional else ()
+    for run in study.runs:
+        folder = study.run_folder(run)
+        found |= {folder / name: "" for name in (*RECORDS, "run.json", *more)}
+        found[folder / FINAL] = "checkpoints"
+    report = study.report().parent
+    found |= {report / name: "" for name in ("index.html", "report.json", "complete.json")}
+    found |= {study.repetitions: ""} if optional else {}
+    return {path.relative_to(study.root).as_posix(): part for path, part in found.items()}
+
+
+def missing(study: Study, names: Collection[str], read: Read) -> list[str]:
+    """Return what a complete archive of a study has and one with these names has not.
+
+    Args:
+        study: whose paths are names in the archive (see `named_as_archived`).
+        names: what the archive holds.
+        read: returns the JSON of an archived file.
+
+    Returns:
+        Sorted; what is in the study's folder is called as it is there.
+    """
+    there, wanted = {*names}, {"": True, **include(study.config)}
+    below = f"{RESULTS}{study.name}/"
+    asked = {path for path, part in study_files(study).items() if wanted[part]}
+    for run in study.runs:  # a failed run has its records too, which say why, but no final state
+        summary = read(f"{below}runs/{run.name}/summary.json")
+        if not isinstance(summary, dict) or summary.get("status") != "finished":
+            asked.discard(f"runs/{run.name}/{FINAL}")
+    data = [name for name in _data(study, there, read) if name not in there]
+    return sorted([*data, *(path for path in asked if below + path not in there)])
+
+
+def _data(study: Study, there: set[str], read: Read) -> Iterator[str]:
+    """Yield the manifests of datasets and images that config and records name, and what else of
+    them is asked for. Of those that no record names yet only a part of the folder's name is known.
+    """
+    wanted, held = include(study.config), manifests(there, read)
+    identities = {str(told["identity"])[:12] for told in held.values()}
+    described = {(folder.split("/")[1], told["name"]) for folder, told in held.items()}
+    for (kind, name), recorded in sorted(data_named(study, read).items()):
+        missing = sorted(recorded - identities)
+        if not recorded and (kind, name) not in described:
+            missing = ["*"]
+        yield from (f"{DATA}{kind}/{name}-{identity}/manifest.json" for identity in missing)
+    for folder, told in held.items():
+        if folder.startswith(f"{DATA}datasets/"):
+            yield from (f"{folder}/{file}" for file in shards(told) if wanted["data"])
+        elif wanted["images"]:
+            yield f"{folder}/image.sif"
+
+
+def manifests(names: Iterable[str], read: Read) -> dict[str, Any]:
+    """Return the manifests of archived datasets and images, by their folders."""
+    found = {}
+    for name in sorted(names):
+        if name.startswith(DATA) and name.endswith("/manifest.json"):
+            told = read(name)
+            if isinstance(told, dict) and {"name", "identity"} <= told.keys():
+                found[name.removesuffix("/manifest.json")] = told
+    return found
+
+
+def data_named(study: Study, read: Read) -> dict[tuple[str, str], set[str]]:
+    """Return the datasets and images that config and records name, by `datasets` or `images` and
+    name: the beginnings of the identities that records have of them.
+    """
+    named: dict[tuple[str, str], set[str]] = {}
+    for workload in study.config["workloads"]:
+        named["datasets", study.workload(workload)["dataset"]] = set()
+    if study.config["images"]["enabled"]:
+        frameworks = {v["framework"] for v in study.config["variants"].values()}
+        named |= {("images", name): set() for name in ("base", *frameworks)}
+    for run in study.runs:
+        summary = read(f"{study.run_folder(run)}/summary.json")
+        try:
+            dataset, image = summary["dataset"], summary["contract"]["host"].get("image")
+            for kind, one in (("datasets", dataset), ("images", image)):
+                if one:
+                    identity = str(one["identity"])[:12]
+                    named.setdefault((kind, str(one["name"])), set()).add(identity)
+        except (KeyError, TypeError, AttributeError):
+            continue  # the validator of records says what it is instead
+    return named
+
+
+def shards(manifest: Any) -> dict[str, str]:
+    """Return the files that a dataset's manifest names, with their sha256; none if it is none."""
+    try:
+        splits = manifest["splits"].values()
+        return {shard["file"]: shard["sha256"] for split in splits for shard in split["shards"]}
+    except (KeyError, TypeError, AttributeError):
+        return {}
+
+
+def unexpected(study: Study, names: Collection[str], read: Read) -> Iterator[str]:
+    """Yield what is in an archive although neither the config nor a record asks for it."""
+    below, asked = f"{RESULTS}{study.name}/", study_files(study, optional=True)
+    named = data_named(study, read)
+    folders = {folder for folder, told in manifests(names, read).items()
+               if (folder.split("/")[1], told["name"]) in named}  # fmt: skip
+    for name in names:
+        if name.startswith(below):
+            path = name.removeprefix(below)
+            expected = path in asked or FURTHER.fullmatch(path) is not None
+        elif name.startswith(DATA):
+            folder, _, file = name.rpartition("/")
+            expected = folder in folders and file.endswith(("manifest.json", ".h5", "image.sif"))
+        else:
+            expected = name in (*DERIVED, HASHES, STUDY) or name.startswith(SOURCE)
+        if not expected:
+            yield f"{name}: neither the config nor a record asks for it"
+
+
+# Sizes and safe names -----------------------------------------------------------------------------
 
 
 def too_large(name: str, size: int) -> str | None:
@@ -94,11 +224,6 @@ def too_large(name: str, size: int) -> str | None:
     return f"has {size / (1 << 20):.1f} MiB, more than the {limit >> 20} MiB that are read"
 
 
-# Safe names -----------------------------------------------------------------------------------
-
-LONGEST, LONGEST_PART = 1000, 255  # in bytes
-
-
 def unsafe(names: Iterable[str]) -> str | None:
     """Return what is wrong with the first name that could leave its folder, or with the first two
     that could meet in one file; None if no name can.
@@ -106,43 +231,16 @@ def unsafe(names: Iterable[str]) -> str | None:
     files: dict[str, str] = {}
     folders: dict[str, str] = {}
     for name in names:
-        problem = _problem(name)
-        if problem:
-            return f"a file called {name[:300]!r}, {problem}"
+        if any(unicodedata.category(c) in ("Cc", "Cs") for c in name) or "\\" in name:
+            return f"a file called {name[:300]!r}, which has characters that no name should have"
+        if {"", ".", ".."} & {*name.split("/")} or name[1:2] == ":":
+            return f"a file called {name[:300]!r}, which leads out of its folder or to a folder"
         folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
         if folded in files:
             return f"{files[folded]!r} and {name!r}, which are one file where case does not count"
         files[folded] = name
         parts = folded.split("/")
-        for depth in range(1, len(parts)):
-            folders.setdefault("/".join(parts[:depth]), name)
+        folders |= {"/".join(parts[:depth]): name for depth in range(1, len(parts))}
     for folded in sorted(files.keys() & folders.keys()):
         return f"the file {files[folded]!r}, which is also a folder, of {folders[folded]!r}"
     return None
-
-
-def _problem(name: str) -> str | None:
-    try:
-        parts = name.encode().split(b"/")
-    except UnicodeEncodeError:
-        return "which is not UTF-8"
-    if not name or sum(map(len, parts)) > LONGEST or max(map(len, parts)) > LONGEST_PART:
-        return "which is empty or very long"
-    if name.startswith("/") or name[1:2] == ":":
-        return "which is absolute"
-    if "\\" in name or any(unicodedata.category(c) == "Cc" for c in name):
-        return "which has characters that no name should have"
-    if any(part in (b"", b".", b"..") for part in parts):
-        return "which points out of its folder or to a folder"
-    return None
-
-
-ENCODING = {
-    ".json": "application/json", ".csv": "text/csv", ".html": "text/html", ".md": "text/markdown",
-    ".cff": "application/yaml", ".txt": "text/plain",
-}  # fmt: skip
-
-
-def encoding(path: str) -> str:
-    """Return a file's media type, by its name."""
-    return ENCODING.get("." + path.rpartition(".")[2], "text/plain")

@@ -1,11 +1,12 @@
 """What was done in a study, as its records say: every stage's jobs, in the order of the data."""
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from lockstep.archive import layout
-from lockstep.archive.completeness import Read
+from lockstep.archive.layout import Read
 from lockstep.study import Study
 
 STAGES = {
@@ -28,10 +29,11 @@ class Action:
         stage: a key of `STAGES`.
         name: within its stage.
         started, ended: when, in UTC; None where no record says it.
-        uses, makes: names in the archive: files, folders (ending in a slash) and values (`#…`).
+        uses, makes: names in the archive: files, folders (ending in a slash) and states (`#…`).
         image: identity of the image it ran in; None without one.
         packages: versions, by name.
         failure: why its result is not what was wanted.
+        states: sha256 of the initial weights that it used, by their name.
     """
 
     stage: str
@@ -40,138 +42,92 @@ class Action:
     ended: str
     uses: Sequence[str]
     makes: Sequence[str]
-    image: str | None = None
-    packages: tuple[tuple[str, str], ...] = ()
+    image: str | None
+    packages: Mapping[str, str]
     failure: str | None = None
+    states: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Provenance:
-    """All recorded actions of a study.
-
-    Attributes:
-        weights: identifier, description and sha256 of the initial weights that runs began from.
-    """
-
-    actions: Sequence[Action]
-    weights: Sequence[tuple[str, str, str]]
-
-    @property
-    def started(self) -> str | None:
-        """When the first action began."""
-        return min((a.started for a in self.actions if a.started), default=None)
-
-    @property
-    def ended(self) -> str:
-        """When the last action ended."""
-        return max((a.ended for a in self.actions), default="1970-01-01T00:00:00+00:00")
-
-    def version(self, package: str) -> str | None:
-        """Return a package's version in the latest action that knows it."""
-        known = [(a.ended, dict(a.packages)[package]) for a in self.actions
-                 if package in dict(a.packages)]  # fmt: skip
-        return max(known)[1] if known else None
+def span(actions: Sequence[Action]) -> tuple[str | None, str]:
+    """Return when the first action began, and when the last one ended."""
+    ended = max((a.ended for a in actions), default="1970-01-01T00:00:00+00:00")
+    return min((a.started for a in actions if a.started), default=None), ended
 
 
-def of(study: Study, names: Collection[str], read: Read) -> Provenance:
-    """Return what happened in a study; what has no record of its job is not told.
+def version(actions: Sequence[Action], package: str) -> str | None:
+    """Return a package's version in the latest action that knows it."""
+    known = [(a.ended, a.packages[package]) for a in actions if package in a.packages]
+    return max(known)[1] if known else None
+
+
+def actions(study: Study, names: Collection[str], read: Read) -> list[Action]:
+    """Return what happened in a study; an action without a sound record is left out.
 
     Args:
         study: whose paths are names in the archive.
         names: what the archive holds.
         read: returns the JSON of an archived file.
     """
-    summaries = {run: _sound(read(f"{study.run_folder(run)}/summary.json")) for run in study.runs}
-    weights: dict[str, tuple[str, str, str]] = {}
-    for run, summary in summaries.items():
-        if summary:
-            identifier = f"#state-{run.workload}-{run.seed}"
-            says = f"Initial weights of {run.workload}, seed {run.seed} (sha256)"
-            value = str(summary["contract"]["determined_by"]["weights"])
-            weights.setdefault(identifier, (identifier, says, value))
-    actions = list(_actions(study, {*names}, read, summaries, weights))
-    return Provenance(actions=actions, weights=list(weights.values()))
+    data: dict[str, list[str]] = {}
+    for folder, told in layout.manifests(names, read).items():
+        data.setdefault(f"{folder.split('/')[1]}/{told['name']}", []).append(f"{folder}/")
+    found = list(_jobs(study, {*names}, read, data))
+    for run in study.runs:
+        own, state = study.run_folder(run), f"#state-{run.workload}-{run.seed}"
+        dataset = data.get(f"datasets/{study.workload(run.workload)['dataset']}", [])
+        with contextlib.suppress(KeyError, TypeError, AttributeError):
+            summary = read(f"{own}/summary.json")
+            weights = {state: str(summary["contract"]["determined_by"]["weights"])}
+            found.append(
+                Action(stage="train", name=run.name, ended=str(summary["ended"]), states=weights,
+                       uses=[*dataset, state], makes=[f"{own}/"],
+                       failure=summary.get("reason"), **_where(summary["contract"]))
+            )  # fmt: skip
+    return sorted(found, key=lambda action: [*STAGES].index(action.stage))
 
 
-def _sound(summary: Any) -> dict[str, Any] | None:
-    """Return a summary that says what is read here, None of any other."""
-    try:
-        str(summary["ended"]), summary["contract"]["determined_by"]["weights"]
-        summary["contract"]["host"].get("image"), dict(summary["contract"]["engine"])
-    except (KeyError, TypeError, AttributeError, ValueError):
-        return None
-    found: dict[str, Any] = summary
-    return found
+def _where(contract: Mapping[str, Any]) -> dict[str, Any]:
+    """Return when a run began, and what it ran with."""
+    host, engine = contract["host"], contract["engine"]
+    attempts = (host.get("job") or {}).get("attempts") or [{}]
+    packages = {p: str(engine[p]) for p in ("torch", "jax", "flax", "optax") if p in engine}
+    image = (host.get("image") or {}).get("identity")
+    return {"started": attempts[0].get("started"), "packages": packages, "image": image}
 
 
-def _actions(
-    study: Study, names: set[str], read: Read, summaries: dict, weights: dict
+def _jobs(
+    study: Study, names: set[str], read: Read, data: Mapping[str, list[str]]
 ) -> Iterator[Action]:
+    """Yield the jobs of all stages but training that have a log."""
     top = f"{layout.RESULTS}{study.name}/"
 
-    def job(stage: str, name: str, uses: list[str], makes: list[str], **more: Any) -> list[Action]:
+    def job(
+        stage: str, name: str, uses: list[str], makes: list[str], failure: str | None = None
+    ) -> Iterator[Action]:
         record = read(f"{top}logs/{stage}/{name}.json")
-        try:
-            packages = tuple(sorted((str(k), str(v)) for k, v in record["packages"].items()))
-            return [
-                Action(stage=stage, name=name, started=str(record["started"]),
-                       ended=str(record["ended"]), uses=uses, makes=makes,
-                       image=record["image"], packages=packages, **more)
-            ]  # fmt: skip
-        except (KeyError, TypeError, AttributeError):
-            return []
+        with contextlib.suppress(KeyError, TypeError, AttributeError):
+            packages = {str(k): str(v) for k, v in record["packages"].items()}
+            yield Action(stage=stage, name=name, started=str(record["started"]),
+                         ended=str(record["ended"]), uses=uses, makes=makes,
+                         image=record["image"], packages=packages, failure=failure)  # fmt: skip
 
-    folders = {name.rpartition("/")[0] + "/" for name in names if name.startswith(layout.DATA)}
-    data: dict[str, list[str]] = {}
-    for folder in sorted(folders):
-        name = str((read(f"{folder}manifest.json") or {}).get("name"))
-        images = folder.startswith(f"{layout.DATA}images/")
-        data.setdefault(f"image {name}" if images else name, []).append(folder)
     for name in ("base", "torch", "jax"):
-        if f"image {name}" in data:
-            made = data[f"image {name}"]
+        if made := data.get(f"images/{name}"):
             yield from job("image", name, [f"{layout.SOURCE}containers/"], made)
     for name in sorted({study.workload(w)["dataset"] for w in study.config["workloads"]}):
-        yield from job("preprocess", name, [layout.STUDY], data.get(name, []))
+        yield from job("preprocess", name, [layout.STUDY], data.get(f"datasets/{name}", []))
     for workload in study.config["workloads"]:
-        dataset = data.get(study.workload(workload)["dataset"], [])
-        parity = f"{top}parity/{workload}/"
+        dataset = data.get(f"datasets/{study.workload(workload)['dataset']}", [])
+        parity, verdict = f"{top}parity/{workload}/", str(study.verdict(workload))
         for seed in study.config["seeds"]:
-            value = f"#state-{workload}-{seed}"
-            made = [value] if value in weights else []
-            yield from job("weights", f"{workload}-{seed}", [layout.STUDY], made)
+            state = f"#state-{workload}-{seed}"
+            yield from job("weights", f"{workload}-{seed}", [layout.STUDY], [state])
         for variant in study.traces():
             if str(study.trace(workload, variant)) in names:
                 yield from job("trace", f"{workload}-{variant}", dataset, [parity])
-        verdict = str(study.verdict(workload))
         if verdict in names:
             failure = None if str(study.passed(workload)) in names else "parity fails"
-            yield from job("parity", workload, [parity], [verdict], failure=failure)
-        for run in study.runs:
-            summary = summaries[run]
-            if run.workload == workload and summary:
-                state = f"#state-{workload}-{run.seed}"
-                yield _trained(run.name, summary, [*dataset, state], f"{top}runs/{run.name}/")
+            yield from job("parity", workload, [parity], [verdict], failure)
     if str(study.report()) in names:
-        runs = [f"{top}runs/"] if any(n.startswith(f"{top}runs/") for n in names) else []
         made = [f"{top}report/index.html", f"{top}report/report.json"]
-        yield from job("report", "study", runs, made)
-
-
-def _trained(name: str, summary: dict[str, Any], uses: list[str], folder: str) -> Action:
-    contract = summary["contract"]
-    host, engine = contract["host"], contract["engine"]
-    attempts = (host.get("job") or {}).get("attempts") or [{}]
-    image = host.get("image") or {}
-    versions = tuple((p, str(engine[p])) for p in ("torch", "jax", "flax", "optax") if p in engine)
-    return Action(
-        stage="train",
-        name=name,
-        started=attempts[0].get("started"),
-        ended=str(summary["ended"]),
-        uses=uses,
-        makes=[folder],
-        image=image.get("identity"),
-        packages=versions,
-        failure=summary.get("reason"),
-    )
+        yield from job("report", "study", [f"{top}runs/"], made)

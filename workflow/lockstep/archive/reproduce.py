@@ -2,7 +2,7 @@
 
 Everything comes from the archive: source, config, definitions and locks. In FOLDER are then
 `lockstep` (the source, with its results), `archived` (the archive's records, extracted when the
-code has ended, so that it could not read what it is compared with) and `reproduction.html`.
+code has ended, so that it could not read what it is compared with) and `reproduction.json`.
 """
 
 import contextlib
@@ -17,10 +17,10 @@ from pathlib import Path
 
 from lockstep import files
 from lockstep.archive import archive_reader, layout, reproduction_outcome, reproduction_plan, verify
-from lockstep.archive.archive_reader import Archive
-from lockstep.archive.check_result import printable, reason
+from lockstep.archive.archive_reader import Archive, printable
 from lockstep.archive.reproduction_outcome import YES, Outcome
-from lockstep.archive.reproduction_plan import ARCHIVED, CONFIG, Plan
+from lockstep.archive.reproduction_plan import ARCHIVED, CONFIG, RUN, Plan
+from lockstep.archive.zip_container import reason
 from lockstep.errors import UserError
 from lockstep.study import Study
 
@@ -59,11 +59,10 @@ def main(
             print(f"{path}: does not hold; nothing was run")
             return DIFFERS
         if source is not None:
-            run, rest = reproduction_plan.other_source(archive, source)
-            print(
-                "\n".join(printable(f"not as in {source}: {text}") for text in [*run, *rest][:50])
-            )
-            if run:
+            other = reproduction_plan.other_source(archive, source)
+            for text in other[:50]:
+                print(printable(f"not as in {source}: {text}"))
+            if any(text.startswith(RUN) for text in other):
                 print(f"{path}: its code is not that of {source}; nothing was run")
                 return DIFFERS
         chosen = reproduction_plan.plan(archive, folder=into, profile=profile, only=only, raw=raw)
@@ -72,7 +71,7 @@ def main(
         if dry_run:
             return SUCCEEDED
         _ask(yes)
-        _set_up(archive, chosen)
+        set_up(archive, chosen)
         command, checkout = chosen.command, chosen.checkout
         status = subprocess.run(command, cwd=checkout, env=_environment()).returncode
         records = chosen.folder / ARCHIVED
@@ -81,7 +80,7 @@ def main(
         archive_reader.extract(
             archive, lambda n: n.startswith(below), records.resolve(), strip=layout.RESULTS
         )
-    return _conclude(chosen, path, archive, status)
+    return conclude(chosen, path, archive.sha256, status)
 
 
 def _ask(yes: bool) -> None:
@@ -102,12 +101,12 @@ def _ask(yes: bool) -> None:
         raise UserError("nothing was run")
 
 
-def _set_up(archive: Archive, chosen: Plan) -> None:
+def set_up(archive: Archive, chosen: Plan) -> None:
     """Write source, config and data into the folder; all or nothing.
 
     Raises:
-        UserError: there is no room, nothing can be written there, a link leads out, or two files
-            would lie in one place.
+        UserError: nothing can be written there, a link leads out, or two files would lie in one
+            place.
     """
     new = not chosen.folder.exists()
     try:
@@ -115,7 +114,6 @@ def _set_up(archive: Archive, chosen: Plan) -> None:
         _fill(archive, chosen, chosen.checkout.resolve())
     except BaseException as error:
         with contextlib.suppress(OSError):  # where nothing could be written, nothing is left
-            files.remove(chosen.checkout)
             files.remove(chosen.folder if new else chosen.checkout)
         if not isinstance(error, OSError):
             raise
@@ -126,23 +124,16 @@ def _set_up(archive: Archive, chosen: Plan) -> None:
 
 
 def _fill(archive: Archive, chosen: Plan, root: Path) -> None:
-    source = [n.removeprefix(layout.SOURCE) for n in archive.hashes if n.startswith(layout.SOURCE)]
-    # A source that has its own files where data and config go would lead these elsewhere.
-    unsafe = layout.unsafe([*source, *reproduction_plan.large(archive.hashes), CONFIG])
-    if unsafe:
-        raise UserError(f"{archive.path}: running it would need {unsafe}; nothing was written")
     archive_reader.extract(
         archive, lambda n: n.startswith(layout.SOURCE), root, strip=layout.SOURCE
     )
     package = root / "workflow" / "lockstep"
-    places = reproduction_plan.placed(archive, chosen.config, package)
-    unsafe = layout.unsafe([*source, *places.values(), CONFIG])
-    if unsafe:
+    places, identities = reproduction_plan.data_places(archive, chosen.config, package)
+    if unsafe := layout.unsafe(places.values()):  # a dataset's name may be anything here
         raise UserError(f"{archive.path}: running it would need {unsafe}; nothing was written")
     archive_reader.extract(archive, places.__contains__, root, places=places)
-    for _, folder, identity in reproduction_plan.renamed(archive, chosen.config, package):
-        manifest = root / folder / "manifest.json"
-        files.write_json(manifest, {**files.read_json(manifest), "identity": identity})
+    for place, identity in identities.items():
+        files.write_json(root / place, {**files.read_json(root / place), "identity": identity})
     files.write_json(root / CONFIG, chosen.config)
 
 
@@ -154,29 +145,37 @@ def _environment() -> dict[str, str]:
     return kept | {"PYTHONSAFEPATH": "1"}
 
 
-def _conclude(chosen: Plan, path: Path, archive: Archive, status: int) -> int:
+def conclude(chosen: Plan, path: Path, sha256: str | None, status: int) -> int:
+    """Compare what was run with the archived records, write it down and say it; returns the exit
+    status.
+
+    Args:
+        path, sha256: of the archive.
+        status: that the workflow ended with.
+    """
     archived = Study.at(chosen.folder / ARCHIVED / chosen.config["study"])
     again = Study(chosen.config)
     again.root = chosen.checkout / again.root
     found = reproduction_outcome.outcomes(archived, again, chosen.runs)
     conclusion = reproduction_outcome.conclusion(found) if status == 0 else FAILED
-    told = {
-        "schema": SCHEMA,
-        "study": again.name,
-        "archive": path.name,
-        "sha256": archive.sha256,
-        "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "snakemake_status": status,
-        "conclusion": conclusion,
-        "outcomes": [asdict(outcome) for outcome in found],
-    }
-    files.write_json(chosen.folder / "reproduction.json", told)
-    page = chosen.folder / "reproduction.html"
-    files.write_bytes(page, reproduction_outcome.page(told).encode())
+    record = chosen.folder / "reproduction.json"
+    files.write_json(
+        record,
+        {
+            "schema": SCHEMA,
+            "study": again.name,
+            "archive": path.name,
+            "sha256": sha256,
+            "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "snakemake_status": status,
+            "conclusion": conclusion,
+            "outcomes": [asdict(outcome) for outcome in found],
+        },
+    )
     if status:
         print(f"the workflow ended with status {status}")
     print("\n".join(printable(line) for line in _lines(found)))
-    print(f"study {again.name}: {conclusion}\npage: {page}")
+    print(f"study {again.name}: {conclusion}\nrecord: {record}")
     return {YES: SUCCEEDED, FAILED: NOT_RUN}.get(conclusion, DIFFERS)
 
 

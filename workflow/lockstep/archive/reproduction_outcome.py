@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from lockstep.parity import compare as ladder
@@ -27,10 +26,6 @@ YES, NO, UNDECIDED = "reproduced", "NOT REPRODUCED", "undecided"
 
 Side = tuple[Mapping[str, Any], np.ndarray, np.ndarray]
 """A run's summary, losses ``(steps,)`` and checksums of batches ``(steps,)``."""
-
-
-class Missing(Exception):
-    """A record does not say what a run is judged by; the message says which, and what."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,8 +99,6 @@ def judge(name: str, old: Side, new: Side) -> Outcome:
     """Return what became of one run; undecided where a record does not say what it is judged by."""
     try:
         return _judged(name, old, new)
-    except Missing as problem:
-        says = str(problem)
     except Exception as error:  # a damaged record raises almost anything
         says = f"its records cannot be compared ({error!r:.200})"
     return Outcome(what=name, measure=BITS, outcome=UNDECIDED, says=says)
@@ -113,16 +106,15 @@ def judge(name: str, old: Side, new: Side) -> Outcome:
 
 def _judged(name: str, old: Side, new: Side) -> Outcome:
     differs = conditions(old[0], new[0])
-    was, now = _both(old[0], new[0], "status")
-    states = _both(old[0], new[0], "weights", "final")
+    states = [summary["weights"]["final"] for summary in (old[0], new[0])]
     distance = _distance(old[1], new[1])
     most = f"losses differ by {distance:.1e} at most"
 
     def outcome(measure: str, word: str, says: str) -> Outcome:
         return Outcome(what=name, measure=measure, outcome=word, says=says, differs=differs)
 
-    if was != now:
-        return outcome(BITS, NO, f"{was} in the archive, {now} now")
+    if old[0]["status"] != new[0]["status"]:
+        return outcome(BITS, NO, f"{old[0]['status']} in the archive, {new[0]['status']} now")
     if len(old[2]) != len(new[2]):
         return outcome(BITS, NO, f"{len(new[2])} steps instead of {len(old[2])}")
     if not np.array_equal(old[2], new[2]):
@@ -140,53 +132,39 @@ def _judged(name: str, old: Side, new: Side) -> Outcome:
         if distance == 0:
             return outcome(BITS, NO, "all losses have the same bits, but the final state differs")
         return outcome(BITS, NO, f"{most}, first in step {_first(unequal)}")
-    if _of(old[0], "archive", "contract", "variant", "precision") == "float64":
+    if old[0]["contract"]["variant"]["precision"] == "float64":
         return outcome(DOUBLE, YES if distance <= FLOAT64 else NO, f"the same batches; {most}")
     return outcome(STATISTICS, UNDECIDED, f"the same batches; {most}, judged below")
 
 
 def conditions(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Return in what two runs' conditions differ, of what can change bits."""
-    host = _both(old, new, "contract", "host")
-    pairs = {
-        "CPU": _both(old, new, "contract", "host", "cpu"),
-        "instruction set": _both(old, new, "contract", "host", "instruction_set"),
-        "threads": _both(old, new, "contract", "topology", "threads"),
-        "GPUs": (_gpus(host[0]), _gpus(host[1])),
-        "code": _both(old, new, "contract", "determined_by", "code"),
-        "begun from": (_begun(old), _begun(new)),
-    }
-    differs = [f"{name}: {x} / {y}" for name, (x, y) in pairs.items() if x != y]
-    if _gpus(host[0]) and not _of(old, "archive", "contract", "variant", "deterministic"):
+    """Return in what two runs' conditions differ, of what can change bits.
+
+    Raises:
+        KeyError: a record does not say one of them.
+    """
+
+    def of(summary: Mapping[str, Any]) -> dict[str, Any]:
+        contract = summary["contract"]
+        host, other = contract["host"], summary.get("resumed_from")
+        return {
+            "CPU": host["cpu"],
+            "instruction set": host["instruction_set"],
+            "threads": contract["topology"]["threads"],
+            "GPUs": [f"{gpu['name']}, driver {gpu['driver']}" for gpu in host.get("gpus", [])],
+            "code": contract["determined_by"]["code"],
+            "begun from": (
+                f"step {other['step']} of run {other['identity'][:12]}" if other else "its weights"
+            ),
+            **contract["determined_by"]["environment"],
+        }
+
+    a, b = of(old), of(new)
+    differs = [f"{name}: {a.get(name, 'none')} / {b.get(name, 'none')}"
+               for name in {**a, **b} if a.get(name) != b.get(name)]  # fmt: skip
+    if a["GPUs"] and not old["contract"]["variant"]["deterministic"]:
         differs.append("a GPU without deterministic kernels need not give the same bits twice")
-    here, there = _both(old, new, "contract", "determined_by", "environment")
-    differs += [
-        f"{name}: {here.get(name, 'none')} / {there.get(name, 'none')}"
-        for name in sorted({*here, *there})
-        if here.get(name) != there.get(name)
-    ]
     return differs
-
-
-def _both(old: Mapping[str, Any], new: Mapping[str, Any], *path: str) -> tuple[Any, Any]:
-    return _of(old, "archive", *path), _of(new, "repetition", *path)
-
-
-def _of(summary: Any, whose: str, *path: str) -> Any:
-    for key in path:
-        if not isinstance(summary, Mapping) or key not in summary:
-            raise Missing(f"the {whose}'s record has no {'.'.join(path)}")
-        summary = summary[key]
-    return summary
-
-
-def _begun(summary: Mapping[str, Any]) -> str:
-    other = summary.get("resumed_from")
-    return f"step {other['step']} of run {other['identity'][:12]}" if other else "its weights"
-
-
-def _gpus(host: Mapping[str, Any]) -> list[str]:
-    return [f"{gpu['name']}, driver {gpu['driver']}" for gpu in host.get("gpus", [])]
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -244,28 +222,9 @@ def _statistics(archived: Study, again: Study) -> list[Outcome]:
 
 
 def _compared(archived: Study, again: Study) -> Iterator[Outcome]:
-    words = {verdicts.EQUIVALENT: YES, verdicts.DIFFERENT: NO}
-    for variant, c in studies.compare(Path(archived.root), Path(again.root)).comparisons:
+    words, called = {verdicts.EQUIVALENT: YES, verdicts.DIFFERENT: NO}, ("archive", "repetition")
+    found = studies.compare(Path(archived.root), Path(again.root), called=called)
+    for variant, c in found.comparisons:
         says = f"{sentences.quality_sentence(c)} {sentences.sentence(c)}"
-        for study, name in ((archived, "the archive"), (again, "the repetition")):
-            says = says.replace(str(study.root), name)
         what, word = f"{c.workload}/{variant}/{c.scale}", words.get(c.quality_kind, UNDECIDED)
         yield Outcome(what=what, measure=STATISTICS, outcome=word, says=says)
-
-
-# The page -------------------------------------------------------------------------------------
-
-HERE = Path(__file__).resolve().parent
-
-
-def page(told: Mapping[str, Any]) -> str:
-    """Return the page of a repetition, complete in one file.
-
-    Args:
-        told: the content of ``reproduction.json``.
-    """
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((HERE / "reproduction.html.j2").read_text())
-    reasons = sorted({text for o in told["outcomes"] for text in o["differs"]})
-    style = jinja2.utils.markupsafe.Markup((HERE.parent / "report" / "page.css").read_text())
-    return template.render(**told, reasons=reasons, style=style)

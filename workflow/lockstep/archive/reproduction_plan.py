@@ -1,21 +1,21 @@
 """What running an archived study again would run: said before anything is written or run."""
 
 import copy
-import json
+import hashlib
+import os
 import re
 import shlex
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lockstep.archive import layout
-from lockstep.archive.archive_reader import Archive
-from lockstep.archive.archived_study import reproducible
-from lockstep.archive.check_result import printable, reason
-from lockstep.archive.source import find
 from lockstep import machine
+from lockstep.archive import layout
+from lockstep.archive.archive_reader import Archive, printable
+from lockstep.archive.layout import reproducible
+from lockstep.archive.source import UNREADABLE, find
 from lockstep.errors import UserError, nearest
 from lockstep.study import PACKAGES, Study
 from lockstep.study.identity import dataset_identity
@@ -26,6 +26,7 @@ RUN = ("Snakefile", "workflow/", "profiles/", "containers/", "slurm")
 """What of the source is run, and must be equal to that of `--source`."""
 
 READY = re.compile(layout.DATA + r"images/([^/]+)-ready-[0-9a-f]{12}/image\.sif")
+"""An image that nobody built from definitions: the config names it."""
 
 UNKNOWN = (
     "NOTE: this runs code that nobody here has checked, with your rights. What it writes is then "
@@ -79,8 +80,10 @@ def plan(
 
     Raises:
         UserError: nothing is chosen, a dataset is unknown, or the folder is not empty.
+        OSError: a folder cannot be looked into.
     """
-    _check_empty(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: must be an empty folder, or not be there yet")
     chosen = copy.deepcopy(reproducible(archive.json_of(layout.STUDY)))
     names = [run.name for run in Study(chosen).runs]
     runs = [name for name in names if not only or any(_begins(name, part) for part in only)]
@@ -93,13 +96,13 @@ def plan(
         if not found or name not in chosen["datasets"]:
             hint = nearest(name, chosen["datasets"])
             raise UserError(f"--raw {entry}: must be NAME=FOLDER; {hint}")
-        if not _is_folder(f"--raw {entry}", Path(path)):
+        if not Path(path).is_dir():
             raise UserError(f"--raw {entry}: {path} is not a folder")
         chosen["datasets"][name]["raw"] = str(Path(path).absolute())
     profile = _profile(profile, archive.hashes)
     made = Plan(config=chosen, runs=runs, profile=profile, folder=folder.absolute())
-    for name in ready(archive.hashes):
-        chosen["images"]["ready"][name] = str(made.checkout / ready_place(name))
+    for match in filter(None, map(READY.fullmatch, archive.hashes)):
+        chosen["images"]["ready"][match[1]] = str(made.checkout / _ready_place(match[1]))
     return made
 
 
@@ -140,44 +143,34 @@ def other_packages(archive: Archive, study: Study) -> list[str]:
     """Return which packages are not those that the archived runs were made with."""
     here, found = machine.versions(PACKAGES), set()
     for run in study.runs:
-        name = f"{layout.RESULTS}{study.name}/runs/{run.name}/summary.json"
-        try:
-            recorded = archive.json_of(name)["contract"]["determined_by"]["environment"]
+        summary = archive.json_of(f"{layout.RESULTS}{study.name}/runs/{run.name}/summary.json")
+        if summary is not None:
+            recorded = summary["contract"]["determined_by"]["environment"]
             found |= {(p, v) for p, v in recorded.items() if p != "image" and here.get(p) != v}
-        except (KeyError, TypeError, AttributeError):
-            continue
     return [f"{p} {here.get(p, 'is not installed')}, recorded {v}" for p, v in sorted(found)]
 
 
-def other_source(archive: Archive, checkout: Path) -> tuple[list[str], list[str]]:
-    """Return which files of an archive's source are not those of a checkout: of what is run, and
-    of the rest.
+def other_source(archive: Archive, checkout: Path) -> list[str]:
+    """Return which files of an archive's source are not those of a checkout.
 
     Raises:
         UserError: the checkout is not a folder.
     """
-    if not _is_folder("--source", checkout):
+    if not checkout.is_dir():
         raise UserError(f"--source {checkout}: is not a folder; name a checkout of the source")
-    held = {name.removeprefix(layout.SOURCE): name for name in archive.hashes
+    held = {name.removeprefix(layout.SOURCE): sha256 for name, sha256 in archive.hashes.items()
             if name.startswith(layout.SOURCE)}  # fmt: skip
     here, wrong = {*find(checkout).files}, []
     for name in sorted({*held, *here}):
         if name not in held or name not in here:
             wrong.append(f"{name}: is only in {'the archive' if name in held else checkout}")
-        elif archive.bytes_of(held[name]) != _content(checkout / name):
-            rewritten = held[name] in archive.about["rewritten"]
+            continue
+        path = checkout / name
+        content = os.fsencode(path.readlink()) if path.is_symlink() else path.read_bytes()
+        if held[name] != hashlib.sha256(content).hexdigest():
+            rewritten = layout.SOURCE + name in archive.about["rewritten"]
             wrong.append(f"{name}: differs{' (rewritten when archived)' if rewritten else ''}")
-        elif (held[name] in archive.about["links"]) != (checkout / name).is_symlink():
-            wrong.append(f"{name}: is a link on one side only")
-    run = [text for text in wrong if text.startswith(RUN)]
-    return run, [text for text in wrong if text not in run]
-
-
-def _content(path: Path) -> bytes:
-    return str(path.readlink()).encode() if path.is_symlink() else path.read_bytes()
-
-
-# Options --------------------------------------------------------------------------------------
+    return wrong
 
 
 def _profile(name: str, archived: Collection[str]) -> str:
@@ -189,24 +182,7 @@ def _profile(name: str, archived: Collection[str]) -> str:
         here = Path(name).expanduser()
     except RuntimeError as error:
         raise UserError(f"--profile {name}: there is no such user; name a folder") from error
-    return str(here.absolute()) if _is_folder(f"--profile {name}", here) else name
-
-
-def _check_empty(folder: Path) -> None:
-    try:
-        used = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-    except OSError as error:
-        why = reason(error)
-        raise UserError(f"{folder}: cannot be used, {why}; name another folder") from error
-    if used:
-        raise UserError(f"{folder}: must be an empty folder, or not be there yet")
-
-
-def _is_folder(option: str, path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError as error:  # such as a name that is too long
-        raise UserError(f"{option}: cannot be used, {reason(error)}; name a folder") from error
+    return str(here.absolute()) if here.is_dir() else name
 
 
 def _begins(name: str, part: str) -> bool:
@@ -237,51 +213,46 @@ def large(names: Collection[str]) -> list[str]:
     return sorted(n for n in names if n.startswith(layout.DATA) and n.endswith((".h5", ".sif")))
 
 
-def ready(names: Collection[str]) -> dict[str, str]:
-    """Return the archived images that nobody built from definitions, by what they are called."""
-    return {match[1]: match[0] for match in map(READY.fullmatch, names) if match}
-
-
-def ready_place(image: str) -> str:
-    """Return where such an image goes, below the checkout: where the config names it."""
+def _ready_place(image: str) -> str:
     return f"{layout.DATA}ready/{image}.sif"
 
 
-def placed(archive: Archive, config: Mapping[str, Any], package: Path) -> dict[str, str]:
-    """Return the archived files of datasets and images, and where each goes below the checkout.
+def data_places(
+    archive: Archive, config: Mapping[str, Any], package: Path
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return where archived data go, below the checkout.
 
     Args:
         config: of the repetition.
         package: the archived one, whose code is a part of a dataset's identity.
+
+    Returns:
+        The places of shards, images and their manifests by name; and the identities of datasets
+        that have another one here, by the place of the manifest: the place of staged raw files is
+        a part of it.
     """
-    images = {sif: ready_place(name) for name, sif in ready(archive.hashes).items()}
-    moved = {old: new for old, new, _ in renamed(archive, config, package)}
-    places = {}
+    places: dict[str, str] = {}
+    identities: dict[str, str] = {}
+    folders: dict[str, set[str]] = {}
     for name in large(archive.hashes):
         folder, _, file = name.rpartition("/")
-        places[name] = f"{moved.get(folder, folder)}/{file}"
-        manifest = f"{folder}/manifest.json"
-        if manifest in archive.hashes and name not in images:  # else the workflow writes it
-            places[manifest] = f"{moved.get(folder, folder)}/manifest.json"
-    return places | images
-
-
-def renamed(
-    archive: Archive, config: Mapping[str, Any], package: Path
-) -> Iterator[tuple[str, str, str]]:
-    """Yield the folders of archived datasets that are called otherwise here, with the new name and
-    the identity that belongs to it: the place of staged raw files is a part of that.
-    """
-    held: dict[str, list[str]] = {}
-    for folder in {n.rpartition("/")[0] for n in large(archive.hashes) if n.endswith(".h5")}:
-        told = json.loads(archive.bytes_of(f"{folder}/manifest.json"))
-        held.setdefault(told["name"], []).append(folder)
+        if ready := READY.fullmatch(name):
+            places[name] = _ready_place(ready[1])  # the workflow writes its manifest
+            continue
+        places |= {name: name, f"{folder}/manifest.json": f"{folder}/manifest.json"}
+        if file.endswith(".h5"):
+            told = archive.json_of(f"{folder}/manifest.json")
+            folders.setdefault(told["name"], {folder}).add(folder)
     for name, entry in config["datasets"].items():
+        if len(folders.get(name, ())) != 1:
+            continue  # of several, which one trained the runs that are repeated is not said here
         try:
-            new = dataset_identity(entry, package)
-        except (OSError, ImportError, SyntaxError, ValueError):
+            identity = dataset_identity(entry, package)
+        except UNREADABLE:
             continue  # the workflow will say what is wrong with its source
-        wanted = f"{layout.DATA}datasets/{name}-{new[:12]}"
-        # Of several, which one trained the runs that are repeated is not said here.
-        if len(held.get(name, [])) == 1 and held[name] != [wanted]:
-            yield held[name][0], wanted, new
+        (old,), new = folders[name], f"{layout.DATA}datasets/{name}-{identity[:12]}"
+        if old != new:
+            moved = {n for n in places if n.startswith(f"{old}/")}
+            places |= {n: new + n.removeprefix(old) for n in moved}
+            identities[f"{new}/manifest.json"] = identity
+    return places, identities

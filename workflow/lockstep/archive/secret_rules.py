@@ -25,63 +25,48 @@ FILES = re.compile(
 """Names of files that hold keys and passwords."""
 
 _KEY = rb"-----BEGIN [A-Z ]*PRIVATE KEY(?: BLOCK)?-----"
-_NOT_IN_WORD = rb"(?<![\w+/-])"
-
-TOKENS: dict[str, tuple[bytes, re.Pattern[bytes]]] = {
-    name: (hint, re.compile(pattern))
-    for name, hint, pattern in (
-        ("GitHub token", b"gh", rb"gh[pousr]_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_]{40,}"),
-        ("GitLab token", b"gl", rb"gl(?:pat|rt|dt|ptt|soat|cbt|ft)-[A-Za-z0-9_-]{20,}"),
-        ("Hugging Face token", b"hf_", rb"(?:api_org|hf)_[A-Za-z0-9]{30,}"),
-        ("PyPI token", b"pypi-", rb"pypi-[A-Za-z0-9_-]{32,}"),
-        ("npm token", b"npm_", rb"(?<![A-Za-z0-9])npm_[A-Za-z0-9]{36}(?![A-Za-z0-9])"),
-        ("Google API key", b"AIza", _NOT_IN_WORD + rb"AIza[\w-]{35}(?![\w+/-])"),
-        ("Google OAuth secret", b"GOCSPX-", rb"GOCSPX-[\w-]{20,}"),
-        ("Google OAuth token", b"ya29.", _NOT_IN_WORD + rb"ya29\.[\w-]{20,}"),
-        ("OpenAI or Anthropic key", b"sk-", rb"(?<![\w-])sk-[A-Za-z0-9_-]{20,}"),
-        ("Slack token", b"xox", rb"xox[abeprs]-[A-Za-z0-9-]{20,}"),
-        ("Slack webhook", b"hooks.slack", rb"hooks\.slack\.com/(?:services|workflows)/[\w/]{20,}"),
-        (
-            "Discord webhook",
-            b"/api/webhooks/",
-            rb"discord(?:app)?\.com/api/webhooks/[0-9]{10,}/[\w-]{20,}",
-        ),
-        ("Teams webhook", b"webhook.office", rb"webhook\.office\.com/webhookb2/[\w@/-]{20,}"),
-        ("Discord token", b".", rb"(?<![\w.])[MNO][\w-]{23,25}\.[\w-]{6}\.[\w-]{27,38}(?![\w.])"),
-        ("Telegram token", b":AA", rb"(?<!\d)[0-9]{8,10}:AA[\w-]{33}(?![\w-])"),
-        ("AWS access key", b"A", rb"(?<![A-Za-z0-9])(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}(?![\w])"),
-        ("Azure storage key", b"AccountKey", rb"AccountKey=[A-Za-z0-9+/=]{80,}"),
-        ("Stripe key", b"k_live_", rb"[rs]k_live_[0-9a-zA-Z]{20,}"),
-        ("Square token", b"sq0csp-", rb"sq0csp-[\w-]{40,}"),
-        ("SendGrid key", b"SG.", _NOT_IN_WORD + rb"SG\.[\w-]{20,24}\.[\w-]{39,50}"),
-        ("Mailchimp key", b"-us", rb"(?<![0-9a-f])[0-9a-f]{32}-us[0-9]{1,2}(?!\d)"),
-        ("Twilio key", b"SK", rb"(?<![A-Za-z0-9])SK[0-9a-f]{32}(?![0-9a-f])"),
-        ("JSON web token", b"eyJ", rb"eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}"),
-        ("private key", b"PRIVATE KEY", _KEY + rb"[\s\S]*?(?:-----END [A-Z ]*-----|\Z)"),
-    )
-}
-"""What tokens of well-known services look like, with what each of them contains."""
-
 _WORD = rb"(?:password|passwd(?!=\d)|passphrase|secret|token|(?:api|access|auth|secret)[_-]?key)"
 _SCHEME = rb"(?:basic|bearer|digest|token)"
 _PUBLIC = rb"(?!(?:[\w.-]+\.)?(?:example(?:\.\w+)?|invalid|test|localhost)\b)"
 
-NAMED: dict[str, tuple[tuple[bytes, ...], re.Pattern[bytes]]] = {
-    name: (hints, re.compile(pattern, re.IGNORECASE))
-    for name, hints, pattern in (
-        ("password in an address", (b"://",),
-         rb"(?P<kept>://)(?:[^/\s:@\"'<>{}$]*:[^/\s\"'<>{}$]+|(?<=tp://|ps://)[^/\s:@\"'<>{}$]+)"
-         rb"(?=@(?!sha256:)" + _PUBLIC + rb")"),
-        ("bearer token", (b"earer ",), rb"(?P<kept>bearer )[\w.~+/-]{16,}=*"),
-        ("password in .netrc", (b"machine",),
-         rb"(?P<kept>machine\s+\S+\s+login\s+\S+\s+password\s+)\S+"),
-        ("W&B key", (b"key", b"token", b"login", b"wandb"),
-         rb"(?P<kept>(?:key|token|login|wandb)\W{1,4}(?:is )?)[0-9a-f]{40}(?![0-9a-f])"),
-        ("Kaggle key", (b"kaggle", b'"key"'),
-         rb"(?P<kept>(?:kaggle_key|\"key\")\s*[:=]\s*\"?)[0-9a-f]{32}(?![0-9a-f])"),
-    )
-}  # fmt: skip
-"""What a word before it says is a secret of a certain kind."""
+RULES = {kind: (hints.encode().split(), re.compile(pattern)) for kind, hints, pattern in (
+    ("GitHub token", "gh", rb"gh[pousr]_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_]{40,}"),
+    ("GitLab token", "gl", rb"gl(?:pat|rt|dt|ptt|soat|cbt|ft)-[A-Za-z0-9_-]{20,}"),
+    ("Hugging Face token", "hf_ api_org_", rb"(?:api_org|hf)_[A-Za-z0-9]{30,}"),
+    ("PyPI token", "pypi-", rb"pypi-[A-Za-z0-9_-]{32,}"),
+    ("npm token", "npm_", rb"(?<![A-Za-z0-9])npm_[A-Za-z0-9]{36}(?![A-Za-z0-9])"),
+    ("Google API key", "aiza", rb"(?<![\w+/-])AIza[\w-]{35}(?![\w+/-])"),
+    ("Google OAuth secret", "gocspx-", rb"GOCSPX-[\w-]{20,}"),
+    ("Google OAuth token", "ya29.", rb"(?<![\w+/-])ya29\.[\w-]{20,}"),
+    ("OpenAI or Anthropic key", "sk-", rb"(?<![\w-])sk-[A-Za-z0-9_-]{20,}"),
+    ("Slack token", "xox", rb"xox[abeprs]-[A-Za-z0-9-]{20,}"),
+    ("Slack webhook", "hooks.slack", rb"hooks\.slack\.com/(?:services|workflows)/[\w/]{20,}"),
+    ("Discord webhook", "/webhooks/", rb"discord(?:app)?\.com/api/webhooks/[0-9]{10,}/[\w-]{20,}"),
+    ("Teams webhook", "webhook.office", rb"webhook\.office\.com/webhookb2/[\w@/-]{20,}"),
+    ("Discord token", ".", rb"(?<![\w.])[MNO][\w-]{23,25}\.[\w-]{6}\.[\w-]{27,38}(?![\w.])"),
+    ("Telegram token", ":aa", rb"(?<!\d)[0-9]{8,10}:AA[\w-]{33}(?![\w-])"),
+    ("AWS access key", "akia asia abia acca",
+     rb"(?<![A-Za-z0-9])(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}(?!\w)"),
+    ("Azure storage key", "accountkey", rb"AccountKey=[A-Za-z0-9+/=]{80,}"),
+    ("Stripe key", "k_live_", rb"[rs]k_live_[0-9a-zA-Z]{20,}"),
+    ("Square token", "sq0csp-", rb"sq0csp-[\w-]{40,}"),
+    ("SendGrid key", "sg.", rb"(?<![\w+/-])SG\.[\w-]{20,24}\.[\w-]{39,50}"),
+    ("Mailchimp key", "-us", rb"(?<![0-9a-f])[0-9a-f]{32}-us[0-9]{1,2}(?!\d)"),
+    ("Twilio key", "sk", rb"(?<![A-Za-z0-9])SK[0-9a-f]{32}(?![0-9a-f])"),
+    ("JSON web token", "eyj", rb"eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}"),
+    ("private key", "-----begin", _KEY + rb"[\s\S]*?(?:-----END [A-Z ]*-----|\Z)"),
+    ("password in an address", "://",
+     rb"(?P<kept>://)(?:[^/\s:@\"'<>{}$]*:[^/\s\"'<>{}$]+|(?<=tp://|ps://)[^/\s:@\"'<>{}$]+)"
+     rb"(?=@(?!sha256:)" + _PUBLIC + rb")"),
+    ("bearer token", "bearer", rb"(?i)(?P<kept>bearer )[\w.~+/-]{16,}=*"),
+    ("password in .netrc", "machine",
+     rb"(?i)(?P<kept>machine\s+\S+\s+login\s+\S+\s+password\s+)\S+"),
+    ("W&B key", "key token login wandb",
+     rb"(?i)(?P<kept>(?:key|token|login|wandb)\W{1,4}(?:is )?)[0-9a-f]{40}(?![0-9a-f])"),
+    ("Kaggle key", 'kaggle "key"',
+     rb"(?i)(?P<kept>(?:kaggle_key|\"key\")\s*[:=]\s*\"?)[0-9a-f]{32}(?![0-9a-f])"),
+)}  # fmt: skip
+"""What secrets of known kinds look like, with texts (in lower case) one of which each contains."""
 
 ASSIGNED = tuple(
     re.compile(pattern, re.IGNORECASE)
@@ -144,13 +129,13 @@ class Rules:
                 if ALLOWED not in line:
                     yield match.start(), kind
 
-    def clean(self, text: bytes, *, paths: bool = True) -> bytes:
-        """Return a text without secrets and, if asked, without paths of this machine."""
+    def clean(self, text: bytes) -> bytes:
+        """Return a text without secrets and without paths of this machine."""
         for value, name in self.values:
             text = text.replace(value, name)
         for _, pattern in _patterns(text, assigned=True):
             text = pattern.sub(_removed, text)
-        return self.without_paths(text) if paths else text
+        return self.without_paths(text)
 
     def without_paths(self, text: bytes) -> bytes:
         """Return a text without paths of this machine."""
@@ -163,10 +148,9 @@ class Rules:
 def _patterns(text: bytes, assigned: bool) -> Iterator[tuple[str, re.Pattern[bytes]]]:
     """Yield the rules of which a text has a hint: most texts have few."""
     lower = text.lower()
-    yield from ((name, rule) for name, (hint, rule) in TOKENS.items() if hint in text)
-    for name, (hints, rule) in NAMED.items():
+    for kind, (hints, rule) in RULES.items():
         if any(hint in lower for hint in hints):
-            yield name, rule
+            yield kind, rule
     if assigned and any(hint in lower for hint in HINTS):
         yield from (("password or token", rule) for rule in ASSIGNED)
 

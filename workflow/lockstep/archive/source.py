@@ -1,11 +1,23 @@
-"""The workflow's own source: what git tracks, as it is on the disk."""
+"""The workflow's own source: what git tracks, as it is on the disk. And of an archive: whether its
+source is what trained its runs.
+"""
 
+import functools
 import hashlib
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+from lockstep import code
+from lockstep.archive import layout
+from lockstep.archive.archive_reader import Archive
+from lockstep.archive.checks import Check, guarded
+from lockstep.archive.layout import Read
+from lockstep.study import Study
+from lockstep.study.identity import run_code
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -67,22 +79,19 @@ def _by_git(root: Path) -> Source:
         raise subprocess.CalledProcessError(1, "git", stderr=b"not a repository of its own")
     commit = _git(root, "rev-parse", "HEAD").decode().strip()
     tracked = _names(_git(root, "ls-files", "-z"))
-    tops = {n.split("/")[0] for n in _names(_git(root, "ls-tree", "-z", "--name-only", "HEAD"))}
-    options = ("--porcelain=v1", "--untracked-files=all", "--no-renames", "--ignore-submodules=all")
-    status = _names(_git(root, "status", "-z", *options))
-    changed = sorted(line[3:] for line in status if not line.startswith("??"))
-    others = [line[3:] for line in status if line.startswith("??")]
+    others = _names(_git(root, "ls-files", "-z", "--others", "--exclude-standard"))
+    options = ("--name-only", "--no-renames", "--ignore-submodules=all")
+    changed = _names(_git(root, "diff", "-z", *options, "HEAD"))
     note = "the committed files"
     if changed:
         more = f" and {len(changed) - 10} more" if len(changed) > 10 else ""
         note += f", but for {len(changed)} that were changed: {', '.join(changed[:10])}{more}"
-    # A submodule is a folder, of which the commit says what is in it.
+    tops = {name.split("/")[0] for name in tracked}
     return Source(
         root=root,
-        files=tuple(sorted(name for name in tracked if _is_file(root / name))),
-        untracked=tuple(
-            n for n in sorted(others) if n.split("/")[0] in tops and _is_file(root / n)
-        ),
+        # A submodule is a folder, of which the commit says what is in it.
+        files=tuple(name for name in tracked if _is_file(root / name)),
+        untracked=tuple(n for n in others if n.split("/")[0] in tops and _is_file(root / n)),
         commit=commit,
         note=note,
     )
@@ -99,11 +108,10 @@ def _git(root: Path, *arguments: str) -> bytes:
         subprocess.CalledProcessError: it fails.
         FileNotFoundError: it is not installed.
     """
-    quiet = {"GIT_OPTIONAL_LOCKS": "0", "GIT_LITERAL_PATHSPECS": "1", "LC_ALL": "C"}
     done = subprocess.run(
-        ["git", "-c", "core.quotePath=off", *arguments],
+        ["git", *arguments],
         cwd=root,
-        env={**os.environ, **quiet},
+        env={**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         check=True,
@@ -112,8 +120,8 @@ def _git(root: Path, *arguments: str) -> bytes:
 
 
 def _names(listing: bytes) -> list[str]:
-    """Return the names in what git lists with `-z`."""
-    return [os.fsdecode(name) for name in listing.split(b"\0") if name]
+    """Return the names in what git lists with `-z`, sorted."""
+    return sorted(os.fsdecode(name) for name in listing.split(b"\0") if name)
 
 
 def _walk(root: Path) -> Iterator[str]:
@@ -138,3 +146,94 @@ def state(root: Path = ROOT) -> str:
         content = os.fsencode(path.readlink()) if path.is_symlink() else path.read_bytes()
         total.update(f"{name}\0{hashlib.sha256(content).hexdigest()}\n".encode())
     return total.hexdigest()
+
+
+# Of an archive --------------------------------------------------------------------------------
+
+CONTAINERS = f"{layout.SOURCE}containers/"
+UNREADABLE = (OSError, ImportError, SyntaxError, ValueError)
+"""What code that is none raises when it is parsed."""
+
+
+def check(archive: Archive, study: Study, package: Path) -> Check:
+    """Is what trained the runs what is archived, and are images built from what is archived?
+
+    Args:
+        package: the archived code, extracted.
+    """
+    where, runs = layout.PACKAGE.rstrip("/"), len(recorded_code(study, archive.json_of))
+    wrong = [f"{where}: is not the code that trained {name}"
+             for name in other_code(study, archive.json_of, package)]  # fmt: skip
+    wrong += guarded(CONTAINERS, images, archive.hashes, archive.json_of)
+    says = f"the archived code is what trained {runs} runs; {archive.about['source']['note']}"
+    return Check(name="source", says=says, wrong=wrong, skipped=not runs and not wrong)
+
+
+def other_code(study: Study, read: Read, package: Path) -> Iterator[str]:
+    """Yield the runs that were trained by other code than is in a package's folder.
+
+    Args:
+        study: whose paths are names in the archive.
+        read: returns the JSON of an archived file.
+    """
+    for run, trained in recorded_code(study, read).items():
+        try:
+            same = run_code(*study.framework(run), package) == trained
+        except UNREADABLE as error:
+            yield f"{run.name}: the code cannot be read, {error}"
+            continue
+        if not same:
+            yield run.name
+
+
+def recorded_code(study: Study, read: Read) -> dict[Any, str]:
+    """Return the hash of the code that trained each run, as far as records say it."""
+    found = {}
+    for run in study.runs:
+        summary = read(f"{study.run_folder(run)}/summary.json")
+        try:
+            found[run] = summary["contract"]["determined_by"]["code"]
+        except (KeyError, TypeError):
+            continue
+    return found
+
+
+def images(hashes: Mapping[str, str], read: Read) -> Iterator[str]:
+    """Yield the definitions, locks and steps that are not those an image was built from."""
+    for path in hashes:
+        if not (path.startswith(f"{layout.DATA}images/") and path.endswith("/manifest.json")):
+            continue
+        told = read(path)
+        determined, name, cuda = told["determined_by"], told["name"], told.get("cuda_generation")
+        if "definition" not in determined:
+            continue  # a finished image, of which nobody knows what it was built from
+        built_from = {f"{name}.def": determined["definition"], **determined["steps"]}
+        built_from[f"locks/{f'{cuda}-{name}' if cuda else name}.txt"] = determined["python"]
+        debian = "torch" if name == "torch" else "base"
+        built_from[f"locks/debian-{debian}.txt"] = determined["debian"]
+        for file, sha256 in built_from.items():
+            if hashes.get(CONTAINERS + file) != sha256:
+                yield f"{CONTAINERS}{file}: is not what image {name} was built from ({path})"
+
+
+def same_code(package: Path, *modules: str) -> bool:
+    """Whether archived modules, with all that they import and read, are those of this version: what
+    they wrote can then be made again, byte by byte.
+    """
+    try:
+        if _files(package, ".py") == _files(code.PACKAGE, ".py"):
+            return True  # then nothing has to be parsed
+        return _files(package) == _files(code.PACKAGE) and (
+            code.digest(*modules, package=package) == code.digest(*modules)
+        )
+    except UNREADABLE:
+        return False
+
+
+@functools.lru_cache(maxsize=4)
+def _files(package: Path, *more: str) -> dict[str, bytes]:
+    """Return what a package's modules read, by name: its version, templates, styles and schemas."""
+    paths = [package / "__init__.py"]
+    paths += [path for path in package.rglob("*") if path.suffix in (".j2", ".css", *more)]
+    paths += (package.parent / "schemas").glob("*.schema.json")
+    return {str(path.relative_to(package.parent)): path.read_bytes() for path in paths}

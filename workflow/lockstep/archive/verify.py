@@ -5,20 +5,19 @@ used at all. Nothing of the archive is executed or unpickled, and no framework i
 """
 
 import contextlib
-import importlib
-import json
+import os
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from lockstep.archive import archive_reader, layout
-from lockstep.archive.archive_reader import Archive
-from lockstep.archive.check_result import Check
+from lockstep.archive import archive_reader, checks, layout
+from lockstep.archive.archive_reader import Archive, printable
+from lockstep.archive.checks import Check
 from lockstep.errors import UserError
+from lockstep.study import Study, config
 
 HOLD, FAIL = 0, 1
+BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 LATER = ("records", "parity", "derived", "source")
 
 
@@ -28,19 +27,34 @@ def main(path: Path, *, sha256: str | None = None, figures: bool = False) -> int
     Raises:
         UserError: the file cannot be used.
     """
-    with archive_reader.opened(path) as archive:
-        checks = []
+    with _one_thread(), archive_reader.opened(path) as archive:
+        found = []
         for check in verified(archive, sha256=sha256, figures=figures):
             print("\n".join(check.lines()), flush=True)
-            checks.append(check)
-    count = sum(len(check.wrong) for check in checks)
+            found.append(check)
+    count = sum(len(check.wrong) for check in found)
     if count:
         print(f"{path}: DOES NOT HOLD: {count} finding{'s' * (count > 1)}")
         return FAIL
-    skipped = [check.name for check in checks if check.skipped]
+    skipped = [check.name for check in found if check.skipped]
     rest = f" (not checked: {', '.join(skipped)})" if skipped else ""
     print(f"{path}: holds{rest}")
     return HOLD
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Load NumPy's BLAS with one thread: several wait for each other longer than such small arrays
+    take. What the person has set stays, and no other process sees this.
+    """
+    if BLAS_THREADS in os.environ:
+        yield
+        return
+    os.environ[BLAS_THREADS] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[BLAS_THREADS]
 
 
 def verify(path: Path, *, sha256: str | None = None, figures: bool = False) -> list[Check]:
@@ -65,13 +79,10 @@ def verified(
     Raises:
         UserError: as `verify`, or packages are missing that the later checks need.
     """
-    ahead = threading.Thread(target=_import_ahead)
-    ahead.start()
-    container = archive_reader.container(archive, sha256)
+    container = checks.container(archive, sha256)
     yield container
-    content = archive_reader.content(archive)
+    content = checks.content(archive)
     yield content
-    ahead.join()
     if [w for w in container.wrong if "not the one published" not in w] or content.wrong:
         reason = "not checked, as files of the archive are damaged"
         yield from (Check(name=name, says=reason, skipped=True) for name in LATER)
@@ -89,77 +100,75 @@ def verified(
 
 def _meaning(archive: Archive, *, figures: bool) -> Iterator[Check]:
     """Yield the checks of what the files say; apart, as these need NumPy and pandas."""
-    from lockstep.archive import archived_study, derived_check, records_check, source_check
-    from lockstep.study import Study
+    from lockstep.archive import derived_check, records_check, source
 
-    study = archived_study.of(archive)
+    study = archived_study(archive)
     records = records_check.check(archive, study)
     yield records
-    with tempfile.TemporaryDirectory(prefix="lockstep-verify-") as scratch:
-        folder = Path(scratch).resolve()
-        archive_reader.extract(archive, lambda name: _is_read(name, study.name), folder)
-        on_disk = Study.at(folder / layout.RESULTS / study.name)
-        on_disk.data = folder / "data"
-        package = folder / layout.PACKAGE
-        yield derived_check.parity(archive, study, package)
+    with extracted(archive) as folder:
+        yield derived_check.parity(archive, study, folder)
         yield derived_check.derived(
-            archive, study, on_disk, package, records_hold=not records.wrong, figures=figures
+            archive, study, folder, records_hold=not records.wrong, figures=figures
         )
-        yield source_check.check(archive, study, package)
+        yield source.check(archive, study, folder / layout.PACKAGE)
 
 
-def _is_read(name: str, study: str) -> bool:
-    """Whether a file is one that the report is made of, or code that is compared."""
-    below = f"{layout.RESULTS}{study}/"
-    if name.startswith(below):
-        inner = name.removeprefix(below)
-        kinds = ("study.json", "runs/", "blocks/", "parity/")
-        return inner.startswith(kinds) and inner.endswith((".json", ".csv", "steps.npz"))
-    code = (".py", ".j2", ".css", ".json", ".yaml")
-    return name.startswith(f"{layout.SOURCE}workflow/") and name.endswith(code)
+def archived_study(archive: Archive) -> Study:
+    """Return the archived study as it was run; its paths are names in the archive.
+
+    Raises:
+        UserError: its config is missing, or is not one that this version reads.
+    """
+    name = f"{layout.RESULTS}{archive.study}/study.json"
+    try:
+        section = archive.json_of(name)
+        config.check_complete(section)
+        study = Study(section)
+        study.root, study.data = Path(layout.RESULTS) / archive.study, Path("data")
+        found = study.name, study.runs, study.traces(), study.blocks
+    except (UserError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{archive.path}: {name} is not the config of a study that this version of Lockstep "
+            f"reads: {printable(str(error)[:200])} (use the version that is in its source/)"
+        ) from error
+    if found[0] != archive.study:
+        raise UserError(f"{archive.path}: {name} is of study {found[0]!r}")
+    return study
 
 
 @contextlib.contextmanager
-def studies(*paths: Path) -> Iterator[tuple[list[Path], Callable[[Any], Any]]]:
-    """Give the folders of studies, some of which may be archives: these are extracted.
+def extracted(archive: Archive) -> Iterator[Path]:
+    """Give a folder with the files that the report is made of, its figures, and the code."""
+    below = f"{layout.RESULTS}{archive.study}/"
+    records = tuple(below + name for name in ("study.json", "runs/", "blocks/", "parity/"))
+    code = (".py", ".j2", ".css", ".json", ".yaml")
 
-    Yields:
-        The folders, and what puts the archives' names into a JSON value in place of theirs.
+    def is_read(name: str) -> bool:
+        if name.startswith(f"{below}report/figures/"):
+            return name.endswith(".svg")
+        if name.startswith(records):
+            return name.endswith((".json", ".csv", "steps.npz"))
+        return name.startswith(f"{layout.SOURCE}workflow/") and name.endswith(code)
+
+    with tempfile.TemporaryDirectory(prefix="lockstep-verify-") as scratch:
+        folder = Path(scratch).resolve()
+        archive_reader.extract(archive, is_read, folder)
+        yield folder
+
+
+@contextlib.contextmanager
+def study_folder(path: Path) -> Iterator[Path]:
+    """Give the folder of a study that may be an archive: then its records are extracted.
 
     Raises:
-        UserError: an archive cannot be used, or its container or content does not hold.
+        UserError: the archive cannot be used, or its container or content does not hold.
     """
-    with tempfile.TemporaryDirectory(prefix="lockstep-compare-") as scratch:
-        folders, names = [], {}
-        for number, path in enumerate(paths):
-            if path.is_file() or (path / layout.HASHES).is_file():
-                folder = Path(scratch, str(number)).resolve()
-                folder.mkdir()
-                with archive_reader.opened(path) as archive:
-                    _extract_records(archive, folder)
-                    path_of_study = folder / layout.RESULTS / archive.study
-                names[str(path_of_study)] = str(path)
-                folders.append(path_of_study)
-            else:
-                folders.append(path)
-
-        def named(value: Any) -> Any:
-            text = json.dumps(value)
-            for folder, name in names.items():
-                text = text.replace(json.dumps(folder)[1:-1], json.dumps(name)[1:-1])
-            return json.loads(text)
-
-        yield folders, named
-
-
-def _extract_records(archive: Archive, folder: Path) -> None:
-    for check in (archive_reader.container(archive), archive_reader.content(archive)):
-        if check.wrong:
-            raise UserError(f"{archive.path}: does not hold: {check.wrong[0]}; run verify")
-    archive_reader.extract(archive, lambda name: _is_read(name, archive.study), folder)
-
-
-def _import_ahead() -> None:
-    """Import while the files are hashed, which leaves the interpreter free."""
-    with contextlib.suppress(Exception):  # it is raised again where it is missed
-        importlib.import_module("lockstep.archive.derived_check")
+    if not (path.is_file() or (path / layout.HASHES).is_file()):
+        yield path
+        return
+    with archive_reader.opened(path) as archive:
+        for check in (checks.container(archive), checks.content(archive)):
+            if check.wrong:
+                raise UserError(f"{path}: does not hold: {check.wrong[0]}; run verify")
+        with extracted(archive) as folder:
+            yield folder / layout.RESULTS / archive.study

@@ -6,23 +6,39 @@ so a reader makes all headers again and compares: there is no place for a byte t
 accounts for, and no header that one program reads in another way than the next.
 """
 
-import bisect
 import contextlib
+import hashlib
 import io
 import os
 import struct
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO
 
 CHUNK = 1 << 20
 REGULAR = 0o100644 << 16
-LARGEST_DIRECTORY = 1 << 26  # of hundreds of thousands of members; read at once
 
 
 class Damaged(Exception):
     """Not a zip file of this form, or one that cannot be read; the message says why and where."""
+
+
+def reason(error: OSError) -> str:
+    """Return why the system refused, as it stands in the middle of a sentence."""
+    return (error.strerror or str(error)).lower()
+
+
+@contextlib.contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Say of what is read in the block that it cannot be.
+
+    Raises:
+        Damaged: the system refused.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise Damaged(f"{name}: cannot be read, {reason(error)}") from error
 
 
 def _info(name: str, size: int) -> zipfile.ZipInfo:
@@ -38,20 +54,19 @@ class Writer:
     def __init__(self, stream: BinaryIO) -> None:
         self._zip = zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED)
 
-    def add(self, name: str, pieces: Iterable[bytes], size: int) -> None:
-        """Write a member.
+    def add(self, name: str, pieces: Iterable[bytes], size: int) -> tuple[int, str]:
+        """Write a member; returns its size and sha256.
 
-        Raises:
-            Damaged: the content has another size than was said.
+        Args:
+            size: about what it will be, in bytes: large members have other headers.
         """
-        written = 0
+        total, written = hashlib.sha256(), 0
         with self._zip.open(_info(name, size), "w") as member:
             for piece in pieces:
+                total.update(piece)
                 written += len(piece)
-                if written <= size:
-                    member.write(piece)
-        if written != size:
-            raise Damaged(f"{name}: has {written} bytes instead of {size}; it is being written")
+                member.write(piece)
+        return written, total.hexdigest()
 
     def __enter__(self) -> "Writer":
         return self
@@ -75,27 +90,28 @@ class Reader:
 
     def __init__(self, stream: BinaryIO) -> None:
         self._descriptor = stream.fileno()
-        self._size = os.fstat(self._descriptor).st_size
-        self._check_directory()
+        self._places: dict[str, int] = {}
+        self._checksums: dict[str, int] = {}
         try:
             with zipfile.ZipFile(stream) as members:
-                self._infos = members.infolist()
+                infos = members.infolist()
+            self.flaws = list(self._flaws(infos))
         except (zipfile.BadZipFile, ValueError, struct.error, NotImplementedError) as problem:
             raise Damaged(f"not a whole zip file ({problem})") from problem
-        self.sizes = {info.filename: info.file_size for info in self._infos}
-        self.flaws = list(self._flaws())
-        if len(self.sizes) != len(self._infos):
-            raise Damaged("two members have one name")
+        self.sizes = {info.filename: info.file_size for info in infos}
+        if len(self.sizes) != len(infos):
+            raise Damaged("not a zip file of this form: two members have one name")
 
     def pieces(self, name: str) -> Iterator[bytes]:
         """Yield a member's content.
 
         Raises:
-            Damaged: the file ends within it, which happens while it is being written.
+            Damaged: it cannot be read, or the file ends within it, as while it is being written.
         """
         offset, end = self._places[name], self._places[name] + self.sizes[name]
         while offset < end:
-            piece = self._at(offset, min(CHUNK, end - offset))
+            with reading(name):
+                piece = self._at(offset, min(CHUNK, end - offset))
             if not piece:
                 raise Damaged(f"{name}: the file ends within it; is it being written?")
             yield piece
@@ -112,43 +128,32 @@ class Reader:
     def _at(self, offset: int, size: int) -> bytes:
         return os.pread(self._descriptor, size, offset)
 
-    def _check_directory(self) -> None:
-        """Refuse a directory that would fill the memory, before anybody reads it."""
-        end = self._at(max(0, self._size - 98), 98)
-        claimed = [0]
-        if end[-22:-18] == b"PK\5\6":
-            claimed.append(struct.unpack("<I", end[-10:-6])[0] % 0xFFFFFFFF)
-        if end[-42:-38] == b"PK\6\7" and len(end) == 98:
-            claimed.append(struct.unpack("<Q", end[40:48])[0])
-        if max(claimed) > LARGEST_DIRECTORY:
-            raise Damaged(f"its directory would have {max(claimed)} bytes, more than are read")
-
-    def _flaws(self) -> Iterator[tuple[str, str]]:
+    def _flaws(self, infos: Sequence[zipfile.ZipInfo]) -> Iterator[tuple[str, str]]:
         """Yield headers that differ from those that writing the same members would make."""
-        self._places: dict[str, int] = {}
-        self._checksums: dict[str, int] = {}
-        expected, place = [], 0
-        for found in self._infos:
-            name, size = found.filename, found.file_size
-            info = _info(name, size)
+        expected, place, size = [], 0, os.fstat(self._descriptor).st_size
+        for found in infos:
+            info = _info(found.filename, found.file_size)
             info.CRC, info.header_offset = found.CRC, place
-            try:
-                header = info.FileHeader(zip64=size * 1.05 > zipfile.ZIP64_LIMIT)
-            except (ValueError, UnicodeError, struct.error) as problem:
-                raise Damaged(f"{name!r}: impossible header ({problem})") from problem
+            header = info.FileHeader(zip64=info.file_size * 1.05 > zipfile.ZIP64_LIMIT)
             if self._at(place, len(header)) != header:
-                yield name, f"its header is not what it must be, from byte {place} on"
-            self._places[name], self._checksums[name] = place + len(header), found.CRC
-            place += len(header) + size
-            if place > self._size:
-                raise Damaged(f"the file ends within {name} (cut short)")
+                yield info.filename, f"its header is not what it must be, from byte {place} on"
+            self._places[info.filename] = place + len(header)
+            self._checksums[info.filename] = info.CRC
+            place += len(header) + info.file_size
+            if place > size:
+                raise Damaged(f"not a whole zip file: it ends within {info.filename} (cut short)")
             expected.append(info)
-        rest = self._at(place, min(self._size - place, LARGEST_DIRECTORY + CHUNK))
         directory = _directory(expected, place)
-        if rest != directory:
-            same = next((k for k, (a, b) in enumerate(zip(rest, directory)) if a != b), None)
-            same = min(len(rest), len(directory)) if same is None else same
-            yield _owner(expected, place, same), f"is not what it must be, byte {place + same}"
+        if self._at(place, len(directory) + 1) != directory:
+            yield "the directory", f"is not what it must be, somewhere from byte {place} on"
+
+
+def _directory(infos: Sequence[zipfile.ZipInfo], start: int) -> bytes:
+    """Return what stands behind the last member."""
+    stream = _From(start)
+    with contextlib.closing(zipfile.ZipFile(stream, "w")) as members:
+        members.filelist = list(infos)
+    return stream.getvalue()
 
 
 class _From(io.BytesIO):
@@ -163,27 +168,3 @@ class _From(io.BytesIO):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         return super().seek(offset - self.start if whence == io.SEEK_SET else offset, whence)
-
-
-def _directory(infos: Sequence[zipfile.ZipInfo], start: int) -> bytes:
-    """Return what stands behind the last member."""
-    stream = _From(start)
-    with contextlib.closing(zipfile.ZipFile(stream, "w")) as members:
-        members.filelist = list(infos)
-    return stream.getvalue()
-
-
-def _owner(infos: Sequence[zipfile.ZipInfo], start: int, place: int) -> str:
-    """Return whose line of the directory a byte belongs to."""
-    ends = range(1, len(infos) + 1)
-    end = len(_directory([], start))
-    line = bisect.bisect_right(ends, place, key=lambda n: len(_directory(infos[:n], start)) - end)
-    return f"{infos[line].filename} (in the directory)" if line < len(infos) else "its end"
-
-
-def crc32(pieces: Iterable[bytes]) -> int:
-    """Return the CRC-32 of a content."""
-    total = 0
-    for piece in pieces:
-        total = zlib.crc32(piece, total)
-    return total

@@ -58,22 +58,26 @@ def open_study(folder: Path) -> Records:
     return records
 
 
-def compare(a: Path, b: Path) -> StudyComparison:
+def compare(a: Path, b: Path, *, called: tuple[str, str] | None = None) -> StudyComparison:
     """Compare the studies in two folders.
+
+    Args:
+        called: what the folders are called where studies have one name; their paths if None.
 
     Raises:
         UserError: a folder holds no study, or the two have nothing in common.
     """
     both = [open_study(folder) for folder in (a, b)]
     names = [records.study.name for records in both]
-    names = [str(a), str(b)] if names[0] == names[1] else names
+    own = called or (str(a), str(b))
+    names = [*own] if names[0] == names[1] else names
     groups: list[dict[Group, dict[int, Record]]] = [{}, {}]
     for records, grouped in zip(both, groups):
         for run in records.runs:
             grouped.setdefault((run.workload, run.variant, run.scale), {})[run.seed] = run
     shared = [group for group in groups[0] if group in groups[1]]
     if not shared:
-        raise UserError(f"{a} and {b} have no workload, variant and scale in common")
+        raise UserError(f"{own[0]} and {own[1]} have no workload, variant and scale in common")
     chosen, made = analysis.options(both[1].study), []
     for workload, variant, scale in shared:
         sides = []
