@@ -20,17 +20,14 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(code, "PACKAGE", copied)
     code._imports.cache_clear()
     code._tree.cache_clear()
-    code._parsed.cache_clear()
     yield copied
     code._imports.cache_clear()
     code._tree.cache_clear()
-    code._parsed.cache_clear()
 
 
 def digests() -> dict[str, str]:
     code._imports.cache_clear()
     code._tree.cache_clear()
-    code._parsed.cache_clear()
     worker = "lockstep.training.worker"
     return {
         "torch": code.digest(worker, *framework_modules("torch", "mnist_cnn")),

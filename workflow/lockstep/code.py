@@ -9,6 +9,7 @@ what it trained.
 import ast
 import functools
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
@@ -94,7 +95,7 @@ def _file(name: str, package: Path) -> Path:
 @functools.cache
 def _imports(name: str, package: Path) -> list[str]:
     path, found = _file(name, package), []
-    for node in ast.walk(_parsed(path)):
+    for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -113,34 +114,27 @@ def _origin(node: ast.ImportFrom, package: str) -> str:
 
 
 @functools.cache
-def _parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_bytes())
-
-
-@functools.cache
 def _tree(path: Path) -> str:
-    text: list[str] = []
-    _write(_parsed(path), text)
-    return "".join(text)
+    return "".join(_canonical(ast.parse(path.read_bytes())))
 
 
-def _write(node: ast.AST, text: list[str]) -> None:
-    """Append a syntax tree as text that is the same for every Python version we run on.
+def _canonical(node: ast.AST) -> Iterator[str]:
+    """Yield a syntax tree as text that is the same for every Python version we run on.
 
     `ast.dump` is not: newer versions add fields and print empty ones differently.
     """
-    text.append(f"({type(node).__name__}")
+    yield f"({type(node).__name__}"
     for field, value in ast.iter_fields(node):
         if field == "body" and isinstance(value, list) and _starts_with_docstring(value):
             value = value[1:]
         listed = isinstance(value, list)
         for item in value if listed else [value]:
             if isinstance(item, ast.AST):
-                text.append(f" {field}=")
-                _write(item, text)
+                yield f" {field}="
+                yield from _canonical(item)
             elif item is not None or listed:  # `{**a}` has a key None, `f(*, a)` a default None
-                text.append(f" {field}={item!r}")
-    text.append(")")
+                yield f" {field}={item!r}"
+    yield ")"
 
 
 def _starts_with_docstring(body: list[ast.stmt]) -> bool:

@@ -41,7 +41,8 @@ def parity(archive: Archive, study: Study, folder: Path) -> Check:
         folder: what was extracted.
     """
     ours = same_code(folder / layout.PACKAGE, ladder.__name__)
-    wrong, judged, other, untraced = [], [], [], []
+    wrong: list[str] = []
+    judged, other, untraced = [], [], []
     for workload in study.config["workloads"]:
         name = str(study.verdict(workload))
         verdict = archive.json_of(name)
@@ -98,7 +99,9 @@ def derived(
         records_hold: else the report cannot follow from them, and is not compared.
         figures: draw them again as well.
     """
-    package, wrong, says = folder / layout.PACKAGE, [], []
+    package = folder / layout.PACKAGE
+    wrong: list[str] = []
+    says: list[str] = []
     if same_code(package, build.__name__):
         wrong += guarded(layout.CRATE, _described, archive, study)
         says.append("README, metadata and description are what config and records make them")
@@ -162,12 +165,14 @@ def _report(
     says.append(f"{len(made)} tables and {verdicts} verdicts follow from the records, {how}")
     if f"{report}index.html" in archive.hashes:
         html = archive.bytes_of(f"{report}index.html").decode()
-        sides = [page.says(page.render(found, {})), page.says(html, folder / report / "figures")]
+        again, held = (
+            page.says(page.render(found, {})),
+            page.says(html, folder / report / "figures"),
+        )
         if computed != written:  # its numbers were rounded otherwise, so those of the page may be
-            sides = [[NUMBER.sub("#", line) for line in lines] for lines in sides]
-        for line in difference(*sides, where="line "):
+            again, held = ([NUMBER.sub("#", line) for line in lines] for lines in (again, held))
+        for line in itertools.islice(difference(again, held, "line "), 1):
             yield f"{report}index.html: is not what the records make it: {line}"
-            break
         says.append("the page is as the records make it, its figures are those of the report")
     if figures:
         from lockstep.report import figures as drawing  # needs Matplotlib and seaborn

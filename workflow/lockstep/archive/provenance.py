@@ -73,14 +73,14 @@ def actions(study: Study, names: Collection[str], read: Read) -> list[Action]:
         data.setdefault(f"{folder.split('/')[1]}/{told['name']}", []).append(f"{folder}/")
     found = list(_jobs(study, {*names}, read, data))
     for run in study.runs:
-        folder, state = study.run_folder(run), f"#state-{run.workload}-{run.seed}"
+        own, state = study.run_folder(run), f"#state-{run.workload}-{run.seed}"
         dataset = data.get(f"datasets/{study.workload(run.workload)['dataset']}", [])
         with contextlib.suppress(KeyError, TypeError, AttributeError):
-            summary = read(f"{folder}/summary.json")
+            summary = read(f"{own}/summary.json")
             weights = {state: str(summary["contract"]["determined_by"]["weights"])}
             found.append(
                 Action(stage="train", name=run.name, ended=str(summary["ended"]), states=weights,
-                       uses=[*dataset, state], makes=[f"{folder}/"],
+                       uses=[*dataset, state], makes=[f"{own}/"],
                        failure=summary.get("reason"), **_where(summary["contract"]))
             )  # fmt: skip
     return sorted(found, key=lambda action: [*STAGES].index(action.stage))

@@ -231,7 +231,9 @@ def data_places(
         that have another one here, by the place of the manifest: the place of staged raw files is
         a part of it.
     """
-    places, identities, folders = {}, {}, {}
+    places: dict[str, str] = {}
+    identities: dict[str, str] = {}
+    folders: dict[str, set[str]] = {}
     for name in large(archive.hashes):
         folder, _, file = name.rpartition("/")
         if ready := READY.fullmatch(name):
