@@ -11,13 +11,16 @@ import pytest
 import torch
 from torch.nn import functional
 
-from lockstep import workloads
+from lockstep import engines, workloads
 from lockstep.cluster.launch import launch
 from lockstep.datasets.reader import Reader
 from lockstep.engines import torch_optimizer
-from lockstep.engines.contract import Topology
+from lockstep.engines.contract import Engine, Topology
 from lockstep.parity import compare, distances
+from lockstep.parity.joint import PATHS
+from lockstep.parity.route import Route
 from lockstep.study import config
+from lockstep.training.feed import SharedFeed
 from lockstep.workloads import bert, randomness_torch, recipe, weights
 from tests import texts
 from tests.conftest import ROOT
@@ -52,6 +55,18 @@ class Climb:
         **changes: object,
     ) -> Trace:
         """Return a trace, by as many processes."""
+        request = self.request(name, variant, precision, changes) | {"steps": steps}
+        if processes == 1:
+            return climber.climb(request, Topology())
+        path = self.folder / "request.json"
+        path.write_text(json.dumps(request))
+        command = [sys.executable, "-m", "tests.parity.climber", str(path)]
+        assert launch(command, processes=processes, threads=1) == 0
+        with np.load(request["output"]) as stored:
+            return dict(stored)
+
+    def request(self, name: str, variant: str, precision: str, changes: dict) -> dict:
+        """What a process is told that climbs."""
         spec = workloads.spec(name)
         entry = recipe.override(spec.recipe, spec.small, where=name)
         # The clipping is in force, and the warm-up is over before the climb is.
@@ -68,26 +83,17 @@ class Climb:
             "workloads": {"mnist_cnn": {"dataset": "digits"}},
             "variants": {variant: {**VARIANTS[variant], "precision": precision}},
         }
-        request = {
+        return {
             "recipe": {"workload": name, **entry},
             "variant": config.complete(study)["variants"][variant],
             "manifest": str(self.manifest(name)),
             "seed": 0,
             "initial": str(initial),
-            "steps": steps,
             "batches": 1,
             "caches": str(self.caches),
             "window_steps": 25,
             "output": str(self.folder / "trace.npz"),
         }
-        if processes == 1:
-            return climber.climb(request, Topology())
-        path = self.folder / "request.json"
-        path.write_text(json.dumps(request))
-        command = [sys.executable, "-m", "tests.parity.climber", str(path)]
-        assert launch(command, processes=processes, threads=1) == 0
-        with np.load(request["output"]) as stored:
-            return dict(stored)
 
     def manifest(self, name: str) -> Path:
         source = {"bert_mlm": "text", "bert_classify": "glue"}[name]
@@ -172,6 +178,36 @@ def test_two_processes_of_unequal_weight_make_the_same_steps(climb: Climb) -> No
     )
     rows = Reader(climb.manifest("bert_mlm"), "train").take(np.arange(64), names=("maskable",))
     assert len(set(rows["maskable"].tolist())) > 1, "a mean of local means would be another loss"
+
+
+@pytest.mark.slow
+def test_lamb_makes_the_same_steps(climb: Climb) -> None:
+    changes = {"optimizer": {"name": "lamb", "learning_rate": 0.01}}
+    traces = [climb("bert_mlm", v, steps=30, **changes) for v in ("torch-eager", "jax-jit")]
+    assert verdict(*traces) == ("none", None)
+
+
+@pytest.mark.slow
+def test_a_run_that_changes_its_framework_goes_on_as_it_would_have(climb: Climb) -> None:
+    def started(variant: str) -> tuple[Engine, SharedFeed]:
+        told = climb.request("bert_mlm", variant, "float64", {})
+        paths = {name: Path(told[name]) for name in PATHS}
+        names = ("recipe", "variant", "seed", "window_steps")
+        route = Route(**{name: told[name] for name in names}, **paths)
+        job = route.job("float64", Topology())
+        engine = engines.start(job)
+        engine.load(weights.load(route.initial))
+        return engine, SharedFeed(job, Reader(route.manifest, "train"), route.seed)
+
+    torch_engine, feed = started("torch-eager")
+    for first in (0, 25):
+        expected, _ = torch_engine.fetch(torch_engine.train(feed.window(first, 25)))
+    first_half, _ = started("torch-eager")
+    first_half.fetch(first_half.train(feed.window(0, 25)))
+    second_half, own_feed = started("jax-jit")
+    second_half.load(first_half.state())
+    found, _ = second_half.fetch(second_half.train(own_feed.window(25, 25)))
+    np.testing.assert_allclose(found, expected, rtol=1e-11)
 
 
 # Faults --------------------------------------------------------------------------------------
