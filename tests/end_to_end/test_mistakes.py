@@ -26,14 +26,17 @@ def fresh(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Checkout:
             small(workloads__mnist_cnn__optimiser={}),
             "workloads.mnist_cnn: unknown key 'optimiser'; did you mean 'optimizer'?",
         ),
-        (small(seeds=3), "seeds is 3, which is not of type array"),
-        (small(threads=None), "threads is None, which is not of type integer"),
+        (small(seeds=3), "seeds is 3; write a list: [3]"),
+        (small(threads=None), "threads is empty; write a whole number, such as 2"),
         (small(window_steps=-1), "window_steps is -1; it must be at least 1"),
         (
             small(workloads__mnist_cnn__epochs=0),
             "workloads.mnist_cnn.epochs is 0; it must be greater than 0",
         ),
-        (small(variants={"jax": None}), "variants.jax is None, which is not of type object"),
+        (
+            small(variants={"jax": None}),
+            "variants.jax is empty; write keys with values, at least framework and mode",
+        ),
         (
             small(variants__torch={"framework": "torch", "mode": "jit"}),
             "variants.torch.mode is 'jit'; torch has eager and compile",

@@ -12,16 +12,11 @@ from lockstep import files, jobs
 from lockstep.cluster import examine, lease, preflight, profile, request, submit
 from lockstep.datasets import sources
 from lockstep.errors import UserError
-from lockstep.study import Study, packages, plain
+from lockstep.study import Study, feasible, packages, plain
 from lockstep.study import config as study_config
 from lockstep.study.identity import stage_code
 
 STARTED = jobs.now()
-
-# With --configfile the default study must not shine through: Snakemake would merge the two.
-if not workflow.overwrite_configfiles:
-
-    configfile: "config.yaml"
 
 
 def leave(status):
@@ -49,10 +44,18 @@ def site(rule):
 try:
     for path in workflow.overwrite_configfiles or ["config.yaml"]:
         plain.read(Path(path))  # Snakemake lets a key that is given twice pass
+except UserError as error:
+    refuse(error)
+
+# With --configfile the default study must not shine through: Snakemake would merge the two.
+if not workflow.overwrite_configfiles:
+
+    configfile: "config.yaml"
+
+
+try:
     STUDY = Study(study_config.complete(config))
-    study_config.check_places(STUDY)
-    study_config.check_raw_folders(STUDY)
-    STUDY.images  # a mistake in their part of the config shows here
+    feasible.check(STUDY, local=False)
     SITE, TRACING_SITE = site("train"), site("trace")
 except UserError as error:
     refuse(error)
@@ -86,8 +89,10 @@ def begin():
         lease.take(STUDY.root)
         if workflow.executor_plugin.name == "slurm":
             prepare_submissions()
-        elif workflow.executor_plugin.name == "local" and sys.stderr.isatty():
-            os.environ.update(LOCKSTEP_TERMINAL=os.ttyname(sys.stderr.fileno()))
+        elif workflow.executor_plugin.name == "local":
+            feasible.check_scales(STUDY)
+            if sys.stderr.isatty():
+                os.environ.update(LOCKSTEP_TERMINAL=os.ttyname(sys.stderr.fileno()))
         ask_for_repetition()
         STUDY.write()
     except UserError as error:
