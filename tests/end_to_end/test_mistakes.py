@@ -1,14 +1,16 @@
 """What a person gets wrong is said in one line, and nothing half-written is trusted."""
 
 import contextlib
+import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import PATIENCE, small_disk, staged
+from tests.conftest import PATIENCE, small_disk, staged, wait_for
 from tests.end_to_end.checkout import Checkout, small
 
 
@@ -97,12 +99,28 @@ def test_a_damaged_raw_file_is_named_and_leaves_nothing(clone: Checkout) -> None
     damaged.write_bytes(damaged.read_bytes()[:-100])
     study = small(datasets__digits={"source": "mnist", "raw": "raw"})
     said = clone.snakemake("datasets", study=study, status=2)
-    assert "lockstep: error: raw/t10k-images-idx3-ubyte.gz: damaged" in said.text
+    assert said.text.splitlines()[-1].startswith(
+        "lockstep: error: raw/t10k-images-idx3-ubyte.gz: damaged"
+    )
     assert "Traceback" not in said.text
     assert not list((clone.root / "data").rglob("*.h5"))
     shutil.copy(staged("mnist") / damaged.name, damaged)
     clone.snakemake("datasets")
     assert len(list((clone.root / "data").rglob("*.h5"))) == 2
+
+
+def test_an_interrupted_workflow_says_that_the_same_command_goes_on(clone: Checkout) -> None:
+    clone.write(small())
+    process = clone.start("parity", start_new_session=True)
+    wait_for(lambda: list(clone.results().rglob("seed-0.safetensors")))
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    said, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode
+    assert said.splitlines()[-1] == (
+        "lockstep: stopped; the same command goes on from where it was"
+    )
+    assert "lockstep: error" not in said
+    assert "Traceback" not in said
 
 
 # A full disk ----------------------------------------------------------------------------------
@@ -118,7 +136,8 @@ def little(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_while_preprocessing(clone: Checkout, little: Path) -> None:
     study = small(paths__data=str(little / "data"))
     said = clone.snakemake("datasets", study=study, status=2)
-    assert "no space left on device; free some space and start again" in said.text
+    last = said.text.splitlines()[-1]
+    assert "no space left on device; free some space and start again" in last
     assert "Traceback" not in said.text
     assert not [path for path in little.rglob("*") if path.is_file()]
     subprocess.run(["mount", "-o", "remount,size=8m", str(little)], check=True)

@@ -2,13 +2,14 @@
 
 import atexit
 import os
+import signal
 import sys
 from pathlib import Path
 
 workflow_folder = os.path.join(workflow.basedir, "workflow")
 sys.path.insert(0, workflow_folder)
 
-from lockstep import files, jobs
+from lockstep import files, jobs, outcome
 from lockstep.cluster import examine, lease, preflight, profile, request, submit
 from lockstep.datasets import sources
 from lockstep.errors import UserError
@@ -40,6 +41,14 @@ def site(rule):
     given = [entry for source in sources for entry in getattr(source, "args", [])]
     return request.Site.of(profile.named(given))
 
+
+# What the rules' messages say better, and what is meant for other workflows.
+UNTOLD = ("Select jobs to execute", "Execute ", "Singularity containers: ignored")
+OUTCOME = outcome.Outcome(UNTOLD, stop=lambda: workflow.scheduler.exit_gracefully())
+logger.addFilter(OUTCOME)
+if not workflow.remote_exec:
+    signal.signal(signal.SIGINT, OUTCOME.interrupt)
+    atexit.register(lambda: end())
 
 try:
     for path in workflow.overwrite_configfiles or ["config.yaml"]:
@@ -108,12 +117,6 @@ def ask_for_repetition():
         STUDY.repeat(["train"], mark=STARTED)
 
 
-def end_as_refused():
-    """End with status 2 if a stage did: Snakemake's own is 1 whatever the reason."""
-    if jobs.refused(STUDY.root, STARTED):
-        atexit.register(leave, 2)  # what is registered last is called first
-
-
 def prepare_submissions():
     """See to it that what is submitted can run, and that jobs which still live are adopted."""
     scales = sorted({block.scale for block in STUDY.blocks.values()})
@@ -142,9 +145,21 @@ def prepare_submissions():
     submit.begin(STUDY)
 
 
-# What the rules' messages say better, and what is meant for other workflows.
-UNTOLD = ("Select jobs to execute", "Execute ", "Singularity containers: ignored")
-logger.addFilter(lambda record: not str(record.msg).startswith(UNTOLD))
+def tell_verdicts():
+    """Print the verdicts and where the report is; a stage that was asked for by name has none."""
+    if any(job.rule.name == "report" for job in workflow.dag.jobs):
+        shell('python -m lockstep tell --study "$LOCKSTEP_STUDY"')
+
+
+def end():
+    """Say the last of all, after Snakemake."""
+    if (
+        OUTCOME.nothing_to_do
+        and not workflow.dryrun
+        and STUDY.complete_report().is_file()
+    ):
+        tell_verdicts()
+    OUTCOME.tell(leave)
 
 
 # Images
