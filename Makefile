@@ -7,8 +7,8 @@ SNAKEMAKE := $(VENV)/bin/snakemake
 SHELL := /bin/bash
 AT_ONCE ?= 2
 
-.PHONY: help setup demo demo-containers test cluster drill drill-archive drill-busy drill-parity \
-  bench lint format lock clean
+.PHONY: help setup demo demo-containers demo-language test cluster drill drill-archive drill-busy \
+  drill-parity bench lint format lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 24
@@ -21,6 +21,10 @@ demo: $(VENV)/cpu.installed ## a small study on this machine, in minutes
 demo-containers: $(VENV)/workflow.installed ## the same in images that are built first (needs Apptainer)
 	@$(RUN) -m lockstep doctor demo/config.yaml demo/containers.yaml
 	@$(RUN) -m lockstep run demo/config.yaml demo/containers.yaml
+
+demo-language: $(VENV)/cpu.installed ## pretrain a small BERT and fine-tune it (needs text: demo/language.yaml)
+	@$(SNAKEMAKE) --profile profiles/local --configfile demo/language.yaml
+	@$(SNAKEMAKE) --profile profiles/local --configfile demo/language-era.yaml
 
 test: $(VENV)/dev.installed lint ## every test that this machine can run
 	$(RUN) -m pytest --numprocesses $(AT_ONCE)

@@ -9,6 +9,8 @@ from tests.end_to_end.checkout import Checkout, small
 ENGINE = "workflow/lockstep/engines/jax_optimizer.py"
 MODEL = "workflow/lockstep/workloads/mnist_cnn/flax_model.py"
 PROCESSES = "workflow/lockstep/engines/torch_engine.py"
+SOUND = 'momentum = settings["momentum"] * kept'
+BROKEN = 'momentum = settings["momentum"] * 0.9 * kept'
 STUDY = small(
     workloads={
         name: {
@@ -25,7 +27,7 @@ STUDY = small(
 @pytest.fixture
 def broken(clone: Checkout) -> Checkout:
     """JAX's momentum is a little smaller, which only one of the two workloads has."""
-    clone.edit(ENGINE, 'optax.trace(settings["momentum"]', 'optax.trace(settings["momentum"] * 0.9')
+    clone.edit(ENGINE, SOUND, BROKEN)
     clone.write(STUDY)
     return clone
 
@@ -53,7 +55,7 @@ def test_a_broken_optimizer_stops_its_workload_until_it_is_mended(broken: Checko
     assert "Compare the traces of heavy" in broken.planned()
 
     before = broken.files()
-    broken.edit(ENGINE, 'settings["momentum"] * 0.9', 'settings["momentum"]')
+    broken.edit(ENGINE, BROKEN, SOUND)
     mended = broken.snakemake()
     assert "study small: 4 runs finished" in mended.text
     assert not json.loads((report / "report.json").read_text())["partial"]
@@ -71,7 +73,7 @@ def test_a_broken_optimizer_stops_its_workload_until_it_is_mended(broken: Checko
 
 def test_a_gradient_that_is_averaged_twice_over_processes_stops_their_runs(clone: Checkout) -> None:
     """On one process, and in every first loss, nothing shows it."""
-    clone.edit(PROCESSES, "(loss * self.topology.world_size if self", "(loss if self")
+    clone.edit(PROCESSES, "(loss * world if world", "(loss if world")
     said = clone.snakemake("parity", study=small(scales=["1x2"]), status=1)
     assert "jax-jit is not torch-eager: float64x2 gradient: " in said.text
     assert not (clone.results() / "parity" / "mnist_cnn" / "passed.json").exists()

@@ -39,7 +39,7 @@ CASES = {
 
 
 def settings_of(name: str) -> dict:
-    return recipe.override(recipe.RECIPE["optimizer"], CASES[name], where=name)
+    return recipe.override(recipe.RECIPE, {"optimizer": CASES[name]}, where=name)["optimizer"]
 
 
 @pytest.fixture(autouse=True)

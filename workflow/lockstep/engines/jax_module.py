@@ -92,7 +92,10 @@ class Linen:
             return method == "__call__" and "/".join(module.path) in taps
 
         apply = linen.apply(
-            call, self._module, mutable=changing or False, capture_intermediates=is_tap
+            call,
+            self._module,
+            mutable=changing or False,
+            capture_intermediates=is_tap if taps else False,
         )
         with _own_draws(self._workload):
             result = apply(variables)

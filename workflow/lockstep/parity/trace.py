@@ -41,9 +41,8 @@ from lockstep.engines.contract import Topology
 from lockstep.parity import TRACE, joint, position
 from lockstep.parity.climb import climb
 from lockstep.parity.route import Route
-from lockstep.parity.update import Rule
 from lockstep.training.feed import SharedFeed, check
-from lockstep.workloads import weights
+from lockstep.workloads import optimizers, weights
 
 BATCHES = 8  # that float32 gradients are compared on where a unit within rounding of zero may turn
 
@@ -75,7 +74,8 @@ def trace(
     state = weights.load(route.initial)
     workload = workloads.of(route.recipe)
     general = position.general(workload, route.recipe, route.seed)
-    rule = Rule.of(workload, route.recipe)
+    settings, trained = route.recipe["optimizer"], workload.trained(route.recipe["model"])
+    shares = {p.name: optimizers.share(settings, p) for p in trained}
     arrays: dict[str, np.ndarray] = {}
     about: dict[str, Any] = {
         "schema": TRACE,
@@ -83,8 +83,8 @@ def trace(
         "seed": route.seed,
         "weights": weights.digest(state),
         "firm_steps": workload.firm_steps,
-        "optimizer": rule.optimizer,
-        "shares": {name: [share.rate, share.decay] for name, share in rule.shares.items()},
+        "optimizer": settings,
+        "shares": {name: [share.rate, share.decay] for name, share in shares.items()},
         "absent": {},
     }
     own = route.variant["precision"]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lockstep import code, files, workloads
+from lockstep import code, files
 from lockstep.datasets import sources
 
 LOADING = ("input", "workers")
@@ -16,9 +16,13 @@ LOADING = ("input", "workers")
 
 
 def settle(config: Mapping[str, Any]) -> None:
-    """Make the workloads and sources known that lie outside of this package."""
+    """Make the workloads and sources known that lie outside of this package.
+
+    Where such a folder is not there any more, as in an archive, it lies in this package.
+    """
     for entry in config.get("workloads", {}).values():
-        workloads.settle(entry)
+        if entry.get("folder") and Path(entry["folder"]).is_dir():
+            code.place(f"lockstep.workloads.{entry['workload']}", Path(entry["folder"]))
     for entry in config.get("datasets", {}).values():
         sources.settle(entry)
 

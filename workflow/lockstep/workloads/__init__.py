@@ -55,8 +55,11 @@ def spec(name: str, *, where: str = "workload") -> Workload:
     Raises:
         UserError: there is no workload of this name.
     """
-    if code.elsewhere(f"lockstep.workloads.{name}") is None and name not in names():
+    folder = code.elsewhere(f"lockstep.workloads.{name}")
+    if folder is None and name not in names():
         raise UserError(f"{where}: unknown workload {name!r}; {nearest(name, names())}")
+    if folder is not None:
+        _make_package(f"lockstep.workloads.{name}", folder)
     found = importlib.import_module(f"lockstep.workloads.{name}.spec").WORKLOAD
     if found.name != name:
         raise UserError(f"{where}: the spec.py of {name} says name={found.name!r}; both must agree")
@@ -84,18 +87,22 @@ def adopt(folder: Path, *, where: str) -> str:
         other = known or HERE / name
         raise UserError(f"{where}: {folder} has the name of {other}; rename one of them")
     code.place(package, folder)
+    return name
+
+
+def _make_package(package: str, folder: Path) -> None:
+    """Make a folder a package of this name, unless it is one."""
+    if package in sys.modules:
+        return
     origin = folder / "__init__.py"
-    found = importlib.util.spec_from_file_location(
-        package,
-        origin if origin.is_file() else None,
-        submodule_search_locations=[str(folder)],
-    )
-    if found is None:  # a folder without __init__.py
+    if origin.is_file():
+        found = importlib.util.spec_from_file_location(
+            package, origin, submodule_search_locations=[str(folder)]
+        )
+    else:
         found = importlib.util.spec_from_loader(package, None, is_package=True)
-        assert found is not None
-        found.submodule_search_locations = [str(folder)]
-    module = importlib.util.module_from_spec(found)
-    sys.modules[package] = module
+    assert found is not None
+    found.submodule_search_locations = [str(folder)]
+    sys.modules[package] = module = importlib.util.module_from_spec(found)
     if found.loader is not None:
         found.loader.exec_module(module)
-    return name

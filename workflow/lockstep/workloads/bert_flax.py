@@ -75,8 +75,8 @@ class Layer(nnx.Module):
 
     def _attention(self, x: Array, lengths: Array | None, random: Any) -> Array:
         query, key, value = (
-            dense(x).astype(self.dtype).reshape(*x.shape[:2], self.heads, -1)
-            for dense in (self.query, self.key, self.value)
+            getattr(self, name)(x).astype(self.dtype).reshape(*x.shape[:2], self.heads, -1)
+            for name in ("query", "key", "value")
         )
         if self.fused:
             result = jax.nn.dot_product_attention(query, key, value, key_value_seq_lengths=lengths)

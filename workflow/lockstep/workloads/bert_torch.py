@@ -62,8 +62,8 @@ class Layer(nn.Module):
 
     def _attention(self, x: Tensor, mask: Tensor | None, random: Any) -> Tensor:
         query, key, value = (
-            dense(x).to(self.dtype).unflatten(2, (self.heads, -1)).transpose(1, 2)
-            for dense in (self.query, self.key, self.value)
+            getattr(self, name)(x).to(self.dtype).unflatten(2, (self.heads, -1)).transpose(1, 2)
+            for name in ("query", "key", "value")
         )
         if self.fused:
             result = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)

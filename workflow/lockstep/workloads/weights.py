@@ -147,3 +147,5 @@ def load(path: Path) -> dict[str, np.ndarray]:
         raise UserError(f"{path}: no such file") from error
     except SafetensorError as error:
         raise UserError(f"{path}: not a readable safetensors file ({error})") from error
+    except TypeError as error:  # NumPy has no bfloat16
+        raise UserError(f"{path}: {error}; convert its tensors to float32") from error
