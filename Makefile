@@ -16,11 +16,11 @@ help: ## list the commands
 setup: $(VENV)/workflow.installed ## what a login node needs: Snakemake and its SLURM plugin
 
 demo: $(VENV)/cpu.installed ## a small study on this machine, in minutes
-	@$(SNAKEMAKE) --profile profiles/local --configfile demo/config.yaml
+	@$(RUN) -m lockstep run demo/config.yaml
 
 demo-containers: $(VENV)/workflow.installed ## the same in images that are built first (needs Apptainer)
 	@$(RUN) -m lockstep doctor demo/config.yaml demo/containers.yaml
-	@$(SNAKEMAKE) --profile profiles/local --configfile demo/config.yaml demo/containers.yaml
+	@$(RUN) -m lockstep run demo/config.yaml demo/containers.yaml
 
 demo-language: $(VENV)/cpu.installed ## pretrain a small BERT and fine-tune it (needs text: demo/language.yaml)
 	@$(SNAKEMAKE) --profile profiles/local --configfile demo/language.yaml

@@ -25,15 +25,13 @@ onstart:
 
 
 onsuccess:
-    # A stage that was asked for by name makes no report.
-    if any(job.rule.name == "report" for job in workflow.dag.jobs):
-        shell('python -m lockstep tell --study "$LOCKSTEP_STUDY"')
+    tell_verdicts()
 
 
 onerror:
     # Whatever ran is worth seeing, above all why something did not.
-    shell(
-        'python -m lockstep report --study "$LOCKSTEP_STUDY" --partial'
-        ' && python -m lockstep tell --study "$LOCKSTEP_STUDY" || true'
-    )
-    end_as_refused()
+    if not OUTCOME.stopped:
+        shell(
+            'python -m lockstep report --study "$LOCKSTEP_STUDY" --partial'
+            ' && python -m lockstep tell --study "$LOCKSTEP_STUDY" || true'
+        )

@@ -98,6 +98,7 @@ def test_a_second_time_there_is_nothing_to_be_done(finished: Finished) -> None:
     before = finished.checkout.files()
     said = finished.checkout.snakemake()
     assert "Nothing to be done" in said.text
+    assert said.text.splitlines()[-1] == "report: results/small/report/index.html"
     assert finished.checkout.files() == before
 
 

@@ -17,7 +17,7 @@ from lockstep.study import plain
         (b"study: caf\xe9\n", "is not UTF-8 (byte 10)"),
         (b"a: " + b"[" * 3000, "nested too deeply"),
         (b"- a\n", "holds no keys"),
-        (b"a: [\n", "not valid YAML"),
+        (b"a: [\n", "line 2, column 1: not valid YAML"),
     ],
 )
 def test_a_file_that_is_no_config(tmp_path: Path, content: bytes, says: str) -> None:

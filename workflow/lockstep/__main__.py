@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from lockstep import __version__, files
+from lockstep import __version__, files, front_door
 from lockstep.errors import UserError
 from lockstep.study import Study
 
@@ -16,8 +16,9 @@ Trains the same model in PyTorch and in JAX, proves that it is the same model, a
 difference. A study is described by a config.yaml and run by Snakemake:
 
   make demo                               a small study on this machine, in minutes
-  snakemake --profile profiles/local      the study of config.yaml, on this machine
-  snakemake --profile slurm               the same, as SLURM jobs
+  python -m lockstep run                  check config.yaml, then run it on this machine
+  python -m lockstep run --profile slurm  the same, as SLURM jobs
+  snakemake --profile slurm               what `run` starts when its checks have passed
 
 The commands below are its stages; `python -m lockstep COMMAND --help` says more of one.
 """
@@ -26,7 +27,11 @@ The commands below are its stages; `python -m lockstep COMMAND --help` says more
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     parser = _parser()
-    options = parser.parse_args(arguments)
+    line = sys.argv[1:] if arguments is None else arguments
+    options, unknown = parser.parse_known_args(line)
+    if unknown and options.command is not run:  # which are for Snakemake
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    options.line = line[1:]
     if options.command is None:
         parser.print_help()
         return 0
@@ -37,7 +42,6 @@ def main(arguments: list[str] | None = None) -> int:
             study = Study.load(options.study)
             image = inside.image_of(study, options.command.__name__, vars(options))
             if image:
-                line = sys.argv[1:] if arguments is None else arguments
                 return inside.run_inside(study, image, options.command.__name__, line)
             name = _job(options)
             if name:
@@ -93,8 +97,10 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--study", type=Path, required=True, help="results/STUDY/study.json")
         return sub
 
-    sub = add("check", check, "check a config file", study=False)
-    sub.add_argument("config", type=Path)
+    front_door.add_arguments(add("run", run, "check a study, then start Snakemake", study=False))
+    sub = add("check", check, "check a study, and say how large it is", study=False)
+    sub.add_argument("config", type=Path, nargs="+", help="later ones change the first")
+    sub.add_argument("--profile", default=front_door.LOCAL, help="where it is to run")
     add("image", image, "build a container image, or take it from the cache").add_argument(
         "--name", required=True, choices=["base", "torch", "jax"]
     )
@@ -158,12 +164,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def check(options: argparse.Namespace) -> int:
-    from lockstep.study import config
+def run(options: argparse.Namespace) -> int:
+    return front_door.run(options.line)
 
-    study = Study(config.load(options.config))
-    counted = f"{len(study.runs)} runs in {len(study.blocks)} blocks"
-    print(f"{options.config}: study {study.name}, {counted}")
+
+def check(options: argparse.Namespace) -> int:
+    front_door.check(options.config, options.profile)
     return 0
 
 

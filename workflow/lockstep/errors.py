@@ -29,6 +29,13 @@ def number_hint(value: object) -> str:
     return f"; for a number write {text}"
 
 
+def shown(value: object) -> str:
+    """Return a value as a config file has it."""
+    if value is None:
+        return "empty"
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return a hint that names the known word closest to `word`, or lists all of them."""
     known = sorted(map(str, known))

@@ -84,18 +84,6 @@ def recorded(
         )
 
 
-def refused(root: Path, since: str) -> bool:
-    """Whether a stage that began at a time (of `now`) or later refused what it was given."""
-    for path in (root / "logs").rglob("*.json"):
-        try:
-            job = files.read_json(path)
-        except UserError:
-            continue
-        if job.get("status") == REFUSED and job.get("started", "") >= since:
-            return True
-    return False
-
-
 def facts() -> dict[str, Any]:
     """Return what this process runs on and with."""
     job = slurm.this_job()

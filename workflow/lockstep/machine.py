@@ -44,6 +44,11 @@ def _cpu() -> tuple[str, str]:
     return fields.get("model name", platform.processor()), fields.get("flags", platform.machine())
 
 
+def gpu_count() -> int:
+    """Return how many GPUs `nvidia-smi` sees."""
+    return len(_gpus())
+
+
 def _gpus() -> list[dict[str, str]]:
     """Return name, UUID and driver of each GPU that `nvidia-smi` sees."""
     if shutil.which("nvidia-smi") is None:

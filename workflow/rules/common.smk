@@ -2,26 +2,22 @@
 
 import atexit
 import os
+import signal
 import sys
 from pathlib import Path
 
 workflow_folder = os.path.join(workflow.basedir, "workflow")
 sys.path.insert(0, workflow_folder)
 
-from lockstep import files, jobs
+from lockstep import files, jobs, outcome
 from lockstep.cluster import examine, lease, preflight, profile, request, submit
 from lockstep.datasets import sources
 from lockstep.errors import UserError
-from lockstep.study import Study, packages, plain
+from lockstep.study import Study, feasible, packages, plain
 from lockstep.study import config as study_config
 from lockstep.study.identity import stage_code
 
 STARTED = jobs.now()
-
-# With --configfile the default study must not shine through: Snakemake would merge the two.
-if not workflow.overwrite_configfiles:
-
-    configfile: "config.yaml"
 
 
 def leave(status):
@@ -46,13 +42,29 @@ def site(rule):
     return request.Site.of(profile.named(given))
 
 
+# What the rules' messages say better, and what is meant for other workflows.
+UNTOLD = ("Select jobs to execute", "Execute ", "Singularity containers: ignored")
+OUTCOME = outcome.Outcome(UNTOLD, stop=lambda: workflow.scheduler.exit_gracefully())
+logger.addFilter(OUTCOME)
+if not workflow.remote_exec:
+    signal.signal(signal.SIGINT, OUTCOME.interrupt)
+    atexit.register(lambda: end())
+
 try:
     for path in workflow.overwrite_configfiles or ["config.yaml"]:
         plain.read(Path(path))  # Snakemake lets a key that is given twice pass
+except UserError as error:
+    refuse(error)
+
+# With --configfile the default study must not shine through: Snakemake would merge the two.
+if not workflow.overwrite_configfiles:
+
+    configfile: "config.yaml"
+
+
+try:
     STUDY = Study(study_config.complete(config))
-    study_config.check_places(STUDY)
-    study_config.check_raw_folders(STUDY)
-    STUDY.images  # a mistake in their part of the config shows here
+    feasible.check(STUDY, local=False)
     SITE, TRACING_SITE = site("train"), site("trace")
 except UserError as error:
     refuse(error)
@@ -86,8 +98,10 @@ def begin():
         lease.take(STUDY.root)
         if workflow.executor_plugin.name == "slurm":
             prepare_submissions()
-        elif workflow.executor_plugin.name == "local" and sys.stderr.isatty():
-            os.environ.update(LOCKSTEP_TERMINAL=os.ttyname(sys.stderr.fileno()))
+        elif workflow.executor_plugin.name == "local":
+            feasible.check_scales(STUDY)
+            if sys.stderr.isatty():
+                os.environ.update(LOCKSTEP_TERMINAL=os.ttyname(sys.stderr.fileno()))
         ask_for_repetition()
         STUDY.write()
     except UserError as error:
@@ -101,12 +115,6 @@ def ask_for_repetition():
     settings = workflow.dag_settings  # not there yet while this file is read
     if settings.forceall or "train" in settings.forcerun:
         STUDY.repeat(["train"], mark=STARTED)
-
-
-def end_as_refused():
-    """End with status 2 if a stage did: Snakemake's own is 1 whatever the reason."""
-    if jobs.refused(STUDY.root, STARTED):
-        atexit.register(leave, 2)  # what is registered last is called first
 
 
 def prepare_submissions():
@@ -137,9 +145,21 @@ def prepare_submissions():
     submit.begin(STUDY)
 
 
-# What the rules' messages say better, and what is meant for other workflows.
-UNTOLD = ("Select jobs to execute", "Execute ", "Singularity containers: ignored")
-logger.addFilter(lambda record: not str(record.msg).startswith(UNTOLD))
+def tell_verdicts():
+    """Print the verdicts and where the report is; a stage that was asked for by name has none."""
+    if any(job.rule.name == "report" for job in workflow.dag.jobs):
+        shell('python -m lockstep tell --study "$LOCKSTEP_STUDY"')
+
+
+def end():
+    """Say the last of all, after Snakemake."""
+    if (
+        OUTCOME.nothing_to_do
+        and not workflow.dryrun
+        and STUDY.complete_report().is_file()
+    ):
+        tell_verdicts()
+    OUTCOME.tell(leave)
 
 
 # Images

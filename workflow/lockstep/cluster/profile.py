@@ -7,13 +7,17 @@ from typing import Any
 PATH = Path(__file__).resolve().parents[3] / "profiles" / "slurm" / "profile.yaml"
 
 
-def read() -> dict[str, Any]:
-    """Return the profile; a host without YAML knows none."""
+def read(path: Path = PATH) -> dict[str, Any]:
+    """Return a profile; a host without YAML knows none.
+
+    Raises:
+        UserError: it is missing, is not YAML, or gives a key twice.
+    """
     try:
-        import yaml
+        from lockstep.study import plain
     except ImportError:
         return {}
-    return yaml.safe_load(PATH.read_text()) or {}
+    return plain.read(path)
 
 
 def resources(profile: Mapping[str, Any], rule: str) -> dict[str, str]:

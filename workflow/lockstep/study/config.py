@@ -1,11 +1,10 @@
 """Reads a study's config: checks it against the schema and fills in every default."""
 
 import copy
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jsonschema
 import yaml
@@ -13,12 +12,10 @@ from packaging import licenses
 
 from lockstep import workloads
 from lockstep.datasets import sources
-from lockstep.errors import UserError, nearest, number_hint
+from lockstep.errors import UserError, nearest
 from lockstep.study import plain
+from lockstep.study.explain import explain
 from lockstep.workloads import recipe
-
-if TYPE_CHECKING:
-    from lockstep.study import Study
 
 SCHEMA = Path(__file__).resolve().parents[2] / "schemas" / "config.schema.yaml"
 
@@ -150,36 +147,7 @@ def _fill(value: Any, schema: Any) -> None:
 def _problem(value: Any, schema: Any) -> str | None:
     """Return the schema's first finding, in a person's words."""
     errors = sorted(Validator(schema).iter_errors(value), key=lambda e: list(map(str, e.path)))
-    return _explain(errors[0]) if errors else None
-
-
-def _explain(error: jsonschema.ValidationError) -> str:
-    """Say a schema's finding as a person would: key, problem, remedy."""
-    path = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.path).lstrip(".")
-    at = path or "the top level"
-    schema: Any = error.schema
-    expected: Any = error.validator_value
-    instance: Any = error.instance
-    if error.validator == "additionalProperties":
-        known = set(schema.get("properties", {}))
-        unknown = sorted(map(str, set(instance) - known))[0]
-        return f"unknown key {unknown!r} at {at}; {nearest(unknown, known)}"
-    if error.validator == "required":
-        missing = next(key for key in expected if key not in instance)
-        return f"key {missing!r} is missing at {at}"
-    if error.validator == "enum":
-        hint = nearest(str(error.instance), expected)
-        return f"{at} is {error.instance!r}; {hint}"
-    if error.validator == "type":
-        kind = expected if isinstance(expected, str) else " or ".join(expected)
-        hint = number_hint(instance) if kind == "number" else ""
-        return f"{at} is {instance!r}, which is not of type {kind}{hint}"
-    if error.validator in ("minimum", "exclusiveMinimum"):
-        relation = "at least" if error.validator == "minimum" else "greater than"
-        return f"{at} is {error.instance!r}; it must be {relation} {expected}"
-    if error.validator == "pattern":
-        return f"{at} is {error.instance!r}; it must match {expected}"
-    return f"{at}: {error.message}"
+    return explain(errors[0]) if errors else None
 
 
 def _check_variant(where: str, variant: dict[str, Any], window_steps: int) -> None:
@@ -264,39 +232,6 @@ def _check_inputs(where: str, config: dict[str, Any]) -> None:
                 f"workloads.{name}.augment asks ({entry['augment']['name']}: its parameters belong "
                 "to the shared order); use input: shared, or augment: {name: none}"
             )
-
-
-def check_raw_folders(study: "Study") -> None:
-    """Check that staged raw files are there, where they are still needed.
-
-    Raises:
-        UserError: a dataset is to be made from a folder that is missing or empty.
-    """
-    for name in {entry["dataset"] for entry in study.config["workloads"].values()}:
-        raw = study.config["datasets"][name]["raw"]
-        if raw is None or study.dataset_manifest(name).is_file():
-            continue
-        if not Path(raw).is_dir() or not any(Path(raw).iterdir()):
-            state = "is empty" if Path(raw).is_dir() else "is not a folder"
-            raise UserError(
-                f"datasets.{name}.raw is {raw!r}, which {state}; name the folder that holds the "
-                "raw files, or null to download them"
-            )
-
-
-def check_places(study: "Study") -> None:
-    """Check that there can be folders where a study's files are to be.
-
-    Raises:
-        UserError: a file is in the way, or a folder cannot be written.
-    """
-    for key, text in study.config["paths"].items():
-        path = Path(text).absolute()
-        there = next(folder for folder in (path, *path.parents) if folder.exists())
-        if not there.is_dir():
-            raise UserError(f"paths.{key} is {text!r}, but {there} is a file; choose a folder")
-        if not os.access(there, os.W_OK):
-            raise UserError(f"paths.{key} is {text!r}, but {there} cannot be written by this user")
 
 
 def _check_scales(where: str, config: dict[str, Any]) -> None:

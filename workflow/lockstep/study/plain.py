@@ -42,10 +42,22 @@ def read(path: Path) -> dict[str, Any]:
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {error}") from error
+        raise UserError(f"{path}: {_place(error)}") from error
     if not isinstance(raw, dict):
         raise UserError(f"{path}: holds no keys; see config.yaml for a commented example")
     return raw
+
+
+def _place(error: yaml.YAMLError) -> str:
+    """Say where YAML ends, in one line."""
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    if mark is None:
+        return f"not valid YAML: {' '.join(str(error).split())}"
+    problem = getattr(error, "problem", None) or getattr(error, "context", None)
+    return (
+        f"line {mark.line + 1}, column {mark.column + 1}: not valid YAML ({problem}); compare the "
+        "line and the one before it with config.yaml: indentation, brackets, quotes, colons"
+    )
 
 
 def changed(config: dict[str, Any], by: dict[str, Any]) -> dict[str, Any]:

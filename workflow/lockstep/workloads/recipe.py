@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from lockstep.errors import UserError, nearest, number_hint
+from lockstep.errors import UserError, nearest, number_hint, shown
 from lockstep.workloads.contract import Workload
 
 RECIPE: dict[str, Any] = {
@@ -53,6 +53,14 @@ CHOICES = {
     "schedule.name": ("constant", "linear", "cosine"),
     "augment.name": ("none", "crop_flip", "resized_crop"),
 }
+KINDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    list: "a list",
+    dict: "keys with values",
+}
 LARGEST = 3.4e38  # of float32
 GROUP = {"rate": 1.0, "decay": 1.0}
 SHARES = ("label_smoothing", "augment.smallest_area", "optimizer.beta1", "optimizer.beta2")
@@ -99,8 +107,8 @@ def _override(base: dict[str, Any], changes: dict[str, Any], where: str, key: st
         if type(value) is not type(default):
             hint = number_hint(value) if isinstance(default, float) else ""
             raise UserError(
-                f"{where}.{dotted} is {value!r}; it must be of type {type(default).__name__}, "
-                f"as its default {default!r}{hint}"
+                f"{where}.{dotted} is {shown(value)}; write {KINDS[type(default)]}, such as its "
+                f"default {shown(default)}{hint}"
             )
         _check_value(where, dotted, value)
         result[name] = value

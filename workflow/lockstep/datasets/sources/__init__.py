@@ -9,6 +9,7 @@ A source module may have
 and has, if a split fits into memory,
 
 `LICENCE`, `ORIGIN`   strings that go into every shard,
+`EXAMPLES`            how many are for training, if that is known beforehand (may be absent),
 `CLASSES`             names of the classes, in the order of the labels, if there are labels,
 `read(raw, options)`  yield `(split, arrays)`: arrays ``(N, …)`` by name, of the types in
                       `lockstep.datasets.arrays`, or `Ragged`; the same in each split. Images are

@@ -21,6 +21,7 @@ from lockstep.errors import UserError
 
 ORIGIN = "CIFAR-10, A. Krizhevsky, Learning multiple layers of features from tiny images (2009)"
 LICENCE = "free for research"
+EXAMPLES = 50_000  # for training
 CLASSES = (
     "airplane",
     "automobile",

@@ -10,6 +10,7 @@ from lockstep.datasets.arrays import Split, labelled
 
 ORIGIN = "UCI Optical Recognition of Handwritten Digits (test part), E. Alpaydin and C. Kaynak"
 LICENCE = "CC BY 4.0"
+EXAMPLES = 1437  # for training
 CLASSES = tuple(str(digit) for digit in range(10))
 
 TEST_EVERY = 5  # every fifth image is for testing: 360 of them; 1,437 are for training

@@ -9,6 +9,7 @@ from lockstep.datasets.arrays import Split
 
 ORIGIN = "Fashion-MNIST, H. Xiao, K. Rasul, R. Vollgraf (Zalando Research)"
 LICENCE = "MIT"
+EXAMPLES = 60_000  # for training
 CLASSES = (
     "T-shirt/top",
     "Trouser",

@@ -9,6 +9,7 @@ from lockstep.datasets.arrays import Split
 
 ORIGIN = "MNIST, Y. LeCun, C. Cortes, C. Burges"
 LICENCE = "CC BY-SA 3.0"
+EXAMPLES = 60_000  # for training
 CLASSES = tuple(str(digit) for digit in range(10))
 
 FILES = {  # sha256 of the decompressed files; a re-compressed copy is the same data
