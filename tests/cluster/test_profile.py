@@ -6,7 +6,7 @@ import pytest
 
 from lockstep.cluster import doctor, examine, profile
 from lockstep.cluster.request import Site
-from lockstep.images import host
+from tests.conftest import ROOT
 
 LISTED = {
     "default-resources": ["slurm_partition=all", "runtime=60"],
@@ -75,14 +75,14 @@ def test_jobs_that_nobody_would_start_again_are_warned_of(
     assert (told or "requeues") in finding.found
 
 
-@pytest.mark.parametrize("enabled", [True, False])
-def test_a_study_without_images_needs_no_apptainer(
-    enabled: bool, monkeypatch: pytest.MonkeyPatch
+def test_a_study_without_images_is_told_nothing_of_apptainer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    section = {**doctor.DEFAULTS, "enabled": enabled}
-    found = doctor.findings(section, Path("data"), ("torch",))
-    (finding,) = [each for each in found if each.subject == "apptainer"]
-    assert finding.remedy
-    assert finding.fails == enabled
-    assert isinstance(finding, host.Finding)
+    path = tmp_path / "images.yaml"
+    path.write_text("images: {enabled: true}\n")
+    demo = ROOT / "demo" / "config.yaml"
+    assert doctor.main(demo, path) == 1
+    assert "FAIL  apptainer: not installed" in capsys.readouterr().out
+    assert doctor.main(demo) == 0
+    assert "apptainer" not in capsys.readouterr().out

@@ -279,8 +279,14 @@ def test_runs_of_two_studies_are_not_timed_at_once(
     one, other = long_study(study_of, "one", **alone), study_of("other", **alone)
     first = start(one, block)
     wait_for(lambda: checkpoints(one.root, block), first)
+    waits = f"lockstep: study other: study one in {one.root} (process {first.pid}) trains on this"
+    interrupted = start(other, block)
+    assert next(line for line in interrupted.stderr if "waiting" in line).startswith(waits)
+    interrupted.send_signal(signal.SIGINT)
+    _, said = interrupted.communicate(timeout=PATIENCE)
+    assert (interrupted.returncode, said) == (130, "")
     second = train(other, block)
-    assert "another study trains on this machine, waiting" in second.stderr
+    assert waits in second.stderr
     assert first.wait(timeout=PATIENCE) == 0  # the second one ended after it
     first.communicate()
 

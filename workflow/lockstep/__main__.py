@@ -4,6 +4,7 @@ Each command imports its stage only when it runs: a login node has neither NumPy
 """
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -58,6 +59,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (PermissionError, NotADirectoryError) as error:
         print(f"lockstep: error: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # where nothing had to be saved, as while it waited
+        return 128 + signal.SIGINT
     except ModuleNotFoundError as error:
         if not error.name or error.name.startswith("lockstep"):
             raise

@@ -3,17 +3,20 @@
 import errno
 import fcntl
 import os
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from lockstep import terminal
 
 ATTEMPTS = 20
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @contextmanager
-def held(path: Path, *, shared: bool = False, waiting: str | None = None) -> Iterator[bool]:
+def held(
+    path: Path, *, shared: bool = False, waiting: str | Callable[[], str] | None = None
+) -> Iterator[bool]:
     """Hold a file's lock until the block ends; yields whether it had to wait for that.
 
     Where the file system has no locks (Lustre without ``flock``, NFS without ``lockd``) nothing is
@@ -22,7 +25,7 @@ def held(path: Path, *, shared: bool = False, waiting: str | None = None) -> Ite
     Args:
         path: the file; made if it is not there, with its folder.
         shared: hold it with others that share it, and not alone.
-        waiting: what to say if somebody else holds it.
+        waiting: what to say if somebody else holds it, on the terminal of a workflow too.
     """
     kind, waited = fcntl.LOCK_SH if shared else fcntl.LOCK_EX, False
     while True:
@@ -61,13 +64,13 @@ def _is_still(path: Path, descriptor: int) -> bool:
         return False
 
 
-def _lock(descriptor: int, kind: int, waiting: str | None) -> bool:
+def _lock(descriptor: int, kind: int, waiting: str | Callable[[], str] | None) -> bool:
     """Lock an open file if its file system can; returns whether somebody else had it."""
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         if waiting:
-            print(f"lockstep: {waiting}, waiting", file=sys.stderr, flush=True)
+            terminal.say(f"{waiting if isinstance(waiting, str) else waiting()}, waiting")
         fcntl.flock(descriptor, kind)
         return True
     except OSError:

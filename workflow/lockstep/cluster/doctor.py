@@ -3,7 +3,6 @@
 import itertools
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +90,8 @@ def _packages(study: "Study | None") -> Iterator[host.Finding]:
 def _images(study: "Study | None") -> Iterator[host.Finding]:
     if study is None:
         return findings(DEFAULTS, Path("data"), ("torch", "jax"))
+    if not study.config["images"]["enabled"]:
+        return iter(())
     used = {variant["framework"] for variant in study.config["variants"].values()}
     return findings(study.config["images"], study.data, used)
 
@@ -98,26 +99,18 @@ def _images(study: "Study | None") -> Iterator[host.Finding]:
 def findings(
     section: dict[str, Any], data: Path, frameworks: Iterable[str]
 ) -> Iterator[host.Finding]:
-    """Yield one finding on images after the other; none is fatal to a study that has no images.
+    """Yield one finding on images after the other, those that explain others first.
 
     Args:
         section: `images` of a study's config.
         data: the study's folder for data.
         frameworks: those that its variants use.
     """
-    for finding in _of_images(section, data, frameworks):
-        yield finding if section["enabled"] else replace(finding, fatal=False)
-
-
-def _of_images(
-    section: dict[str, Any], data: Path, frameworks: Iterable[str]
-) -> Iterator[host.Finding]:
-    """Yield those that explain others first."""
     yield host.apptainer()
     yield host.user_namespaces()
     yield host.fuse()
     try:
-        images = study_image.of_study({**section, "enabled": True}, data, frameworks)
+        images = study_image.of_study(section, data, frameworks)
         missing = study_image.to_build(images.values(), cache_folder(section["cache"]))
     except UserError as error:
         remedy = "set images.ready to finished images (SIF files), or to none for them to be built"

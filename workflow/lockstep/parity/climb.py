@@ -1,7 +1,7 @@
 """What one engine computes on the way up the ladder, rung by rung."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -24,6 +24,7 @@ def climb(
     general: weights.State,
     steps: int,
     batches: int = 1,
+    advance: Callable[[int], object] = lambda steps: None,
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yield what an engine computes on each rung, by the names in `lockstep.parity.trace`.
 
@@ -33,6 +34,7 @@ def climb(
         general: a state in general position (`lockstep.parity.position`).
         steps: that are trained in a row.
         batches: whose gradients are told, at most those of an epoch.
+        advance: is told how many further steps were trained.
 
     Raises:
         UserError: the model draws random numbers of its own.
@@ -47,7 +49,7 @@ def climb(
 
     engine.prepare()
     engine.load(state)
-    yield from _trained(engine, feed, steps)
+    yield from _trained(engine, feed, steps, advance)
     yield from _at_edges(engine, feed)
 
     coming = iter(evaluation)
@@ -121,7 +123,9 @@ def _check_draws(
             )
 
 
-def _trained(engine: Engine, feed: SharedFeed, steps: int) -> Iterator[tuple[str, np.ndarray]]:
+def _trained(
+    engine: Engine, feed: SharedFeed, steps: int, advance: Callable[[int], object]
+) -> Iterator[tuple[str, np.ndarray]]:
     """Yield every step's loss and checksum, and the state after the first and the last one."""
     window = feed.window(0, 1)
     yield "rate/first", window.scalars["learning_rate"][0]
@@ -129,12 +133,14 @@ def _trained(engine: Engine, feed: SharedFeed, steps: int) -> Iterator[tuple[str
     yield from _named("step", engine.state())
     all_losses, all_checksums = [losses], [checksums]
     done = 1
+    advance(1)
     while done < steps:
         count = min(feed.job.window_steps, steps - done)
         losses, checksums = engine.fetch(engine.train(feed.window(done, count)))
         all_losses.append(losses)
         all_checksums.append(checksums)
         done += count
+        advance(count)
     yield "steps/checksum", np.concatenate(all_checksums)
     yield "steps/loss", np.concatenate(all_losses)
     yield from _named("final", engine.state(), taps.SAMPLE)

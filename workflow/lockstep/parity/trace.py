@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from lockstep import engines, files, workloads
+from lockstep import engines, files, terminal, workloads
 from lockstep.datasets.reader import Reader, read_manifest
 from lockstep.engines.contract import Topology
 from lockstep.parity import TRACE, joint, position
@@ -104,8 +104,10 @@ def trace(
         feed = SharedFeed(job, reader, route.seed)
         batches = BATCHES if real == "float32" and workload.firm_steps <= 1 else 1
         evaluation = route.evaluation(job)
-        for name, array in climb(engine, feed, evaluation, start, general, total, batches):
-            arrays[f"{precision}/{name}"] = array
+        with terminal.bar(f"parity of {output.stem} in {precision}", total) as advance:
+            rungs = climb(engine, feed, evaluation, start, general, total, batches, advance)
+            for name, array in rungs:
+                arrays[f"{precision}/{name}"] = array
     if engine is not None:
         engine.close()
     if several_steps:

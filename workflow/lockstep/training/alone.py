@@ -21,5 +21,18 @@ def alone(study: Study) -> Iterator[None]:
         yield
         return
     path = Path(tempfile.gettempdir()) / f"lockstep-{os.getuid()}" / "timed-run"
-    with lock.held(path, waiting="another study trains on this machine"):
-        yield
+    holder = path.with_name("timed-run.holder")
+
+    def waiting() -> str:
+        try:
+            who = holder.read_text()
+        except OSError:
+            who = "another study"
+        return f"study {study.name}: {who} trains on this machine"
+
+    with lock.held(path, waiting=waiting):
+        holder.write_text(f"study {study.name} in {study.root.absolute()} (process {os.getpid()})")
+        try:
+            yield
+        finally:
+            holder.unlink(missing_ok=True)

@@ -1,10 +1,9 @@
 """Tells a person, before a run is timed, that the machine is busy, and with what."""
 
 import os
-import sys
 
+from lockstep import terminal
 from lockstep.cluster import kernel
-from lockstep.training import terminal
 
 WATCHED = 0.5  # seconds
 BUSY = 0.05  # share of the CPUs that others have
@@ -16,12 +15,7 @@ def tell(run: str) -> None:
     found = look()
     if found is None:
         return
-    text = f"lockstep: {run}: {found}"
-    print(text, file=sys.stderr, flush=True)
-    watched = terminal.find()
-    if watched is not None and watched is not sys.stderr:
-        print(text, file=watched)
-        watched.close()
+    terminal.say(f"{run}: {found}")
 
 
 def look() -> str | None:

@@ -7,8 +7,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from lockstep import terminal
 from lockstep.errors import UserError
-from lockstep.training import terminal
 from lockstep.training.spec import RunSpec
 
 
