@@ -87,7 +87,8 @@ def loading(change: Callable) -> Patch:
 
 
 def swapped(state: dict, a: str, b: str) -> dict:
-    return {**state, a: state[b], b: state[a]}
+    """Return a state with two of its tensors swapped; drawn weights have no slots yet."""
+    return {**state, a: state[b], b: state[a]} if a in state else state
 
 
 def after_evaluation(change: Callable) -> Patch:

@@ -117,7 +117,8 @@ def loading(change) -> Patch:
 
 
 def swapped(state: dict, a: str, b: str) -> dict:
-    return {**state, a: state[b], b: state[a]}
+    """Return a state with two of its tensors swapped; drawn weights have no slots yet."""
+    return {**state, a: state[b], b: state[a]} if a in state else state
 
 
 def after_evaluation(act) -> Patch:
@@ -362,7 +363,7 @@ FAULTS = [
     row("momentum forgotten", "plain", "restored", "momentum/conv1.kernel",
         loading(lambda _, s: {n: 0 * v if n.startswith("momentum/") else v for n, v in s.items()})),
     row("one slot forgotten", "plain", "restored", SLOT,
-        loading(lambda _, s: {**s, SLOT: 0 * s[SLOT]})),
+        loading(lambda _, s: {n: 0 * v if n == SLOT else v for n, v in s.items()})),
     row("two slots swapped", "plain", "restored", "momentum/conv1.bias",
         loading(lambda _, s: swapped(s, SLOT, "momentum/conv1.bias"))),
     row("two slots swapped there and back", "plain", "step", "momentum/conv1.bias",
