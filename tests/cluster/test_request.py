@@ -30,6 +30,8 @@ def test_a_site_is_what_the_profile_says() -> None:
         ("runtime", "60 * attempt", None),
         ("mem_mb", "7000", 7000),
         ("mem", "16GB", 16000),
+        ("mem_mb", "16*1024", 16384),
+        ("mem_mb", "2 * 8 * 1024", 16384),
         ("mem", "16GiB", 17180),
         ("mem", "16G", 16000),
         ("mem", "0", 0),

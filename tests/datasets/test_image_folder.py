@@ -114,11 +114,58 @@ def test_every_conversion_is_counted(raw: Path, capsys: pytest.CaptureFixture) -
     assert "animals: train: 1 CMYK" in capsys.readouterr().err
 
 
+KINDS = {  # how Pillow is to write each, and whether all pixels stay as they are
+    "PNG": ({}, True),
+    "WEBP": ({"lossless": True}, True),
+    "BMP": ({}, True),
+    "TIFF": ({}, True),
+    "GIF": ({}, False),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_of_other_formats_are_read_and_counted(raw: Path, kind: str) -> None:
+    options, exact = KINDS[kind]
+    image = Image.fromarray(pictures.pixels(99, 16, 16))
+    image.save(raw / "train/ant/0000.jpg", kind, **options)
+    manifest = make(raw)
+    assert files.read_json(manifest)["splits"]["train"]["counts"][kind] == 1
+    found = Reader(manifest, "train").take(np.array([0]))["image"][0]
+    assert abs(found.astype(int) - np.asarray(image)).max() <= (0 if exact else 40)
+
+
+def test_a_grey_tiff_of_16_bits_is_refused(raw: Path) -> None:
+    deep = np.full((16, 16), 40_000, np.uint16)
+    Image.fromarray(deep).save(raw / "train/ant/0000.jpg", "TIFF")
+    with pytest.raises(UserError, match="is grayscale of 16 bits; convert it to 8 bits a channel"):
+        make(raw)
+
+
+def test_what_nobody_means_as_an_image_is_left_out_and_counted(
+    raw: Path, capsys: pytest.CaptureFixture
+) -> None:
+    before = files.read_json(make(raw))["content"]
+    shutil.rmtree(raw.parent / "made")
+    for name in ("Thumbs.db", "desktop.ini", "readme.txt", "labels.CSV", "notes.txt"):
+        (raw / "train/bee" / name).write_bytes(b"no image")
+    manifest = files.read_json(make(raw))
+    assert manifest["passed_over"] == {
+        **{"thumbs.db": 1, "desktop.ini": 1},
+        **{"*.txt": 2, "*.csv": 1},
+    }
+    assert manifest["content"] == before
+    assert "1 files passed over: thumbs.db" in capsys.readouterr().err
+    shutil.rmtree(raw.parent / "made")
+    (raw / "train/bee/picture.xyz").write_bytes(b"no image")
+    with pytest.raises(UserError, match="picture.xyz is none of JPEG, PNG"):
+        make(raw)
+
+
 DAMAGE = {
     "cut": (lambda content: content[:-100], "image file is truncated"),
     "cut in its header": (lambda content: content[:300], "Truncated File Read"),
-    "empty": (lambda content: b"", "is neither JPEG nor PNG"),
-    "text": (lambda content: b"not an image", "is neither JPEG nor PNG"),
+    "empty": (lambda content: b"", "is none of JPEG, PNG"),
+    "text": (lambda content: b"not an image", "is none of JPEG, PNG"),
 }
 
 
@@ -148,7 +195,7 @@ def test_bad_files_are_left_out_and_counted_if_one_says_so(
     content = files.read_json(manifest)
     assert content["splits"]["train"]["counts"] == {"skipped": 1}
     assert content["splits"]["train"]["examples"] == 11
-    assert content["skipped"] == ["train/bee/0001.jpg is neither JPEG nor PNG"]
+    assert content["skipped"] == ["train/bee/0001.jpg is none of JPEG, PNG, WEBP, BMP, GIF, TIFF"]
     labels = Reader(manifest, "train").take(np.arange(11))["label"]
     assert np.bincount(labels).tolist() == [4, 3, 4]
     assert "train: 1 skipped" in capsys.readouterr().err

@@ -80,11 +80,14 @@ def test_mnist_from_staged_files(tmp_path: Path) -> None:
 MNIST_CONTENT = "01a9d624d204"
 
 
-def test_uncompressed_files_are_the_same_data(tmp_path: Path) -> None:
+@pytest.mark.parametrize("separator", ["-idx", ".idx"])
+def test_uncompressed_files_are_the_same_data(tmp_path: Path, separator: str) -> None:
     raw = tmp_path / "raw" / "sub"
     raw.mkdir(parents=True)
     for name in IDX:
-        (raw / name).write_bytes(gzip.decompress((staged("mnist") / f"{name}.gz").read_bytes()))
+        (raw / name.replace("-idx", separator)).write_bytes(
+            gzip.decompress((staged("mnist") / f"{name}.gz").read_bytes())
+        )
     folder = make("mnist", tmp_path / "raw", tmp_path / "mnist")
     assert files.read_json(folder / "manifest.json")["content"].startswith(MNIST_CONTENT)
 

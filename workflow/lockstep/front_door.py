@@ -85,12 +85,13 @@ def _taken_apart(line: Sequence[str]) -> tuple[list[str], str, list[str]]:
 
 
 def _profile(name: str) -> Path:
-    """Return a profile's folder: as it is named, or in `profiles`."""
-    places = Path(name), Path("profiles") / name
+    """Return a profile's folder: as it is named, in `profiles`, or in those of this package."""
+    own = profile.PATH.parents[1]
+    places = Path(name), Path("profiles") / name, own / Path(name).name
     for folder in places:
         if (folder / "profile.yaml").is_file() or (folder / "config.yaml").is_file():
             return folder
-    known = [path.parent.name for path in Path("profiles").glob("*/profile.yaml")]
+    known = [path.parent.name for path in own.glob("*/profile.yaml")]
     raise UserError(f"--profile {name}: there is no such profile; {nearest(name, known)}")
 
 

@@ -17,6 +17,7 @@ from lockstep.study.run import Scale
 GRES = r"\w+(:[\w.]+)?"  # what Snakemake's SLURM plugin lets pass
 MODEL = r"[\w.+-]+"
 EXPRESSION = r"\b(attempt|input|threads|wildcards|resources|max|min)\b"  # of Python, for each job
+PRODUCT = r"\d+( *\* *\d+)+"  # which Snakemake works out, too
 UNITS = {
     "runtime": r"(\d+(?:\.\d+)?) *((?:s|m|h|d|w|sec|min|second|minute|hour|day|week)?s?)",
     "mem_mb": r"(\d+(?:\.\d+)?) *((?:[kmgt]?i?b|[kmgt])?)",
@@ -112,7 +113,7 @@ def _minutes(text: str | None) -> int | None:
 
 def _megabytes(text: str | None) -> int | None:
     """Return an amount of memory as Snakemake reads it."""
-    found = _amount("mem_mb", text, "megabytes, or a size such as 16GB or 16GiB")
+    found = _amount("mem_mb", text, "megabytes, or such as 16*1024, 16GB or 16GiB")
     if found is None:
         return None
     number, unit = found
@@ -130,6 +131,8 @@ def _amount(name: str, text: str | None, allowed: str) -> tuple[float, str] | No
     """
     if not text or re.search(EXPRESSION, text):
         return None
+    if re.fullmatch(PRODUCT, text.strip()):
+        return float(math.prod(map(int, text.split("*")))), ""
     found = re.fullmatch(UNITS[name], text.strip().lower())
     if found is None:
         raise UserError(f"{name} is {text!r} in the profile; it must be {allowed}")

@@ -10,11 +10,16 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from lockstep.errors import UserError
 
 Inode = tuple[int, int]
+
+NO_IMAGES = {"thumbs.db", "ehthumbs.db", "desktop.ini"}
+"""Files that systems leave in folders of images, in small letters."""
+NO_SUFFIXES = {".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".html", ".log"}
+"""Ends of names of what people leave there. All else in a class is an image, or damaged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +90,10 @@ def _files(folder: Path, passed_over: Counter[str]) -> tuple[str, ...]:
         if entry.name.startswith("."):
             passed_over["hidden"] += 1
             continue
+        known = _no_image(entry.name)
+        if known and not _is_folder(entry):
+            passed_over[known] += 1
+            continue
         if _is_folder(entry):
             raise UserError(
                 f"{folder / entry.name}: is a folder; a class's folder holds images alone"
@@ -97,6 +106,14 @@ def _files(folder: Path, passed_over: Counter[str]) -> tuple[str, ...]:
             )
         found.append(entry.name)
     return tuple(found)
+
+
+def _no_image(name: str) -> str | None:
+    """Return by what a file is known that nobody means as an image; None for all others."""
+    small, suffix = name.lower(), PurePath(name).suffix.lower()
+    if small in NO_IMAGES:
+        return small
+    return f"*{suffix}" if suffix in NO_SUFFIXES else None
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

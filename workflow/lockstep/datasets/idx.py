@@ -59,7 +59,9 @@ def read(raw: Path, checksums: Mapping[str, str]) -> Iterator[Split]:
 
 def _content(raw: Path, name: str, checksum: str) -> bytes:
     """Return a file's decompressed content, checked."""
-    path = staged.find(raw, f"{name}.gz") or staged.find(raw, name)
+    also = name.replace("-idx", ".idx")  # as many unpackers and copies have it
+    names = (f"{name}.gz", f"{also}.gz", name, also)
+    path = next(filter(None, (staged.find(raw, each) for each in names)), None)
     if path is None:
         raise UserError(f"{raw}: holds no {name}.gz; it should hold the four IDX files")
     stored = staged.read(path)

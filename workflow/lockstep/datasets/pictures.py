@@ -1,7 +1,7 @@
 """From an image file's bytes to a square of pixels: the one decoder of all preprocessing.
 
 Pillow decodes (JPEG through libjpeg-turbo, at full size: no draft mode) and resamples. The pixels
-depend on the versions of the two, which `versions` names, and on nothing else of the machine.
+depend on the versions of what decodes, which `versions` names, and on nothing else of the machine.
 """
 
 import io
@@ -12,7 +12,7 @@ from PIL import Image, features
 
 from lockstep.datasets.survey import Undecodable
 
-FORMATS = ("JPEG", "PNG")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 CONVERTED = {
     "RGB": (),
     "L": ("grayscale",),
@@ -26,6 +26,9 @@ CONVERTED = {
 """From Pillow's modes to the words in which conversions to RGB are counted."""
 DEPTH, COLOUR = 24, 25
 """Where a PNG says how many bits a channel has, and which channels there are."""
+
+BITS = 258
+"""The tag of a TIFF that says how many bits each channel has."""
 
 # Pillow reads a picture's density from its EXIF data and warns of damage there; it is not used.
 warnings.filterwarnings("ignore", module="PIL")
@@ -52,7 +55,7 @@ def square(content: bytes, size: int) -> tuple[np.ndarray, list[str]]:
             notes = _notes(picture, content)
             image = picture if picture.mode == "RGB" else picture.convert("RGB")
     except Image.UnidentifiedImageError as error:
-        raise Undecodable("is neither JPEG nor PNG") from error
+        raise Undecodable(f"is none of {', '.join(FORMATS)}") from error
     except Image.DecompressionBombError as error:
         raise Undecodable("has far too many pixels") from error
     except (Undecodable, MemoryError):  # a machine's fault is not the file's
@@ -79,8 +82,10 @@ def square(content: bytes, size: int) -> tuple[np.ndarray, list[str]]:
 
 def _notes(picture: Image.Image, content: bytes) -> list[str]:
     """Return what becoming RGB of 8 bits a channel changes; refuse what cannot become it."""
-    png = picture.format == "PNG"
-    deep = png and content[DEPTH] == 16
+    kind = picture.format
+    deep = kind == "PNG" and content[DEPTH] == 16
+    if kind == "TIFF":
+        deep = max(picture.tag_v2.get(BITS, (8,))) > 8  # type: ignore[attr-defined]
     if picture.mode not in CONVERTED:
         what = "is grayscale of 16 bits" if deep else f"has the unknown mode {picture.mode}"
         raise Undecodable(f"{what}; convert it to 8 bits a channel")
@@ -91,9 +96,9 @@ def _notes(picture: Image.Image, content: bytes) -> list[str]:
         notes.append("several pictures")
     if deep:
         notes.append("16 bits a channel")
-        if content[COLOUR] == 4:
+        if kind == "PNG" and content[COLOUR] == 4:
             notes.append("grayscale")  # with transparency, which Pillow reads as RGBA
-    return ["PNG", *notes] if png else notes
+    return [kind, *notes] if kind in FORMATS[1:] else notes
 
 
 def versions() -> dict[str, str]:
@@ -102,4 +107,7 @@ def versions() -> dict[str, str]:
 
     jpeg = "libjpeg-turbo" if features.check_feature("libjpeg_turbo") else "libjpeg"
     number = features.version_feature("libjpeg_turbo") or features.version_codec("jpg")
-    return {"Pillow": PIL.__version__, jpeg: str(number)}
+    found = {"Pillow": PIL.__version__, jpeg: str(number)}
+    if features.check_module("webp"):
+        found["libwebp"] = str(features.version_module("webp"))
+    return found
