@@ -12,6 +12,7 @@ from lockstep.parity import OVER_TWO, compare, update
 from lockstep.report import analysis, firststep, load, page, parity_verdict, sentences, verdicts
 from lockstep.report.analysis import Analysis
 from lockstep.study.run import Run
+from lockstep.workloads import optimizers
 from tests.parity.small import ABOUT, at, edited, small, written
 from tests.report.planted import changed
 from tests.report.report_studies import TWO, VARIANTS, passing_verdict, put_json, write
@@ -64,14 +65,26 @@ def test_a_verdict_that_proves_less_than_all_rungs_proves_nothing(tmp_path, chan
 
 
 def test_the_rungs_that_are_asked_for_are_those_that_parity_climbs() -> None:
-    rule = update.Rule(optimizer=ABOUT["optimizer"], undecayed=frozenset())
+    shares = {name: optimizers.Share(*share) for name, share in ABOUT["shares"].items()}
+    rule = update.Rule(optimizer=ABOUT["optimizer"], shares=shares)
     arrays = small()
-    arrays |= {k.replace("float64/", f"{OVER_TWO}/"): v for k, v in arrays.items()}
+    alone = {k: v for k, v in arrays.items() if "/input/" not in k}  # looked at on one device
+    arrays |= {k.replace("float64/", f"{OVER_TWO}/"): v for k, v in alone.items()}
     arrays |= {k.replace("float32/", "bfloat16/"): v for k, v in small().items()}
     climbed = compare.compare(arrays, arrays, rule=rule)
     found = {(rung.precision, rung.name) for rung in climbed if rung.name != "layers"}
     reduced = {("bfloat16", name) for name in parity_verdict.REDUCED}
     assert found == parity_verdict.RUNGS | parity_verdict.OVER_SEVERAL | reduced
+
+
+def test_only_a_model_of_integers_needs_no_gradient_of_its_input(tmp_path: Path) -> None:
+    study = write(tmp_path, variants=TWO, seeds=1)
+    told = {name: {"absent": {"input": "it reads integers alone"}} for name in TWO}
+    rung = ("float64", "input")
+    every = parity_verdict.wanted(study, {}, *TWO)
+    assert parity_verdict.wanted(study, told, *TWO) == every - {rung}
+    one, other = TWO
+    assert parity_verdict.wanted(study, {one: told[one]}, one, other) == every
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,8 @@ def trace(
             rungs = climb(engine, feed, evaluation, start, general, total, batches, advance)
             for name, array in rungs:
                 arrays[f"{precision}/{name}"] = array
+    if not any(name.startswith("float64/input/") for name in arrays):
+        about["absent"]["input"] = "the model reads integers alone, which have no gradient"
     if engine is not None:
         engine.close()
     if several_steps:

@@ -76,16 +76,24 @@ def wanted(study: Study, about: Mapping[str, Any], *variants: str) -> frozenset[
     """Return all rungs that a comparison of two variants must have, as precision and name.
 
     Args:
-        about: what each variant's trace says of itself; it may say why a precision is absent.
+        about: what each variant's trace says of itself; it may say why a precision is absent, or
+            the gradient of the input, which a model of integers has not.
     """
     result = RUNGS | (OVER_SEVERAL if study.traced_over_several else frozenset())
+    if all("input" in _absent(about, variant) for variant in variants):
+        result -= {("float64", "input")}
     for variant in variants:
         known = study.config["variants"].get(variant)  # `_check_traced` refuses an unknown one
         precision = study.variant(variant)["precision"] if known else None
-        absent = (about.get(variant) or {}).get("absent")
-        if precision in own.BOUNDS and not (isinstance(absent, dict) and precision in absent):
+        if precision in own.BOUNDS and precision not in _absent(about, variant):
             result |= {(precision, rung) for rung in REDUCED}
     return result
+
+
+def _absent(about: Mapping[str, Any], variant: str) -> Mapping[str, Any]:
+    """Return what a variant's trace says that it has not, with the reasons."""
+    absent = (about.get(variant) or {}).get("absent")
+    return absent if isinstance(absent, dict) else {}
 
 
 def _check_fields(verdict: Mapping[str, Any]) -> None:
