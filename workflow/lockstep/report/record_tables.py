@@ -101,13 +101,17 @@ def read_arrays(content: bytes, name: str) -> dict[str, np.ndarray]:
 
 
 def read_steps(content: bytes, summary: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Return `loss`, `checksum` and `count` of every step, each ``(steps,)``.
+    """Return `loss`, `checksum`, `count` and `weight` of every step, each ``(steps,)``.
+
+    Older records have no weight: there every example was one loss unit.
 
     Raises:
         Unsound: ``steps.npz`` is not readable, or is not of this summary.
     """
     name, steps = "steps.npz", read_arrays(content, "steps.npz")
-    for key, kind in (("loss", "f"), ("checksum", "u"), ("count", "iu")):
+    if "weight" not in steps and "count" in steps:
+        steps["weight"] = steps["count"]
+    for key, kind in (("loss", "f"), ("checksum", "u"), ("count", "iu"), ("weight", "iu")):
         if key not in steps or steps[key].dtype.kind not in kind:
             raise Unsound(f"{name} has no sound array {key!r}")
         if steps[key].shape != (summary["steps"],):
@@ -143,7 +147,7 @@ def from_steps(
         if (np.diff(edges, prepend=0) < 1).any() or edges[-1] > len(steps["loss"]):
             yield "epochs.csv: its epochs are not the steps of steps.npz"
         else:
-            parts = [np.split(steps[name], edges)[: len(edges)] for name in ("loss", "count")]
+            parts = [np.split(steps[name], edges)[: len(edges)] for name in ("loss", "weight")]
             means = [math.fsum(a * n) / int(n.sum()) for a, n in zip(*parts, strict=True)]
             yield from _equal("epochs.csv", "train_loss", means, epochs)
     flops = summary.get("flops") or {}
