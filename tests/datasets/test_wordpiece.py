@@ -101,3 +101,9 @@ def test_a_wrong_vocabulary_is_refused_by_file_and_line(
 def test_large_vocabularies_have_larger_ids() -> None:
     assert wordpiece.id_type(range(1 << 16)) == np.uint16
     assert wordpiece.id_type(range((1 << 16) + 1)) == np.uint32
+
+
+def test_a_machine_without_the_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(UserError, match="the package tokenizers is not installed"):
+        wordpiece.train(lambda: TEXTS, 120, True)

@@ -9,6 +9,7 @@ without accents; then split at white space and punctuation. What trains and enco
 import base64
 import functools
 import hashlib
+import importlib
 import importlib.metadata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -44,11 +45,9 @@ def train(texts: Callable[[], Iterable[str]], size: int, lower: bool) -> Vocabul
     Raises:
         UserError: the texts have more letters than the vocabulary has room for.
     """
-    from tokenizers import trainers
-
     inside = sorted(_letters_inside(texts(), lower))
     tokenizer = _tokenizer(None, lower)
-    trainer = trainers.WordPieceTrainer(
+    trainer = _library().trainers.WordPieceTrainer(
         vocab_size=size,
         special_tokens=[*SPECIALS, *(PREFIX + letter for letter in inside)],
         show_progress=False,
@@ -75,14 +74,25 @@ def _letters_inside(texts: Iterable[str], lower: bool) -> set[str]:
 
 def _tokenizer(vocabulary: Vocabulary | None, lower: bool) -> Any:
     """Return a tokenizer without special tokens: a "[MASK]" in a text is a text."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
-
+    library = _library()
     pieces = {piece: number for number, piece in enumerate(vocabulary or SPECIALS)}
-    model = models.WordPiece(pieces, unk_token="[UNK]", max_input_chars_per_word=LONGEST_WORD)
-    tokenizer = Tokenizer(model)
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lower)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    model = library.models.WordPiece(
+        pieces, unk_token="[UNK]", max_input_chars_per_word=LONGEST_WORD
+    )
+    tokenizer = library.Tokenizer(model)
+    tokenizer.normalizer = library.normalizers.BertNormalizer(lowercase=lower)
+    tokenizer.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
     return tokenizer
+
+
+def _library() -> Any:
+    try:
+        return importlib.import_module("tokenizers")
+    except ModuleNotFoundError as error:
+        raise UserError(
+            "the package tokenizers is not installed, which makes tokens of texts; pip install "
+            "--require-hashes -r requirements/cpu.txt, or set images.enabled to true"
+        ) from error
 
 
 def encoded(texts: Iterable[str], vocabulary: Vocabulary, lower: bool) -> Iterator[np.ndarray]:
