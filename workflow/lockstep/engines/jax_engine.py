@@ -70,9 +70,11 @@ class JaxEngine:
         self.names = self.functions.names(model)
         parameters = self.job.workload.parameters(model)
         buffers = self.job.workload.buffers(model)
-        example = {n: jnp.asarray(a) for n, a in self.job.blank(1).items()} | self._own_numbers()
+        # Abstract: op by op it would be a dozen small programs.
+        blank = {**self.job.blank(1), **self._own_numbers()}
+        example = jax.eval_shape(lambda batch: self.inputs(self._seen(batch)), blank)
         shapes = {p.name: p.shape for p in parameters} | {b.name: b.shape for b in buffers}
-        naming.check(self.names, shapes, self.model.shapes(self.inputs(self._seen(example))))
+        naming.check(self.names, shapes, self.model.shapes(example))
         self.trained = [p.name for p in parameters if p.trained]
         self.frozen = [p.name for p in parameters if not p.trained]
         self.buffers = [b.name for b in buffers]
