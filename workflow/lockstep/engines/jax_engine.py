@@ -13,7 +13,6 @@ from jax import Array
 
 from lockstep.engines import (
     collecting,
-    environment,
     jax_gradient,
     jax_module,
     jax_probe,
@@ -26,7 +25,6 @@ from lockstep.engines.contract import (
     Job,
     Preparation,
     Window,
-    types,
 )
 from lockstep.engines.jax_checksum import Checksum
 from lockstep.engines.jax_optimizer import Optimizer
@@ -286,17 +284,7 @@ class JaxEngine:
         return [int(value) for value in np.max(told, axis=0)]
 
     def facts(self) -> dict[str, Any]:
-        kinds = types(self.job.variant["precision"])
-        if self.placement.mesh.size > 1 and not self.compiled:
-            kinds["gradient_communication_dtype"] = self.compute_dtype.name  # see `jax_gradient`
-        return {
-            **jax_runtime.facts(),
-            "settings": environment.recorded(),
-            "devices": self.placement.mesh.size,
-            **kinds,
-            "compiled": "step" if self.compiled else "nothing",
-            "evaluation": self.job.variant["mode"],
-        }
+        return jax_runtime.facts(self.job, self.placement.mesh.size)
 
     def memory(self) -> dict[str, int]:
         return jax_runtime.memory()
