@@ -9,6 +9,7 @@ from lockstep.report.comparability import PLAIN, phrases
 from lockstep.report.load import Record, Records
 from lockstep.report.run_facts import cudnn
 from lockstep.report.tables import number
+from lockstep.workloads.optimizers import UNUSED
 
 FRAMEWORKS = {"torch": "PyTorch", "jax": "JAX"}
 ENGINE = ("torch", "jax", "jaxlib", "flax", "optax", "cuda", "cudnn", "nccl")
@@ -46,7 +47,10 @@ def _task(config: Mapping[str, Any], name: str) -> str:
     numbers = [
         f"{key.replace('_', ' ')} {value:g}"
         for key, value in optimizer.items()
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and value
+        if isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and value
+        and key not in UNUSED[optimizer["name"]]
     ]
     length = f"{recipe['epochs']} epochs"
     if recipe.get("max_steps"):

@@ -32,6 +32,8 @@ from lockstep.workloads.contract import Parameter
 
 NAMES = ("sgd", "adamw", "lamb")
 MOMENTS = ("first_moment", "second_moment")
+UNUSED = {"sgd": ("beta1", "beta2", "epsilon"), "adamw": ("momentum",), "lamb": ("momentum",)}
+"""The numbers of a recipe that an optimizer does not read."""
 NOT_NEGATIVE = ("second_moment",)
 CLIP_EPSILON = 1e-6  # as PyTorch's clip_grad_norm_ has it
 
