@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from lockstep import code
+from lockstep.study import identity
 from lockstep.study.identity import framework_modules
+from tests import letters
 from tests.conftest import PATIENCE
 
 
@@ -153,3 +155,17 @@ def test_the_launcher_needs_the_standard_library_only() -> None:
         timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_workload_elsewhere_has_the_hash_of_one_in_the_package(tmp_path: Path) -> None:
+    """So an archive, which holds it as if it lay in the package, can be checked."""
+    letters.write(tmp_path / "mine")
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(code.PACKAGE, tmp_path / "lockstep", ignore=ignored)
+    shutil.copytree(tmp_path / "mine/letters_lm", tmp_path / "lockstep/workloads/letters_lm")
+    inside = identity.run_code("jax", "letters_lm", tmp_path / "lockstep")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(code, "_ELSEWHERE", {})
+        code.place("lockstep.workloads.letters_lm", tmp_path / "mine/letters_lm")
+        assert identity.run_code.__wrapped__("jax", "letters_lm") == inside
+    code._imports.cache_clear()

@@ -6,6 +6,7 @@ import pytest
 
 from lockstep.cluster import doctor, examine, profile
 from lockstep.cluster.request import Site
+from lockstep.errors import UserError
 from tests.conftest import ROOT
 
 LISTED = {
@@ -31,6 +32,30 @@ def test_a_rule_has_its_own_resources_over_those_of_all(given: dict) -> None:
 def test_the_profile_here_is_read() -> None:
     assert Site.of(profile.resources(profile.read(), "train")).gpus_as == "gres=gpu"
     assert Site.of(profile.resources({}, "train")) == Site()
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"default-resources": ["runtim=60"]}, "did you mean 'runtime'"),
+        ({"set-resources": ["preprocess:runtim=60"]}, "did you mean 'runtime'"),
+        ({"set-resources": {"report": {"slurm_partitio": "cpu"}}}, "'slurm_partition'"),
+        ({"set-resources": ["trian:runtime=60"]}, "the rule 'trian'; did you mean 'train'"),
+    ],
+)
+def test_a_slip_in_the_profile_is_refused(given: dict, says: str) -> None:
+    profile.check(LISTED)
+    profile.check(MAPPED)
+    profile.check(profile.read())
+    with pytest.raises(UserError, match=says):
+        profile.check(given)
+
+
+def test_a_slip_of_yaml_in_the_profile_names_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "profile.yaml"
+    path.write_text("executor: slurm\ndefault-resources:\n  - runtime=60\n - mem_mb=1\n")
+    with pytest.raises(UserError, match=r"profile.yaml: line 4, column 2: not valid YAML"):
+        profile.read(path)
 
 
 @pytest.mark.parametrize(

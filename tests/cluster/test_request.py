@@ -49,6 +49,13 @@ def test_amounts_are_read_as_snakemake_reads_them(name: str, text: str, value: i
     ("given", "told"),
     [
         ({"runtime": "1-00:00:00"}, "runtime is '1-00:00:00' in the profile; it must be minutes"),
+        ({"runtim": "60"}, "runtim is no resource that anything reads .* did you mean 'runtime'"),
+        ({"partition": "gpu"}, "partition is no resource .* did you mean 'slurm_partition'"),
+        (
+            {"slurm_extra": "--mail-type=FAIL --time=10"},
+            r"slurm_extra is .* but the runtime/time limit is not set there \(--time\)",
+        ),
+        ({"slurm_extra": "'-p gpu'"}, r"but the partition is not set there \(-p\)"),
         ({"mem": "all"}, "mem_mb is 'all' in the profile; it must be megabytes"),
     ],
 )
@@ -67,7 +74,10 @@ def test_gpus_in_a_way_that_slurm_does_not_know(way: str) -> None:
     ("extra", "options"),
     [
         ("\"--exclude='node[01-03]'\"", ["--exclude=node[01-03]"]),
-        ("'--mail-type=FAIL --comment=\"two words\"'", ["--mail-type=FAIL", "--comment=two words"]),
+        (
+            "'--mail-type=FAIL --licenses=\"two words\"'",
+            ["--mail-type=FAIL", "--licenses=two words"],
+        ),
         ("--exclude='node[01-03]'", ["--exclude=node[01-03]"]),
     ],
 )

@@ -119,16 +119,21 @@ def test_a_job_that_was_accepted_although_sbatch_failed_is_no_failure(
     programs: Programs, capfd: pytest.CaptureFixture
 ) -> None:
     line = [*LINE, "--comment", "train"]
-    programs.write("sbatch", "echo 'sbatch: error: Socket timed out' >&2; exit 1")
+    said = "sbatch: error: Batch job submission failed: Socket timed out"
+    programs.write("sbatch", f"echo '{said}' >&2; exit 1")
     programs.write("squeue", "[ $1 = --me ] && echo '9 PENDING trace' || echo COMPLETED")
     capfd.readouterr()
     assert submit.main(line) == 1, "another job is not this one"
-    assert not capfd.readouterr().out
+    told = capfd.readouterr()
+    assert not told.out and said in told.err
     programs.write("squeue", "[ $1 = --me ] && echo '9 PENDING train' || echo COMPLETED")
     assert submit.main(line) == 0
+    accepted = capfd.readouterr()
+    assert accepted.out.split() == ["9"]
+    assert "submission failed" not in accepted.err, "which the plugin looks for"
     programs.write("squeue", "echo PENDING")
     assert submit.main(line) == 0, "the next start adopts it"
-    assert capfd.readouterr().out.split() == ["9", "9"]
+    assert capfd.readouterr().out.split() == ["9"]
 
 
 def test_a_job_is_found_that_was_accepted_as_its_submission_was_killed(

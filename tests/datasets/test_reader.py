@@ -260,3 +260,24 @@ def test_a_damaged_record_of_many_shards_stops_before_its_first_use(
     split.take(np.array([0, 5, 11, 4]))
     with pytest.raises(UserError, match=r"train-00001.h5: block 2 of image \(rows 2 to 2\)"):
         split.take(np.array([0, 6]))
+
+
+LOCKED = """
+import fcntl, sys
+from pathlib import Path
+from lockstep.datasets.reader import Reader
+shard = next(Path(sys.argv[1]).parent.glob("train*.h5"))
+held = open(shard)
+fcntl.flock(held, fcntl.LOCK_EX)  # as where locks do not work
+print(Reader(Path(sys.argv[1]), "train").examples)
+"""
+
+
+def test_no_lock_is_asked_for_whatever_the_site_has_hdf5_do(digits: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOCKED, digits],
+        env={**environment(), "HDF5_USE_FILE_LOCKING": "TRUE"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "1437\n", done.stderr

@@ -57,12 +57,12 @@ def test_deterministic_reaches_the_compiler_beside_a_persons_own_flags(given: st
         from lockstep.engines import jax_runtime
         from lockstep.engines.contract import Topology
 
-        variant = {"precision": "float32", "deterministic": True}
+        variant = {"precision": "float32", "deterministic": True, "mode": "jit"}
         job = SimpleNamespace(variant=variant, caches=None, topology=Topology())
         jax_runtime.configure(job)
         jax_runtime.configure(job)
         jax.jit(lambda x: x + 1)(1.0)  # XLA ends at a flag that it does not know
-        print(jax_runtime.facts()["deterministic"], os.environ["XLA_FLAGS"])
+        print(jax_runtime.facts(job, 1)["deterministic"], os.environ["XLA_FLAGS"])
         """,
         XLA_FLAGS=given,
     )

@@ -1,6 +1,8 @@
 """What a person mistypes on the command line is one line and status 2."""
 
 import copy
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -118,3 +120,30 @@ def test_a_study_below_a_file_or_that_is_a_folder(
 def test_a_checkpoint_that_is_a_file(study: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         checkpoint.load(study)
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.EACCES, "permission denied; let this user write there"),
+        (errno.EROFS, "read-only file system; use a folder that can be written"),
+        (errno.EIO, "input/output error; the file system does not work"),
+        (errno.ESTALE, "stale file handle; the file system does not work"),
+        (errno.ENOSPC, "no space left on device; free some space"),
+    ],
+)
+def test_a_file_system_that_refuses_is_one_line(
+    study: Path,
+    number: int,
+    remedy: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    def refuse(self: Path, content: bytes) -> int:
+        raise OSError(number, os.strerror(number), str(self))
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    assert command_line.main(["preprocess", "--study", str(study), "--dataset", "digits"]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("lockstep: error: ")
+    assert remedy in said

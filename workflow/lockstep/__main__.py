@@ -56,8 +56,11 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"lockstep: error: {error}", file=sys.stderr)
         return 2
-    except (PermissionError, NotADirectoryError) as error:
-        print(f"lockstep: error: {error.filename}: {error.strerror}", file=sys.stderr)
+    except OSError as error:
+        why = files.explained(error, "a file")
+        if why is None:
+            raise
+        print(f"lockstep: error: {why}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # where nothing had to be saved, as while it waited
         return 128 + signal.SIGINT

@@ -59,7 +59,8 @@ def closure(*modules: str, package: Path | None = None) -> list[str]:
         if name in seen or name in ("", ROOT):
             continue
         waiting.append(name.rpartition(".")[0])
-        if name in _ELSEWHERE and _path(name, package) is None:
+        folder = package.joinpath(*name.split(".")[1:])
+        if _path(name, package) is None and (name in _ELSEWHERE or folder.is_dir()):
             continue  # a folder without a module of its own
         seen.add(name)
         waiting += _imports(name, package)

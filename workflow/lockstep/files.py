@@ -16,6 +16,31 @@ from lockstep.errors import UserError
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """Error numbers of a full disk and of a quota that is reached."""
 
+REMEDIES = {
+    **dict.fromkeys(FULL, "free some space and start again"),
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM), "let this user write there, or use another folder"
+    ),
+    errno.EROFS: "use a folder that can be written (paths in the config)",
+    errno.ENOTDIR: "a file is where a folder should be; move it away",
+    **dict.fromkeys(
+        (errno.EIO, errno.ESTALE, errno.EREMOTEIO, errno.ETIMEDOUT, errno.ENOLCK),
+        "the file system does not work; start again when it does",
+    ),
+}
+"""What a person does about errors of the system that are no fault of ours."""
+
+
+def explained(error: OSError, otherwise: object) -> str | None:
+    """Return one line for an error of the system; None for one that a person cannot mend.
+
+    Args:
+        otherwise: what to name if the system names no file.
+    """
+    remedy = REMEDIES.get(error.errno or 0)
+    why = os.strerror(error.errno or 0).lower()
+    return f"{error.filename or otherwise}: {why}; {remedy}" if remedy else None
+
 
 def canonical_json(value: Any) -> bytes:
     """Return `value` as JSON with sorted keys and no white space: equal values, equal bytes."""

@@ -39,6 +39,8 @@ def check(configs: Sequence[Path], profile_name: str) -> Study:
     """
     settings = profile.read(_profile(profile_name) / "profile.yaml")
     executor = settings.get("executor", "local")
+    if executor == "slurm":
+        profile.check(settings)
     study = Study(config.load(*configs))
     feasible.check(study, local=executor == "local")
     names = ", ".join(map(str, configs))

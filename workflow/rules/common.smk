@@ -46,9 +46,6 @@ def site(rule):
 UNTOLD = ("Select jobs to execute", "Execute ", "Singularity containers: ignored")
 OUTCOME = outcome.Outcome(UNTOLD, stop=lambda: workflow.scheduler.exit_gracefully())
 logger.addFilter(OUTCOME)
-if not workflow.remote_exec:
-    signal.signal(signal.SIGINT, OUTCOME.interrupt)
-    atexit.register(lambda: end())
 
 try:
     for path in workflow.overwrite_configfiles or ["config.yaml"]:
@@ -160,6 +157,11 @@ def end():
     ):
         tell_verdicts()
     OUTCOME.tell(leave)
+
+
+if not workflow.remote_exec:
+    signal.signal(signal.SIGINT, OUTCOME.interrupt)
+    atexit.register(end)
 
 
 # Images

@@ -54,6 +54,7 @@ def findings(
     yield from status_of_jobs(config, settings.get("slurm-status-command", "squeue"))
     yield preemption(config, slurm.ask("scontrol", "show", "partition", "--oneliner")[1])
     try:
+        profile.check(settings)
         site = Site.of(profile.resources(settings, "train"))
     except UserError as error:
         yield Finding(subject="profile", found=str(error), remedy=f"edit {profile.PATH}")

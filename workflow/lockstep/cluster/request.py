@@ -4,6 +4,7 @@ The site's part comes from `default-resources` of profiles/slurm/profile.yaml. O
 reads the result: the same rules serve both.
 """
 
+import difflib
 import math
 import re
 import shlex
@@ -11,11 +12,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lockstep.errors import UserError
+from lockstep.errors import UserError, nearest
 from lockstep.study.run import Scale
 
 GRES = r"\w+(:[\w.]+)?"  # what Snakemake's SLURM plugin lets pass
 MODEL = r"[\w.+-]+"
+KNOWN = {
+    *("gpus_as", "machine", "runtime", "mem", "mem_mb", "mem_mib", "mem_mb_per_cpu", "tmpdir"),
+    *("disk", "disk_mb", "disk_mib", "slurm_partition", "slurm_account", "slurm_extra"),
+    *("slurm_cluster", "cluster", "clusters", "constraint", "qos", "nodes", "tasks", "mpi"),
+    *("tasks_per_node", "tasks_per_gpu", "cpus_per_task", "cpus_per_gpu", "threads"),
+    *("gres", "gpu", "gpu_model", "gpu_manufacturer", "gpus_per_node"),
+}
+"""Resources that somebody reads; a person may have others, by names that are not like these."""
 EXPRESSION = r"\b(attempt|input|threads|wildcards|resources|max|min)\b"  # of Python, for each job
 PRODUCT = r"\d+( *\* *\d+)+"  # which Snakemake works out, too
 UNITS = {
@@ -49,9 +58,16 @@ class Site:
         """Read the profile's default resources.
 
         Raises:
-            UserError: GPUs are to be asked for in a way that SLURM does not know, or further
-                options have a quote that does not end.
+            UserError: a resource's name has a slip, GPUs are to be asked for in a way that SLURM
+                does not know, or further options have a quote that does not end or are refused by
+                Snakemake's plugin.
         """
+        for name in sorted(resources.keys() - KNOWN):
+            if difflib.get_close_matches(name, KNOWN, n=1):
+                raise UserError(
+                    f"{name} is no resource that anything reads in the profile; "
+                    f"{nearest(name, KNOWN)}"
+                )
         text = {name: _unquoted(str(value)) for name, value in resources.items()}
         extra = text.get("slurm_extra", "")
         try:
@@ -61,6 +77,7 @@ class Site:
                 f"slurm_extra is {extra!r} in the profile ({str(error).lower()}); each quote in it "
                 "must end"
             ) from error
+        _check_extra(extra)
         return cls(
             gpus_as=_form(text.get("gpus_as", "none")),
             extra=extra,
@@ -71,6 +88,22 @@ class Site:
             minutes=_minutes(text.get("runtime")),
             memory=_megabytes(text.get("mem_mb") or text.get("mem")),
         )
+
+
+def _check_extra(extra: str) -> None:
+    """Refuse what Snakemake's SLURM plugin refuses of each job, by the plugin's own list."""
+    try:
+        from snakemake_executor_plugin_slurm import validation
+    except ImportError:  # no plugin, no jobs
+        return
+    for pattern, what in validation.get_forbidden_slurm_options().items():
+        found = re.search(pattern, extra)
+        if found:
+            raise UserError(
+                f"slurm_extra is {extra!r} in the profile, but the {what} is not set there "
+                f"({found.group().strip(' =')}); use a resource of its own, such as "
+                "slurm_partition, runtime or mem_mb"
+            )
 
 
 def _unquoted(text: str) -> str:

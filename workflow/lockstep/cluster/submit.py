@@ -97,20 +97,23 @@ def main(arguments: Sequence[str]) -> int:
     about = {**names, "target": target, "state": state, "request": request, "submitted": now}
     files.write_json(note, about | {"job": None})  # whoever is killed now leaves its name
     done = subprocess.run([sbatch() or "sbatch", *arguments], capture_output=True, text=True)
-    sys.stderr.write(done.stderr)
     found = re.match(r"\d+", done.stdout)
     job = found.group() if found and done.returncode == 0 else None
     if job is None and done.returncode:
         try:
             job = _job_of(about)
         except UserError:  # the next submission looks for it again
+            sys.stderr.write(done.stderr)
             return done.returncode
         if job is None:
+            sys.stderr.write(done.stderr)
             note.unlink()
             return done.returncode
+        # Not to the plugin, which would take what sbatch said for a failure.
         _say(f"job {job} was accepted although sbatch failed ({done.stderr.strip()})")
         print(job)
     else:
+        sys.stderr.write(done.stderr)
         sys.stdout.write(done.stdout)
     if job is not None:
         files.write_json(note, about | {"job": job})

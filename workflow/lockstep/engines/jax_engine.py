@@ -13,7 +13,6 @@ from jax import Array
 
 from lockstep.engines import (
     collecting,
-    environment,
     jax_gradient,
     jax_module,
     jax_probe,
@@ -26,7 +25,6 @@ from lockstep.engines.contract import (
     Job,
     Preparation,
     Window,
-    types,
 )
 from lockstep.engines.jax_checksum import Checksum
 from lockstep.engines.jax_optimizer import Optimizer
@@ -70,9 +68,11 @@ class JaxEngine:
         self.names = self.functions.names(model)
         parameters = self.job.workload.parameters(model)
         buffers = self.job.workload.buffers(model)
-        example = {n: jnp.asarray(a) for n, a in self.job.blank(1).items()} | self._own_numbers()
+        # Abstract: op by op it would be a dozen small programs.
+        blank = {**self.job.blank(1), **self._own_numbers()}
+        example = jax.eval_shape(lambda batch: self.inputs(self._seen(batch)), blank)
         shapes = {p.name: p.shape for p in parameters} | {b.name: b.shape for b in buffers}
-        naming.check(self.names, shapes, self.model.shapes(self.inputs(self._seen(example))))
+        naming.check(self.names, shapes, self.model.shapes(example))
         self.trained = [p.name for p in parameters if p.trained]
         self.frozen = [p.name for p in parameters if not p.trained]
         self.buffers = [b.name for b in buffers]
@@ -284,17 +284,7 @@ class JaxEngine:
         return [int(value) for value in np.max(told, axis=0)]
 
     def facts(self) -> dict[str, Any]:
-        kinds = types(self.job.variant["precision"])
-        if self.placement.mesh.size > 1 and not self.compiled:
-            kinds["gradient_communication_dtype"] = self.compute_dtype.name  # see `jax_gradient`
-        return {
-            **jax_runtime.facts(),
-            "settings": environment.recorded(),
-            "devices": self.placement.mesh.size,
-            **kinds,
-            "compiled": "step" if self.compiled else "nothing",
-            "evaluation": self.job.variant["mode"],
-        }
+        return jax_runtime.facts(self.job, self.placement.mesh.size)
 
     def memory(self) -> dict[str, int]:
         return jax_runtime.memory()

@@ -7,7 +7,7 @@ import numpy as np
 from absl import flags
 
 from lockstep.datasets.reader import Examples
-from lockstep.engines.contract import Part
+from lockstep.engines.part import Part
 from lockstep.errors import UserError
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import optax
 from jax.experimental import multihost_utils
 
-from lockstep.engines import rendezvous, wheels
-from lockstep.engines.contract import Job, Preparation, Topology
+from lockstep.engines import environment, rendezvous, wheels
+from lockstep.engines.contract import COMPUTE_DTYPE, Job, Preparation, Topology, types
 from lockstep.errors import UserError
 
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
@@ -76,8 +76,16 @@ def _join(topology: Topology) -> None:
     multihost_utils.process_allgather(np.int32(topology.rank))
 
 
-def facts() -> dict[str, Any]:
-    """Return versions, devices and settings as JAX has resolved them."""
+def facts(job: Job, devices: int) -> dict[str, Any]:
+    """Return versions, devices and settings as JAX has resolved them.
+
+    Args:
+        devices: over all processes.
+    """
+    compiled, precision = job.variant["mode"] == "jit", job.variant["precision"]
+    kinds = types(precision)
+    if devices > 1 and not compiled:
+        kinds["gradient_communication_dtype"] = COMPUTE_DTYPE[precision]  # see `jax_gradient`
     device = jax.devices()[0]
     cuda = device.platform == "gpu"
     return {
@@ -92,6 +100,11 @@ def facts() -> dict[str, Any]:
         "matmul_precision": jax.config.jax_default_matmul_precision,  # type: ignore[attr-defined]
         "x64": jax.config.jax_enable_x64,  # type: ignore[attr-defined]
         "deterministic": DETERMINISTIC in os.environ.get("XLA_FLAGS", "").split(),
+        "settings": environment.recorded(),
+        "devices": devices,
+        **kinds,
+        "compiled": "step" if compiled else "nothing",
+        "evaluation": job.variant["mode"],
     }
 
 

@@ -127,10 +127,10 @@ class TorchEngine:
         self.optimizer.clear()
         results = []
         for part, slots, last in self._micro(batch):
-            with contextlib.nullcontext() if last else self._unsynced():
+            world = self.topology.world_size
+            with contextlib.nullcontext() if last or world == 1 else self.model.no_sync():
                 loss, check = self._step_loss(part, weight, slots)
                 # DistributedDataParallel averages over ranks; the loss is divided globally.
-                world = self.topology.world_size
                 (loss * world if world > 1 else loss).backward()
             results.append((loss.detach(), check))
         if len(results) == 1:
@@ -146,9 +146,6 @@ class TorchEngine:
             part = slice(k * size, (k + 1) * size)
             examples = {n: array[part] if array.dim() else array for n, array in batch.items()}
             yield examples, self.checksum.slots[part], k == count - 1
-
-    def _unsynced(self) -> contextlib.AbstractContextManager:
-        return self.model.no_sync() if self.topology.world_size > 1 else contextlib.nullcontext()
 
     def _rows(self, window: Window) -> Iterator[tuple[Batch, Tensor]]:
         """Yield each row of a window: a batch with its numbers, and its global weight."""
@@ -277,10 +274,10 @@ class TorchEngine:
 
     def _gathered(self, array: np.ndarray) -> np.ndarray:
         """Return all ranks' bytes, uint8 ``(ranks, n)``."""
-        own = self._put(array)
-        parts = [torch.empty_like(own) for _ in range(self.topology.world_size)]
         if self.topology.world_size == 1:
             return array[None]
+        own = self._put(array)
+        parts = [torch.empty_like(own) for _ in range(self.topology.world_size)]
         torch.distributed.all_gather(parts, own)
         return numpy(torch.stack(parts))
 

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from lockstep.datasets.reader import Examples
-from lockstep.engines.contract import Part
+from lockstep.engines.part import Part
 
 
 def batches(source: Examples, part: Part) -> Iterator[dict[str, np.ndarray]]:

@@ -43,9 +43,9 @@ def run(main: Callable[[Path], int], path: Path) -> NoReturn:
     except UserError as error:
         _refuse(error)
     except OSError as error:
-        if error.errno in files.FULL:
-            why = os.strerror(error.errno).lower()
-            _refuse(f"{path.parent}: {why}; free some space")
+        why = files.explained(error, path.parent)
+        if why:
+            _refuse(why)
         traceback.print_exc()
         _leave(1)
     except Exception as error:

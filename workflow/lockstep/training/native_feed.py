@@ -14,7 +14,8 @@ import numpy as np
 
 from lockstep.datasets import keys
 from lockstep.datasets.reader import Examples
-from lockstep.engines.contract import Job, Part, Window
+from lockstep.engines.contract import Job, Window
+from lockstep.engines.part import Part
 from lockstep.errors import UserError
 from lockstep.training import schedule
 from lockstep.training.feed import checked, edges, total_steps

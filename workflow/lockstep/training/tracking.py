@@ -81,8 +81,8 @@ def _tensorboard(spec: RunSpec, step: int) -> Any:
     """One TensorBoard over a study's `runs/` shows all variants of a workload side by side."""
     from tensorboardX import SummaryWriter
 
-    # A resumed run repeats steps after its checkpoint; what was written of them is purged.
-    return SummaryWriter(spec.folder, purge_step=step or None, write_to_disk=True)
+    # A run repeats the steps after its checkpoint, or all; what was written of them is purged.
+    return SummaryWriter(spec.folder, purge_step=step + 1, write_to_disk=True)
 
 
 def _wandb(spec: RunSpec) -> Any:

@@ -87,6 +87,7 @@ def adopt(folder: Path, *, where: str) -> str:
         other = known or HERE / name
         raise UserError(f"{where}: {folder} has the name of {other}; rename one of them")
     code.place(package, folder)
+    _make_package(package, folder)
     return name
 
 
