@@ -25,6 +25,7 @@ onstart:
 
 
 onsuccess:
+    OUTCOME.succeeded()
     tell_verdicts()
 
 

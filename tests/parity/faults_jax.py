@@ -316,7 +316,7 @@ FAULTS = [
     row("padding evaluated", "plain", "evaluation", "examples",
         evaluated(lambda bs: [{**b, "real": np.ones_like(b["real"])} for b in bs])),
     row("an incomplete batch left out", "plain", "evaluation", "examples",
-        evaluated(lambda bs: bs[:-1])),
+        evaluated(lambda bs: bs[:-1] or bs)),
     row("accuracy of the least likely", "plain", "evaluation", "accuracy",
         setting(flax_model, "accuracy", lambda x, y: (x.argmin(-1) == y).astype(jnp.float32))),
     row("an evaluation by the batch's own statistics", "residual", "evaluation", "loss",

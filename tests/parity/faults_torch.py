@@ -343,7 +343,7 @@ FAULTS = [
     row("padding evaluated", "plain", "evaluation", "examples",
         evaluated(lambda bs: [{**b, "real": np.ones_like(b["real"])} for b in bs])),
     row("an incomplete batch left out", "plain", "evaluation", "examples",
-        evaluated(lambda bs: bs[:-1])),
+        evaluated(lambda bs: bs[:-1] or bs)),
     row("accuracy of the runner-up", "plain", "evaluation", "accuracy",
         setting(torch_model, "accuracy", lambda x, y: vision_torch.top_k(x, y, 2))),
     row("four for five", "residual", "evaluation", "top5",

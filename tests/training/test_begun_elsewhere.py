@@ -58,7 +58,7 @@ def test_it_takes_over_what_was_learned_and_nothing_that_was_measured(
     assert [int(row["step"]) for row in epochs] == [EPOCH * k for k in range(1, EPOCHS + 1)]
     for row in epochs:
         assert (float(row["training_seconds"]) == 0) == (int(row["step"]) <= begun["step"])
-    assert found["target"] == {**easy, "step": EPOCH, "training_seconds": None}
+    assert found["target"] == {**easy, "higher": True, "step": EPOCH, "training_seconds": None}
 
     folder = study.root / "runs" / JAX
     with np.load(folder / "steps.npz") as steps:

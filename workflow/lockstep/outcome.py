@@ -39,8 +39,6 @@ class Outcome(logging.Filter):
         event, message = str(getattr(record, "event", "")), str(record.msg)
         if event.endswith("job_error"):
             self._failed(record.__dict__)
-        elif event.endswith("job_finished"):  # perhaps after a failed attempt
-            self._failures.pop(record.__dict__["job_id"], None)
         elif message.startswith("Nothing to be done"):
             self.nothing_to_do = True
         return not message.startswith(self.hidden)
@@ -51,6 +49,10 @@ class Outcome(logging.Filter):
         self._failures[job["jobid"]] = f"{reason or 'it said nothing'} ({job['rule_name']}: {log})"
         if any(words in reason.lower() for words in FULL):
             self.stop()  # other jobs would fail of the same, one after the other
+
+    def succeeded(self) -> None:
+        """Forget attempts that failed: others made what was asked for."""
+        self._failures.clear()
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:
         """Note Ctrl-C, and let it do what it does."""

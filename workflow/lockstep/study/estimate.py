@@ -9,7 +9,7 @@ from lockstep.errors import UserError
 from lockstep.study import Study
 
 LENGTH = ("epochs", "max_steps")  # keys of a recipe that say how long a run is
-IRRELEVANT = (*LENGTH, "dataset", "folder", "start", "target")
+IRRELEVANT = (*LENGTH, "dataset", "target")
 LONG = ("training", "evaluation", "checkpoint")  # phases that grow with a run's length
 
 

@@ -194,9 +194,9 @@ def specify(study: Study, run: Run, resume_from: Path | None, host: Mapping[str,
     for path in (manifest, initial):
         if not path.is_file():
             raise UserError(f"{path}: no such file; run the stages before this one first")
-    variant = study.variant(run.variant)
+    variant, settings = study.variant(run.variant), study.run_config(run)
     trains = {
-        "recipe": {k: v for k, v in recipe.items() if k not in ("dataset", "folder", "start")},
+        "recipe": {k: v for k, v in settings["workload"].items() if k != "dataset"},
         "precision": variant["precision"],
         # Each framework's own loader has an order of examples of its own.
         "input": [framework, "native"] if variant["input"] == "native" else "shared",
@@ -206,7 +206,7 @@ def specify(study: Study, run: Run, resume_from: Path | None, host: Mapping[str,
     }
     determined_by = {
         **trains,
-        "settings": study.run_config(run),
+        "settings": settings,
         "code": run_code(framework, workload),
         "environment": {"image": image.identity} if image else study.environment,
         "repetition": study.repetition("train"),
