@@ -97,7 +97,8 @@ def test_a_swapped_label_is_found_and_named(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (4, 8, 8), np.uint8)
     labels = np.array([3, 1, 4, 1])
     right, swapped = (
-        checksum.checksum(images, given, len(given)) for given in (labels, labels[[1, 0, 2, 3]])
+        checksum.checksum({"image": images, "label": given}, len(given))
+        for given in (labels, labels[[1, 0, 2, 3]])
     )
     assert right != swapped
 

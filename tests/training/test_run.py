@@ -40,7 +40,7 @@ def test_scales_and_frameworks_see_the_same_batches_and_losses(study_of) -> None
     first = next(iter(runs.values()))
     split = Reader(study.dataset_manifest("digits"), "train")
     planned = [Order(1437, 64, 0).batch(k) for k in range(23)]
-    expected = [checksum.checksum(*split.take(indices), count) for indices, count in planned]
+    expected = [checksum.checksum(split.take(indices), count) for indices, count in planned]
     for block, run in runs.items():
         assert run["checksum"].tolist() == expected, block
         np.testing.assert_allclose(run["loss"], first["loss"], rtol=1e-11, err_msg=block)
@@ -275,7 +275,7 @@ def test_native_input_trains_and_resumes(study_of, variant: str) -> None:
     np.testing.assert_array_equal(resumed["loss"], steps(study, block)["loss"])
     shared = Order(1437, 64, 0).batch(0)
     split = Reader(study.dataset_manifest("digits"), "train")
-    assert resumed["checksum"][0] != checksum.checksum(*split.take(shared[0]), 64)
+    assert resumed["checksum"][0] != checksum.checksum(split.take(shared[0]), 64)
 
 
 def test_memory_does_not_grow_with_epochs() -> None:
