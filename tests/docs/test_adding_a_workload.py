@@ -28,7 +28,7 @@ def mine(tmp_path: Path) -> Path:
         "variants": VARIANTS,
         "parity": {"steps": 40},
     }
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(study))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "workflow", tmp_path / "workflow", ignore=ignored)
     shutil.copy(ROOT / "Snakefile", tmp_path)
