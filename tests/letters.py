@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from lockstep import workloads
+from lockstep import code, workloads
 from lockstep.datasets import prepare
 from lockstep.datasets.reader import read_manifest
 from lockstep.engines.contract import Job, Topology
@@ -32,7 +32,13 @@ def write(folder: Path) -> None:
 
 
 def prepared(folder: Path) -> Path:
-    """Write the page's files, make its dataset, and make both known; returns the manifest."""
+    """Write the page's files, make its dataset, and make both known; returns the manifest.
+
+    Once a process, whatever the folder: a name is of one folder there.
+    """
+    known = code.elsewhere("lockstep.workloads.letters_lm")
+    if known is not None:
+        return known.parent / "data" / "manifest.json"
     write(folder)
     entry = {"source": "letters", "file": str(folder / "letters.py"), "options": {}}
     prepare.prepare("letters", entry, "0" * 64, folder, folder / "data")

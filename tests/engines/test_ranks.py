@@ -15,9 +15,7 @@ from tests.engines import ranks
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("ranks") / "mine"
-    letters.prepared(made)
-    return made
+    return letters.prepared(tmp_path_factory.mktemp("ranks") / "mine").parents[1]
 
 
 @pytest.mark.parametrize("side", ["torch", "jax"])

@@ -113,5 +113,6 @@ def _make_package(package: str, folder: Path) -> None:
     assert found is not None
     found.submodule_search_locations = [str(folder)]
     sys.modules[package] = module = importlib.util.module_from_spec(found)
+    setattr(sys.modules[__name__], folder.name, module)  # as an import would
     if found.loader is not None:
         found.loader.exec_module(module)
