@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lockstep import workloads
+from lockstep import places
 from lockstep.datasets import checksum
 from lockstep.engines.contract import types
 from lockstep.report import parity_verdict, record_tables
@@ -251,7 +251,7 @@ def contract(study: Study, run: Run) -> dict[str, Any]:
     engine = {**ENGINES[variant["framework"]], "device": "NVIDIA H100 80GB HBM3"}
     return {
         "variant": dict(variant),
-        "recipe": workloads.without_places(study.workload(run.workload)),
+        "recipe": places.without(study.workload(run.workload)),
         "determined_by": {"code": variant["framework"] * 8, "environment": {"numpy": "2.4.6"}},
         "engine": engine | types(variant["precision"]),
         "topology": {

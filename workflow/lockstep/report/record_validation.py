@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lockstep import files, workloads
+from lockstep import files, places
 from lockstep.report import record_schema, record_tables
 from lockstep.report.record_tables import Columns, Unsound
 from lockstep.study import Study
@@ -62,7 +62,7 @@ def read_summary(study: Study, run: Run, content: bytes) -> dict[str, Any]:
     found = tuple(summary[k] for k in ("study", "workload", "variant", "scale", "seed"))
     if found != expected:
         raise Unsound(f"summary.json is foreign: it is the record of {'/'.join(map(str, found))}")
-    recipe = workloads.without_places(study.workload(run.workload))
+    recipe = places.without(study.workload(run.workload))
     for what, name, now in (
         ("another recipe than the study", "recipe", recipe),
         ("other settings than the variant", "variant", study.variant(run.variant)),

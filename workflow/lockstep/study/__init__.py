@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lockstep import files, machine, workloads
+from lockstep import files, machine, places
 from lockstep.errors import UserError, nearest
 from lockstep.images import study_image
 from lockstep.study.identity import (
@@ -316,7 +316,7 @@ class Study:
         """All but the dataset and the weights that decides what a trace holds."""
         recipe, settings = self.workload(workload), self.variant(variant)
         return {
-            "recipe": workloads.without_places(recipe),
+            "recipe": places.without(recipe),
             "variant": trace_key(settings),
             "parity": self.climbed,
             "window_steps": self.config["window_steps"],
@@ -332,7 +332,7 @@ class Study:
     def run_config(self, run: Run) -> dict[str, Any]:
         """Return the part of the config that determines a run's result."""
         return {
-            "workload": workloads.without_places(self.workload(run.workload)),
+            "workload": places.without(self.workload(run.workload)),
             "variant": self.variant(run.variant),
             "scale": str(run.scale),
             "seed": run.seed,

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from lockstep import files, workloads
+from lockstep import files, places
 from lockstep.cluster import place
 from lockstep.datasets import checksum
 from lockstep.engines.contract import Engine, Job, Preparation
@@ -129,7 +129,7 @@ def summary(
         **about,
         "contract": {
             "variant": dict(spec.settings),
-            "recipe": workloads.without_places(spec.recipe),
+            "recipe": places.without(spec.recipe),
             "determined_by": dict(spec.determined_by),
             "engine": engine.facts(),
             "topology": {

@@ -39,14 +39,6 @@ def settle(entry: Mapping[str, Any]) -> None:
         adopt(Path(folder), where="workload")
 
 
-def without_places(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a complete entry of a config without where things lie on this machine.
-
-    Records have hashes of what is there: of code, and of initial weights.
-    """
-    return {key: value for key, value in entry.items() if key not in ("folder", "start")}
-
-
 def of(entry: Mapping[str, Any]) -> Workload:
     """Return the workload of a complete entry of a config."""
     settle(entry)
