@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lockstep.cluster import profile
 from lockstep.errors import UserError, nearest
-from lockstep.study import Study, config, estimate, feasible
+from lockstep.study import Study
 
 STAGES = ("all", "images", "datasets", "parity", "runs", "report", "archive")
 LOCAL = "profiles/local"
@@ -37,6 +37,8 @@ def check(configs: Sequence[Path], profile_name: str) -> Study:
     Raises:
         UserError: says what is wrong, where, and what would be right.
     """
+    from lockstep.study import config, estimate, feasible  # which read workloads, with NumPy
+
     settings = profile.read(_profile(profile_name) / "profile.yaml")
     executor = settings.get("executor", "local")
     if executor == "slurm":
