@@ -63,7 +63,11 @@ class Outcome(logging.Filter):
         """Return what there is to say at the end."""
         if self.stopped:
             return ["lockstep: stopped; the same command goes on from where it was"]
-        failures = [PREFIX + text.removeprefix(PREFIX) for text in self._failures.values()]
+        own = (PREFIX, "lockstep: ")  # a finding of parity begins with the second
+        failures = [
+            PREFIX + text.removeprefix(own[0]).removeprefix(own[1])
+            for text in self._failures.values()
+        ]
         more = len(failures) - MOST
         return failures[:MOST] + ([f"{PREFIX}and {more} more jobs failed"] if more > 0 else [])
 
