@@ -9,11 +9,13 @@ import importlib.util
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lockstep import code
 from lockstep.errors import UserError, nearest
-from lockstep.workloads.contract import Workload
+
+if TYPE_CHECKING:  # it needs NumPy, which is not needed to name a workload
+    from lockstep.workloads.contract import Workload
 
 HERE = Path(__file__).parent
 FILES = ("spec.py", "torch_model.py", "flax_model.py")
@@ -39,13 +41,13 @@ def settle(entry: Mapping[str, Any]) -> None:
         adopt(Path(folder), where="workload")
 
 
-def of(entry: Mapping[str, Any]) -> Workload:
+def of(entry: Mapping[str, Any]) -> "Workload":
     """Return the workload of a complete entry of a config."""
     settle(entry)
     return spec(entry["workload"])
 
 
-def spec(name: str, *, where: str = "workload") -> Workload:
+def spec(name: str, *, where: str = "workload") -> "Workload":
     """Return a workload's framework-free description.
 
     Args:

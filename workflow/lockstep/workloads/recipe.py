@@ -3,10 +3,12 @@
 import copy
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lockstep.errors import UserError, nearest, number_hint, shown
-from lockstep.workloads.contract import Workload
+
+if TYPE_CHECKING:  # it needs NumPy, which checking a config does not
+    from lockstep.workloads.contract import Workload
 
 RECIPE: dict[str, Any] = {
     "epochs": 1,
@@ -129,7 +131,7 @@ def _check_value(where: str, key: str, value: Any) -> None:
         raise UserError(f"{where}.{key} is {value!r}; it must be at most 1")
 
 
-def problem(recipe: Mapping[str, Any], workload: Workload) -> str | None:
+def problem(recipe: Mapping[str, Any], workload: "Workload") -> str | None:
     """Return what of a complete recipe does not go together, or None."""
     optimizer, target = recipe["optimizer"], recipe["target"]
     if optimizer["nesterov"] and not optimizer["momentum"]:
