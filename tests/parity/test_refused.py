@@ -117,6 +117,7 @@ def test_a_compiled_variant_that_was_not_compiled(
     study: Study, monkeypatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    torch._dynamo.utils.counters.clear()  # other tests of this process compile
     engine = engines.start(job_of(study, "torch-compile"))
     engine.load(weights.load(study.weights("mnist_cnn", 0)))
     with pytest.raises(UserError, match="torch.compile compiled nothing and runs op by op"):

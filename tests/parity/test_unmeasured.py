@@ -121,7 +121,8 @@ def test_a_tensor_that_only_one_side_has() -> None:
 
 
 RUNGS = ["weights", "forward", "loss", "gradient", "step", "batches", "steps", "final", "restored"]
-EXACT = ["input", "edge", "evaluation", "after", "general", "canary"]
+# A model of integers has no `input`: the traces say so, and the report asks for it elsewhere.
+EXACT = ["edge", "evaluation", "after", "general", "canary"]
 
 
 @pytest.mark.parametrize("rung", [*RUNGS, *EXACT])
