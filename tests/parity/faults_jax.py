@@ -15,7 +15,7 @@ from lockstep.engines.contract import at_rate
 from lockstep.engines.jax_engine import JaxEngine
 from lockstep.engines.jax_optimizer import Optimizer
 from lockstep.parity import EDGES
-from lockstep.workloads import batch_norm_flax, layers_flax
+from lockstep.workloads import batch_norm_flax, layers_flax, vision_flax
 from lockstep.workloads.mnist_cnn import flax_model
 from lockstep.workloads.mnist_cnn.flax_model import MnistCnn
 from tests.parity.faults import Fault, Patch, each, setting, wrapping
@@ -253,7 +253,7 @@ FAULTS = [
     row("label smoothing spread over the other classes", "residual", "loss", "loss",
         setting(optax, "smooth_labels", lambda y, a: y * (1 - a) + (1 - y) * a / 9)),
     row("a probability bounded at 1e-14", "plain", "general", "loss",
-        setting(flax_model, "cross_entropy", lambda x, y, _: -jnp.log(
+        setting(vision_flax, "cross_entropy", lambda x, y, _: -jnp.log(
             jnp.take_along_axis(jax.nn.softmax(x), y[:, None], 1)[:, 0] + 1e-14))),
     row("a gradient that is stopped", "plain", "gradient", "conv1.kernel",
         convolved(only(CONV2, lambda x, k: (lax.stop_gradient(x), k)))),

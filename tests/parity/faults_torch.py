@@ -288,9 +288,9 @@ FAULTS = [
         forwarded(resnet_torch.ResNet, lambda sound, self, x: sound(self, x.flip(1)))),
     # The loss and its gradient
     row("label smoothing of a millionth", "plain", "loss", "loss",
-        wrapping(torch_model, "cross_entropy", lambda sound: lambda x, y, _: sound(x, y, 1e-6))),
+        wrapping(vision_torch, "cross_entropy", lambda sound: lambda x, y, _: sound(x, y, 1e-6))),
     row("a probability bounded at 1e-14", "plain", "general", "loss",
-        setting(torch_model, "cross_entropy", lambda x, y, _: functional.nll_loss(
+        setting(vision_torch, "cross_entropy", lambda x, y, _: functional.nll_loss(
             (x.softmax(1) + 1e-14).log(), y.long(), reduction="none"))),
     row("a gradient that is stopped", "plain", "gradient", "conv1.kernel",
         setting(functional, "max_pool2d",
@@ -347,7 +347,7 @@ FAULTS = [
     row("accuracy of the runner-up", "plain", "evaluation", "accuracy",
         setting(torch_model, "accuracy", lambda x, y: vision_torch.top_k(x, y, 2))),
     row("four for five", "residual", "evaluation", "top5",
-        wrapping(residual, "top_k", lambda sound: lambda x, y, k: sound(x, y, k - 1))),
+        wrapping(vision_torch, "top_k", lambda sound: lambda x, y, k: sound(x, y, k - 1))),
     row("an evaluation by the batch's own statistics", "residual", "evaluation", "loss",
         setting(nn.Module, "eval", nn.Module.train)),
     row("left in evaluation mode", "residual", "after", "loss",

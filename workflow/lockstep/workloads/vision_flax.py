@@ -1,10 +1,12 @@
-"""What image workloads share in JAX: normalisation, loss, accuracy."""
+"""What image workloads share in JAX: normalisation, forward pass, loss, metrics."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from flax import linen as nn
 from jax import Array
 from jax.typing import DTypeLike
 
@@ -33,6 +35,13 @@ def normalise(
     return images_bhwc.astype(dtype) * scale + shift
 
 
+def forward(
+    module: nn.Module, batch: Mapping[str, Array], random: Any, train: bool
+) -> dict[str, Array]:
+    """Return the logits, ``(B, classes)``."""
+    return {"logits": module(batch["image"], train=train)}
+
+
 def cross_entropy(logits: Array, labels: Array, label_smoothing: float) -> Array:
     """Return each example's cross-entropy, ``(B,)``, computed in float32 or better."""
     if logits.dtype == jnp.bfloat16:
@@ -43,6 +52,14 @@ def cross_entropy(logits: Array, labels: Array, label_smoothing: float) -> Array
         jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype), label_smoothing
     )
     return optax.softmax_cross_entropy(logits, targets)
+
+
+def loss(
+    outputs: Mapping[str, Array], batch: Mapping[str, Array], recipe: Recipe
+) -> dict[str, Array]:
+    """Return each example's cross-entropy, ``(B,)``."""
+    smoothing = recipe["label_smoothing"]
+    return {"loss": cross_entropy(outputs["logits"], batch["label"], smoothing)}
 
 
 def accuracy(logits: Array, labels: Array) -> Array:
@@ -59,3 +76,11 @@ def top_k(logits: Array, labels: Array, k: int) -> Array:
     earlier = jnp.arange(logits.shape[1]) < labels[:, None]
     ahead = ~(logits <= own) | ((logits == own) & earlier)
     return (ahead.sum(axis=1) < k).astype(jnp.float32)
+
+
+def accuracy_and_top5(
+    outputs: Mapping[str, Array], batch: Mapping[str, Array], recipe: Recipe
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Return each example's share of both metrics, ``(B,)``; no columns."""
+    logits, label = outputs["logits"], batch["label"]
+    return {"accuracy": accuracy(logits, label), "top5": top_k(logits, label, 5)}, {}

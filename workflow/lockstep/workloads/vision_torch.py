@@ -1,6 +1,7 @@
-"""What image workloads share in PyTorch: normalisation, loss, accuracy."""
+"""What image workloads share in PyTorch: normalisation, forward pass, loss, metrics."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,6 +36,13 @@ def normalise(
     return (x * scale + shift).permute(0, 3, 1, 2)
 
 
+def forward(
+    module: torch.nn.Module, batch: Mapping[str, Tensor], random: Any, train: bool
+) -> dict[str, Tensor]:
+    """Return the logits, ``(B, classes)``."""
+    return {"logits": module(batch["image"])}
+
+
 def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
     """Return each example's cross-entropy, ``(B,)``, computed in float32 or better."""
     if logits.dtype is torch.bfloat16:
@@ -42,6 +50,14 @@ def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float) -> Ten
     return functional.cross_entropy(
         logits, labels.long(), reduction="none", label_smoothing=label_smoothing
     )
+
+
+def loss(
+    outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor], recipe: Recipe
+) -> dict[str, Tensor]:
+    """Return each example's cross-entropy, ``(B,)``."""
+    smoothing = recipe["label_smoothing"]
+    return {"loss": cross_entropy(outputs["logits"], batch["label"], smoothing)}
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -58,3 +74,11 @@ def top_k(logits: Tensor, labels: Tensor, k: int) -> Tensor:
     earlier = torch.arange(logits.shape[1], device=logits.device) < labels[:, None]
     ahead = ~(logits <= own) | ((logits == own) & earlier)
     return (ahead.sum(dim=1) < k).to(torch.float32)
+
+
+def accuracy_and_top5(
+    outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor], recipe: Recipe
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return each example's share of both metrics, ``(B,)``; no columns."""
+    logits, label = outputs["logits"], batch["label"]
+    return {"accuracy": accuracy(logits, label), "top5": top_k(logits, label, 5)}, {}

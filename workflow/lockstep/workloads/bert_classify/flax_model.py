@@ -11,7 +11,9 @@ from lockstep.workloads import bert, naming
 from lockstep.workloads.bert_classify import spec
 from lockstep.workloads.bert_flax import Dense, Encoder
 from lockstep.workloads.contract import Settings
-from lockstep.workloads.vision_flax import accuracy, cross_entropy
+from lockstep.workloads.vision_flax import accuracy, loss
+
+__all__ = ["build", "forward", "loss", "metrics", "names"]
 
 
 class BertClassifier(Encoder):
@@ -39,14 +41,6 @@ def forward(
 ) -> dict[str, Array]:
     """Return the logits."""
     return {"logits": module(batch["ids"], batch["segments"], batch["lengths"], random)}
-
-
-def loss(
-    outputs: Mapping[str, Array], batch: Mapping[str, Array], recipe: Mapping[str, Any]
-) -> dict[str, Array]:
-    """Return each example's cross-entropy, ``(B,)``."""
-    smoothing = recipe["label_smoothing"]
-    return {"loss": cross_entropy(outputs["logits"], batch["label"], smoothing)}
 
 
 def metrics(

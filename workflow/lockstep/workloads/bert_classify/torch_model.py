@@ -10,7 +10,9 @@ from lockstep.workloads import bert, naming
 from lockstep.workloads.bert_classify import spec
 from lockstep.workloads.bert_torch import Dense, Encoder
 from lockstep.workloads.contract import Settings
-from lockstep.workloads.vision_torch import accuracy, cross_entropy
+from lockstep.workloads.vision_torch import accuracy, loss
+
+__all__ = ["build", "forward", "loss", "metrics", "names"]
 
 
 class BertClassifier(Encoder):
@@ -38,14 +40,6 @@ def forward(
 ) -> dict[str, Tensor]:
     """Return the logits."""
     return {"logits": module(batch["ids"], batch["segments"], batch["lengths"], random)}
-
-
-def loss(
-    outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor], recipe: Mapping[str, Any]
-) -> dict[str, Tensor]:
-    """Return each example's cross-entropy, ``(B,)``."""
-    smoothing = recipe["label_smoothing"]
-    return {"loss": cross_entropy(outputs["logits"], batch["label"], smoothing)}
 
 
 def metrics(

@@ -13,7 +13,7 @@ from lockstep.workloads import naming, vision_flax
 from lockstep.workloads.contract import Settings
 from lockstep.workloads.layers_flax import Convolution, Dense, max_pool_2x2
 from lockstep.workloads.mnist_cnn import spec
-from lockstep.workloads.vision_flax import accuracy, cross_entropy, normalise
+from lockstep.workloads.vision_flax import accuracy, normalise
 
 MEAN, STD = (0.5,), (0.5,)
 
@@ -55,26 +55,12 @@ def build(model: Mapping[str, Any], settings: Settings) -> nn.Module:
 
 
 augment = functools.partial(vision_flax.augment, spec.shape)
+forward, loss = vision_flax.forward, vision_flax.loss
 
 
 def inputs(batch: Mapping[str, Array], dtype: DTypeLike) -> dict[str, Array]:
     """Return a batch with its images normalised."""
     return {**batch, "image": normalise(batch["image"], MEAN, STD, dtype)}
-
-
-def forward(
-    module: nn.Module, batch: Mapping[str, Array], random: Any, train: bool
-) -> dict[str, Array]:
-    """Return the logits, ``(B, classes)``."""
-    return {"logits": module(batch["image"], train=train)}
-
-
-def loss(
-    outputs: Mapping[str, Array], batch: Mapping[str, Array], recipe: Mapping[str, Any]
-) -> dict[str, Array]:
-    """Return each example's cross-entropy, ``(B,)``."""
-    smoothing = recipe["label_smoothing"]
-    return {"loss": cross_entropy(outputs["logits"], batch["label"], smoothing)}
 
 
 def metrics(

@@ -11,7 +11,7 @@ from torch.nn import functional
 from lockstep.workloads import naming, vision_torch
 from lockstep.workloads.contract import Settings
 from lockstep.workloads.mnist_cnn import spec
-from lockstep.workloads.vision_torch import accuracy, cross_entropy, normalise
+from lockstep.workloads.vision_torch import accuracy, normalise
 
 MEAN, STD = (0.5,), (0.5,)
 
@@ -40,26 +40,12 @@ def build(model: Mapping[str, Any], settings: Settings) -> nn.Module:
 
 
 augment = functools.partial(vision_torch.augment, spec.shape)
+forward, loss = vision_torch.forward, vision_torch.loss
 
 
 def inputs(batch: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
     """Return a batch with its images normalised, channels first."""
     return {**batch, "image": normalise(batch["image"], MEAN, STD, dtype)}
-
-
-def forward(
-    module: nn.Module, batch: Mapping[str, Tensor], random: Any, train: bool
-) -> dict[str, Tensor]:
-    """Return the logits, ``(B, classes)``."""
-    return {"logits": module(batch["image"])}
-
-
-def loss(
-    outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor], recipe: Mapping[str, Any]
-) -> dict[str, Tensor]:
-    """Return each example's cross-entropy, ``(B,)``."""
-    smoothing = recipe["label_smoothing"]
-    return {"loss": cross_entropy(outputs["logits"], batch["label"], smoothing)}
 
 
 def metrics(

@@ -11,7 +11,7 @@ from lockstep.workloads import naming, resnet, vision_torch
 from lockstep.workloads.contract import Settings
 from lockstep.workloads.resnet18_cifar10.spec import FAMILY
 from lockstep.workloads.resnet_torch import ResNet
-from lockstep.workloads.vision_torch import accuracy, cross_entropy, normalise, top_k
+from lockstep.workloads.vision_torch import normalise
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
@@ -22,34 +22,13 @@ def build(model: Mapping[str, Any], settings: Settings) -> nn.Module:
 
 
 augment = functools.partial(vision_torch.augment, resnet.example_shape)
+forward, loss = vision_torch.forward, vision_torch.loss
+metrics = vision_torch.accuracy_and_top5
 
 
 def inputs(batch: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
     """Return a batch with its images normalised, channels first."""
     return {**batch, "image": normalise(batch["image"], MEAN, STD, dtype)}
-
-
-def forward(
-    module: nn.Module, batch: Mapping[str, Tensor], random: Any, train: bool
-) -> dict[str, Tensor]:
-    """Return the logits, ``(B, classes)``."""
-    return {"logits": module(batch["image"])}
-
-
-def loss(
-    outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor], recipe: Mapping[str, Any]
-) -> dict[str, Tensor]:
-    """Return each example's cross-entropy, ``(B,)``."""
-    smoothing = recipe["label_smoothing"]
-    return {"loss": cross_entropy(outputs["logits"], batch["label"], smoothing)}
-
-
-def metrics(
-    outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor], recipe: Mapping[str, Any]
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return each example's share of each metric, ``(B,)``; no columns."""
-    logits, label = outputs["logits"], batch["label"]
-    return {"accuracy": accuracy(logits, label), "top5": top_k(logits, label, 5)}, {}
 
 
 def names(model: Mapping[str, Any]) -> naming.Names:
