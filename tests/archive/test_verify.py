@@ -137,7 +137,10 @@ def test_any_changed_byte_is_found_and_named(file: Path, seed: int) -> None:
         place, bits = chance.randrange(whole), chance.randrange(1, 256)
         name = tamper.owner(file, place)
         tamper.flip(file, place, bits)
-        found = wrong(verify.verify(file))
+        try:
+            found = wrong(verify.verify(file))
+        except UserError as error:  # what lists the other files is not readable any more
+            found = [str(error)]
         assert any(name in problem for problem in found), (place, bits, name, found)
         tamper.flip(file, place, bits)
 
