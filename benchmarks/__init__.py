@@ -12,6 +12,7 @@ MEASUREMENTS = (
     "step",
     "waiting",
     "residual",
+    "language",
     "ladder",
     "start",
     "memory",

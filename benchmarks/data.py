@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lockstep import files
-from lockstep.datasets import arrays, manifest, shards
+from lockstep.datasets import arrays, manifest, shards, wordpiece
 from lockstep.datasets.sources import digits
 
 CLASSES = 10
@@ -40,8 +40,37 @@ def write(folder: Path, splits: Mapping[str, Split]) -> Path:
     entries: dict[str, list[manifest.Entry]] = {}
     for split, (images, labels) in splits.items():
         entries[split] = [shard(folder / f"{split}-00000.h5", images, labels)]
+    return _finish(folder, entries, said(images.shape[1:]))
+
+
+def write_tokens(folder: Path, examples: int, length: int, pieces: int) -> Path:
+    """Write rows of random tokens as source `text` makes them, a tenth as many for testing.
+
+    Returns:
+        The manifest.
+    """
+    folder.mkdir(parents=True)
+    random = np.random.Generator(np.random.Philox(0))
+    specials = len(wordpiece.SPECIALS)
+    words = [f"{wordpiece.PREFIX * (k % 2)}{k}" for k in range(pieces - specials)]
+    facts = wordpiece.facts((*wordpiece.SPECIALS, *words), lower=True)
+    entries: dict[str, list[manifest.Entry]] = {}
+    for split, count in (("train", examples), ("test", examples // 10)):
+        tokens = random.integers(specials, pieces, (count, length)).astype(np.uint16)
+        tokens[:, 0], tokens[:, -1] = facts["special"]["cls"], facts["special"]["sep"]
+        rows = {"tokens": tokens, "maskable": np.full(count, length - 2, np.uint16)}
+        described = {name: arrays.of_values(name, values) for name, values in rows.items()}
+        path = folder / f"{split}-00000.h5"
+        content = shards.write(path, described, rows, {"split": split})
+        entries[split] = [manifest.entry(path, count, content)]
+    return _finish(folder, entries, {**manifest.said(described), "facts": facts})
+
+
+def _finish(
+    folder: Path, entries: Mapping[str, list[manifest.Entry]], told: Mapping[str, Any]
+) -> Path:
     about = {"name": "benchmark", "source": "benchmark", "origin": "made up", "licence": "none"}
-    made = manifest.make({**about, **said(images.shape[1:])}, entries)
+    made = manifest.make({**about, **told}, entries)
     files.write_json(folder / "manifest.json", {**made, "identity": made["content"]})
     return folder / "manifest.json"
 

@@ -22,7 +22,8 @@ def make(folder: Path, *, examples: int, workload: str = "mnist_cnn", **changes:
 
     Args:
         folder: that holds it all.
-        examples: for training: the digits, repeated; noise where they do not fit the workload.
+        examples: for training: the digits, repeated; noise where they do not fit the workload,
+            or rows of random tokens.
         workload: its folder.
         changes: keys of the config; `workloads` are changes of the workload's recipe.
     """
@@ -41,15 +42,21 @@ def make(folder: Path, *, examples: int, workload: str = "mnist_cnn", **changes:
     study.write()
     target = study.dataset_folder("digits")
     if not target.exists():
-        stored = workloads.spec(workload).blank(study.workload(workload)["model"])
-        shape = stored.arrays["image"].shape
-        splits = data.many_digits(examples)
-        if splits["test"][0].shape[1:] != shape:
-            splits = {name: data.noise(examples, shape) for name in splits}
-        data.write(target, splits)
+        _write_data(target, examples, workload, study.workload(workload)["model"])
     for seed in study.config["seeds"]:
         lockstep("weights", "--study", study.path, "--workload", workload, "--seed", seed)
     return study
+
+
+def _write_data(folder: Path, examples: int, workload: str, model: dict[str, Any]) -> None:
+    stored = workloads.spec(workload).blank(model).arrays
+    if "tokens" in stored:
+        data.write_tokens(folder, examples, model["length"], model["vocabulary"])
+        return
+    splits = data.many_digits(examples)
+    if splits["test"][0].shape[1:] != stored["image"].shape:
+        splits = {name: data.noise(examples, stored["image"].shape) for name in splits}
+    data.write(folder, splits)
 
 
 def block(variant: str) -> str:

@@ -86,10 +86,11 @@ class Reader:
         """
         flat, found = indices.reshape(-1), dict[str, Any]()
         wanted = [array for name, array in self.arrays.items() if names is None or name in names]
-        owners = np.zeros(len(flat), np.int64)
         if len(self.shards) > 1:
             owners = np.searchsorted(self._starts, flat, side="right") - 1
-        rows = flat - self._starts[owners]
+            rows = flat - self._starts[owners]
+        else:
+            owners, rows = np.broadcast_to(0, flat.shape), flat
         if not self._sound:
             self._verify(owners, rows)
         for array in wanted:
