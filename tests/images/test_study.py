@@ -1,5 +1,6 @@
 """The demo study in images: every stage, on a CPU, by an ordinary user."""
 
+import copy
 import json
 import os
 import re
@@ -13,7 +14,9 @@ import pytest
 import yaml
 
 from lockstep.report import parity_verdict
-from tests import pictures
+from lockstep.study import Study
+from tests import pictures, texts
+from tests.end_to_end.test_language import STUDY as WORDS
 from tests.images.conftest import REPOSITORY, Machine
 
 CONFIG = ("demo/config.yaml", "demo/containers.yaml")  # as `make demo-containers` has them
@@ -58,7 +61,7 @@ def jobs(text: str) -> set[str]:
 
 def test_runs_say_in_which_image_they_were_made(study: Path, machine: Machine) -> None:
     paths = list(study.glob("runs/mnist_cnn/*/*/*/summary.json"))
-    assert len(paths) == 9
+    assert len(paths) == len(Study.load(study / "study.json").runs)
     for path in paths:
         package = path.parts[-4].partition("-")[0]
         summary = json.loads(path.read_text())
@@ -174,6 +177,20 @@ def test_photographs_climb_over_two_processes(study: Path, machine: Machine, sna
     rungs = {(rung["precision"], rung["name"]): rung["passed"] for rung in compared["rungs"]}
     assert set(rungs.values()) == {True}
     assert rungs.keys() >= parity_verdict.OVER_SEVERAL
+
+
+def test_bert_learns_from_text(study: Path, machine: Machine, snakemake) -> None:
+    raw = texts.write(machine.make_folder("texts"))
+    config = copy.deepcopy(WORDS) | {"images": {"enabled": True}}
+    config["datasets"]["corpus"]["raw"] = str(raw)
+    path = machine.repository / "words.yaml"
+    path.write_text(yaml.safe_dump(config))
+    machine.give(raw, path)
+    snakemake("--", "archive", config=(path.name,))
+    made = study.with_name(config["study"])
+    report = json.loads((made / "report" / "report.json").read_text())
+    assert not report["partial"]
+    assert made.with_name(f"{made.name}.crate.zip").is_file()
 
 
 @pytest.mark.parametrize("variant", ["torch-eager", "jax-jit"])
