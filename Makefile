@@ -8,7 +8,7 @@ SHELL := /bin/bash
 AT_ONCE ?= 2
 
 .PHONY: help setup demo demo-containers demo-language test cluster drill drill-archive drill-busy \
-  drill-parity bench lint format lock clean
+  drill-parity drill-port bench lint format lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 24
@@ -44,6 +44,9 @@ drill-busy: $(VENV)/dev.installed ## train beside other work: is it noticed, is 
 
 drill-parity: $(VENV)/dev.installed ## every known fault of one framework on every small preset
 	$(RUN) -m tests.parity.drill
+
+drill-port: $(VENV)/dev.installed ## every seeded fault of a port: is it found, and its cause named?
+	$(RUN) -m tests.port.drill
 
 bench: $(VENV)/bench.installed ## measure what docs/performance.md reports
 	$(RUN) -m benchmarks
