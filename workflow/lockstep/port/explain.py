@@ -63,9 +63,8 @@ class Intercept(TorchFunctionMode):
     def __init__(self, change: Change | None = None, at: Iterable[int] = ()) -> None:
         super().__init__()
         self.count = 0
-        self.changed = 0
         self.offered: dict[int, list[Change]] = {}
-        self._change, self._at = change, None if at is None else set(at)
+        self._change, self._at = change, set(at)
 
     def __torch_function__(
         self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None
@@ -81,11 +80,8 @@ class Intercept(TorchFunctionMode):
         number, self.count = self.count, self.count + 1
         if self._change is None:
             self.offered[number] = list(causes.offers(*found))
-        elif number in (self._at or ()):
-            self.changed += 1
-            again = causes.again(function)
-            if found[0] in ("view", "reshape"):
-                again = lambda given: function(given["input"], *given["shape"])  # noqa: E731
+        elif number in self._at:
+            again = causes.again(found[0], function, len(args))
             return self._change.compute(again, found[1])
         return function(*args, **named)
 

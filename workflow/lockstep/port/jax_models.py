@@ -1,6 +1,7 @@
 """A JAX model of any kind as a function of named tensors: Flax NNX, Linen, or a plain function."""
 
 import contextlib
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
@@ -255,6 +256,7 @@ def _heard(module: Any, recorder: Recorder) -> Iterator[None]:
     inside: list[int] = []
 
     def heard(own: Callable) -> Any:
+        @functools.wraps(own)  # so that its flags are found
         def call(self: Any, *given: Any, **named: Any) -> Any:
             path = layers.get(id(self))
             if path is None or id(self) in inside:  # or its class calls that which it extends

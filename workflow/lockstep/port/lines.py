@@ -64,7 +64,7 @@ class Line:
         words = [layouts.said(self.layout), "flipped" if self.flip else ""]
         for side, part in (("PyTorch's", self.torch_part), ("JAX's", self.jax_part)):
             if part:
-                words.append(f"part {part[0]} of {part[1]} of {side}")
+                words.append(f"{side} part {part[0]} of {part[1]}")
         return ", ".join(filter(None, words)) or "the same"
 
 

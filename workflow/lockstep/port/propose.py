@@ -89,8 +89,6 @@ def _stacked(left: Shapes, right: Shapes, kinds: Mapping[str, str]) -> Iterator[
         for hit in re.finditer(r"(?<=\.)\d+(?=\.)|^\d+(?=\.)", name):
             groups.setdefault((name[: hit.start()], name[hit.end() :]), {})[int(hit[0])] = name
     for target, shape in right.items():
-        if any(re.fullmatch(r".*\d", part) for part in target.split("/")[:-1]):
-            continue  # one layer of several
         best: tuple[float, list[Line]] = (0.0, [])
         for (before, after), members in groups.items():
             count = len(members)

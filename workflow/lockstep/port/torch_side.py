@@ -16,6 +16,8 @@ from lockstep.port.seen import Called, Recorder
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
 
+CLAMPED = "; PyTorch refuses ids that are out of range, JAX clamps them or gives NaN"
+
 
 class TorchSide:
     """A PyTorch module of a pair."""
@@ -91,13 +93,14 @@ class TorchSide:
 
     def order(self) -> dict[str, int]:
         """Return when each module is called first, by its path."""
+        self.load(self.values(), "float32")
         recorder = Recorder(None, _read)
-        self.forward(None, recorder)
+        self.forward("float32", recorder)
         return recorder.order
 
     def forward(
         self,
-        precision: str | None,
+        precision: str,
         recorder: Recorder,
         *,
         train: bool = False,
@@ -108,7 +111,6 @@ class TorchSide:
         Raises:
             UserError: it cannot be called with the batch.
         """
-        precision = precision or str(next(iter(self.tensors.values())).dtype).removeprefix("torch.")
         batch = self.batch(precision)
         with (
             torch.no_grad(),
@@ -121,9 +123,10 @@ class TorchSide:
             except Exception as error:
                 if isinstance(error, (UserError, Reached)):
                     raise
+                hint = CLAMPED if isinstance(error, IndexError) else ""
                 raise UserError(
                     f"{self.pair.path}: torch_model cannot be called with the batch "
-                    f"({shapes(self.pair.batch)}): {cause_of(error)}"
+                    f"({shapes(self.pair.batch)}): {cause_of(error)}{hint}"
                 ) from error
         found = {n: x for n, x in seen.leaves(outputs) if x.is_floating_point()}
         return Called(

@@ -115,12 +115,14 @@ def given(function: Any, args: tuple, named: Mapping[str, Any]) -> tuple[str, Gi
     return name, {**dict(zip(signature, args)), **named}
 
 
-def again(function: Any) -> Again:
-    """Return how to make a call again with arguments by name."""
+def again(name: str, function: Any, count: int) -> Again:
+    """Return how to make a call again with other arguments, of which `count` had no name."""
 
     def call(arguments: Given) -> Any:
-        first, *rest = arguments.items()
-        return function(first[1], **{k: v for k, v in rest if not (k == "inplace" and v is False)})
+        if name in ("view", "reshape"):
+            return function(arguments["input"], *arguments["shape"])
+        items = list(arguments.items())
+        return function(*(value for _, value in items[:count]), **dict(items[count:]))
 
     return call
 

@@ -129,7 +129,7 @@ def scaled(name: str, arguments: Given) -> Iterator[Change]:
     sign = "/" if name == "div" else "*"
     for text, value in others.items():
         yield Change(
-            kind="softmax scale" if x.dim() >= 3 else "scale",
+            kind="softmax scale" if x.dim() > 3 else "scale",
             port=f"the factor {own:.4g} {text}",
             torch=f"computes x {sign} {own:.4g}",
             remedy=f"x {sign} {own:.6g}",
@@ -210,6 +210,7 @@ def chunks(name: str, arguments: Given) -> Iterator[Change]:
     count = size if name == "chunk" else x.shape[dim] // size
     if count < 2 or x.shape[dim] % count:
         return
+    axis = dim % x.dim()
     if count <= 4:
         yield Change(
             kind="order of heads",
@@ -217,7 +218,7 @@ def chunks(name: str, arguments: Given) -> Iterator[Change]:
             torch="has them one after the other",
             remedy="jnp.split(x, n, axis)",
             compute=lambda call, given: [
-                given["input"].unflatten(dim, (-1, count)).select(dim % x.dim() + 1, k)
+                given["input"].unflatten(axis, (-1, count)).select(axis + 1, k)
                 for k in range(count)
             ],
         )

@@ -172,17 +172,8 @@ def resize(name: str, arguments: Given) -> Iterator[Change]:
 
 
 def embedding(name: str, arguments: Given) -> Iterator[Change]:
-    """Ids out of range that are clamped; rows that are scaled by the root of their size."""
-    ids, table = arguments["input"], arguments["weight"]
-    if ids.numel() and (int(ids.max()) >= len(table) or int(ids.min()) < 0):
-        yield Change(
-            kind="clamped ids",
-            port=f"table[ids] clamps ids to 0 … {len(table) - 1}",
-            torch=f"refuses id {int(ids.max())}",
-            remedy="check ids before they are looked up",
-            compute=lambda call, given: call({**given, "input": ids.clamp(0, len(table) - 1)}),
-        )
-        return
+    """Rows that are scaled by the root of their size."""
+    table = arguments["weight"]
     root = table.shape[1] ** 0.5
     yield Change(
         kind="embedding's scale",

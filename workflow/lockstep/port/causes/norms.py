@@ -235,11 +235,12 @@ def activation(own: str) -> Iterator[Change]:
 
 
 def silu(name: str, arguments: Given) -> Iterator[Change]:
-    """GELU in SiLU's place."""
-    for form, (_, function) in GELU.items():
+    """Another activation in SiLU's place."""
+    others = {f"GELU {form}": function for form, (_, function) in GELU.items()}
+    for text, function in {**others, "ReLU": F.relu}.items():
         yield Change(
             kind="activation",
-            port=f"GELU {form}",
+            port=text,
             torch="SiLU",
             remedy="nn.silu(x)",
             compute=lambda call, given, function=function: function(given["input"]),
