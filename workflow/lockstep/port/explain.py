@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from lockstep.errors import UserError
 from lockstep.port import align, causes
 from lockstep.port.causes import Change, attention
-from lockstep.port.compare import BUFFER, OUTPUT, Comparison, Run, Value
+from lockstep.port.compare import BUFFER, OUTPUT, ROUNDED, Comparison, Run, Value
 from lockstep.port.seen import IN, OUT, Place
 from lockstep.port.torch_side import Reached
 
@@ -95,12 +95,13 @@ def explain(comparison: Comparison, run: Run) -> list[Cause]:
     for numbers in _windows(run, first, moments):
         offers = _grouped(watch, numbers)
         found: dict[tuple[str, str], tuple[Cause, Change]] = {}
+        near: dict[tuple[str, str], tuple[Cause, Change]] = {}
         for change, places in offers:
             trials += 1
             if trials > MOST or time.monotonic() > until:
                 break
             after = _trial(comparison, run, first, change, places)
-            if after <= first.tolerance and after <= CLOSER * first.distance:
+            if after <= max(first.tolerance, ROUNDED) and after <= CLOSER * first.distance:
                 cause = Cause(
                     kind=change.kind,
                     port=change.port,
@@ -109,9 +110,11 @@ def explain(comparison: Comparison, run: Run) -> list[Cause]:
                     before=first.distance,
                     after=after,
                 )
-                found.setdefault(change.key, (cause, change))
-        if found:
-            causes_found = list(found.values())
+                exact = after <= first.tolerance
+                (found if exact else near).setdefault(change.key, (cause, change))
+        # Where something else is rounded to float32, no cause makes it quite equal.
+        causes_found = list((found or near).values())
+        if causes_found:
             if len(causes_found) == 1:
                 return [_followed(comparison, run, watch, *causes_found[0])]
             return [cause for cause, _ in causes_found]

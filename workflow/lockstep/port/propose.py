@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -213,7 +213,25 @@ def _matched(
                 if scores[i, j] > 5:
                     reason = "equal values; " + reason
                 found.append(Line(torch=a, jax=b, layout=fit[0], flip=fit[1], reason=reason))
-    return found
+    return _squares(found, left, kinds)
+
+
+def _squares(found: list[Line], shapes: Shapes, kinds: Mapping[str, str]) -> list[Line]:
+    """Lay square kernels out as the other kernels of their kind, whose shapes tell."""
+    told: dict[str, set[bool]] = {}
+    for line in found:
+        shape = shapes[line.torch]
+        if len(shape) == 2 and shape[0] != shape[1]:
+            told.setdefault(kinds.get(line.torch, ""), set()).add(line.layout is not None)
+    settled = []
+    for line in found:
+        shape, kind = shapes[line.torch], kinds.get(line.torch, "")
+        if len(shape) == 2 and shape[0] == shape[1] and len(told.get(kind, ())) == 1:
+            layout = layouts.DENSE if told[kind] == {True} else None
+            if layout != line.layout and not line.reason.startswith("equal values"):
+                line = replace(line, layout=layout, reason=f"{line.reason}; laid out as the others")
+        settled.append(line)
+    return settled
 
 
 def _reason(alike: float, scores: np.ndarray, chosen: int, count: int) -> str:

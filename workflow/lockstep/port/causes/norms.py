@@ -247,6 +247,37 @@ def silu(name: str, arguments: Given) -> Iterator[Change]:
         )
 
 
+def written_gelu(name: str, arguments: Given) -> Iterator[Change]:
+    """Another form of a GELU that is written out: x is found in the argument of its function.
+
+    The tanh form's u = sqrt(2 / pi) (x + 0.044715 x^3) is solved for x by the hyperbolic formula.
+    """
+    own = {"tanh": "by tanh", "erf": "by erf", "sigmoid": "by a sigmoid"}[name]
+    for form, (_, function) in GELU.items():
+        if form != own:
+            yield Change(
+                kind="GELU",
+                port=f"GELU {form}",
+                torch=f"GELU {own}",
+                remedy=GELU[own][0],
+                compute=functools.partial(_factor, name=name, function=function),
+            )
+
+
+def _factor(call: Again, arguments: Given, name: str, function: Any) -> torch.Tensor:
+    u = arguments["input"]
+    if name == "sigmoid":
+        x = u / 1.702
+    elif name == "erf":
+        x = u * math.sqrt(2)
+    else:
+        a, w = 0.044715, u / math.sqrt(2 / math.pi)
+        root = math.sqrt(3 * a)
+        x = 2 / root * torch.sinh(torch.asinh(1.5 * root * w) / 3)
+    share = torch.where(x == 0, torch.full_like(x, 0.5), function(x) / x)  # of x that passes
+    return share if name == "sigmoid" else 2 * share - 1
+
+
 def leaky_relu(name: str, arguments: Given) -> Iterator[Change]:
     """Another slope below zero."""
     own = arguments.get("negative_slope", 0.01)
@@ -272,5 +303,8 @@ RULES: Mapping[str, Sequence[Rule]] = {
     "add": (added_epsilon,),
     "gelu": (gelu,),
     "silu": (silu,),
+    "tanh": (written_gelu,),
+    "erf": (written_gelu,),
+    "sigmoid": (written_gelu,),
     "leaky_relu": (leaky_relu,),
 }
