@@ -6,7 +6,7 @@ and to ten times the distance of the closer framework's own twin in float32.
 
 import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -87,6 +87,26 @@ class Run:
         return None
 
 
+class Twin(Mapping[str, np.ndarray]):
+    """Weights moved by a few units in the last place of a precision, one tensor at a time."""
+
+    def __init__(self, values: Mapping[str, np.ndarray], precision: str) -> None:
+        self._values, self._precision = values, precision
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        value, role = self._values[name], f"param/{name}"
+        moved = weights.perturbed({role: value}, 0)[role]
+        if self._precision == "bfloat16":
+            return value * (1 + np.sign(moved - value) * np.float32(2**-8))
+        return moved
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
 class Comparison:
     """A pair that is ready to be compared: both sides, the map, and the weights.
 
@@ -116,18 +136,9 @@ class Comparison:
 
     def load(self, precision: str, *, twin: bool = False) -> None:
         """Load the weights into both sides, or those of a twin."""
-        values = self.values
-        if twin:
-            moved = weights.perturbed({f"param/{n}": v for n, v in values.items()}, 0)
-            values = {name.removeprefix("param/"): value for name, value in moved.items()}
-            if precision == "bfloat16":
-                values = {
-                    n: v * (1 + np.sign(values[n] - v) * 2**-8) for n, v in self.values.items()
-                }
+        values = Twin(self.values, precision) if twin else self.values
         self.torch.load(values, precision)
-        self.jax.load(
-            {**self.jax.values(), **maps.to_jax(self.lines, values, self.shapes)}, precision
-        )
+        self.jax.load(maps.each_to_jax(self.lines, values, self.shapes), precision)
 
     def run(self, precision: str, *, train: bool = False) -> Run:
         """Run both sides, and both of their twins unless in float64, and compare.

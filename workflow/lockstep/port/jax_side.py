@@ -5,7 +5,7 @@ over layers has values then, too.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,10 @@ class JaxSide:
         self.pair = pair
         with self._blamed("cannot be built from the batch"):
             self.model = jax_models.adapted(pair, self.batch("float32"))
-        self._values = {name: np.array(a, np.float32) for name, a in self.model.tensors.items()}
+        self._values = {
+            name: np.asarray(a).astype(np.float32, copy=False)
+            for name, a in self.model.tensors.items()
+        }
         if pair.jax_checkpoint:
             self._values = _restored(pair.jax_checkpoint, self._values)
         self.buffers = [name for name in self._values if name in self.model.buffers]
@@ -49,11 +52,13 @@ class JaxSide:
         """Return all tensors by name, float32."""
         return self._values
 
-    def load(self, values: Mapping[str, np.ndarray], precision: str) -> None:
-        """Hold these values, in a precision."""
-        self._precision = precision
+    def load(self, values: Iterable[tuple[str, np.ndarray]], precision: str) -> None:
+        """Hold these values by name, in a precision; and its own of those that are not named."""
+        self._precision, self._loaded, dtype = precision, {}, DTYPES[precision]
         with self._wide():
-            self._loaded = {n: jnp.asarray(v, DTYPES[precision]) for n, v in values.items()}
+            self._loaded = {name: jnp.array(value, dtype) for name, value in values}
+            for name in self._values.keys() - self._loaded.keys():
+                self._loaded[name] = jnp.array(self._values[name], dtype)
 
     def batch(self, precision: str) -> Any:
         """Return the batch as JAX arrays: floating ones in a precision."""
@@ -74,7 +79,7 @@ class JaxSide:
 
     def order(self) -> dict[str, int]:
         """Return when each module is called first, by its path."""
-        self.load(self._values, "float32")
+        self.load((), "float32")
         recorder = Recorder(None, read)
         self.forward("float32", recorder)
         return recorder.order

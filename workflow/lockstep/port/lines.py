@@ -13,7 +13,7 @@ kernel's spatial axes are mirrored (which JAX's transposed convolutions need).
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,13 +75,26 @@ def part_of(array: np.ndarray, part: Part | None) -> np.ndarray:
 
 def to_jax(lines: Iterable[Line], values: Arrays, shapes: Shapes) -> dict[str, np.ndarray]:
     """Return PyTorch's tensors under JAX's names and in its layouts."""
-    found: dict[str, np.ndarray] = {}
+    return dict(each_to_jax(lines, values, shapes))
+
+
+def each_to_jax(
+    lines: Iterable[Line], values: Arrays, shapes: Shapes
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the same one by one, so that a large model is not held once more."""
+    together: dict[str, list[Line]] = {}
     for line in lines:
         if line.jax is not None and line.torch in values:
+            together.setdefault(line.jax, []).append(line)
+    for name, own in together.items():
+        if own[0].jax_part is None:
+            yield name, own[0].to_jax(part_of(values[own[0].torch], own[0].torch_part))
+            continue
+        whole = np.empty(shapes[name], values[own[0].torch].dtype)
+        for line in own:
             source = part_of(values[line.torch], line.torch_part)
-            whole = found.setdefault(line.jax, np.empty(shapes[line.jax], source.dtype))
             part_of(whole, line.jax_part)[...] = line.to_jax(source)
-    return found
+        yield name, whole
 
 
 def to_torch(lines: Iterable[Line], values: Arrays, shapes: Shapes) -> dict[str, np.ndarray]:

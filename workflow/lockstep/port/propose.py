@@ -228,7 +228,8 @@ def _squares(found: list[Line], shapes: Shapes, kinds: Mapping[str, str]) -> lis
         shape, kind = shapes[line.torch], kinds.get(line.torch, "")
         if len(shape) == 2 and shape[0] == shape[1] and len(told.get(kind, ())) == 1:
             layout = layouts.DENSE if told[kind] == {True} else None
-            if layout != line.layout and not line.reason.startswith("equal values"):
+            viewed = line.layout is not None and line.layout.views
+            if layout != line.layout and not viewed and not line.reason.startswith("equal values"):
                 line = replace(line, layout=layout, reason=f"{line.reason}; laid out as the others")
         settled.append(line)
     return settled
