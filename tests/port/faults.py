@@ -15,7 +15,7 @@ import optax
 import torch
 from flax import nnx
 
-from lockstep.port import check, pair
+from lockstep.port import check, outcome, pair
 from tests.port.pairs import cnn, decoder, encoder, gpt, rotary, tiny
 
 PAIRS: Mapping[str, Any] = {
@@ -54,15 +54,15 @@ def described(fault: Fault) -> pair.Pair:
     return pair.described(Path("pair.py"), PAIRS[fault.pair].pair(fault.settings))
 
 
-def run(fault: Fault, precisions: tuple[str, ...] = ("float64",)) -> check.Outcome:
+def run(fault: Fault, precisions: tuple[str, ...] = ("float64",)) -> outcome.Outcome:
     """Compare a pair with a fault in it."""
     prepared = check.prepare(described(fault))
     return check.check(prepared, check.Options(precisions=precisions, train=fault.train))
 
 
-def found(outcome: check.Outcome) -> tuple[str | None, str | None]:
+def found(result: outcome.Outcome) -> tuple[str | None, str | None]:
     """Return the first value that differs and the kind of the cause that is claimed."""
-    failed = next((f for f in outcome.findings if not f.passed), None)
+    failed = next((f for f in result.findings if not f.passed), None)
     if failed is None or failed.first is None:
         return None, None
     return failed.first.name, failed.cause.kind if failed.cause else None

@@ -52,6 +52,7 @@ def main(options: argparse.Namespace) -> int:
     torch.manual_seed(0)  # so that weights which the pair draws are the same in every call
     described = pair.load(options.pair)
     from lockstep.port import check, table
+    from lockstep.port import outcome as outcomes
 
     asked: Options = check.Options(
         precisions=tuple(dict.fromkeys(options.precision or PRECISIONS[:2])),
@@ -71,7 +72,7 @@ def main(options: argparse.Namespace) -> int:
         "schema": SCHEMA,
         "pair": str(options.pair),
         "seconds": round(seconds, 1),
-        **check.as_json(outcome),
+        **outcomes.as_json(outcome),
     }
     if options.json:
         files.write_json(options.json, found)

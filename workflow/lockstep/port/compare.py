@@ -5,54 +5,21 @@ and to ten times the distance of the closer framework's own twin in float32.
 """
 
 import contextlib
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lockstep.errors import UserError
-from lockstep.parity import rung
-from lockstep.parity.distances import ENVELOPE, TOLERANCE, distance, tolerance_from_twin
+from lockstep.parity.distances import distance
 from lockstep.port import align
 from lockstep.port import lines as maps
 from lockstep.port.jax_side import JaxSide
 from lockstep.port.lines import Line
 from lockstep.port.seen import OUT, TAP, Called, Kept, Place
 from lockstep.port.torch_side import TorchSide
+from lockstep.port.value import BUFFER, DIFFERS, EQUAL, OUTPUT, Value, compared, held, marked
 from lockstep.workloads import weights
-
-FIRM = {**TOLERANCE, "bfloat16": 1e-2}
-ROUNDED = 2e-7
-"""What a constant that was rounded to float32 moves a float64 value by, where it enters."""
-OUTPUT, BUFFER = "output ", "statistics "
-EQUAL, DIFFERS, FOLLOWS, ELSEWHERE = "equal", "differs", "follows", "elsewhere"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Value:
-    """One compared value.
-
-    Attributes:
-        name: of the layer, with "input of" before it if that is looked at.
-        place: in PyTorch.
-        distance, tolerance: relative.
-        layout: in which PyTorch's is compared, where it is another than JAX's.
-        shapes, dtypes: of PyTorch and of JAX.
-        status: `EQUAL`, `DIFFERS` (the first), `FOLLOWS` (from the first), `ELSEWHERE` (looked at
-            in two places of a block whose output is equal).
-        why: what is special about it.
-    """
-
-    name: str
-    place: Place
-    distance: float
-    tolerance: float
-    layout: str
-    shapes: tuple[tuple[int, ...], tuple[int, ...]]
-    dtypes: tuple[str, str]
-    status: str = EQUAL
-    why: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +66,9 @@ class Twin(Mapping[str, np.ndarray]):
         if self._precision == "bfloat16":
             return value * (1 + np.sign(moved - value) * np.float32(2**-8))
         return moved
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._values
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -170,7 +140,7 @@ class Comparison:
         values = [self._layer(run, twins, place) for place in together]
         values += self._outputs(run, twins)
         values += self._statistics(run, twins) if train else []
-        return replace(run, values=_marked(_held(values, precision)))
+        return replace(run, values=marked(held(values, precision)))
 
     def again(self, run: Run, altered: contextlib.AbstractContextManager) -> Run:
         """Return a run with PyTorch altered, JAX as it was, and the tolerances of before."""
@@ -182,8 +152,8 @@ class Comparison:
         values += self._outputs(changed, [])
         values += self._statistics(changed, []) if run.train else []
         before = {value.place: value.tolerance for value in run.values}
-        held = [replace(value, tolerance=before[value.place]) for value in values]
-        return replace(changed, values=_marked(held))
+        tolerated = [replace(value, tolerance=before[value.place]) for value in values]
+        return replace(changed, values=marked(tolerated))
 
     def _layer(self, run: Run, twins: list[tuple[Kept, Called]], place: Place) -> Value:
         other = run.together[place]
@@ -193,7 +163,7 @@ class Comparison:
             if where in own[0]:
                 moved.append(distance(own[0][where], kept[where]))
         path = place.path.removeprefix(TAP)
-        return _value(
+        return compared(
             path if place.moment == OUT else f"input of {path}",
             place,
             a,
@@ -223,7 +193,7 @@ class Comparison:
             named = f"{OUTPUT}{name}".strip()
             dtypes = (str(a.dtype), str(b.dtype))
             place = Place(f"{OUTPUT}{name}", OUT, 0)
-            found.append(_value(named, place, a, b, moved, run.precision, dtypes))
+            found.append(compared(named, place, a, b, moved, run.precision, dtypes))
         return found
 
     def _statistics(self, run: Run, twins: list[tuple[Kept, Called]]) -> list[Value]:
@@ -240,95 +210,5 @@ class Comparison:
                 ]
                 place = Place(f"{BUFFER}{line.torch}", OUT, 0)
                 dtypes = (str(a.dtype), str(b.dtype))
-                found.append(_value(place.path, place, a, b, moved, run.precision, dtypes))
+                found.append(compared(place.path, place, a, b, moved, run.precision, dtypes))
         return found
-
-
-def _value(
-    name: str,
-    place: Place,
-    a: np.ndarray,
-    b: np.ndarray,
-    moved: list[float],
-    precision: str,
-    dtypes: tuple[str, str],
-) -> Value:
-    value, layout = align.apart(a, b)
-    allowed = FIRM[precision]
-    if moved:
-        twin = min(moved)
-        allowed = tolerance_from_twin(twin)
-        if precision == "bfloat16":
-            allowed = max(FIRM[precision], ENVELOPE * twin if np.isfinite(twin) else 0.0)
-    why = ""
-    wrong = [np.size(x) - np.count_nonzero(np.isfinite(x)) for x in (a, b)]
-    if any(wrong):
-        why = (
-            f"{wrong[0]} of {np.size(a)} values are not finite in PyTorch, "
-            f"{wrong[1]} of {np.size(b)} in JAX"
-        )
-        if layout_equal(a, b):
-            value, why = 0.0, f"{why}, the same ones"
-    elif not math.isfinite(value):
-        why = "no layout makes one shape of the other"
-    return Value(
-        name=name,
-        place=place,
-        distance=value,
-        tolerance=allowed,
-        layout=layout,
-        shapes=(tuple(a.shape), tuple(b.shape)),
-        dtypes=dtypes,
-        why=why,
-    )
-
-
-def layout_equal(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two values with infinities or NaN are equal in some layout, to 1e-5."""
-    return any(
-        np.allclose(x, b, rtol=1e-5, atol=1e-6, equal_nan=True)
-        for _, x in align.candidates(a, tuple(b.shape))
-    )
-
-
-def _held(values: list[Value], precision: str) -> list[Value]:
-    """Hold what comes after a layer that computes in float32 to float32's tolerance."""
-    found, island = [], False
-    for value in values:
-        if precision == "float64" and set(value.dtypes) != {"float64"}:
-            island = True
-        if island:
-            value = replace(
-                value,
-                tolerance=FIRM["float32"],
-                why=value.why or f"computed in {' and '.join(sorted(set(value.dtypes)))}",
-            )
-        found.append(value)
-    return found
-
-
-def _marked(values: list[Value]) -> list[Value]:
-    """Say of each value whether it is equal, the first that differs, or what follows from that."""
-    beyond = [not value.distance <= value.tolerance for value in values]
-    outputs = [b for v, b in zip(values, beyond) if v.place.path.startswith((OUTPUT, BUFFER))]
-    sound = {v.place.path for v, b in zip(values, beyond) if not b and v.place.moment == OUT}
-    marked: list[Value] = []
-    for value, differs in zip(values, beyond):
-        status = DIFFERS if differs else EQUAL
-        own = value.place.path.startswith((OUTPUT, BUFFER))
-        if differs and not own and (not any(outputs) or _inside(value.place.path, sound)):
-            status = ELSEWHERE
-        marked.append(replace(value, status=status))
-    items = [
-        (str(k), v.distance, v.tolerance) for k, v in enumerate(marked) if v.status != ELSEWHERE
-    ]
-    first = rung.judge("", "layers", items, "layers").first
-    return [
-        replace(v, status=FOLLOWS) if v.status == DIFFERS and str(k) != first else v
-        for k, v in enumerate(marked)
-    ]
-
-
-def _inside(path: str, sound: set[str]) -> bool:
-    parts = path.split(".")
-    return any(".".join(parts[:k]) in sound for k in range(1, len(parts)))

@@ -17,9 +17,10 @@ from torch.overrides import TorchFunctionMode
 from lockstep.errors import UserError
 from lockstep.port import align, causes
 from lockstep.port.causes import Change, attention
-from lockstep.port.compare import BUFFER, OUTPUT, ROUNDED, Comparison, Run, Value
+from lockstep.port.compare import Comparison, Run
 from lockstep.port.seen import IN, OUT, Place
 from lockstep.port.torch_side import Reached
+from lockstep.port.value import BUFFER, OUTPUT, ROUNDED, Value
 
 SECONDS = 120.0  # that trials may take
 CLOSER = 1e-2  # a cause takes away at least 99% of the difference

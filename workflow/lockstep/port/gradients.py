@@ -9,7 +9,8 @@ from lockstep.datasets import keys
 from lockstep.parity.distances import distance, tolerance_from_twin
 from lockstep.port import align, seen
 from lockstep.port import lines as maps
-from lockstep.port.compare import FIRM, OUTPUT, Comparison, Run
+from lockstep.port.compare import Comparison, Run
+from lockstep.port.value import FIRM, OUTPUT
 
 SMALL = 1e-4  # share of the whole gradient that a tensor's counts as, at least
 

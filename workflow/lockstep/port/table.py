@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from lockstep.port.check import Finding, Outcome, Prepared
-from lockstep.port.compare import DIFFERS, ELSEWHERE, EQUAL, Value
+from lockstep.port.outcome import Finding, Outcome, Prepared
+from lockstep.port.value import DIFFERS, ELSEWHERE, EQUAL, Value
 
 AROUND = 2  # equal layers that are shown before the first that differs
 AFTER = 3  # layers that are shown after it
