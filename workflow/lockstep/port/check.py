@@ -89,7 +89,7 @@ def check(prepared: Prepared, options: Options) -> Outcome:
     if pair.torch_optimizer is not None:
         found, causes = optimizer.compared(comparison)
         findings.append(replace(_listed("one optimizer step, float64", found), causes=causes))
-    notes = [note for note in (torch.note, jax.note, jax.traced()) if note]
+    notes = [note for note in (torch.note, jax.note) if note]
     findings = _settled(findings)
     return Outcome(prepared=prepared, findings=findings, notes=notes)
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lockstep.errors import UserError
 from lockstep.port import seen
@@ -139,7 +140,10 @@ class Linen:
         from flax import linen
 
         keys = {name: jax.random.key(k) for k, name in enumerate(("params", "dropout"))}
-        return linen.init(lambda module: self._call(module, batch, False), self._module)(keys)
+        start = linen.init(lambda module: self._call(module, batch, False), self._module)
+        # The values will be PyTorch's, or those of a checkpoint.
+        shapes = jax.eval_shape(start, keys)
+        return jax.tree_util.tree_map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
 
     def _call(self, module: Any, batch: Any, train: bool) -> Any:
         call = self._pair.jax_call

@@ -78,10 +78,24 @@ class JaxSide:
         return convert(self.pair.batch)
 
     def order(self) -> dict[str, int]:
-        """Return when each module is called first, by its path."""
+        """Return when each module is called first, by its path; computes nothing if it can.
+
+        Raises:
+            UserError: it cannot be called with the batch.
+        """
         self.load((), "float32")
         recorder = Recorder(None, read)
-        self.forward("float32", recorder)
+        with seen.listening(recorder), self._called(), jax.disable_jit():
+            try:
+                jax.eval_shape(
+                    lambda values, batch: self.model(values, batch, False, 0, recorder)[0],
+                    self._loaded,
+                    self.batch("float32"),
+                )
+            except TRACED as error:
+                self.note = f"the JAX model's control flow depends on data: {cause_of(error)}"
+                recorder = Recorder(None, read)
+                self.forward("float32", recorder)
         return recorder.order
 
     def forward(
@@ -95,8 +109,7 @@ class JaxSide:
         Raises:
             UserError: it cannot be called with the batch.
         """
-        blamed = self._blamed(f"cannot be called with the batch ({shapes(self.pair.batch)})")
-        with self._wide(), blamed, jax.disable_jit(), seen.listening(recorder):
+        with self._wide(), self._called(), jax.disable_jit(), seen.listening(recorder):
             outputs, buffers = self.model(
                 self._loaded, self.batch(precision), train, stream, recorder
             )
@@ -105,22 +118,6 @@ class JaxSide:
             {name: _numpy(output) for name, output in found.items()},
             {name: _numpy(buffer) for name, buffer in buffers.items()},
         )
-
-    def traced(self) -> str | None:
-        """Return why the model cannot be compiled, None if it can: control flow over values."""
-        silent = Recorder((), read)
-        try:
-            with self._wide():
-                jax.eval_shape(
-                    lambda values, batch: self.model(values, batch, False, 0, silent)[0],
-                    self._loaded,
-                    self.batch(self._precision),
-                )
-        except TRACED as error:
-            return f"the JAX model's control flow depends on data: {cause_of(error)}"
-        except Exception:
-            return None  # `forward` says what else is wrong
-        return None
 
     def gradients(
         self, precision: str, scalar: Callable[[Any, Any], jax.Array], *, train: bool = False
@@ -156,6 +153,9 @@ class JaxSide:
             yield
         finally:
             jax.config.update("jax_enable_x64", before)
+
+    def _called(self) -> contextlib.AbstractContextManager:
+        return self._blamed(f"cannot be called with the batch ({shapes(self.pair.batch)})")
 
     @contextlib.contextmanager
     def _blamed(self, what: str) -> Iterator[None]:

@@ -129,9 +129,10 @@ class TorchSide:
                     f"({shapes(self.pair.batch)}): {cause_of(error)}{hint}"
                 ) from error
         found = {n: x for n, x in seen.leaves(outputs) if x.is_floating_point()}
+        after = self.module.state_dict()  # `to` makes new buffers
         return Called(
             {name: _wide(output) for name, output in found.items()},
-            {name: _wide(self.tensors[name]) for name in self.buffers},
+            {name: _wide(after[name]) for name in self.buffers},
         )
 
     def gradients(
@@ -142,7 +143,8 @@ class TorchSide:
         Args:
             scalar: of outputs and batch.
         """
-        wanted = {n: t for n, t in self.tensors.items() if isinstance(t, nn.Parameter)}
+        named = self.module.state_dict(keep_vars=True)
+        wanted = {n: named[n] for n in self.tensors if n not in self.buffers}
         batch = self.batch(precision)
         for tensor in wanted.values():
             tensor.requires_grad_(True)

@@ -145,7 +145,7 @@ def masked(name: str, arguments: Given) -> Iterator[Change]:
         return
     for word in MASKS:
         value = {"finfo.min": torch.finfo(x.dtype).min, "-inf": -math.inf}.get(word, word)  # type: ignore[call-overload]
-        if value != own:
+        if value != own and (value or x.any()):  # else it is a mask to be added: there is none
             yield Change(
                 kind="mask value",
                 port=f"masks with {word}",

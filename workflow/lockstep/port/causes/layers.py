@@ -86,7 +86,7 @@ def linear(name: str, arguments: Given) -> Iterator[Change]:
     """A square kernel that is transposed; a bias that is left out."""
     weight = arguments["weight"]
     if weight.dim() == 2 and weight.shape[0] == weight.shape[1]:
-        yield _kernel("inputs and outputs swapped", lambda w: w.T, "kernel = weight.T")
+        yield _kernel("inputs and outputs swapped", lambda w: w.mT, "kernel = weight.T")
     if arguments.get("bias") is not None:
         yield Change(
             kind="bias",
@@ -136,8 +136,7 @@ def _pooled(name: str, arguments: Given, filling: float) -> Iterator[Change]:
 
 def _pool(call: Again, arguments: Given, amounts: list[int], filling: float) -> torch.Tensor:
     padded = F.pad(arguments["input"], amounts, value=filling)
-    own = {k: v for k, v in arguments.items() if k != "count_include_pad"}
-    return call({**own, "input": padded, "padding": 0, "ceil_mode": False})
+    return call({**arguments, "input": padded, "padding": 0, "ceil_mode": False})
 
 
 def resize(name: str, arguments: Given) -> Iterator[Change]:
