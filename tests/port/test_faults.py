@@ -9,15 +9,12 @@ SOME = (
     "padding SAME",
     "momentum reversed",
     "dropout left on",
-    "fused interleaved",
-    "scores not scaled",
     "neighbours rotated",
     "padding looked at",
-    "transposed kernel mirrored",
     "embeddings not scaled",
     "clipping's 1e-6",
 )
-SOUND = ("another mask value", "convolution as a product", "scan over stacked layers")
+SOUND = ("one product", "convolution as a product", "scan over stacked layers")
 
 
 def _named(known: tuple[faults.Fault, ...], names: tuple[str, ...]) -> list:
@@ -31,7 +28,7 @@ def test_the_first_value_and_the_cause_are_named(fault: faults.Fault) -> None:
 
 @pytest.mark.parametrize("fault", _named(faults.HARMLESS, SOUND))
 def test_a_harmless_rewrite_is_not_accused(fault: faults.Fault) -> None:
-    outcome = faults.run(fault, ("float64", "float32"))
+    outcome = faults.run(fault)
     assert outcome.passed
     assert all(value.status == "equal" for finding in outcome.findings for value in finding.values)
 
@@ -43,4 +40,4 @@ def test_gradients_are_compared_in_the_layouts_of_the_map() -> None:
     outcome = check.check(prepared, check.Options(precisions=("float64",), gradients=True))
     found = outcome.findings[-1]
     assert found.name == "gradients, float64" and found.passed
-    assert len(found.values) == len(prepared.lines) - 2  # JAX's are single; q, k, v are fused
+    assert len(found.values) == len(prepared.lines)

@@ -38,9 +38,9 @@ def modules(lines: Sequence[Line]) -> dict[str, tuple[str, int | None]]:
     grouped: dict[frozenset, list] = {}
     for path, keys in ours.items():
         grouped.setdefault(frozenset(keys), []).append(path)
-    found = {}
-    for keys, paths in grouped.items():
-        places = sorted(by_set.get(keys, []), key=lambda place: place[0].count("/"))
+    found: dict[str, tuple[str, int | None]] = {}
+    for same, paths in grouped.items():
+        places = sorted(by_set.get(same, []), key=lambda place: place[0].count("/"))
         paths.sort(key=lambda path: path.count("."))
         if len(paths) == len(places):
             found.update(zip(paths, places))

@@ -80,15 +80,19 @@ def check(prepared: Prepared, options: Options) -> Outcome:
     for train in (False, True)[: 1 + options.train]:
         for precision in options.precisions:
             run = comparison.run(precision, train=train)
-            findings.append(_finding(comparison, run))
+            found = _finding(comparison, run)
+            findings.append(found)
+            if found.first and (found.causes or found.first.distance > ROUNDED):
+                break  # what differs in the sharper precision is looked at there alone
     if options.gradients:
         for precision in options.precisions:
             if precision != "bfloat16":
-                found = gradients.compared(comparison, precision, train=options.train)
-                findings.append(_listed(f"gradients, {precision}", found))
+                listed = gradients.compared(comparison, precision, train=options.train)
+                findings.append(_listed(f"gradients, {precision}", listed))
     if pair.torch_optimizer is not None:
-        found, causes = optimizer.compared(comparison)
-        findings.append(replace(_listed("one optimizer step, float64", found), causes=causes))
+        listed, causes = optimizer.compared(comparison)
+        name = f"{optimizer.STEPS} optimizer steps, float64"
+        findings.append(replace(_listed(name, listed), causes=causes))
     notes = [note for note in (torch.note, jax.note) if note]
     findings = _settled(findings)
     return Outcome(prepared=prepared, findings=findings, notes=notes)

@@ -116,14 +116,15 @@ class Comparison:
         Raises:
             UserError: a side cannot be called, or their outputs have another structure.
         """
-        recorders = [side.recorder(w) for side, w in zip((self.torch, self.jax), self.wanted)]
+        sides: tuple[TorchSide | JaxSide, ...] = (self.torch, self.jax)
+        recorders = [side.recorder(wanted) for side, wanted in zip(sides, self.wanted)]
         self.load(precision)
         ours = self.torch.forward(precision, recorders[0], train=train)
         theirs = self.jax.forward(precision, recorders[1], train=train)
         twins: list[tuple[Kept, Called]] = []
         if precision != "float64":
             self.load(precision, twin=True)
-            for side, wanted in zip((self.torch, self.jax), self.wanted):
+            for side, wanted in zip(sides, self.wanted):
                 recorder = side.recorder(wanted)
                 twins.append((recorder.kept, side.forward(precision, recorder, train=train)))
         kept = recorders[0].kept, recorders[1].kept

@@ -130,9 +130,11 @@ def one(found: list[Cause]) -> Cause | None:
 def _recorded(comparison: Comparison, run: Run) -> tuple[Intercept, dict[Place, int]]:
     """Call PyTorch once more; returns its calls, and how many came before each place."""
     watch, moments = Intercept(), dict[Place, int]()
-    recorder = comparison.torch.recorder(
-        comparison.wanted[0], lambda place: moments.setdefault(place, watch.count)
-    )
+
+    def told(place: Place) -> None:
+        moments[place] = watch.count
+
+    recorder = comparison.torch.recorder(comparison.wanted[0], told)
     comparison.load(run.precision)
     comparison.torch.forward(run.precision, recorder, train=run.train, altered=watch)
     return watch, moments

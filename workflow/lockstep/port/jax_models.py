@@ -231,7 +231,7 @@ class Nnx:
         for _, layer in nnx.iter_modules(module):
             own = getattr(layer, "dtype", None)
             if own is not None and own == jnp.float32:
-                layer.dtype = dtype
+                setattr(layer, "dtype", dtype)  # noqa: B010
             if train and isinstance(layer, nnx.Dropout):
                 layer.rate = 0.0
         (module.train if train else module.eval)()

@@ -1,5 +1,6 @@
 """Which layout makes a tensor of JAX's shape of one of PyTorch's."""
 
+import functools
 import itertools
 import math
 
@@ -8,6 +9,7 @@ from lockstep.workloads.naming import DENSE, Layout
 Shape = tuple[int, ...]
 
 
+@functools.cache
 def guess(torch: Shape, jax: Shape, kind: str) -> tuple[Layout | None, bool] | None:
     """Return the likeliest layout, and whether kernels are flipped; None if none fits.
 

@@ -50,13 +50,13 @@ class Line:
     def to_jax(self, values: np.ndarray) -> np.ndarray:
         """Return PyTorch's part in JAX's layout."""
         if self.flip:
-            values = np.flip(values, range(2, values.ndim))
+            values = np.flip(values, tuple(range(2, values.ndim)))
         return self.layout.apply(values) if self.layout else values
 
     def to_torch(self, values: np.ndarray) -> np.ndarray:
         """Return JAX's part in PyTorch's layout."""
         values = self.layout.invert(values) if self.layout else values
-        return np.flip(values, range(2, values.ndim)) if self.flip else values
+        return np.flip(values, tuple(range(2, values.ndim))) if self.flip else values
 
     @property
     def said(self) -> str:
@@ -205,7 +205,7 @@ def _line(row: Mapping[str, Any]) -> Line:
         layout=layout,
         flip=bool(row.get("flip")),
         reason=row.get("reason", ""),
-        **parts,  # type: ignore[arg-type]
+        **parts,
     )
 
 

@@ -169,7 +169,7 @@ def _parts(
                     layout=fit[0],
                     flip=fit[1],
                     reason=f"{role} of a fused tensor",
-                    **{"jax_part" if swapped else "torch_part": (k, 3, axis)},  # type: ignore[arg-type]
+                    **{"jax_part" if swapped else "torch_part": (k, 3, axis)},
                 )
             )
         if len(lines) == 3:
@@ -195,11 +195,9 @@ def _matched(
             continue
         scores = np.full((len(ours), len(theirs)), -1e6)
         split = [[words(name) for name in names] for names in (ours, theirs)]
-        fits = {}
         for i, a in enumerate(ours):
             for j, b in enumerate(theirs):
-                shapes = (left[a], right[b], kinds.get(a, ""))
-                fit = fits.setdefault(shapes, layouts.guess(*shapes))
+                fit = layouts.guess(left[a], right[b], kinds.get(a, ""))
                 if fit is not None:
                     near = 1 - abs(places[0][a] - places[1][b])
                     scores[i, j] = _alike(split[0][i], split[1][j]) + near / 2
@@ -207,7 +205,7 @@ def _matched(
         for i, j in zip(*linear_sum_assignment(scores, maximize=True)):
             if scores[i, j] > -1e5:
                 a, b = ours[i], theirs[j]
-                fit = fits[left[a], right[b], kinds.get(a, "")]
+                fit = layouts.guess(left[a], right[b], kinds.get(a, ""))
                 assert fit is not None
                 reason = _reason(_alike(split[0][i], split[1][j]), scores[i], j, len(theirs))
                 if scores[i, j] > 5:

@@ -128,6 +128,8 @@ class TorchSide:
                     f"{self.pair.path}: torch_model cannot be called with the batch "
                     f"({shapes(self.pair.batch)}): {cause_of(error)}{hint}"
                 ) from error
+        if self.note is None and any(tensor._version for _, tensor in seen.leaves(batch)):
+            self.note = "the PyTorch module changes its input in place"
         found = {n: x for n, x in seen.leaves(outputs) if x.is_floating_point()}
         after = self.module.state_dict()  # `to` makes new buffers
         return Called(

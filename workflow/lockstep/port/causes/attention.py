@@ -10,8 +10,6 @@ import torch.nn.functional as F
 
 from lockstep.port.causes import Again, Change, Given, Rule
 
-MASKS = (-1e4, -1e9, -1e30, "finfo.min", "-inf", 0.0)
-
 
 def softmax(name: str, arguments: Given) -> Iterator[Change]:
     """Over another axis; computed in float32; of scores that are scaled otherwise."""
@@ -121,7 +119,7 @@ def scaled(name: str, arguments: Given) -> Iterator[Change]:
     """Scores that are scaled otherwise: by a number in plain sight."""
     own = arguments.get("other")
     x = arguments.get("input")
-    if not isinstance(own, (int, float)) or not _floating(x) or own in (0, 1):
+    if not isinstance(own, (int, float)) or not isinstance(x, torch.Tensor) or own in (0, 1):
         return
     others = {"left out": 1.0, "squared": float(own) ** 2, "inverted": 1 / own}
     if own > 0:
@@ -143,8 +141,8 @@ def masked(name: str, arguments: Given) -> Iterator[Change]:
     x = arguments["input"]
     if not _floating(x):
         return
-    for word in MASKS:
-        value = {"finfo.min": torch.finfo(x.dtype).min, "-inf": -math.inf}.get(word, word)  # type: ignore[call-overload]
+    values = {f"{value:g}": value for value in (-1e4, -1e9, -1e30, -math.inf, 0.0)}
+    for word, value in {**values, "finfo.min": torch.finfo(x.dtype).min}.items():
         if value != own and (value or x.any()):  # else it is a mask to be added: there is none
             yield Change(
                 kind="mask value",
@@ -236,8 +234,13 @@ def chunks(name: str, arguments: Given) -> Iterator[Change]:
                 port=f"{text} of the fused tensor swapped",
                 torch="query, key, value",
                 remedy="query, key, value = jnp.split(x, 3, axis=-1)",
-                compute=lambda call, given, order=order: [call(given)[k] for k in order],
+                compute=functools.partial(_ordered, order=order),
             )
+
+
+def _ordered(call: Again, arguments: Given, order: tuple[int, ...]) -> list[torch.Tensor]:
+    parts = call(arguments)
+    return [parts[k] for k in order]
 
 
 def rotary(name: str, arguments: Given) -> Iterator[Change]:
@@ -302,7 +305,7 @@ def written(*given: Any, **named: Any) -> Any:
         if mask is not None and mask.dtype is not kept.dtype:
             return None
         mask = kept if mask is None else mask & kept if kept.dtype is torch.bool else mask + kept
-    mixed = F.scaled_dot_product_attention(*parts, attn_mask=mask)
+    mixed = F.scaled_dot_product_attention(parts[0], parts[1], parts[2], mask)
     merged = mixed.permute(2, 0, 1, 3).flatten(2)
     output = F.linear(merged, a["out_proj_weight"], a["out_proj_bias"])
     weights_out = None

@@ -11,7 +11,7 @@ from lockstep.port.causes import Again, Change, Given, Rule
 
 
 def _two(value: Any) -> tuple[int, int]:
-    return tuple(value) if isinstance(value, (tuple, list)) else (value, value)  # type: ignore[return-value]
+    return tuple(value) if isinstance(value, (tuple, list)) else (value, value)
 
 
 def _same(size: Sequence[int], kernel: Sequence[int], stride: Sequence[int]) -> list[int]:

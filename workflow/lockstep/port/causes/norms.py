@@ -230,8 +230,12 @@ def activation(own: str) -> Iterator[Change]:
                 port=f"GELU {form}",
                 torch=f"GELU {own}",
                 remedy=GELU[own][0],
-                compute=lambda call, given, function=function: function(given["input"]),
+                compute=functools.partial(_instead, function=function),
             )
+
+
+def _instead(call: Again, arguments: Given, function: Any) -> torch.Tensor:
+    return function(arguments["input"])
 
 
 def silu(name: str, arguments: Given) -> Iterator[Change]:
@@ -243,7 +247,7 @@ def silu(name: str, arguments: Given) -> Iterator[Change]:
             port=text,
             torch="SiLU",
             remedy="nn.silu(x)",
-            compute=lambda call, given, function=function: function(given["input"]),
+            compute=functools.partial(_instead, function=function),
         )
 
 
