@@ -9,12 +9,11 @@ SOME = (
     "padding SAME",
     "momentum reversed",
     "dropout left on",
-    "neighbours rotated",
     "padding looked at",
     "embeddings not scaled",
     "clipping's 1e-6",
 )
-SOUND = ("one product", "convolution as a product", "scan over stacked layers")
+SOUND = ("one product", "convolution as a product")
 
 
 def _named(known: tuple[faults.Fault, ...], names: tuple[str, ...]) -> list:

@@ -24,6 +24,7 @@ SAME = {
 }
 """Words that the two frameworks' models use for one thing."""
 FUSED = ("query", "key", "value")
+STACKED = 0.7  # how alike a stack's name and its layers' are at least
 LARGEST = 4000  # tensors of one shape class that are matched with each other
 
 
@@ -84,6 +85,8 @@ def words(name: str) -> list[str]:
 
 def _stacked(left: Shapes, right: Shapes, kinds: Mapping[str, str]) -> Iterator[list[Line]]:
     """Yield the lines of each tensor of JAX that holds one tensor of each of several layers."""
+    if len(left) <= len(right):
+        return
     groups: dict[tuple[str, str], dict[int, str]] = {}
     for name in left:
         for hit in re.finditer(r"(?<=\.)\d+(?=\.)|^\d+(?=\.)", name):
@@ -112,7 +115,7 @@ def _stacked(left: Shapes, right: Shapes, kinds: Mapping[str, str]) -> Iterator[
                         reason=f"layer {k} of a stack of {count}; names alike ({alike:.2f})",
                     )
                 )
-            if len(lines) == count and alike > best[0]:
+            if len(lines) == count and alike > max(best[0], STACKED):
                 best = (alike, lines)
         if best[1]:
             yield best[1]
