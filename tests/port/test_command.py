@@ -33,7 +33,7 @@ def test_the_pages_example_breaks_and_is_mended(
         ]
 
     def on_page(lines: list[str]) -> None:
-        paged = [re.sub(r"\d\.\de[+-]\d\d", "", line.strip()) for line in page.splitlines()]
+        paged = [re.sub(r"\d\.\de[+-]\d\d", "", line).strip() for line in page.splitlines()]
         for line in filter(None, map(str.strip, lines)):
             assert line in paged
 

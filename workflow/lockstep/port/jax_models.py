@@ -225,7 +225,7 @@ class Nnx:
             elif isinstance(leaf, nnx.RngCount):
                 flat[path] = leaf.replace(leaf[...] + jnp.asarray(stream, leaf[...].dtype))
             else:
-                flat[path] = leaf
+                flat[path] = leaf.replace(leaf[...])  # as new: it may be traced now
         module = nnx.merge(self._graph, nnx.from_flat_state(flat))
         dtype = next(iter(tensors.values())).dtype
         for _, layer in nnx.iter_modules(module):

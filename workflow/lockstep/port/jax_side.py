@@ -92,8 +92,9 @@ class JaxSide:
                     self._loaded,
                     self.batch("float32"),
                 )
-            except TRACED as error:
-                self.note = f"the JAX model's control flow depends on data: {cause_of(error)}"
+            except Exception as error:  # what is no matter of tracing, the call itself says best
+                if isinstance(error, TRACED):
+                    self.note = f"the JAX model's control flow depends on data: {cause_of(error)}"
                 recorder = Recorder(None, read)
                 self.forward("float32", recorder)
         return recorder.order

@@ -72,7 +72,7 @@ class TorchSide:
                     buffer.copy_(self._further[name])
             for name, tensor in self.module.state_dict(keep_vars=True).items():
                 if name in values:
-                    tensor.copy_(torch.from_numpy(np.ascontiguousarray(values[name])))
+                    tensor.copy_(torch.from_numpy(np.asarray(values[name], order="C")))
 
     def batch(self, precision: str) -> Any:
         """Return the batch as tensors: floating ones in a precision, integers as int64."""
