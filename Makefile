@@ -8,7 +8,8 @@ SHELL := /bin/bash
 AT_ONCE ?= 2
 
 .PHONY: help setup demo demo-containers demo-language test cluster drill drill-archive drill-busy \
-  drill-parity bench lint format lock clean
+  drill-parity drill-port \
+  drill-port-real bench lint format lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 24
@@ -44,6 +45,15 @@ drill-busy: $(VENV)/dev.installed ## train beside other work: is it noticed, is 
 
 drill-parity: $(VENV)/dev.installed ## every known fault of one framework on every small preset
 	$(RUN) -m tests.parity.drill
+
+drill-port: $(VENV)/dev.installed ## every seeded fault of a port: is it found, and its cause named?
+	$(RUN) -m tests.port.drill
+
+drill-port-real: $(VENV)/dev.installed ## the same in models of transformers 4.57 (downloads it)
+	@folder=$$(mktemp -d); trap "rm -rf $$folder" EXIT; \
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --target $$folder \
+	  transformers==4.57.1 huggingface-hub==0.36.0 tokenizers==0.22.1 && \
+	PYTHONPATH=$$folder:workflow:. $(RUN) -m tests.port.real
 
 bench: $(VENV)/bench.installed ## measure what docs/performance.md reports
 	$(RUN) -m benchmarks

@@ -22,3 +22,5 @@ def test_no_room_imports_another_that_imports_it() -> None:
     order = list(graphlib.TopologicalSorter(rooms).static_order())  # raises for a circle
     assert order.index("datasets") < order.index("study") < order.index("training")
     assert order.index("parity") < order.index("report") < order.index("archive")
+    assert rooms["port"] <= {"parity", "workloads", "datasets"}  # which need no study
+    assert not any("port" in used for used in rooms.values())

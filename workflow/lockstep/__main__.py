@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lockstep import __version__, files, front_door
 from lockstep.errors import UserError
+from lockstep.port import command as port_command
 from lockstep.study import Study
 
 HELP = """\
@@ -167,6 +168,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("a", type=Path, metavar="A", help="results/STUDY, or an archive of a study")
     sub.add_argument("b", type=Path, metavar="B", help="the study that is compared with it")
     sub.add_argument("--json", type=Path, help="also write everything to this file")
+    port_command.add_arguments(
+        add("port", port, "compare a PyTorch model with its port to JAX", study=False)
+    )
     return parser
 
 
@@ -354,6 +358,10 @@ def reproduce(options: argparse.Namespace) -> int:
         dry_run=options.dry_run,
         yes=options.yes,
     )
+
+
+def port(options: argparse.Namespace) -> int:
+    return port_command.main(options)
 
 
 def compare(options: argparse.Namespace) -> int:

@@ -1,0 +1,81 @@
+"""A few of the suite's faults and harmless rewrites; `make drill-port` runs all of them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+from lockstep.port import check, pair, tap
+from tests.port import faults
+
+SOME = (
+    "padding looked at",
+    "embeddings not scaled",
+    "clipping's 1e-6",
+)
+SOUND = ("one product",)
+
+
+def _named(known: tuple[faults.Fault, ...], names: tuple[str, ...]) -> list:
+    return [pytest.param(f, id=f"{f.pair}: {f.name}") for f in known if f.name in names]
+
+
+@pytest.mark.parametrize("fault", _named(faults.FAULTS, SOME))
+def test_the_first_value_and_the_cause_are_named(fault: faults.Fault) -> None:
+    assert faults.found(faults.run(fault)) == (fault.first, fault.kind)
+
+
+@pytest.mark.parametrize("fault", _named(faults.HARMLESS, SOUND))
+def test_a_harmless_rewrite_is_not_accused(fault: faults.Fault) -> None:
+    outcome = faults.run(fault)
+    assert outcome.passed
+    assert all(value.status == "equal" for finding in outcome.findings for value in finding.values)
+
+
+def test_gradients_are_compared_in_the_layouts_of_the_map() -> None:
+    fault = faults.Fault("encoder", "sound", {})
+    described = faults.described(fault)
+    prepared = check.prepare(described)
+    outcome = check.check(prepared, check.Options(precisions=("float64",), gradients=True))
+    found = outcome.findings[-1]
+    assert found.name == "gradients, float64" and found.passed
+    assert len(found.values) == len(prepared.lines)
+
+
+class Normed(nnx.Module):
+    def __init__(self) -> None:
+        rngs = nnx.Rngs(0)
+        self.norm = nnx.BatchNorm(3, momentum=0.99, epsilon=1e-5, rngs=rngs)
+        self.drop = nnx.Dropout(0.5, rngs=rngs)
+        self.left_on = False
+
+    def __call__(self, x):
+        return self.drop(self.norm(x), deterministic=not self.left_on)
+
+
+class InTorch(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = torch.nn.BatchNorm1d(3)
+
+    def forward(self, x):
+        return tap("end", self.norm(x))
+
+
+@pytest.mark.parametrize("left_on", [False, True])
+def test_training_shows_the_momentum_and_dropout_that_is_left_on_is_told(left_on: bool) -> None:
+    model = Normed()
+    model.left_on = left_on
+    given = {
+        "torch_model": InTorch(),
+        "jax_model": model,
+        "batch": np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32),
+        "jax_call": lambda m, x: m.norm(x) if not left_on else tap("end", m(x)),
+    }
+    prepared = check.prepare(pair.described(Path("pair.py"), given))
+    options = check.Options(precisions=("float64",), train=not left_on)
+    named = faults.found(check.check(prepared, options))
+    momentum = ("statistics norm.running_mean", "momentum")
+    assert named == (("end", "dropout") if left_on else momentum)
