@@ -8,8 +8,7 @@ SHELL := /bin/bash
 AT_ONCE ?= 2
 
 .PHONY: help setup demo demo-containers demo-language test cluster drill drill-archive drill-busy \
-  drill-parity drill-port \
-  drill-port-real bench lint format lock clean
+  drill-parity drill-port drill-port-real drill-site bench lint format lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 24
@@ -54,6 +53,8 @@ drill-port-real: $(VENV)/dev.installed ## the same in models of transformers 4.5
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --target $$folder \
 	  transformers==4.57.1 huggingface-hub==0.36.0 tokenizers==0.22.1 && \
 	PYTHONPATH=$$folder:workflow:. $(RUN) -m tests.port.real
+drill-site: $(VENV)/dev.installed ## what sites do to a running study, in a cluster in a box (root; long)
+	LOCKSTEP_REQUIRE=slurm $(RUN) -m pytest -s tests/cluster/drill_site.py
 
 bench: $(VENV)/bench.installed ## measure what docs/performance.md reports
 	$(RUN) -m benchmarks

@@ -26,6 +26,7 @@ onstart:
 
 onsuccess:
     OUTCOME.succeeded()
+    outcome.tidy(STUDY.root)
     tell_verdicts()
 
 

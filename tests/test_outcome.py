@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lockstep.outcome import MOST, Outcome
+from lockstep.outcome import MOST, Outcome, tidy
 
 REFUSED = (
     "lockstep: error: digits.h5: cannot be written, no space left on device; free some space\n"
@@ -18,7 +18,8 @@ class Listening:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.stops = folder, 0
-        self.outcome = Outcome(("Execute ",), self.stop)
+        self.given_up: list[int] = []
+        self.outcome = Outcome(("Execute ",), self.stop, self.given_up.append)
 
     def stop(self) -> None:
         self.stops += 1
@@ -28,11 +29,11 @@ class Listening:
         record.__dict__.update(more)
         return self.outcome.filter(record)
 
-    def fails(self, job: int, log: str) -> None:
+    def fails(self, job: int, log: str, said: str = "its status is 'FAILED'") -> bool:
         path = self.folder / f"{job}.log"
         path.write_text(log)
-        about = {"jobid": job, "rule_name": "train", "log": [str(path)]}
-        assert self.hear("Error in rule train", event="job_error", **about)
+        about = {"jobid": job, "rule_name": "train", "log": [str(path)], "rule_msg": said}
+        return self.hear("Error in rule train", event="job_error", **about)
 
 
 @pytest.fixture
@@ -90,3 +91,55 @@ def test_what_is_not_for_people_is_hidden(heard: Listening) -> None:
     assert not heard.hear("Execute 1 jobs...")
     assert heard.hear("Nothing to be done (all requested files are present and up to date).")
     assert heard.outcome.nothing_to_do
+
+
+STOP = "epoch 1\nlockstep: a/1x1/seed-0 stopped at step {}; the next job goes on\n"
+
+
+def test_a_planned_stop_is_no_failure_unless_it_brought_no_step(heard: Listening) -> None:
+    heard.outcome.retries = 1
+    for step in range(5):
+        assert not heard.fails(1, STOP.format(step)), "it is shown as an error"
+    assert (heard.outcome.lines(), heard.given_up) == ([], [])
+    assert heard.fails(1, STOP.format(4))
+    assert heard.fails(1, STOP.format(4))
+    assert heard.given_up == [1]
+
+
+def test_each_run_of_a_block_has_its_own_crashes(heard: Listening) -> None:
+    heard.outcome.retries = 2
+    for run in ("a", "b", "a", "b"):
+        heard.fails(1, f"lockstep: {run} has failed: signal 9\nsrun: error: node2\n")
+    heard.fails(1, "", said="SLURM status is: 'CANCELLED'. ")
+    assert heard.given_up == []
+    heard.fails(1, "lockstep: a has failed: ValueError: boom\n")
+    assert heard.given_up == [1]
+    assert heard.outcome.lines()[0].startswith("lockstep: error: a has failed: ValueError: boom (")
+    assert heard.outcome.status == 1
+
+
+def test_a_submission_that_is_refused_for_good_is_not_tried_again(heard: Listening) -> None:
+    heard.outcome.retries = 5
+    said = "SLURM sbatch failed. The error message was 'sbatch: error: QOSMax\nInvalid qos'.\n  …"
+    assert not heard.fails(1, "", said=said)
+    assert heard.given_up == [1]
+    assert heard.outcome.lines() == [
+        "lockstep: error: sbatch: error: QOSMax; Invalid qos (train was not submitted)"
+    ]
+
+
+def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
+    kept = tmp_path / "runs" / "a.tmp"
+    left = [tmp_path / "runs" / ".a.json.0123abcd.77.tmp", tmp_path / "rendezvous" / "f"]
+    for path in (kept, *left):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    empty, going_on = (tmp_path / "checkpoints" / name / "1x1" for name in ("a", "b"))
+    empty.mkdir(parents=True)
+    (going_on / "step-1").mkdir(parents=True)
+    (going_on / "step-1" / "state").touch()
+    tidy(tmp_path)
+    assert not empty.parent.exists()
+    assert (going_on / "step-1" / "state").exists()
+    assert kept.exists()
+    assert not any(path.exists() for path in (*left, tmp_path / "rendezvous"))

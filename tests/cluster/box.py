@@ -48,6 +48,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SlurmdParameters=config_overrides
 MpiDefault=none
+SrunPortRange=20000-21999
 ReturnToService=2
 MinJobAge=300
 SlurmdTimeout=15

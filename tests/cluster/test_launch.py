@@ -1,9 +1,14 @@
 """What the processes of a run find in their environment."""
 
+import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from lockstep import files
 from lockstep.cluster.launch import launch
 
 
@@ -15,3 +20,17 @@ def test_no_proxy_stands_between_processes(tmp_path: Path, monkeypatch: pytest.M
     names = [line.partition("=")[0] for line in seen.read_text().splitlines()]
     assert "LOCKSTEP_RANK" in names
     assert not [name for name in names if name.lower().endswith("_proxy")]
+
+
+def test_the_scratch_of_a_killed_process_is_removed_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    dies = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    script = f"from lockstep import files\nwith files.scratch():\n    {dies}"
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", script], env=environment)
+    (left,) = tmp_path.iterdir()
+    with files.scratch() as ours, files.scratch() as another:
+        assert sorted(map(str, tmp_path.iterdir())) == sorted([ours, another])
+    assert not list(tmp_path.iterdir()), left

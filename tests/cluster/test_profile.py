@@ -58,11 +58,21 @@ def test_a_slip_of_yaml_in_the_profile_names_its_line(tmp_path: Path) -> None:
         profile.read(path)
 
 
+def test_a_wrong_value_is_told_with_its_file_and_line(tmp_path: Path) -> None:
+    path = tmp_path / "profiles" / "slurm" / "profile.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text("executor: slurm\ndefault-resources:\n  # - qos=normal\n  - runtime=60\n")
+    for name, line in (("runtime", ":4"), ("qos", ":3"), ("executor", ":1"), ("mem_mb", "")):
+        assert profile.where(name, path) == f"profiles/slurm/profile.yaml{line}"
+    with pytest.raises(UserError, match=r"^profiles/slurm/profile.yaml:\d+: runtime is '1-0' "):
+        profile.check({"default-resources": ["runtime=1-0"]})
+
+
 @pytest.mark.parametrize(
     ("config", "command", "found", "fails"),
     [
         ("MinJobAge = 300 sec", "squeue", "squeue shows them for 300 s", False),
-        ("MinJobAge = 60 sec", "squeue", "squeue shows them for 60 s", True),
+        ("MinJobAge = 30 sec", "squeue", "squeue shows them for 30 s", True),
         ("MinJobAge = 0 sec", "squeue", "for good (MinJobAge 0)", False),
         (
             "MinJobAge = 60 sec\nAccountingStorageType = accounting_storage/slurmdbd",

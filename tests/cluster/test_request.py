@@ -145,10 +145,10 @@ def test_each_rule_is_asked_for_where_its_jobs_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SLURM's programs note what they are asked; one partition takes no job without a GPU."""
-    refused = "sbatch: error: allocation failure: GPUs only"
+    refused = "sbatch: error: allocation failure: GPUs only\nsbatch: error: Unspecified error"
     for name, script in {
-        "scontrol": "printf 'PartitionName=%s MaxTime=01:00:00\\n' gpu cpu",
-        "sbatch": f'echo "$@" >>\'{tmp_path}/asked\'; case "$*" in *gres*|*=cpu*) ;; '
+        "scontrol": "printf 'PartitionName=%s MaxTime=01:00:00\\n' gpu cpu; echo WORD=WORD >&2",
+        "sbatch": f'echo "$@" >>\'{tmp_path}/asked\'; case "$*" in *gres*|*=cpu*|*hidden*) ;; '
         f"*) echo '{refused}' >&2; exit 1;; esac",
     }.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
@@ -160,7 +160,11 @@ def test_each_rule_is_asked_for_where_its_jobs_go(
     (typo,) = preflight.problems_of_rules({"report": Site(partition="typo"), "trace": gpu})
     assert typo.startswith("rule report: there is no partition 'typo'")
     (refusal,) = preflight.problems_of_rules({"report": gpu, "weights": gpu})
-    assert refusal.startswith("rule report, weights cannot run on this cluster (GPUs only)")
+    assert refusal.startswith(
+        "rule report, weights cannot run on this cluster (GPUs only; Unspecified error)"
+    )
+    hidden = Site(partition="hidden")
+    assert not list(preflight.problems_of_rules({"report": hidden})), "sbatch takes it"
 
 
 @pytest.mark.parametrize(

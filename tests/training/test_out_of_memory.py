@@ -2,7 +2,7 @@
 
 import pytest
 
-from lockstep.training import block, ending
+from lockstep.training import attempts, ending
 
 
 class OutOfMemoryError(RuntimeError):
@@ -21,4 +21,4 @@ class OutOfMemoryError(RuntimeError):
     ],
 )
 def test_an_error_of_memory_is_the_reason_of_the_failure(error, reason: str) -> None:
-    assert block.why(ending.status_of(error)) == reason
+    assert attempts.why(ending.status_of(error)) == reason

@@ -2,11 +2,14 @@
 
 import contextlib
 import errno
+import fcntl
 import glob
 import hashlib
 import json
 import os
+import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,9 @@ from lockstep.errors import UserError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """Error numbers of a full disk and of a quota that is reached."""
+
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.\d+\.tmp")
+"""Names of what `atomic` has not finished."""
 
 REMEDIES = {
     **dict.fromkeys(FULL, "free some space and start again"),
@@ -127,6 +133,25 @@ def abandoned(path: Path) -> Iterator[Path]:
         number = temporary.name.split(".")[-2]
         if number.isdecimal() and not Path(f"/proc/{number}").exists():
             yield temporary
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[str]:
+    """Yield a temporary folder, and remove those of this machine whose process was killed.
+
+    A process holds a lock in its folder, which ends with it.
+    """
+    prefix = f"lockstep-run-{_node()}-"
+    for left in Path(tempfile.gettempdir()).glob(f"{prefix}*/.lock"):
+        with contextlib.suppress(OSError), open(left, "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            remove(left.parent)
+    with (
+        tempfile.TemporaryDirectory(prefix=prefix) as folder,
+        open(Path(folder, ".lock"), "w") as lock,
+    ):
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
 
 
 def _node() -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lockstep import files, machine
-from lockstep.cluster import slurm
+from lockstep.cluster import notices, slurm
 from lockstep.errors import UserError
 
 SCHEMA = "lockstep-job/1"
@@ -66,8 +66,9 @@ def recorded(
     try:
         status = command(options)
         return status
-    except UserError:
+    except UserError as error:
         status = REFUSED
+        notices.say(f"{stage} {name}: {error}")
         raise
     finally:
         files.write_json(

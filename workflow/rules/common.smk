@@ -10,7 +10,16 @@ workflow_folder = os.path.join(workflow.basedir, "workflow")
 sys.path.insert(0, workflow_folder)
 
 from lockstep import files, jobs, outcome
-from lockstep.cluster import examine, lease, preflight, profile, request, submit
+from lockstep.cluster import (
+    client,
+    examine,
+    lease,
+    preflight,
+    profile,
+    request,
+    submit,
+    watch,
+)
 from lockstep.datasets import sources
 from lockstep.errors import UserError
 from lockstep.study import Study, feasible, packages, plain
@@ -39,12 +48,28 @@ def site(rule):
     settings = workflow.resource_settings
     sources = settings.default_resources, settings.overwrite_resources.get(rule)
     given = [entry for source in sources for entry in getattr(source, "args", [])]
-    return request.Site.of(profile.named(given))
+    return profile.site(profile.named(given))
 
 
 # What the rules' messages say better, and what is meant for other workflows.
-UNTOLD = ("Select jobs to execute", "Execute ", "Singularity containers: ignored")
-OUTCOME = outcome.Outcome(UNTOLD, stop=lambda: workflow.scheduler.exit_gracefully())
+UNTOLD = (
+    "Select jobs to execute",
+    "Execute ",
+    "Singularity containers: ignored",
+    "Trying to restart job",
+)
+
+
+def give_up(number):
+    """Have Snakemake not try a job again."""
+    for job in workflow.dag.jobs:
+        if workflow.dag.jobid(job) == number:
+            job.attempt = job.restart_times + 1
+
+
+OUTCOME = outcome.Outcome(
+    UNTOLD, stop=lambda: workflow.scheduler.exit_gracefully(), give_up=give_up
+)
 logger.addFilter(OUTCOME)
 
 try:
@@ -122,8 +147,10 @@ def prepare_submissions():
     missing = packages.lacking(STUDY)
     if missing:
         refuse(f"this Python lacks {', '.join(missing)}; {packages.REMEDY}")
-    for problem in preflight.problems(SITE, scales, threads=threads, alone=alone):
-        refuse(problem)
+    command = workflow.executor_settings.status_command
+    for finding in examine.checks(SITE, command, scales, threads=threads, alone=alone):
+        if finding.fails:
+            refuse(f"{finding.found}; {finding.remedy}")
     submitted = sorted(
         {job.rule.name for job in workflow.dag.jobs if not job.is_local} - {"train"}
     )
@@ -139,7 +166,12 @@ def prepare_submissions():
         if finding.fails:
             refuse(f"{finding.subject} {finding.found}; {finding.remedy}")
     os.environ.update(submit.environment(STUDY))
+    client.keep_config(submit.folder(STUDY))
+    watch.begin(workflow.scheduler._executor)
     submit.begin(STUDY)
+    # Planned stops of a run are no failures, and each run of a block has its own (`outcome`).
+    OUTCOME.retries = workflow.execution_settings.retries
+    workflow.get_rule("train").restart_times = outcome.MANY
 
 
 def tell_verdicts():

@@ -8,13 +8,13 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lockstep.cluster import preflight, profile, slurm, submit
+from lockstep.cluster import preflight, profile, slurm
 from lockstep.cluster.request import Site, place
 from lockstep.errors import UserError
 from lockstep.images.host import Finding
 from lockstep.study.run import Scale
 
-REMEMBERED = 200  # seconds: Snakemake asks at least every 180 s and must still find a job then
+REMEMBERED = 60  # seconds: the workflow asks every 20 s (`watch`) and must still find a job then
 ALONE = "--profile profiles/local runs on this machine"
 RESTARTED = ("OFF", "REQUEUE")  # values of PreemptMode after which runs go on by themselves
 PATIENCE = 30  # seconds until a node is free for a look at it
@@ -30,7 +30,7 @@ def findings(
         threads, alone: as the study has them.
         images: whether it runs in containers.
     """
-    if submit.sbatch() is None:
+    if slurm.program("sbatch") is None:
         yield Finding(subject="SLURM", found=f"none here; {ALONE}")
         return
     status, said = slurm.ask("scontrol", "ping")
@@ -40,34 +40,52 @@ def findings(
             found=f"installed, but this machine belongs to no cluster; {ALONE}",
         )
         return
-    if status:
-        yield Finding(
-            subject="SLURM",
-            found=said.splitlines()[0] if said else "scontrol ping fails",
-            remedy="the controller does not answer; wait for it, or ask an administrator",
-        )
-        return
-    yield Finding(subject="SLURM", found=slurm.ask("sinfo", "--version")[1])
-    yield _inside_a_job()
-    _, config = slurm.ask("scontrol", "show", "config")
+    if status == 0:
+        yield Finding(subject="SLURM", found=slurm.ask("sinfo", "--version")[1])
+        yield _inside_a_job()
     settings = profile.read()
-    yield from status_of_jobs(config, settings.get("slurm-status-command", "squeue"))
-    yield preemption(config, slurm.ask("scontrol", "show", "partition", "--oneliner")[1])
     try:
         profile.check(settings)
-        site = Site.of(profile.resources(settings, "train"))
+        site = profile.site(profile.resources(settings, "train"))
     except UserError as error:
         yield Finding(subject="profile", found=str(error), remedy=f"edit {profile.PATH}")
         return
+    command = settings.get("slurm-status-command", "squeue")
+    failed = False
+    for finding in checks(site, command, scales, threads=threads, alone=alone):
+        failed |= finding.fails
+        yield finding
+    if not failed:
+        yield node(site, images=images)
+
+
+def checks(
+    site: Site, command: str, scales: Sequence[Scale], *, threads: int, alone: bool
+) -> Iterator[Finding]:
+    """Yield what `doctor` and the start of a workflow both look at.
+
+    Args:
+        site: what the jobs of `train` are submitted with.
+        command: by which Snakemake asks how jobs are.
+        scales, threads, alone: as the study has them.
+    """
+    status, said = slurm.ask("scontrol", "show", "config")
+    if status:
+        yield Finding(
+            subject="SLURM",
+            found=said.splitlines()[0] if said else "scontrol show config fails",
+            remedy="the controller does not answer; wait for it, or ask an administrator",
+        )
+        return
+    yield from status_of_jobs(said, command)
+    yield preemption(said, slurm.ask("scontrol", "show", "partition", "--oneliner")[1])
     wrong = list(preflight.problems(site, scales, threads=threads, alone=alone))
     for problem in wrong:
         found, _, remedy = problem.rpartition("; ")
         yield Finding(subject="request", found=found, remedy=remedy)
     if not wrong:
-        names = ", ".join(map(str, scales))
         where = site.partition or "the default partition"
-        yield Finding(subject="request", found=f"{where} can run {names}")
-        yield node(site, images=images)
+        yield Finding(subject="request", found=f"{where} can run {', '.join(map(str, scales))}")
 
 
 def _inside_a_job() -> Finding:
@@ -107,7 +125,9 @@ def _sacct(*, works: bool) -> Finding:
         found="sacct asks the database"
         if works
         else "sacct would ask a database that is not there",
-        remedy=None if works else "set slurm-status-command: squeue in the profile",
+        remedy=None
+        if works
+        else f"set slurm-status-command to squeue ({profile.where('slurm-status-command')})",
     )
 
 
@@ -125,7 +145,7 @@ def _squeue(config: str) -> Finding:
         remedy=None
         if kept is not None and kept >= REMEMBERED
         else f"an administrator sets MinJobAge to {REMEMBERED} or more; or, if accounting works, "
-        "set slurm-status-command: sacct in the profile",
+        f"set slurm-status-command to sacct ({profile.where('slurm-status-command')})",
     )
 
 
@@ -146,9 +166,8 @@ def preemption(config: str, partitions: str) -> Finding:
     return Finding(
         subject="preemption",
         found=", ".join(f"{name} has PreemptMode {mode}" for name, mode in wrong.items()),
-        remedy="use a partition or qos that is not preempted, or one with PreemptMode REQUEUE: "
-        "Snakemake would wait for good for a job that is cancelled so, and a job that is "
-        "suspended has no timings",
+        remedy="use a partition or qos that is not preempted, or one with PreemptMode REQUEUE: a "
+        "job that is cancelled so counts as crashed, and a job that is suspended has no timings",
         fatal=False,
     )
 

@@ -2,14 +2,13 @@
 
 import os
 import subprocess
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lockstep import machine
-from lockstep.cluster import cpus
+from lockstep import files, machine
+from lockstep.cluster import cpus, failures
 from lockstep.cluster.relay import relay
 from lockstep.interruption import FAILED_RUN, INTERRUPTED
 
@@ -46,6 +45,7 @@ def launch(
     threads: int,
     devices: int = 1,
     deadline: float | None = None,
+    timeout: float | None = None,
     part: Part | None = None,
 ) -> int:
     """Run `command` once a rank and wait for all.
@@ -56,6 +56,7 @@ def launch(
         threads: CPU threads for all of them together; each is pinned to its share.
         devices: that each of them drives.
         deadline: time (of `time.time`) at which they should have stopped, or None.
+        timeout: seconds that one waits for another before it fails; None for the default.
         part: their part of a run over several machines; None if this machine runs all of it.
 
     Returns:
@@ -66,7 +67,8 @@ def launch(
     # Processes meet by themselves; JAX would ask a proxy for the way to its own coordinator.
     waiting = {} if os.environ.keys() & set(CHOSEN) else WAITING
     inherited = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
-    with tempfile.TemporaryDirectory(prefix="lockstep-") as scratch, relay() as started:
+    with files.scratch() as scratch, relay() as started:
+        environments: list[dict[str, str]] = []
         for rank in range(processes):
             environment = {
                 **inherited,
@@ -91,19 +93,24 @@ def launch(
                 environment["CUDA_VISIBLE_DEVICES"] = ",".join(own)
             if deadline is not None:
                 environment["LOCKSTEP_DEADLINE"] = repr(deadline)
+            if timeout is not None:
+                environment["LOCKSTEP_TIMEOUT"] = repr(timeout)
+            environments.append(environment)
             started.start(command, environment)
-        return _wait(started.children)
+        return _wait(started.children, environments)
 
 
-def _wait(children: list[subprocess.Popen]) -> int:
+def _wait(children: list[subprocess.Popen], environments: list[dict[str, str]]) -> int:
     """Wait for all; once one has ended badly, the others get a moment to follow."""
     first_bad, since = 0, 0.0
     while True:
         statuses = [child.poll() for child in children]
         if not first_bad:
-            bad = [status for status in statuses if status and status not in AGREED]
-            if bad:
-                first_bad, since = bad[0] if bad[0] > 0 else 128 - bad[0], time.monotonic()
+            for status, environment in zip(statuses, environments, strict=True):
+                if status and status not in AGREED:
+                    status = status if status > 0 else 128 - status
+                    failures.note(environment, status)
+                    first_bad, since = first_bad or status, time.monotonic()
         if None not in statuses:
             return first_bad or max(status or 0 for status in statuses)
         if first_bad and time.monotonic() - since > GRACE:

@@ -33,7 +33,8 @@ def take(folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / NAME
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    # With the umask of a group's folder another user can hold it next.
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     locked = True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from lockstep import files, machine
+from lockstep.cluster import meeting
 from lockstep.cluster.launch import AGREED, Part, launch
 from lockstep.cluster.start import REFUSED, Start, read
 from lockstep.errors import UserError
@@ -21,18 +22,21 @@ def main(rendezvous: Path) -> int:
     """Do this node's part; returns 0 unless its processes ended in a way of their own."""
     die_with_parent()
     start = read(rendezvous)
-    number = guard(start)
-    files.write_json(rendezvous / f"node-{number:04d}.json", machine.facts())
+    number, address = guard(start), own_address()
+    seen = {} if start.command or not number else meeting.visit(rendezvous)
+    files.write_json(rendezvous / f"node-{number:04d}.json", {"facts": machine.facts(), **seen})
     status = 0
+    if not start.command and not number and start.nodes > 1:
+        meeting.receive(rendezvous, address, start.nodes)
     if start.command:
-        address = own_address()
         use_interface_of(address)
         status = launch(
             start.command,
             processes=start.processes,
             threads=start.threads,
             devices=start.devices,
-            deadline=start.deadline,
+            deadline=start.deadline + start.ahead[number] if start.deadline else None,
+            timeout=start.timeout,
             part=Part(
                 first_rank=number * start.processes,
                 world_size=start.nodes * start.processes,

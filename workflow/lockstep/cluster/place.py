@@ -56,6 +56,7 @@ class Place:
                 local_devices=int(get("LOCKSTEP_LOCAL_DEVICES", "1")),
                 rendezvous=Path(rendezvous) if rendezvous else None,
                 host=get("LOCKSTEP_HOST", "127.0.0.1"),
+                timeout=float(get("LOCKSTEP_TIMEOUT", Topology.timeout)),
             ),
             started=float(get("LOCKSTEP_STARTED", str(time.time()))),
             deadline=float(deadline) if deadline else None,

@@ -3,11 +3,20 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from lockstep.cluster import request, slurm, submit
+from lockstep.cluster import profile, request, slurm
 from lockstep.cluster.request import Site
 from lockstep.study.run import Scale
 
 # A node that is down at this moment is a matter of waiting, not of asking for something else.
+SUSPECTS = {
+    "account": "slurm_account",
+    "qos": "qos",
+    "feature": "constraint",
+    "memory": "mem_mb",
+    "gres|gpu|tres": "gpus_as",
+    "time": "runtime",
+    "partition": "slurm_partition",
+}
 WAITING = ("not available", "busy", "down, drained or reserved")
 
 
@@ -36,60 +45,71 @@ def problems_of_rules(sites: Mapping[str, Site]) -> Iterator[str]:
 
 def _problems(site: Site, requests: Mapping[str, Sequence[str]]) -> Iterator[str]:
     """Yield what stands against requests at a site, by what makes them."""
-    program = submit.sbatch()
-    if program is None:
+    if slurm.program("sbatch") is None:
         yield (
             "there is no sbatch on PATH; start this on a login node, or use --profile "
             "profiles/local"
         )
         return
-    limit = _limit(site)
-    if isinstance(limit, str):
-        yield limit
+    # With the hidden ones, to which sbatch submits all the same.
+    status, said = slurm.ask("scontrol", "--all", "show", "partition", "--oneliner")
+    if status:
+        yield f"SLURM does not answer: {said}"
         return
-    if site.minutes and limit and site.minutes > limit:
+    known = [fields for fields in map(slurm.fields, said.splitlines()) if "PartitionName" in fields]
+    partitions = {fields["PartitionName"]: fields for fields in known}
+    names = ", ".join(sorted(partitions))
+    chosen = (site.partition or "").split(",") if site.partition else _default(partitions)
+    if not chosen:
+        yield (
+            "this cluster has no default partition; set slurm_partition "
+            f"({profile.where('slurm_partition')}) to one of {names}"
+        )
+        return
+    limits = [minutes(partitions[name].get("MaxTime", "")) for name in chosen if name in partitions]
+    if site.minutes and limits and 0 not in limits and site.minutes > max(limits):
         where = f"partition {site.partition}" if site.partition else "the default partition"
         yield (
-            f"runtime is {site.minutes} minutes in profiles/slurm/profile.yaml, and {where} allows "
-            f"{limit:.0f}; runs longer than a job go on in the next"
+            f"runtime is {site.minutes} minutes, and {where} allows {max(limits):.0f}; change it "
+            f"({profile.where('runtime')}): runs longer than a job go on in the next"
         )
         return
     for what, asked in requests.items():
-        status, said = slurm.ask(program, "--test-only", *asked, "--wrap=true")
-        lines = [re.sub(r"^(sbatch: )?(error: )?", "", line) for line in said.splitlines()]
-        if status == 0 and not any("allocation failure" in line for line in lines):
+        reason = _refusal(asked)
+        if reason is None:
             continue
-        reason = lines[-1].removeprefix("allocation failure: ") if lines else f"status {status}"
-        if any(word in reason for word in WAITING) and "configuration" not in reason:
-            continue
+        if site.partition and not limits:
+            yield (
+                f"there is no partition {site.partition!r}; slurm_partition "
+                f"({profile.where('slurm_partition')}) must be one of {names}"
+            )
+            return
         yield (
-            f"{what} cannot run on this cluster ({reason}): sbatch {' '.join(asked)}; "
-            "profiles/slurm/profile.yaml says what is asked for"
+            f"{what} cannot run on this cluster ({reason}): sbatch {' '.join(asked)}; change what "
+            f"is asked for ({profile.where(_suspect(reason))})"
         )
 
 
-def _limit(site: Site) -> float | str:
-    """Return the longest job of the site's partition in minutes (0: no limit), or what is wrong."""
-    status, said = slurm.ask("scontrol", "show", "partition", "--oneliner")
-    if status:
-        return f"SLURM does not answer: {said}"
-    partitions = {p["PartitionName"]: p for p in map(slurm.fields, said.splitlines()) if p}
-    if site.partition:
-        chosen = [name for name in site.partition.split(",") if name in partitions]
-        if not chosen:
-            return (
-                f"there is no partition {site.partition!r}; slurm_partition in "
-                f"profiles/slurm/profile.yaml must be one of {', '.join(sorted(partitions))}"
-            )
-    else:
-        chosen = [name for name, fields in partitions.items() if fields.get("Default") == "YES"]
-        if not chosen:
-            return (
-                "this cluster has no default partition; set slurm_partition in "
-                f"profiles/slurm/profile.yaml to one of {', '.join(sorted(partitions))}"
-            )
-    limits = [minutes(partitions[name].get("MaxTime", "")) for name in chosen]
-    return 0 if 0 in limits else max(limits)
+def _default(partitions: Mapping[str, Mapping[str, str]]) -> list[str]:
+    return [name for name, fields in partitions.items() if fields.get("Default") == "YES"]
+
+
+def _refusal(asked: Sequence[str]) -> str | None:
+    """Return all that sbatch says against a request, of which the last line says least."""
+    status, said = slurm.ask("sbatch", "--test-only", *asked, "--wrap=true", warnings=True)
+    lines = [re.sub(r"^(sbatch: )?(error: )?", "", line) for line in said.splitlines()]
+    if status == 0 and not any("allocation failure" in line for line in lines):
+        return None
+    told = [line.removeprefix("allocation failure: ") for line in lines if line]
+    reason = "; ".join(dict.fromkeys(told)) or f"status {status}"
+    waits = any(word in reason for word in WAITING) and "configuration" not in reason
+    return None if waits else reason
+
+
+def _suspect(reason: str) -> str:
+    """Return the resource of which sbatch's refusal speaks."""
+    found = (name for words, name in SUSPECTS.items() if re.search(words, reason, re.IGNORECASE))
+    return next(found, "default-resources")
 
 
 def minutes(text: str) -> float:

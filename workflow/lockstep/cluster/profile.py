@@ -1,5 +1,6 @@
 """The site's part of what jobs are submitted with: profiles/slurm/profile.yaml."""
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,36 @@ def check(profile: Mapping[str, Any]) -> None:
         if rule not in RULES:
             raise UserError(f"set-resources names the rule {rule!r}; {nearest(rule, RULES)}")
     for rule in RULES:
-        request.Site.of(resources(profile, rule))
+        site(resources(profile, rule))
+
+
+def site(given: Mapping[str, Any]) -> request.Site:
+    """Return what resources say of the site.
+
+    Raises:
+        UserError: one is misspelt or has a wrong value; says in which line of the profile.
+    """
+    try:
+        return request.Site.of(given)
+    except UserError as error:
+        name = str(error).partition(" ")[0]
+        raise UserError(f"{where(name)}: {error}") from error
+
+
+def where(name: str, path: Path = PATH) -> str:
+    """Return the file and the line where a resource or a setting is given, or could be."""
+    pattern = re.compile(rf"\s*(#\s*)?(-\s*)?[\"']?(\w+:\s*)?{re.escape(name)}\s*[=:]")
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError):
+        lines = []
+    found = [
+        (match.group(1) is not None, number)
+        for number, line in enumerate(lines, 1)
+        if (match := pattern.match(line))
+    ]
+    place = "/".join(path.parts[-3:])
+    return f"{place}:{min(found)[1]}" if found else place
 
 
 def named(entries: Iterable[str] | Mapping[str, Any]) -> dict[str, str]:

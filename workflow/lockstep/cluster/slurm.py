@@ -1,13 +1,30 @@
 """What SLURM says, asked by its own commands. Standard library only."""
 
+import itertools
 import os
 import re
 import subprocess
 import time
+from collections.abc import Callable, Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
+from lockstep.cluster import notices
+
 TIMEOUT = 60.0  # seconds; a busy controller answers late, a dead one never
+FIRST_PAUSE, LONGEST_PAUSE = 5.0, 60.0  # seconds between two questions that are not answered
+
+PASSES = re.compile(
+    r"timed? ?out|temporarily|unable to contact|connection|communication|standby|try again|munge"
+    r"|zero bytes|authentication|rate limit|too many|maximum number of jobs|QOS policy|I/O error"
+    r"|inactive or drain",
+    re.IGNORECASE,
+)
+"""What SLURM's commands say of troubles that pass."""
+
+SHIM = Path(__file__).resolve().parents[2] / "slurm"
+"""Where the workflow's own programs of these names are (`lockstep.cluster.client`)."""
 
 UNKNOWN = (0, 2**32 - 2, 2**64 - 2)
 """What SLURM writes for energy that it has not counted."""
@@ -27,17 +44,92 @@ KEPT = {  # of what SLURM says of a job: our name
 }
 
 
-def ask(*command: str) -> tuple[int, str]:
-    """Run a SLURM command; returns its exit status and all that it said."""
+def program(name: str) -> str | None:
+    """Return SLURM's own program: the first on PATH that is not ours; None if there is none."""
+    for folder in os.get_exec_path():
+        path = Path(folder) / name
+        if Path(folder).resolve() != SHIM and os.access(path, os.X_OK):
+            return str(path)
+    return None
+
+
+def ask(*command: str, timeout: float = TIMEOUT, warnings: bool = False) -> tuple[int, str]:
+    """Run a SLURM command; returns its exit status and what it said.
+
+    Args:
+        timeout: seconds after which it counts as unanswered (status 124).
+        warnings: return what it wrote to standard error also where it succeeded.
+    """
+    real = program(command[0])
+    if real is None:
+        return 127, f"{command[0]} is not installed, or not on PATH"
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=TIMEOUT, stdin=subprocess.DEVNULL
+            [real, *command[1:]],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
         )
-    except FileNotFoundError:
-        return 127, f"{command[0]} is not installed, or not on PATH"
     except subprocess.TimeoutExpired:
-        return 124, f"{command[0]} has not answered within {TIMEOUT:.0f} s"
-    return done.returncode, (done.stdout + done.stderr).strip()
+        return 124, f"{command[0]} has not answered within {timeout:.0f} s"
+    said = done.stdout + (done.stderr if done.returncode or warnings else "")
+    return done.returncode, said.strip()
+
+
+def pauses() -> Iterator[float]:
+    """Yield seconds to wait before each further question, growing up to a longest pause."""
+    growing = (FIRST_PAUSE * 2**k for k in itertools.count())
+    return itertools.chain(
+        itertools.takewhile(lambda pause: pause < LONGEST_PAUSE, growing),
+        itertools.repeat(LONGEST_PAUSE),
+    )
+
+
+def passes(status: int, said: str) -> bool:
+    """Whether what SLURM's command failed of passes by itself, and nobody needs to change anything.
+
+    Limits of jobs in the queue do, other limits of an account or a quality of service do not.
+    """
+    limits = re.findall(r"\b(?:QOS|Assoc)[A-Z]\w+", said)
+    if limits:
+        return any("Submit" in limit for limit in limits)
+    return status == 124 or PASSES.search(said) is not None
+
+
+def order(*command: str) -> tuple[int, str]:
+    """Run a command that changes something, again and again until SLURM has taken or refused it."""
+    return insist(*command, answered=lambda status, said: not (status and passes(status, said)))
+
+
+def is_answer(status: int, said: str) -> bool:
+    """Whether SLURM has answered a question, if only that it knows no such job."""
+    return status in (0, 127) or "Invalid job id" in said
+
+
+def insist(
+    *command: str,
+    patience: float | None = None,
+    answered: Callable[[int, str], bool] = is_answer,
+) -> tuple[int, str]:
+    """Ask again, with growing pauses, until SLURM answers; its silence is announced.
+
+    Args:
+        patience: seconds after which the last failure is returned; None to ask for good.
+        answered: whether a status and what was said are an answer.
+    """
+    deadline = None if patience is None else time.monotonic() + patience
+    for pause in pauses():
+        left = TIMEOUT if deadline is None else min(TIMEOUT, deadline - time.monotonic())
+        status, said = ask(*command, timeout=max(1.0, left))
+        if answered(status, said):
+            notices.heard()
+            return status, said
+        notices.silent(said.splitlines()[-1] if said else f"{command[0]}: status {status}")
+        if deadline is not None and time.monotonic() + pause > deadline:
+            return status, said
+        time.sleep(pause)
+    raise AssertionError
 
 
 def fields(line: str) -> dict[str, str]:

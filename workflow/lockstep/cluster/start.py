@@ -5,19 +5,20 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from lockstep import files, machine
-from lockstep.cluster import slurm
-from lockstep.cluster.launch import launch
+from lockstep.cluster import failures, notices, slurm
+from lockstep.cluster.launch import Part, launch
 from lockstep.cluster.relay import relay
 from lockstep.errors import UserError
 from lockstep.study.run import Scale
 
 PATIENCE = 60  # seconds until a job step has its nodes
+SKEW = 5.0  # seconds between two clocks of which nothing is said
 REFUSED = 2  # exit status of a node that is not as asked for
 
 
@@ -31,7 +32,9 @@ class Start:
         devices: that each process drives.
         threads: CPU threads of each node.
         gpus: GPUs that each node is to show; 0 if none were asked for.
-        deadline: time (of `time.time`) at which all should have stopped, or None.
+        deadline: time (of the first node's `time.time`) at which all should have stopped, or None.
+        timeout: seconds that a process waits for another before it fails.
+        ahead: seconds by which each node's clock is ahead of the first one's.
     """
 
     command: tuple[str, ...]
@@ -40,7 +43,9 @@ class Start:
     devices: int
     threads: int
     gpus: int
-    deadline: float | None
+    deadline: float | None = None
+    timeout: float | None = None
+    ahead: tuple[float, ...] = ()
 
 
 def in_job() -> bool:
@@ -48,19 +53,25 @@ def in_job() -> bool:
     return "SLURM_JOB_ID" in os.environ and shutil.which("srun") is not None
 
 
-def roll_call(scale: Scale, *, threads: int, gpus: int, folder: Path) -> list[dict[str, Any]]:
-    """Return the facts of every node that a run at this scale would run on.
+def roll_call(
+    scale: Scale, *, threads: int, gpus: int, folder: Path
+) -> tuple[list[dict[str, Any]], list[float]]:
+    """Return the facts of every node that a run at this scale would run on, and its clock.
 
     Args:
         gpus: GPUs that each node is to show; 0 if none were asked for.
         folder: as in `start`.
 
+    Returns:
+        The nodes' facts, and the seconds by which their clocks are ahead of the first one's.
+
     Raises:
-        UserError: they are not as many, or have not as many GPUs, as the scale says.
+        UserError: they are not as many, or have not as many GPUs, as the scale says, or cannot
+            reach each other.
     """
     if not in_job():
         _check_here(scale)
-        return [machine.facts()]
+        return [machine.facts()], [0.0]
     # srun would wait forever for nodes that the job does not have.
     held = slurm.this_job().get("node_count")
     if held is not None and held != scale.nodes:
@@ -76,14 +87,32 @@ def roll_call(scale: Scale, *, threads: int, gpus: int, folder: Path) -> list[di
             devices=1,
             threads=threads,
             gpus=gpus,
-            deadline=None,
         )
         if _on_all_nodes(call, rendezvous):
             raise UserError(
                 f"scale {scale} cannot be started on the nodes of job "
                 f"{os.environ['SLURM_JOB_ID']}, for the reason above"
             )
-        return [files.read_json(path) for path in sorted(rendezvous.glob("node-*.json"))]
+        seen = [files.read_json(path) for path in sorted(rendezvous.glob("node-*.json"))]
+    _check_network(seen)
+    return [node["facts"] for node in seen], [node.get("clock_ahead", 0.0) for node in seen]
+
+
+def _check_network(seen: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse nodes that cannot reach the first one, and say of clocks that differ."""
+    names = [node["facts"]["node"] for node in seen]
+    for name, node in zip(names, seen, strict=True):
+        if why := node.get("unreachable"):
+            raise UserError(
+                f"{name} cannot reach {names[0]} ({why}); the processes of a run need free ports "
+                "between nodes: have them opened, or leave the node out "
+                f"(slurm_extra=--exclude={name})"
+            )
+        if abs(ahead := node.get("clock_ahead", 0.0)) > SKEW:
+            word = "ahead of" if ahead > 0 else "behind"
+            text = f"the clock of {name} is {abs(ahead):.0f} s {word} that of {names[0]}"
+            notices.say(f"{text}; runs go by the latter")
+            print(f"lockstep: {text}; runs go by the latter", file=sys.stderr, flush=True)
 
 
 def start(
@@ -94,44 +123,56 @@ def start(
     threads: int,
     gpus: int,
     deadline: float | None,
+    timeout: float,
+    ahead: Sequence[float],
     folder: Path,
-) -> int:
+) -> tuple[int, str | None]:
     """Run `command` once a rank and wait for all.
 
     Args:
         process: drives one `device`, or all those of a `node`.
+        timeout: seconds that a process waits for another before it fails.
+        ahead: as the roll call says.
         folder: on a file system that all nodes share; the nodes meet in a folder below it.
 
     Returns:
-        0 if all ended with 0, else the first other exit status.
+        0 if all ended with 0, else the first other exit status; and what the process that failed
+        first said of it, if it did.
     """
     processes, devices = (1, scale.devices) if process == "node" else (scale.devices, 1)
-    if not in_job():
-        return launch(
-            command,
-            processes=scale.nodes * processes,
-            devices=devices,
-            threads=threads,
-            deadline=deadline,
-        )
     with _meeting(folder) as rendezvous:
-        told = Start(
-            command=tuple(command),
-            nodes=scale.nodes,
-            processes=processes,
-            devices=devices,
-            threads=threads,
-            gpus=gpus,
-            deadline=deadline,
-        )
-        return _on_all_nodes(told, rendezvous)
+        if in_job():
+            told = Start(
+                command=tuple(command),
+                nodes=scale.nodes,
+                processes=processes,
+                devices=devices,
+                threads=threads,
+                gpus=gpus,
+                deadline=deadline,
+                timeout=timeout,
+                ahead=tuple(ahead),
+            )
+            status = _on_all_nodes(told, rendezvous)
+        else:
+            world = scale.nodes * processes
+            status = launch(
+                command,
+                processes=world,
+                devices=devices,
+                threads=threads,
+                deadline=deadline,
+                timeout=timeout,
+                part=Part(first_rank=0, world_size=world, rendezvous=rendezvous, host="127.0.0.1"),
+            )
+        return status, failures.first(rendezvous)
 
 
 @contextlib.contextmanager
 def _meeting(folder: Path) -> Iterator[Path]:
     """Yield a folder that only this start, and only this user, sees."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = Path(tempfile.mkdtemp(prefix=".start-", dir=folder))
+    path = Path(tempfile.mkdtemp(prefix=".start-", dir=folder.absolute()))
     try:
         yield path
     finally:
@@ -178,4 +219,5 @@ def _check_here(scale: Scale) -> None:
 def read(rendezvous: Path) -> Start:
     """Return what a node is told."""
     told = files.read_json(rendezvous / "start.json")
-    return Start(**{**told, "command": tuple(told["command"])})
+    lists = {name: tuple(told[name]) for name in ("command", "ahead")}
+    return Start(**{**told, **lists})

@@ -10,6 +10,8 @@ one.
 
 A controller that answers too late may have taken a job all the same, and sbatch calls that a
 failure. So after a failure the queue is searched for the job before anybody submits a second one.
+What passes (a controller that is away, a limit of jobs in the queue) is waited out here: the plugin
+would take it for a failure of the job.
 """
 
 import os
@@ -17,16 +19,16 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lockstep import files
-from lockstep.cluster import slurm, targets
+from lockstep.cluster import notices, slurm, targets
+from lockstep.cluster.notices import FOLDER
 from lockstep.errors import UserError
 from lockstep.study import Study
 
-FOLDER = "LOCKSTEP_JOBS"  # where the notes are, as the workflow says
 STATE = "LOCKSTEP_STATE"  # hash of config and code, as the workflow says
 STATES = "states"  # file beside the notes: the state of each target that has one of its own
 ENDED = {  # all else that SLURM says, now and in later versions, is of a job that lives
@@ -34,10 +36,7 @@ ENDED = {  # all else that SLURM says, now and in later versions, is of a job th
     *("PREEMPTED", "REVOKED", "TIMEOUT"),
     "COMPLETING",  # for longer than ENDING: what is left of it hangs, and trains no more
 }
-SHIM = Path(__file__).resolve().parents[2] / "slurm"
 ENDING = 120.0  # seconds that a cancelled job gets to end
-PATIENCE = 180.0  # seconds in which the controller must say once whether a job lives
-PAUSE = 5.0  # seconds between two questions that are not answered
 
 
 def folder(study: Study) -> Path:
@@ -48,83 +47,146 @@ def folder(study: Study) -> Path:
 def environment(study: Study) -> dict[str, str]:
     """Return what the workflow's own environment needs for its submissions to come through here."""
     return {
-        "PATH": os.pathsep.join([str(SHIM), *os.get_exec_path()]),
+        "PATH": os.pathsep.join([str(slurm.SHIM), *os.get_exec_path()]),
         FOLDER: str(folder(study)),
         STATE: targets.all_states(study),
     }
+
+
+def noted(notes: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield the notes on jobs, with their files; others may be removing some."""
+    for path in sorted(notes.glob("*.json")):
+        try:
+            yield path, files.read_json(path)
+        except UserError:
+            continue
 
 
 def begin(study: Study) -> None:
     """Write down what decides about each target, and cancel jobs of those that are no more.
 
     In the environment that `environment` makes.
+
+    Raises:
+        UserError: another person's job makes something of this study.
     """
     notes, known = folder(study), targets.own_states(study)
     files.write_json(notes / STATES, known)
-    for path in sorted(notes.glob("*.json")):
-        note = files.read_json(path)
+    _refuse_others(notes)
+    for path, note in noted(notes):
         target = note.get("target", "")
         if not target.startswith(("train:", "trace:")) or target in known:
             continue
         job = _job_of(note)
         if job and _lives(job):
-            _say(f"job {job} makes {target}, which is not of the study any more: cancelled")
-            slurm.ask("scancel", job)
+            notices.say(f"job {job} makes {target}, which is not of the study any more: cancelled")
+            slurm.order("scancel", job)
         path.unlink()
+
+
+def _refuse_others(notes: Path) -> None:
+    """Refuse a study whose jobs are another person's: they can be neither adopted nor cancelled."""
+    ours = {str(note["job"]): note for _, note in noted(notes) if note.get("job")}
+    names = sorted({note["job-name"] for note in ours.values() if note.get("job-name")})
+    if not names:
+        return
+    asked = ("squeue", "--noheader", f"--name={','.join(names)}", "--format=%i %U %u")
+    _, said = slurm.insist(*asked)
+    for job, number, owner in (row for row in map(str.split, said.splitlines()) if len(row) == 3):
+        if job in ours and number != str(os.getuid()):
+            raise UserError(_owned(job, ours[job]["target"], owner))
+
+
+def _owned(job: str, target: str, owner: str) -> str:
+    return (
+        f"job {job} of {owner} makes {target} of this study, and can be neither adopted nor "
+        f"cancelled from here; wait for it, have {owner} cancel it, or give the study another name"
+    )
 
 
 def main(arguments: Sequence[str]) -> int:
     """Adopt a job, or submit one; prints its number as `sbatch --parsable` does.
 
     Raises:
-        UserError: the controller does not say whether the job of an earlier start lives.
+        UserError: the job of an earlier start lives and is another person's.
     """
-    notes, target = Path(os.environ[FOLDER]), _target(arguments)
+    script = sys.stdin.read() if "/dev/stdin" in arguments else None
+    notes, target = Path(os.environ[FOLDER]), _target(option(arguments, "--wrap") or script or "")
+    if target is None:  # nothing to adopt it by
+        job, said = _submit(arguments, script, {})
+        return _answer(job, said)
     note = notes / f"{files.digest(target)[:16]}.json"
     known = files.read_json(note) if note.is_file() else {}
     state, request = _state_of(notes, target), _request(arguments)
+    names = {name: option(arguments, f"--{name}") for name in ("job-name", "comment")}
     job = _job_of(known)
     if job and _lives(job):
         same = known["state"] == state and known["request"] == request
-        if same and _rename(job, _option(arguments, "--job-name")):
-            files.write_json(note, known | {"job": job})
-            _say(f"job {job} of an earlier start is still there and is adopted")
+        if same and _rename(job, names["job-name"]):
+            files.write_json(note, known | names | {"job": job})
+            notices.say(f"job {job} ({target}) of an earlier start is still there and is adopted")
             print(job)
             return 0
-        _cancel(job)
-    names = {name: _option(arguments, f"--{name}") for name in ("job-name", "comment")}
-    now = time.time()
-    about = {**names, "target": target, "state": state, "request": request, "submitted": now}
+        _cancel(job, target)
+    about: dict[str, Any] = {**names, "target": target, "state": state, "request": request}
+    about["submitted"] = time.time()
     files.write_json(note, about | {"job": None})  # whoever is killed now leaves its name
-    done = subprocess.run([sbatch() or "sbatch", *arguments], capture_output=True, text=True)
-    found = re.match(r"\d+", done.stdout)
-    job = found.group() if found and done.returncode == 0 else None
-    if job is None and done.returncode:
-        try:
-            job = _job_of(about)
-        except UserError:  # the next submission looks for it again
-            sys.stderr.write(done.stderr)
-            return done.returncode
-        if job is None:
-            sys.stderr.write(done.stderr)
-            note.unlink()
-            return done.returncode
-        # Not to the plugin, which would take what sbatch said for a failure.
-        _say(f"job {job} was accepted although sbatch failed ({done.stderr.strip()})")
-        print(job)
+    job, said = _submit(arguments, script, about)
+    if job is None:
+        note.unlink()
     else:
-        sys.stderr.write(done.stderr)
-        sys.stdout.write(done.stdout)
-    if job is not None:
         files.write_json(note, about | {"job": job})
+    return _answer(job, said)
+
+
+def _answer(job: str | None, said: str) -> int:
+    """Tell the plugin, which takes certain words on standard error for a failure, only of one."""
+    if job is None:
+        print(said or "sbatch says nothing", file=sys.stderr)
+        return 1
+    if said:
+        notices.say(f"job {job}: {' '.join(said.split())}")
+    print(job)
     return 0
 
 
-def _target(arguments: Sequence[str]) -> str:
+def _submit(
+    arguments: Sequence[str], script: str | None, about: Mapping[str, Any]
+) -> tuple[str | None, str]:
+    """Submit a job until SLURM takes it, or refuses it for good.
+
+    Returns:
+        Its number, or None; and what sbatch wrote besides.
+    """
+    waited = 0.0
+    for pause in slurm.pauses():
+        done = subprocess.run(
+            [slurm.program("sbatch") or "sbatch", *arguments],
+            input=script or "",
+            capture_output=True,
+            text=True,
+        )
+        found = re.match(r"\d+", done.stdout)
+        if found and done.returncode == 0:
+            return found.group(), done.stderr.strip()
+        job = _job_of(about)
+        if job is not None:
+            return job, f"accepted although sbatch failed: {done.stderr.strip()}"
+        why = "; ".join(re.sub(r"^(sbatch: )?(error: )?", "", x) for x in done.stderr.splitlines())
+        if not slurm.passes(done.returncode, why):
+            return None, done.stderr.strip()
+        if not waited or waited // notices.AGAIN != (waited + pause) // notices.AGAIN:
+            target = about.get("target", "a job")
+            notices.say(f"{target} cannot be submitted now ({why}); it is tried again until it can")
+        waited += pause
+        time.sleep(pause)
+    raise AssertionError
+
+
+def _target(command: str) -> str | None:
     """Return what a job makes, as Snakemake tells the job: ``RULE:WILDCARD=VALUE,…``."""
-    wrapped = _option(arguments, "--wrap")
-    found = re.search(r"--target-jobs\s+(.*?)\s+--allowed-rules", wrapped)
-    return found.group(1).strip("'\"") if found else wrapped
+    found = re.search(r"--target-jobs\s+(.*?)\s+--allowed-rules", command, re.DOTALL)
+    return found.group(1).strip("'\"") if found else None
 
 
 def _state_of(notes: Path, target: str) -> str:
@@ -135,18 +197,14 @@ def _state_of(notes: Path, target: str) -> str:
 
 
 def _job_of(note: Mapping[str, Any]) -> str | None:
-    """Return the job of a note; what was submitted and not noted is found by name and comment.
-
-    Raises:
-        UserError: SLURM does not say.
-    """
+    """Return the job of a note; what was submitted and not noted is found by name and comment."""
     if note.get("job"):
         return str(note["job"])
     name, comment = note.get("job-name"), note.get("comment")
     if not name or not comment:  # no other submission has both
         return None
     asked = ("squeue", "--me", "--noheader", f"--name={name}", "--format=%i %T %k")
-    status, said = _answer(asked, f"a job named {name}")
+    status, said = slurm.insist(*asked)
     rows = [line.split(None, 2) for line in said.splitlines()] if status == 0 else []
     jobs = [row[0] for row in rows if len(row) == 3 and row[2] == comment and row[1] not in ENDED]
     return jobs[-1] if jobs else None
@@ -169,7 +227,8 @@ def _request(arguments: Sequence[str]) -> list[str]:
     return kept
 
 
-def _option(arguments: Sequence[str], name: str) -> str:
+def option(arguments: Sequence[str], name: str) -> str:
+    """Return the value of an option on a command line; empty if it is not there."""
     for index, argument in enumerate(arguments):
         if argument == name:
             return arguments[index + 1]
@@ -178,75 +237,42 @@ def _option(arguments: Sequence[str], name: str) -> str:
     return ""
 
 
-def _state(job: str) -> str | None:
-    """Return a job's state, None if SLURM knows no such job (any more).
+def _state(job: str) -> tuple[str, str] | None:
+    """Return a job's state and its owner, None if SLURM knows no such job (any more).
 
-    Raises:
-        UserError: SLURM does not say. A twin of a job that lives would be the worst answer.
+    It is asked until it says: a twin of a job that lives would be the worst answer.
     """
-    asked = ("squeue", "--noheader", "--states=all", "--format=%T", "--jobs", job)
-    status, said = _answer(asked, f"job {job}")
-    state = re.search(r"^[A-Z_]+$", said, re.MULTILINE) if status == 0 else None
-    return state.group() if state else None
+    asked = ("squeue", "--noheader", "--states=all", "--format=%T %u", "--jobs", job)
+    status, said = slurm.insist(*asked)
+    found = re.search(r"^([A-Z_]+) (\S+)$", said, re.MULTILINE) if status == 0 else None
+    return (found.group(1), found.group(2)) if found else None
 
 
-def _answer(asked: Sequence[str], what: str) -> tuple[int, str]:
-    """Ask until SLURM answers, if only that it knows no such job."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        status, said = slurm.ask(*asked)
-        if status == 0 or "Invalid job id" in said:
-            return status, said
-        if time.monotonic() > deadline:
-            why = said.splitlines()[-1] if said else f"status {status}"
-            raise UserError(
-                f"squeue does not say whether {what} of an earlier start still lives ({why}); "
-                "nothing is submitted beside it: start again when SLURM answers"
-            )
-        time.sleep(PAUSE)
-
-
-def _lives(job: str) -> bool:
-    """Whether a job is queued or runs; one that is about to end gets the time for it."""
+def _lives(job: str) -> str | None:
+    """Return the owner of a job that is queued or runs; one that is about to end gets the time."""
     deadline = time.monotonic() + ENDING
-    while (state := _state(job)) == "COMPLETING" and time.monotonic() < deadline:
+    while (found := _state(job)) and found[0] == "COMPLETING" and time.monotonic() < deadline:
         time.sleep(1)
-    return state is not None and state not in ENDED
+    return found[1] if found and found[0] not in ENDED else None
 
 
 def _rename(job: str, name: str) -> bool:
-    return slurm.ask("scontrol", "update", f"JobId={job}", f"JobName={name}")[0] == 0
+    return slurm.order("scontrol", "update", f"JobId={job}", f"JobName={name}")[0] == 0
 
 
-def _cancel(job: str) -> None:
-    _say(f"job {job} of an earlier start has another config, code or request and is cancelled")
-    slurm.ask("scancel", job)
+def _cancel(job: str, target: str) -> None:
+    """Cancel a job and wait for its end.
+
+    Raises:
+        UserError: it lives on, as another person's does.
+    """
+    notices.say(
+        f"job {job} ({target}) of an earlier start has another config, code or request and is "
+        "cancelled"
+    )
+    refused, _ = slurm.order("scancel", job)
     deadline = time.monotonic() + ENDING
-    while _lives(job) and time.monotonic() < deadline:
+    while owner := _lives(job):
+        if refused or time.monotonic() > deadline:
+            raise UserError(_owned(job, target, owner))
         time.sleep(1)
-
-
-def sbatch() -> str | None:
-    """Return the real sbatch: the first on PATH that is not this one; None if there is none."""
-    for folder in os.get_exec_path():
-        path = Path(folder) / "sbatch"
-        if Path(folder).resolve() != SHIM and os.access(path, os.X_OK):
-            return str(path)
-    return None
-
-
-def _say(text: str) -> None:
-    """Note it where a person looks: the plugin shows nothing of what sbatch says."""
-    log = Path(os.environ[FOLDER]).parent / "logs" / "submissions.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "a") as stream:
-        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", file=stream)
-
-
-if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except UserError as error:
-        _say(str(error))
-        print(f"lockstep: error: {error}", file=sys.stderr)
-        sys.exit(2)

@@ -53,6 +53,7 @@ class Topology:
         local_devices: devices that this process drives, as many as every other.
         rendezvous: folder that all processes of this start see, and no other start.
         host: address under which rank 0 can be reached.
+        timeout: seconds that a process waits for another before it fails.
     """
 
     rank: int = 0
@@ -61,6 +62,7 @@ class Topology:
     local_devices: int = 1
     rendezvous: Path | None = None
     host: str = "127.0.0.1"
+    timeout: float = 300.0
 
     @property
     def devices(self) -> int:

@@ -1,5 +1,6 @@
 """JAX itself: how it is set up for a job, how processes join, what it tells of its programs."""
 
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -70,6 +71,7 @@ def _join(topology: Topology) -> None:
         topology.rank,
         # Or JAX asks SLURM, which knows of one task a node, ours: it would take one GPU of each.
         local_device_ids=range(topology.local_devices),
+        heartbeat_timeout_seconds=math.ceil(topology.timeout),
     )
     # Between CPUs the first sum meets within 30 s or fails: not after a compilation, which may
     # take one rank that much longer.

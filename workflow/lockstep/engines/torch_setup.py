@@ -1,5 +1,6 @@
 """PyTorch itself: how it is set up for a job, how processes join, what it tells of the machine."""
 
+import datetime
 import inspect
 import logging
 import os
@@ -63,6 +64,7 @@ def join(topology: Topology, own: torch.device) -> None:
     torch.distributed.init_process_group(
         "nccl" if own.type == "cuda" else "gloo",
         store=store,
+        timeout=datetime.timedelta(seconds=topology.timeout),
         rank=topology.rank,
         world_size=topology.world_size,
     )

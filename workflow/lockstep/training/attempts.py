@@ -5,12 +5,15 @@ attempt is noted when it begins, and the next one asks what became of it.
 """
 
 import dataclasses
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lockstep import files, jobs
-from lockstep.cluster import slurm
+from lockstep.cluster import notices, slurm
+from lockstep.interruption import INTERRUPTED, OUT_OF_MEMORY
+from lockstep.jobs import REFUSED
 from lockstep.training.spec import RunSpec
 
 SILENT = "it ended without a word: a kill, or a failure of the machine"
@@ -48,6 +51,31 @@ def end(spec: RunSpec, reason: str) -> None:
     if made:
         made[-1]["reason"] = reason
         files.write_json(_path(spec), made)
+
+
+def why(status: int, first: str | None = None) -> str:
+    """Return what an exit status other than 0 means.
+
+    Args:
+        first: what the process that failed first said of it.
+    """
+    known = {REFUSED: "refused its input", INTERRUPTED: STOPPED, OUT_OF_MEMORY: "out of memory"}
+    if status in known:
+        return known[status]
+    return first or (f"signal {status - 128}" if status > 128 else f"exit status {status}")
+
+
+def announce(spec: RunSpec, status: int, reason: str = "") -> None:
+    """Say that a run has ended before its end, in words by which `lockstep.outcome` knows it."""
+    if status == REFUSED:  # it has said so
+        return
+    text = f"{spec.name} has failed: {reason}"
+    if status == INTERRUPTED:
+        saved = Path(spec.checkpoints).glob("step-*")  # without NumPy, which the launcher has not
+        step = max((int(path.name.removeprefix("step-")) for path in saved), default=0)
+        text = f"{spec.name} stopped at step {step}; the next job, or the same command, goes on"
+    print(f"lockstep: {text}", file=sys.stderr, flush=True)
+    notices.say(text)
 
 
 def _path(spec: RunSpec) -> Path:

@@ -7,7 +7,7 @@ was. The block's outputs, a manifest and the runs' final states, appear when all
 import random
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from lockstep.cluster import slurm
 from lockstep.cluster.start import roll_call, start
 from lockstep.errors import UserError
 from lockstep.images.study_image import StudyImage
-from lockstep.interruption import FAILED_RUN, INTERRUPTED, OUT_OF_MEMORY
+from lockstep.interruption import FAILED_RUN, INTERRUPTED
 from lockstep.link import link_or_copy
 from lockstep.study import Study
 from lockstep.study.identity import run_code, stage_code
@@ -57,7 +57,7 @@ def run_block(
         if time_budget
         else slurm.end_of_this_job(study.config["checkpoints"]["margin"])
     )
-    host = _host(study, block, gpus)
+    host, ahead = _host(study, block, gpus)
     runs = list(block.runs)
     random.Random(f"{study.name} {name}").shuffle(runs)  # no variant is always first
     finished = {}
@@ -66,12 +66,8 @@ def run_block(
         # Two trainers of one run: the second waits until the first is done or dead.
         with lock.held(folder / LOCK, waiting=f"{folder} is being trained by another process"):
             spec = specify(study, run, resume_from, host)
-            status = _run(study, run, spec, deadline, gpus)
+            status = _run(study, run, spec, deadline, gpus, ahead)
         if status not in (0, FAILED_RUN):
-            if status == INTERRUPTED:
-                print(
-                    f"lockstep: {run.name} was interrupted; start again to go on", file=sys.stderr
-                )
             return status
         finished[run.name] = _records(spec)
     _publish(study, name, runs)
@@ -79,28 +75,36 @@ def run_block(
     return 0
 
 
-def _host(study: Study, block: Block, gpus: int) -> dict[str, Any]:
-    """Return facts about the job and its nodes, the first node's in front.
+def _host(study: Study, block: Block, gpus: int) -> tuple[dict[str, Any], list[float]]:
+    """Return facts about the job and its nodes, the first node's in front; and their clocks.
 
     Raises:
         UserError: the nodes are not those that the block asks for.
     """
-    facts = roll_call(
+    facts, ahead = roll_call(
         block.scale,
         threads=study.config["threads"],
         gpus=gpus,
         folder=study.root / "rendezvous",
     )
-    return facts[0] | {"nodes": facts, "job": slurm.this_job()}
+    return facts[0] | {"nodes": facts, "job": slurm.this_job()}, ahead
 
 
-def _run(study: Study, run: Run, spec: RunSpec, deadline: float | None, gpus: int) -> int:
+def _run(
+    study: Study,
+    run: Run,
+    spec: RunSpec,
+    deadline: float | None,
+    gpus: int,
+    ahead: Sequence[float],
+) -> int:
     folder = Path(spec.folder)
     if _is_finished(spec):
         _say(f"{run.name} has finished before, nothing to do")
         _tidy(spec)  # a kill may have come before
         return 0
     if deadline is not None and time.time() > deadline:
+        attempts.announce(spec, INTERRUPTED)
         return INTERRUPTED
     for name in ("summary.json", "failure.json"):  # of another identity, or of an earlier attempt
         (folder / name).unlink(missing_ok=True)
@@ -109,8 +113,10 @@ def _run(study: Study, run: Run, spec: RunSpec, deadline: float | None, gpus: in
     spec = attempts.begin(spec)
     spec.save(folder / "run.json")
 
+    reasons: list[str | None] = [None]
+
     def begin(module: str) -> int:
-        return start(
+        status, reasons[0] = start(
             inside.worker(
                 study,
                 study.framework(run)[0],
@@ -123,8 +129,11 @@ def _run(study: Study, run: Run, spec: RunSpec, deadline: float | None, gpus: in
             threads=spec.threads,
             gpus=gpus,
             deadline=deadline,
+            timeout=study.config["blocks"]["timeout"],
+            ahead=ahead,
             folder=study.root / "rendezvous",
         )
+        return status
 
     with alone(study):
         if spec.watched:
@@ -138,21 +147,16 @@ def _run(study: Study, run: Run, spec: RunSpec, deadline: float | None, gpus: in
         if gave_up(summary):
             files.write_json(study.again(run), {"ended": summary["ended"]})
     else:
-        reason = why(status)
+        reason = attempts.why(status, reasons[0])
         files.write_json(folder / "failure.json", {"identity": spec.identity, "reason": reason})
         attempts.end(spec, reason)
+        attempts.announce(spec, status, reason)
     return status
 
 
 def gave_up(summary: Mapping[str, Any]) -> bool:
     """Whether a run ended because other work had its machine; it is no finished one."""
     return bool(summary.get("contention", {}).get("gave_up"))
-
-
-def why(status: int) -> str:
-    """Return what an exit status other than 0 means."""
-    known = {2: "refused its input", INTERRUPTED: attempts.STOPPED, OUT_OF_MEMORY: "out of memory"}
-    return known.get(status, f"signal {status - 128}" if status > 128 else f"exit status {status}")
 
 
 def _tidy(spec: RunSpec) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from lockstep import files
+from lockstep.cluster import failures
 from lockstep.errors import UserError
 from lockstep.interruption import OUT_OF_MEMORY
 
@@ -15,16 +16,18 @@ from lockstep.interruption import OUT_OF_MEMORY
 def _refuse(why: object) -> NoReturn:
     """Leave with one line; what a full disk did not take is not tried again, with a traceback."""
     print(f"lockstep: error: {why}", file=sys.stderr)
-    _leave(2)
+    _leave(2, str(why))
 
 
-def _leave(status: int) -> NoReturn:
+def _leave(status: int, said: str) -> NoReturn:
     """End at once: at Python's own exit, JAX waits minutes for ranks that wait for this one."""
+    failures.note(os.environ, status, said)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
 
 
+LONGEST = 200  # characters of an error that are kept as a reason
 MEMORY = ("OutOfMemoryError", "MemoryError")
 MEMORY_SAID = ("RESOURCE_EXHAUSTED", "out of memory", "can't allocate memory")
 
@@ -47,7 +50,13 @@ def run(main: Callable[[Path], int], path: Path) -> NoReturn:
         if why:
             _refuse(why)
         traceback.print_exc()
-        _leave(1)
+        _leave(1, _line(error))
     except Exception as error:
         traceback.print_exc()
-        _leave(status_of(error))
+        _leave(status_of(error), _line(error))
+
+
+def _line(error: BaseException) -> str:
+    """Return an error in one line, of which frameworks write many."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:LONGEST]}" if text else type(error).__name__

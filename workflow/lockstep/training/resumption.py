@@ -23,13 +23,12 @@ class Saver:
         spec: RunSpec,
         engine: Engine,
         interruption: Interruption,
-        attempt: int,
         chief: bool,
         step: int,
         cpus: int,
     ) -> None:
         self.spec, self.engine, self.interruption = spec, engine, interruption
-        self.attempt, self.chief = attempt, chief
+        self.chief = chief
         self.saved_at, self.saved_step = time.monotonic(), step
         self.cpus, self.judged_next = cpus, contention.HOPELESS_SECONDS
 
@@ -68,7 +67,6 @@ class Saver:
                     counts=np.concatenate(progress.counts),
                     weights=np.concatenate(progress.weights),
                     progress={
-                        "attempts": self.attempt + 1,
                         "windows": progress.windows,
                         "epochs": progress.epochs,
                         "identity": self.spec.identity,
@@ -81,14 +79,14 @@ class Saver:
         self.saved_at, self.saved_step = time.monotonic(), progress.step
 
 
-def restore(spec: RunSpec) -> tuple[loop.Progress, int, weights.State | None]:
+def restore(spec: RunSpec) -> tuple[loop.Progress, weights.State | None]:
     """Return the run so far: from its newest sound checkpoint, from the one named, or from none.
 
     Of a checkpoint of another run, in another framework perhaps, only what was learned is taken
     over: what it measured was not measured of this one.
 
     Returns:
-        The progress, how many times this run was started before, and the state to go on with.
+        The progress, and the state to go on with.
 
     Raises:
         UserError: the checkpoint named belongs to another configuration.
@@ -110,7 +108,7 @@ def restore(spec: RunSpec) -> tuple[loop.Progress, int, weights.State | None]:
                 f"{spec.trajectory[:12]}"
             )
     if found is None:
-        return loop.Progress(), 0, None
+        return loop.Progress(), None
     kept = found.progress
     learned = loop.Progress(
         step=found.step,
@@ -122,8 +120,8 @@ def restore(spec: RunSpec) -> tuple[loop.Progress, int, weights.State | None]:
     )
     if kept["identity"] != spec.identity:
         learned.resumed_from = {"identity": kept["identity"], "step": found.step}
-        return learned, 0, found.state
+        return learned, found.state
     learned.resumed_from = kept.get("resumed_from")
     learned.windows, learned.clock = list(kept["windows"]), Clock(kept["seconds"])
     learned.watched = dict(kept["watched"])
-    return learned, kept["attempts"], found.state
+    return learned, found.state

@@ -64,6 +64,12 @@ class RunSpec:
         """Workload, variant, scale and seed, as in the run's folder."""
         return f"{self.workload}/{self.variant}/{self.scale}/seed-{self.seed}"
 
+    @property
+    def attempt(self) -> int:
+        """How many attempts to train this run were begun before this one."""
+        made = (self.host.get("job") or {}).get("attempts") or ()
+        return max(0, len(made) - 1)
+
     def save(self, path: Path) -> None:
         """Write the specification."""
         files.write_json(path, asdict(self))

@@ -31,9 +31,9 @@ def main(spec_path: Path) -> int:
     spec = RunSpec.load(spec_path)
     job, engine = begin.engine_for(spec, here)
     imported = time.time()
-    progress, attempt, state = restore(spec)
+    progress, state = restore(spec)
     progress.clock.add("import", imported - here.started)
-    status = _run(spec, job, engine, interruption, progress, attempt, state)
+    status = _run(spec, job, engine, interruption, progress, state)
     engine.close()  # all ranks together: one that fails must not wait for the others (`_leave`)
     return status
 
@@ -44,7 +44,6 @@ def _run(
     engine: Engine,
     interruption: Interruption,
     progress: loop.Progress,
-    attempt: int,
     state: weights.State | None,
 ) -> int:
     manifest = Path(spec.dataset)
@@ -65,13 +64,15 @@ def _run(
     watch = Watch(
         os.sched_getaffinity(0), progress.watched, problem=_unwatchable(spec, job.topology)
     )
-    saver = Saver(spec, engine, interruption, attempt, chief, progress.step, len(watch.cpus))
+    saver = Saver(spec, engine, interruption, chief, progress.step, len(watch.cpus))
     if tracking and state is not None:
-        other = " from another run's checkpoint" if progress.resumed_from and not attempt else ""
+        other = (
+            " from another run's checkpoint" if progress.resumed_from and not spec.attempt else ""
+        )
         tracking.say(f"resumes at step {progress.step} of {total}{other}")
     plan = loop.Plan(
         total_steps=total,
-        attempt=attempt,
+        attempt=spec.attempt,
         evaluate_every=spec.recipe["evaluate_every"],
         evaluation=lambda: evaluation_batches(job, test),
         finish=job.finish,
@@ -98,7 +99,7 @@ def _run(
         about = {
             "dataset": _dataset(manifest),
             "weights": {"initial": weights.digest(initial), "final": weights.digest(final)},
-            "attempts": attempt + 1,
+            "attempts": spec.attempt + 1,
             "total_steps": total,
             "cold_start": coldstart.told(spec),
             "contention": watch.summary(
