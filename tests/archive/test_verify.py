@@ -13,7 +13,7 @@ import pytest
 from lockstep import files
 from lockstep.__main__ import main
 from lockstep.archive import layout, verify
-from lockstep.archive.checks import Check
+from lockstep.archive.verify import Check
 from lockstep.errors import UserError
 from tests.archive import drill, tamper
 from tests.archive.conftest import Archived, wrong
