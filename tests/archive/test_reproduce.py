@@ -112,11 +112,11 @@ def test_another_archive_than_the_published_one_is_not_run(
 
 
 def test_the_code_is_compared_with_a_checkout(
-    archived: Archived, file: Path, tmp_path: Path
+    archived: Archived, file: Path, typed: Typed, tmp_path: Path
 ) -> None:
     options = ("--into", tmp_path / "again", "--dry-run", "--source", archived.checkout.root)
-    done = reproduce(archived, file, *options)
-    assert done.returncode == 0 and "proves nothing" not in done.stdout
+    status, out, _ = typed(file, *options)
+    assert status == 0 and "proves nothing" not in out
 
     def other_code(contents: tamper.Contents) -> None:
         contents["source/workflow/lockstep/report/extra.py"] = b"import os\n"
@@ -124,9 +124,9 @@ def test_the_code_is_compared_with_a_checkout(
         contents["source/config.yaml"] += b"# more\n"
 
     tamper.forge(file, other_code)
-    done = reproduce(archived, file, *options)
-    assert done.returncode == 1 and "its code is not that of" in done.stdout
-    assert [line.partition(": ")[2] for line in done.stdout.splitlines()[:3]] == [
+    status, out, _ = typed(file, *options)
+    assert status == 1 and "its code is not that of" in out
+    assert [line.partition(": ")[2] for line in out.splitlines()[:3]] == [
         "Snakefile: differs",
         "config.yaml: differs",
         "workflow/lockstep/report/extra.py: is only in the archive",

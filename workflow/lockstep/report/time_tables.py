@@ -209,7 +209,7 @@ def _difference(a: Mapping[int, Facts], b: Mapping[int, Facts]) -> tuple[Absent 
 def resources(view: Workload) -> Table:
     """Return memory, arithmetic, energy and cost: what follows of each run, medians over runs."""
     study = view.records.study
-    device = {"peak_flops": {}, "price_per_hour": None, "currency": ""}
+    device: dict[str, Any] = {"peak_flops": {}, "price_per_hour": None, "currency": ""}
     device |= study.config.get("report", {}).get("device", {})
     price, runs = device["price_per_hour"] or math.nan, finished(view.runs)
     precision = {v: study.variant(v)["precision"] for v in runs["variant"].unique()}
