@@ -17,7 +17,7 @@ rule all:
     input:
         rules.report.output,
     message:
-        "All of study {STUDY.name} is there"
+        "Study {STUDY.name} is complete"
 
 
 onstart:

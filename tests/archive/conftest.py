@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lockstep.archive import verify as verifying
-from lockstep.archive.checks import Check
+from lockstep.archive.verify import Check
 from lockstep.study import Study
 from tests.conftest import ROOT
 from tests.end_to_end.checkout import Checkout, Said, small

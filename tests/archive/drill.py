@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lockstep import files
-from lockstep.archive import archive_reader, checks, layout, verify
+from lockstep.archive import archive_reader, layout, verify
 from lockstep.errors import UserError
 from tests.archive import tamper
 from tests.archive.conftest import wrong
@@ -91,7 +91,7 @@ def _published(copy: Path, sha256: str) -> bool:
     """Whether a change is found by the published sha256."""
     try:
         with archive_reader.opened(copy) as archive:
-            return any("published" in w for w in checks.container(archive, sha256).wrong)
+            return any("published" in w for w in verify.container(archive, sha256).wrong)
     except UserError:
         return True
 

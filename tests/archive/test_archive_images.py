@@ -84,30 +84,39 @@ def edit_run(study, run, image: dict) -> None:
     path.write_text(json.dumps(block))
 
 
-def archive(checkout: Checkout, *, images: bool) -> Path:
+def archive(checkout: Checkout, folder: Path, *, images: bool) -> Path:
     ask(checkout, include={"images": images})
     make(checkout)
-    return checkout.results("small.crate.zip")
+    return Path(shutil.copy(checkout.results("small.crate.zip"), folder))
 
 
-def test_images_are_named_by_identity_and_hash(contained: Checkout) -> None:
-    file = archive(contained, images=False)
-    contents = tamper.load(file)
+@pytest.fixture(scope="module")
+def without(contained: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its archive without the images."""
+    return archive(contained, tmp_path_factory.mktemp("without"), images=False)
+
+
+@pytest.fixture(scope="module")
+def whole(contained: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its archive with the images."""
+    return archive(contained, tmp_path_factory.mktemp("whole"), images=True)
+
+
+def test_images_are_named_by_identity_and_hash(contained: Checkout, without: Path) -> None:
+    contents = tamper.load(without)
     held = [name for name in contents if name.startswith("data/images/")]
     assert len(held) == 3 and all(name.endswith("/manifest.json") for name in held)
     graph = {e["@id"]: e for e in json.loads(contents[layout.CRATE])["@graph"]}
     image = graph["#train-mnist_cnn/jax-jit/1x1/seed-0"]["containerImage"]["@id"]
     assert image.startswith("#image-jax-") and graph[image]["@type"] == "ContainerImage"
-    assert wrong(verify.verify(file)) == []
+    assert wrong(verify.verify(without)) == []
     for name, content in contents.items():
         assert str(contained.root.parent).encode() not in content, name
 
 
-def test_images_are_archived_where_asked_for(contained: Checkout) -> None:
-    file = archive(contained, images=True)
-    assert sum(name.endswith("image.sif") for name in tamper.load(file)) == 3
-    checks = verify.verify(file)
-    assert wrong(checks) == []
+def test_images_are_archived_where_asked_for(whole: Path) -> None:
+    assert sum(name.endswith("image.sif") for name in tamper.load(whole)) == 3
+    assert wrong(verify.verify(whole)) == []
 
 
 def test_an_image_that_is_not_built_yet_is_not_told_of(contained: Checkout, tmp_path: Path) -> None:
@@ -125,15 +134,15 @@ def test_an_image_that_is_not_built_yet_is_not_told_of(contained: Checkout, tmp_
     assert wrong(verify.verify(file)) == []
 
 
-def test_another_image_is_found(contained: Checkout) -> None:
-    file = archive(contained, images=True)
+def test_another_image_is_found(whole: Path, tmp_path: Path) -> None:
+    file = Path(shutil.copy(whole, tmp_path))
     name = next(n for n in tamper.load(file) if "/jax" in n and n.endswith("image.sif"))
     tamper.forge(file, lambda contents: contents.update({name: b"another image"}))
     assert any("is not what its manifest has the hash of" in w for w in wrong(verify.verify(file)))
 
 
-def test_an_image_of_another_hash_is_found(contained: Checkout) -> None:
-    file = archive(contained, images=False)
+def test_an_image_of_another_hash_is_found(without: Path, tmp_path: Path) -> None:
+    file = Path(shutil.copy(without, tmp_path))
     name = next(n for n in tamper.load(file) if n.startswith("data/images/jax"))
 
     def change(told: dict) -> None:

@@ -1,17 +1,20 @@
 """A study run again from its archive alone, in an empty folder."""
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lockstep import machine
-from lockstep.archive import archive_reader, layout, reproduction_plan
+from lockstep.__main__ import main
+from lockstep.archive import archive_reader, layout, reproduction_plan, verify
 from lockstep.archive import reproduce as repetition
 from lockstep.archive.reproduction_outcome import BITS, YES
 from lockstep.archive.reproduction_plan import Plan
@@ -19,10 +22,11 @@ from lockstep.errors import UserError
 from lockstep.study import PACKAGES, Study
 from tests.archive import tamper
 from tests.archive.conftest import Archived, git
-from tests.conftest import PATIENCE, ROOT, lockstep, small_disk
+from tests.conftest import PATIENCE, ROOT, small_disk
 from tests.end_to_end.checkout import losses
 
 RUN = "mnist_cnn/jax-jit/1x1/seed-1"
+Typed = Callable[..., tuple[int, str, str]]
 
 
 def reproduce(archived: Archived, *arguments: object) -> subprocess.CompletedProcess:
@@ -51,21 +55,39 @@ def test_a_run_has_the_same_bits_in_a_fresh_folder(archived: Archived, tmp_path:
     assert f"record: {into / 'reproduction.json'}" in done.stdout
 
 
-def test_it_says_what_it_would_run_and_writes_nothing(archived: Archived, tmp_path: Path) -> None:
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Typed:
+    """Type a command about an archive that is known to hold; returns its status and its output."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        with monkeypatch.context() as patch:
+            patch.setattr(verify, "verified", lambda archive, **_: iter(()))
+            patch.setattr(sys, "stdin", io.StringIO())
+            status = main(["reproduce", *map(str, arguments)])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def test_it_says_what_it_would_run_and_writes_nothing(
+    archived: Archived, typed: Typed, tmp_path: Path
+) -> None:
     into = tmp_path / "again"
-    done = reproduce(archived, archived.file, "--into", into, "--dry-run")
-    assert done.returncode == 0
-    assert "study small: 4 of its runs" in done.stdout
-    assert "-m snakemake report --profile profiles/local" in done.stdout
-    assert "obtained by the workflow" in done.stdout
-    assert "it proves nothing unless the archive is the published one" in done.stdout
+    status, out, _ = typed(archived.file, "--into", into, "--dry-run")
+    assert status == 0
+    assert "study small: 4 of its runs" in out
+    assert "-m snakemake report --profile profiles/local" in out
+    assert "obtained by the workflow" in out
+    assert "it proves nothing unless the archive is the published one" in out
     assert not into.exists()
 
 
-def test_nothing_is_run_unless_a_person_says_yes(archived: Archived, tmp_path: Path) -> None:
-    done = reproduce(archived, archived.file, "--into", tmp_path / "again")
-    assert done.returncode == 2
-    assert "add --yes" in done.stderr and done.stderr.count("\n") == 1
+def test_nothing_is_run_unless_a_person_says_yes(
+    archived: Archived, typed: Typed, tmp_path: Path
+) -> None:
+    status, _, error = typed(archived.file, "--into", tmp_path / "again")
+    assert status == 2
+    assert "add --yes" in error and error.count("\n") == 1
     assert not (tmp_path / "again").exists()
 
 
@@ -90,11 +112,11 @@ def test_another_archive_than_the_published_one_is_not_run(
 
 
 def test_the_code_is_compared_with_a_checkout(
-    archived: Archived, file: Path, tmp_path: Path
+    archived: Archived, file: Path, typed: Typed, tmp_path: Path
 ) -> None:
     options = ("--into", tmp_path / "again", "--dry-run", "--source", archived.checkout.root)
-    done = reproduce(archived, file, *options)
-    assert done.returncode == 0 and "proves nothing" not in done.stdout
+    status, out, _ = typed(file, *options)
+    assert status == 0 and "proves nothing" not in out
 
     def other_code(contents: tamper.Contents) -> None:
         contents["source/workflow/lockstep/report/extra.py"] = b"import os\n"
@@ -102,9 +124,9 @@ def test_the_code_is_compared_with_a_checkout(
         contents["source/config.yaml"] += b"# more\n"
 
     tamper.forge(file, other_code)
-    done = reproduce(archived, file, *options)
-    assert done.returncode == 1 and "its code is not that of" in done.stdout
-    assert [line.partition(": ")[2] for line in done.stdout.splitlines()[:3]] == [
+    status, out, _ = typed(file, *options)
+    assert status == 1 and "its code is not that of" in out
+    assert [line.partition(": ")[2] for line in out.splitlines()[:3]] == [
         "Snakefile: differs",
         "config.yaml: differs",
         "workflow/lockstep/report/extra.py: is only in the archive",
@@ -141,16 +163,10 @@ def test_the_records_are_not_there_while_the_code_runs(
     assert seen == [] and len([*(into / "archived").rglob("summary.json")]) == 4
 
 
-def test_a_folder_that_is_not_empty_is_refused(archived: Archived, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    done = lockstep("reproduce", archived.file, "--into", tmp_path, "--yes", check=False)
-    assert done.returncode == 2
-    assert "must be an empty folder" in done.stderr
-
-
 @pytest.mark.parametrize(
     ("option", "value", "says"),
     [
+        ("--into", "profiles", "profiles: must be an empty folder"),
         ("--into", "/proc/x", "/proc/x: cannot be written, no such file or directory; name"),
         ("--into", "x" * 300, "cannot be read, file name too long"),
         ("--profile", "~nosuchuser/p", "--profile ~nosuchuser/p: there is no such user"),
@@ -159,13 +175,13 @@ def test_a_folder_that_is_not_empty_is_refused(archived: Archived, tmp_path: Pat
     ],
 )
 def test_places_that_cannot_be_are_one_line(
-    archived: Archived, tmp_path: Path, option: str, value: str, says: str
+    archived: Archived, typed: Typed, tmp_path: Path, option: str, value: str, says: str
 ) -> None:
     options = {"--into": tmp_path / "again", option: value}
     more = [word for item in options.items() for word in item]
-    done = lockstep("reproduce", archived.file, *more, "--yes", check=False)
-    assert done.returncode == 2
-    assert says in done.stderr and done.stderr.count("\n") == 1
+    status, _, error = typed(archived.file, *more, "--yes")
+    assert status == 2
+    assert says in error and error.count("\n") == 1
     assert not (tmp_path / "again").exists()
 
 
@@ -300,6 +316,7 @@ def test_the_chosen_runs_keep_their_identities(archived: Archived, tmp_path: Pat
         ({"raw": ["digits"]}, "must be NAME=FOLDER"),
         ({"raw": ["digit=/tmp"]}, "did you mean 'digits'"),
         ({"raw": ["digits=/nowhere/at/all"]}, "is not a folder"),
+        ({"start": ["mnist_cnn=/nowhere/at/all"]}, "is not a file"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -307,3 +324,23 @@ def test_mistakes_are_one_line(
 ) -> None:
     with pytest.raises(UserError, match=says):
         planned(archived, tmp_path, **options)
+
+
+def test_weights_that_a_workload_starts_from_are_asked_for(file: Path, tmp_path: Path) -> None:
+    """No archive holds them; only the name of their file is in it."""
+
+    def begun(told: dict) -> None:
+        told["workloads"]["mnist_cnn"]["start"] = "/data/ada/begun.safetensors"
+
+    held = json.loads(tamper.load(file)[layout.STUDY])
+    begun(held)
+    assert layout.reproducible(held)["workloads"]["mnist_cnn"]["start"] == "begun.safetensors"
+    tamper.forge(file, lambda contents: tamper.edit_json(contents, layout.STUDY, begun))
+    options = {"folder": tmp_path / "x", "profile": "profiles/local"}
+    with archive_reader.opened(file) as archive:
+        with pytest.raises(UserError, match=r"begun\.safetensors.*: --start mnist_cnn=FILE"):
+            reproduction_plan.plan(archive, **options)
+        chosen = reproduction_plan.plan(archive, **options, start=[f"mnist_cnn={file}"])
+        lines = reproduction_plan.lines(chosen, archive, trusted=True)
+    assert chosen.config["workloads"]["mnist_cnn"]["start"] == str(file)
+    assert f"mnist_cnn starts from: {file}" in lines

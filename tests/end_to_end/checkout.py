@@ -136,7 +136,7 @@ class Checkout:
     def planned(self, *arguments: object, study: dict | None = None) -> set[str]:
         """What Snakemake would do, besides saying that all is there."""
         said = self.snakemake("--dry-run", *arguments, study=study)
-        return {job for job in said.jobs if not job.startswith("All of study")}
+        return {job for job in said.jobs if not job.endswith("is complete")}
 
     def lockstep(self, *arguments: object, status: int = 0) -> Said:
         """Run `python -m lockstep …` to its end and check how it ended."""

@@ -81,6 +81,16 @@ def test_other_undeclared_differences_stand_beside_the_verdict(tmp_path, path, v
     assert named in " ".join(f"{d.label} {d.fact}" for d in c.flags)
 
 
+def test_a_variable_that_is_recorded_twice_is_flagged_once(tmp_path: Path) -> None:
+    def edit(run: Run, summary: dict[str, Any]) -> None:
+        value = "passive" if run.variant == "jax-jit" else "active"
+        summary["contract"]["engine"]["settings"] = {"OMP_WAIT_POLICY": value, "XLA_FLAGS": "-a"}
+        summary["contract"]["topology"]["environment"] = {"OMP_WAIT_POLICY": value}
+
+    c = comparison(tmp_path, edit, seeds=2)
+    assert [d.fact for d in c.flags] == ["topology.environment.OMP_WAIT_POLICY"]
+
+
 def test_batches_of_one_scale_that_are_not_those_of_another(tmp_path: Path) -> None:
     def edit(run: Run, summary: dict[str, Any]) -> None:
         if str(run.scale) == "1x2":

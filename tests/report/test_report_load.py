@@ -3,7 +3,7 @@
 import copy
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,15 @@ from tests.report.report_studies import TWO, put_csv, put_json, write, write_man
 Damage = Callable[[Path], object]
 
 
-def first(root: Path, damage: Damage) -> Record:
-    """Write a study, damage its first run, and return that run as it is read."""
-    study = write(root, variants=TWO, seeds=3, manifests=False)
-    damage(study.run_folder(study.runs[0]))
-    records = load.load(study)
-    assert all(run.status == FINISHED for run in records.runs[1:])
-    return records.runs[0]
+def damaged(root: Path, damages: Sequence[Damage]) -> list[Record]:
+    """Write a study whose runs are each damaged in another way; returns them as they are read."""
+    only = {"torch-eager": TWO["torch-eager"]}
+    study = write(root, variants=only, seeds=len(damages) + 1, manifests=False)
+    for run, damage in zip(study.runs, damages):
+        damage(study.run_folder(run))
+    *runs, whole = load.load(study).runs
+    assert whole.status == FINISHED
+    return runs
 
 
 def text(name: str, content: str) -> Damage:
@@ -77,101 +79,93 @@ def later_epochs(folder: Path) -> None:
     (folder / "epochs.csv").write_text("".join([head, f"{row.rpartition(',')[0]},9.0\n", *rest]))
 
 
-@pytest.mark.parametrize(
-    ("damage", "named"),
-    [
-        (text("summary.json", ""), "summary.json is empty"),
-        (text("summary.json", '{"schema": "lockstep-rec'), "not whole"),
-        (text("summary.json", "[1, 2]"), "names no schema"),
-        (text("summary.json", '{"schema": "lockstep-record/1"}'), "no sound field 'study'"),
-        (text("summary.json", "[" * 100_000), "summary.json is not whole (maximum recursion"),
-        (
-            lambda f: (f / "summary.json").write_bytes(bytes(range(256))),
-            "summary.json is not whole",
-        ),
-        (change(schema="lockstep-record/0"), "schema 'lockstep-record/0'; this version reads"),
-        (change(study="other"), "foreign: it is the record of other/"),
-        (change(seed=7), "foreign"),
-        (change(status="done"), "contradictory: its status is 'done'"),
-        (change(steps=140), "contradictory: 140 steps, but windows.csv has 150"),
-        (change(total_steps=300), "contradictory: finished after 150 of 300 steps"),
-        (change(seconds={"training": -1.0}), "contradictory: training took -1.0 seconds"),
-        (change(metrics={"train_loss": 0.5}), "contradictory: train_loss is not what"),
-        (change(contract={}), "no sound field 'contract.variant'"),
-        (within("contract", recipe={}), "another recipe than the study now has"),
-        (within("contract", variant={"framework": "torch"}), "other settings than the variant now"),
-        (within("target", value=10**400), "its records cannot be read (OverflowError"),
-        (within("target", training_seconds=1e-3), "it met its target at step 150 after 0.001 s"),
-        (within("target", step=50), "it met its target at step 50"),
-        (within("target", metric="loss"), "its target is a loss of 0.93, its recipe's a accuracy"),
-        (within("target", value=0.5), "its target is a accuracy of 0.5"),
-        (within("steady", examples_per_second=1e9), "steady examples_per_second is 1e+09"),
-        (within("steady", data_wait_fraction=0.5), "steady data_wait_fraction is 0.5"),
-        (within("steady", windows=1000), "steady windows is 1000"),
-        (ten_times_faster, "windows.csv gives 0.0"),
-        (within("seconds", training=0.5), "training is 0.5 s"),
-        (within("seconds", data_wait=0.5), "data_wait is 0.5 s"),
-        (within("flops", per_second=1e20), "FLOP/s is 1e+20"),
-        (later_epochs, "an epoch's training_seconds is"),
-        (text("epochs.csv", ""), "epochs.csv has no row"),
-        (replaced("epochs.csv", "\n0,", "\nnan,"), "a value in 'epoch'"),
-        (replaced("epochs.csv", "\n0,", "\ninf,"), "a value in 'epoch'"),
-        (text("epochs.csv", "epoch,step,train_loss\n0,1"), "epochs.csv is truncated"),
-        (lambda f: (f / "epochs.csv").unlink(), "epochs.csv cannot be read"),
-        (noise("epochs.csv"), "epochs.csv is not a table"),
-        (text("windows.csv", "this is\nnot,a\ntable\n"), "windows.csv is truncated"),
-        (text("windows.csv", "step,steps\n0,ten\n"), "windows.csv is not a table of numbers"),
-        (text("windows.csv", "step,steps\n0,150\n"), "windows.csv has no column"),
-        (replaced("windows.csv", ",10,", ",nan,"), "a value in 'steps'"),
-        (replaced("windows.csv", ",10,", ",0,"), "a window without steps"),
-    ],
-)
-def test_an_unsound_record_is_excluded_by_name(tmp_path, damage, named: str) -> None:
-    record = first(tmp_path, damage)
-    assert record.status == load.EXCLUDED
-    assert named in record.reason
+UNSOUND = [
+    (text("summary.json", ""), "summary.json is empty"),
+    (text("summary.json", '{"schema": "lockstep-rec'), "not whole"),
+    (text("summary.json", "[1, 2]"), "names no schema"),
+    (text("summary.json", '{"schema": "lockstep-record/1"}'), "no sound field 'study'"),
+    (text("summary.json", "[" * 100_000), "summary.json is not whole (maximum recursion"),
+    (
+        lambda f: (f / "summary.json").write_bytes(bytes(range(256))),
+        "summary.json is not whole",
+    ),
+    (change(schema="lockstep-record/0"), "schema 'lockstep-record/0'; this version reads"),
+    (change(study="other"), "foreign: it is the record of other/"),
+    (change(seed=7), "foreign"),
+    (change(status="done"), "contradictory: its status is 'done'"),
+    (change(steps=140), "contradictory: 140 steps, but windows.csv has 150"),
+    (change(total_steps=300), "contradictory: finished after 150 of 300 steps"),
+    (change(seconds={"training": -1.0}), "contradictory: training took -1.0 seconds"),
+    (change(metrics={"train_loss": 0.5}), "contradictory: train_loss is not what"),
+    (change(contract={}), "no sound field 'contract.variant'"),
+    (within("contract", recipe={}), "another recipe than the study now has"),
+    (within("contract", variant={"framework": "torch"}), "other settings than the variant now"),
+    (within("target", value=10**400), "its records cannot be read (OverflowError"),
+    (within("target", training_seconds=1e-3), "it met its target at step 150 after 0.001 s"),
+    (within("target", step=50), "it met its target at step 50"),
+    (within("target", metric="loss"), "its target is a loss of 0.93, its recipe's a accuracy"),
+    (within("target", value=0.5), "its target is a accuracy of 0.5"),
+    (within("steady", examples_per_second=1e9), "steady examples_per_second is 1e+09"),
+    (within("steady", data_wait_fraction=0.5), "steady data_wait_fraction is 0.5"),
+    (within("steady", windows=1000), "steady windows is 1000"),
+    (ten_times_faster, "its tables give 0.0"),
+    (within("seconds", training=0.5), "training is 0.5, its"),
+    (within("seconds", data_wait=0.5), "data_wait is 0.5, its"),
+    (within("flops", per_second=1e20), "FLOP/s is 1e+20"),
+    (later_epochs, "an epoch's training_seconds is"),
+    (text("epochs.csv", ""), "epochs.csv has no row"),
+    (replaced("epochs.csv", "\n0,", "\nnan,"), "a value in 'epoch'"),
+    (replaced("epochs.csv", "\n0,", "\ninf,"), "a value in 'epoch'"),
+    (text("epochs.csv", "epoch,step,train_loss\n0,1"), "epochs.csv is truncated"),
+    (lambda f: (f / "epochs.csv").unlink(), "epochs.csv cannot be read"),
+    (noise("epochs.csv"), "epochs.csv is not a table"),
+    (text("windows.csv", "this is\nnot,a\ntable\n"), "windows.csv is truncated"),
+    (text("windows.csv", "step,steps\n0,ten\n"), "windows.csv is not a table of numbers"),
+    (text("windows.csv", "step,steps\n0,150\n"), "windows.csv has no column"),
+    (replaced("windows.csv", ",10,", ",nan,"), "a value in 'steps'"),
+    (replaced("windows.csv", ",10,", ",0,"), "a window without steps"),
+]
 
 
-@pytest.mark.parametrize(
-    ("damage", "named"),
-    [
-        (change(status="failed", reason="the loss is nan at step 149"), "the loss is nan at step"),
-        (change(metrics={"train_loss": float("nan")}), "train_loss is nan"),
-    ],
-)
-def test_a_run_that_diverged_is_a_failed_row_with_its_reason(tmp_path, damage, named) -> None:
-    record = first(tmp_path, damage)
-    assert record.status == FAILED and named in record.reason
+def test_an_unsound_record_is_excluded_by_name(tmp_path: Path) -> None:
+    damages, names = zip(*UNSOUND)
+    for record, named in zip(damaged(tmp_path, damages), names, strict=True):
+        assert record.status == load.EXCLUDED, named
+        assert named in record.reason
 
 
-def test_a_failed_run_may_have_spent_more_than_its_whole_windows(tmp_path: Path) -> None:
+def spent_more(folder: Path) -> None:
     """The window in which the loss was no number is in the clock and in no table."""
-
-    def fail(folder: Path) -> None:
-        change(status="failed", reason="nan", flops={})(folder)
-        within("seconds", training=60.0, data_wait=1.0)(folder)
-
-    record = first(tmp_path, fail)
-    assert (record.status, record.reason) == (FAILED, "nan")
+    change(status="failed", reason="nan", flops={})(folder)
+    within("seconds", training=60.0, data_wait=1.0)(folder)
 
 
-@pytest.mark.parametrize(
-    ("reason", "status", "named"),
-    [
-        ("interrupted", load.INTERRUPTED, "start again"),
-        ("signal 9", FAILED, "memory"),
-        ("out of memory", FAILED, "out of memory; see its log"),
-        ("signal 15", load.INTERRUPTED, "start again"),
-        ("exit status 1", FAILED, "exit status 1"),
-    ],
-)
-def test_a_run_that_left_only_a_failure_says_why(tmp_path, reason, status, named) -> None:
+def left(reason: str) -> Damage:
+    """A run that left only a failure."""
+
     def damage(folder: Path) -> None:
         (folder / "summary.json").unlink()
         put_json(folder / "failure.json", {"identity": "x", "reason": reason})
 
-    record = first(tmp_path, damage)
-    assert record.status == status and named in record.reason
+    return damage
+
+
+LOST = [
+    (change(status="failed", reason="the loss is nan at step 149"), FAILED, "the loss is nan at"),
+    (change(metrics={"train_loss": float("nan")}), FAILED, "train_loss is nan"),
+    (spent_more, FAILED, "nan"),
+    (left("interrupted"), load.INTERRUPTED, "start again"),
+    (left("signal 9"), FAILED, "memory"),
+    (left("out of memory"), FAILED, "out of memory; see its log"),
+    (left("signal 15"), load.INTERRUPTED, "start again"),
+    (left("exit status 1"), FAILED, "exit status 1"),
+]
+
+
+def test_a_run_that_did_not_finish_says_why(tmp_path: Path) -> None:
+    damages, statuses, names = zip(*LOST)
+    for record, status, named in zip(damaged(tmp_path, damages), statuses, names, strict=True):
+        assert record.status == status and named in record.reason
 
 
 def test_runs_that_never_started_or_left_nothing_are_missing(tmp_path: Path) -> None:

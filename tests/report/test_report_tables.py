@@ -19,6 +19,12 @@ def made(root: Path, **options: Any) -> dict[str, Table]:
     return dict(analysis.analyse(study).workloads[0].tables)
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Table]:
+    """The tables of a study without anything of note."""
+    return made(tmp_path_factory.mktemp("plain"))
+
+
 # Cold and warm starts -------------------------------------------------------------------------
 
 
@@ -39,14 +45,14 @@ def test_cold_and_warm_starts_are_in_no_mean_together(tmp_path: Path) -> None:
     assert c.whole_run is not None and c.whole_run.n == 2 and c.whole_run.value < 1.1
 
 
-def test_the_parts_of_a_run_add_up_to_it(tmp_path: Path) -> None:
-    for row in made(tmp_path)["time-split"].rows:
+def test_the_parts_of_a_run_add_up_to_it(plain: dict[str, Table]) -> None:
+    for row in plain["time-split"].rows:
         parts = ("import", "staging", "trace", "compile", "first_window", "steady", "data_wait")
         assert row["total"] == pytest.approx(sum(row[p] for p in parts) + 0.2)  # evaluation
 
 
-def test_break_even_is_of_the_cold_start_that_was_measured(tmp_path: Path) -> None:
-    (row,) = made(tmp_path)["break-even"].rows
+def test_break_even_is_of_the_cold_start_that_was_measured(plain: dict[str, Table]) -> None:
+    (row,) = plain["break-even"].rows
     assert row["longer"] == "jax-jit"
     assert row["preparation"] == pytest.approx(0.5 + 8.0 - 0.2)  # less what torch-eager traces
     assert row["steps"] == pytest.approx(row["preparation"] / row["saved"])
@@ -74,8 +80,24 @@ def test_throughput_counts_examples_over_seconds(tmp_path: Path) -> None:
     row = analysis.analyse(study).workloads[0].tables["step-time"].rows[0]
     lines = (study.run_folder(study.runs[0]) / "windows.csv").read_text().splitlines()
     seconds = [float(r["seconds"]) for r in csv.DictReader(lines) if r["warm_up"] == "0"]
-    assert row["examples_per_second"] == pytest.approx(64 * 10 * len(seconds) / sum(seconds))
-    assert row["examples_per_second"] < 0.8 * 64 / row["step_median"]
+    assert row["throughput"] == pytest.approx(64 * 10 * len(seconds) / sum(seconds))
+    assert row["throughput"] < 0.8 * 64 / row["step_median"]
+
+
+def test_throughput_is_in_what_the_loss_is_a_mean_over(tmp_path: Path) -> None:
+    def edit(run: Run, rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            row["weight"] = 10 * row["examples"]
+
+    unit: Edit = lambda run, summary: summary.update(units={"weight": "masked token"})  # noqa: E731
+    options = {"seeds": 1, "edit_windows": edit, "scales": ("1x1", "1x2")}
+    examples = made(tmp_path / "a", **options)
+    tokens = made(tmp_path / "b", edit=unit, **options)
+    for name in ("step-time", "scaling"):
+        units = {c.key: c.unit for c in tokens[name].columns}
+        assert units["throughput"] == "masked tokens/s"
+        for one, other in zip(examples[name].rows, tokens[name].rows, strict=True):
+            assert other["throughput"] == pytest.approx(10 * one["throughput"])
 
 
 def test_a_run_without_a_steady_state_has_an_absent_step_time(tmp_path: Path) -> None:
@@ -175,9 +197,9 @@ def test_efficiency_is_speed_up_over_devices_with_its_runs_counted(tmp_path: Pat
 def test_another_device_at_a_scale_makes_efficiency_absent(tmp_path, change, named) -> None:
     rows = strong(tmp_path, change)
     one, two = [r for r in rows if r["variant"] == "jax-jit"]
-    assert one["efficiency"] == 1 and two["examples_per_second"] > 0
+    assert one["efficiency"] == 1 and two["throughput"] > 0
     assert isinstance(two["efficiency"], Absent) and named in two["efficiency"].reason
-    picture = figures.scaling_lines("w", rows, drawing.looks(TWO))
+    picture = figures.scaling_lines("w", rows, "examples", drawing.looks(TWO))
     assert picture is not None and f"jax-jit at 1x2 absent: {named}" in picture.alternative
 
 
@@ -191,25 +213,25 @@ def test_another_library_at_a_scale_is_flagged_beside_efficiency(tmp_path: Path)
 # Resources ------------------------------------------------------------------------------------
 
 
-def test_mfu_and_cost_follow_from_what_the_config_states_of_a_device(tmp_path: Path) -> None:
+def test_mfu_and_cost_follow_from_what_the_config_states_of_a_device(tmp_path, plain) -> None:
     device = {"peak_flops": {"float32": 1e12}, "price_per_hour": 36.0, "currency": "EUR"}
     table = made(tmp_path / "a", report={"device": device})["resources"]
     for row in table.rows:
         assert row["mfu"] == pytest.approx(row["flops_per_second"] / 1e12)
         assert row["cost"] == pytest.approx(0.01 * row["device_seconds"])  # 36 per hour
     assert {c.key: c.unit for c in table.columns}["cost"] == "EUR per million examples"
-    for row in made(tmp_path / "b")["resources"].rows:
+    for row in plain["resources"].rows:
         for key, stated in (("mfu", "peak_flops.float32"), ("cost", "price_per_hour")):
             assert row[key] == Absent(f"the config does not state report.device.{stated}")
 
 
-def test_energy_is_given_by_the_example_and_to_the_target(tmp_path: Path) -> None:
+def test_energy_is_given_by_the_example_and_to_the_target(tmp_path, plain) -> None:
     known = made(tmp_path / "a", seeds=3, edit=lambda run, s: s.update(energy={"value": 960.0}))
     for row in known["resources"].rows:
         assert row["n"] == 3
         assert row["example_energy"] == pytest.approx(960 / (150 * 64))
         assert 0 < row["target_energy"] <= 960
-    for row in made(tmp_path / "b")["resources"].rows:
+    for row in plain["resources"].rows:
         for key in ("energy", "example_energy", "target_energy"):
             assert row[key] == Absent("no energy counter was read")
 

@@ -66,6 +66,20 @@ def test_the_margin_of_the_config_decides_what_is_equivalent(tmp_path: Path) -> 
     assert wide.quality_kind == verdicts.EQUIVALENT
 
 
+def test_the_margin_of_a_metric_that_is_no_share_is_relative(tmp_path: Path) -> None:
+    """Perplexities near 20, of which JAX's is higher by 0.1: within 1% of them."""
+
+    def perplexity(run, summary) -> None:
+        summary["units"] = {"test_accuracy": {"name": "accuracy", "unit": ""}}
+        higher = 0.1 + 0.001 * run.seed if run.variant == "jax-jit" else 0.0
+        summary["metrics"]["test_accuracy"] = 20.0 + higher
+
+    c = comparison(tmp_path, perplexity)
+    assert c.quality_kind == verdicts.EQUIVALENT and c.quality.margin == pytest.approx(0.2)
+    said = sentences.quality_sentence(c)
+    assert "equivalent within ±0.2 (1% of the mean of torch-eager): +0.1020" in said
+
+
 @pytest.mark.parametrize("status", ["missing", "failed", "brief"])
 def test_a_seed_that_cannot_be_paired_is_left_out_by_name(tmp_path, status) -> None:
     def edit(run, summary) -> None:
@@ -131,34 +145,8 @@ def compared(*sides: Side, margin: float = 0.01, precision: float = 0.02) -> lis
     return verdicts.corrected([verdicts.compare("w", "1x1", a, b, **options) for a, b in pairs])
 
 
-def simulated(template: Record, generator: np.random.Generator, n: int, truth: float) -> list[str]:
-    """Return the kinds of the three comparisons of a study with three variants."""
-    seeds = np.exp(0.05 * generator.normal(size=n))  # what the pairs of a seed share
-    sides = (
-        side(template, name, factor * 0.01 * seeds * np.exp(0.02 * generator.normal(size=n)),
-             np.full(n, 0.9))
-        for name, factor in (("a", 1.0), ("b", 1.0), ("c", truth))
-    )  # fmt: skip
-    return [c.kind for c in compared(*sides)]
-
-
-@pytest.mark.parametrize("n", [3, 30])
-def test_equal_variants_have_a_verdict_in_hardly_any_study(template, n: int) -> None:
-    """How often exactly is the business of the statistics."""
-    generator = np.random.default_rng(n)
-    kinds = [simulated(template, generator, n, 1.0) for _ in range(40)]
-    wrong = [any(kind != verdicts.NO_DIFFERENCE for kind in found) for found in kinds]
-    assert np.mean(wrong) <= 0.15  # 5% and three standard errors of 40 studies
-
-
-def test_a_true_difference_is_named_and_in_the_right_direction(template) -> None:
-    generator = np.random.default_rng(9)
-    kinds = [simulated(template, generator, 5, 1.15) for _ in range(40)]
-    assert np.mean([k[1] == verdicts.SLOWER and k[2] == verdicts.SLOWER for k in kinds]) > 0.95
-    assert np.mean([verdicts.FASTER in k[1:] for k in kinds]) == 0
-
-
 def test_equal_metrics_are_called_different_in_hardly_any_study(template) -> None:
+    """How often step times are called so is the business of the statistics."""
     generator, wrong = np.random.default_rng(11), []
     for _ in range(100):
         metrics = 0.9 + 0.02 * generator.normal(size=(3, 5))

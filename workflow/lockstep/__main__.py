@@ -161,6 +161,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--only", action="append", default=[], metavar=only, help="these runs alone")
     raw = "a dataset's raw files, instead of downloading them"
     sub.add_argument("--raw", action="append", default=[], metavar="NAME=FOLDER", help=raw)
+    start = "the weights that a workload starts from, where it does not draw them all"
+    sub.add_argument("--start", action="append", default=[], metavar="NAME=FILE", help=start)
     sub.add_argument("--dry-run", action="store_true", help="say what would be run, and end")
     sub.add_argument("--yes", action="store_true", help="run the archive's code without asking")
     add("tell", tell, "print the verdicts of a finished report")
@@ -355,6 +357,7 @@ def reproduce(options: argparse.Namespace) -> int:
         source=options.source,
         only=options.only,
         raw=options.raw,
+        start=options.start,
         dry_run=options.dry_run,
         yes=options.yes,
     )

@@ -53,20 +53,13 @@ Reader = ZipReader | FolderReader
 
 @dataclass(frozen=True, kw_only=True)
 class Archive:
-    """An archive whose form is known.
+    """An archive whose form is known."""
 
-    Attributes:
-        path: of the file or the folder.
-        sha256: of the file itself; None for a folder.
-        hashes: sha256 of every file but `layout.HASHES`, by name.
-        about: the content of ``archive.json``, checked by its schema only.
-    """
-
-    path: Path
+    path: Path  # of the file or the folder
     reader: Reader
-    sha256: str | None
-    hashes: Mapping[str, str]
-    about: Mapping[str, Any]
+    sha256: str | None  # of the file itself; None for a folder
+    hashes: Mapping[str, str]  # sha256 of every file but `layout.HASHES`, by name.
+    about: Mapping[str, Any]  # the content of ``archive.json``, checked by its schema only.
 
     @property
     def study(self) -> str:

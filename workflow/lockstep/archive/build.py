@@ -27,17 +27,12 @@ from lockstep.study import Study
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What goes into an archive.
+    """What goes into an archive."""
 
-    Attributes:
-        study: without secrets; its paths are names in the archive.
-        missing: what a complete study has besides.
-    """
-
-    study: Study
+    study: Study  # without secrets; its paths are names in the archive
     source: Source
     items: Sequence[Item]
-    missing: Sequence[str]
+    missing: Sequence[str]  # what a complete study has besides
     read: Read
 
 

@@ -27,22 +27,15 @@ Clean = Callable[[bytes, int], bytes]
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One file of an archive.
+    """One file of an archive."""
 
-    Attributes:
-        name: in the archive.
-        path: where its bytes are; None if they are `content`.
-        content: its bytes, of small files that were made.
-        clean: what rewrites a text, part by part (`secret_rules.parts`), and raises UserError for
-            what must not be archived; None for what is no text.
-        executable, link: what ``archive.json`` says of it.
-    """
-
-    name: str
-    path: Path | None = None
-    content: bytes = b""
+    name: str  # in the archive
+    path: Path | None = None  # where its bytes are; None if they are `content`
+    content: bytes = b""  # its bytes, of small files that were made
+    # what rewrites a text, part by part (`secret_rules.parts`), and raises UserError for what must
+    # not be archived; None for what is no text.
     clean: Clean | None = None
-    executable: bool = False
+    executable: bool = False  # what ``archive.json`` says of it.
     link: bool = False
 
     @property

@@ -15,9 +15,9 @@ from typing import Any
 
 from lockstep.archive import build, layout
 from lockstep.archive.archive_reader import Archive
-from lockstep.archive.checks import Check, guarded
 from lockstep.archive.layout import named_as_archived
 from lockstep.archive.source import same_code
+from lockstep.archive.verify import Check, guarded
 from lockstep.parity import compare as ladder
 from lockstep.report import analysis, page, record_tables, tables
 from lockstep.report.record_tables import Unsound

@@ -4,6 +4,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from lockstep.study import Study
@@ -64,6 +65,8 @@ def reproducible(section: Mapping[str, Any]) -> dict[str, Any]:
     changed["paths"] = {"results": "results", "data": "data"}
     for entry in changed["datasets"].values():
         entry["raw"] = None
+    for entry in changed["workloads"].values():  # that it starts from a file is part of the study
+        entry |= {"start": Path(entry["start"]).name} if entry.get("start") else {}
     machine = ("cache", "build_folder", "ca_bundle", "package_index", "debian_mirror")
     changed["images"].update(dict.fromkeys(machine))
     changed["images"]["ready"] = dict.fromkeys(changed["images"]["ready"])

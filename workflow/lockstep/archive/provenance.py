@@ -23,28 +23,19 @@ STAGES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Action:
-    """A job of a stage, or one run of a block.
+    """A job of a stage, or one run of a block."""
 
-    Attributes:
-        stage: a key of `STAGES`.
-        name: within its stage.
-        started, ended: when, in UTC; None where no record says it.
-        uses, makes: names in the archive: files, folders (ending in a slash) and states (`#…`).
-        image: identity of the image it ran in; None without one.
-        packages: versions, by name.
-        failure: why its result is not what was wanted.
-        states: sha256 of the initial weights that it used, by their name.
-    """
-
-    stage: str
-    name: str
-    started: str | None
+    stage: str  # a key of `STAGES`
+    name: str  # within its stage
+    started: str | None  # when, in UTC; None where no record says it
     ended: str
+    # names in the archive: files, folders (ending in a slash) and states (`#…`)
     uses: Sequence[str]
     makes: Sequence[str]
-    image: str | None
-    packages: Mapping[str, str]
-    failure: str | None = None
+    image: str | None  # identity of the image it ran in; None without one
+    packages: Mapping[str, str]  # versions, by name
+    failure: str | None = None  # why its result is not what was wanted
+    # sha256 of the initial weights that it used, by their name
     states: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from lockstep.archive import layout
 from lockstep.archive.archive_reader import Archive
-from lockstep.archive.checks import Check, guarded
+from lockstep.archive.verify import Check, guarded
 from lockstep.report import record_schema, record_tables, record_validation
 from lockstep.report.record_tables import Unsound
 from lockstep.study import Study

@@ -38,6 +38,7 @@ def main(
     source: Path | None = None,
     only: Sequence[str] = (),
     raw: Sequence[str] = (),
+    start: Sequence[str] = (),
     dry_run: bool = False,
     yes: bool = False,
 ) -> int:
@@ -65,7 +66,9 @@ def main(
             if any(text.startswith(RUN) for text in other):
                 print(f"{path}: its code is not that of {source}; nothing was run")
                 return DIFFERS
-        chosen = reproduction_plan.plan(archive, folder=into, profile=profile, only=only, raw=raw)
+        chosen = reproduction_plan.plan(
+            archive, folder=into, profile=profile, only=only, raw=raw, start=start
+        )
         trusted = sha256 is not None or source is not None
         print("\n".join(reproduction_plan.lines(chosen, archive, trusted=trusted)), flush=True)
         if dry_run:

@@ -30,21 +30,13 @@ Side = tuple[Mapping[str, Any], np.ndarray, np.ndarray]
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of one run, trace or comparison.
+    """What became of one run, trace or comparison."""
 
-    Attributes:
-        what: its name.
-        measure: one of `BITS`, `DOUBLE` and `STATISTICS`.
-        outcome: `YES`, `NO` or `UNDECIDED`.
-        says: what was found, in words.
-        differs: which conditions are not those of the record.
-    """
-
-    what: str
-    measure: str
-    outcome: str
-    says: str
-    differs: Sequence[str] = ()
+    what: str  # its name
+    measure: str  # one of `BITS`, `DOUBLE` and `STATISTICS`
+    outcome: str  # `YES`, `NO` or `UNDECIDED`
+    says: str  # what was found, in words
+    differs: Sequence[str] = ()  # which conditions are not those of the record
 
 
 def outcomes(archived: Study, again: Study, runs: Sequence[str]) -> list[Outcome]:

@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,19 +37,13 @@ UNKNOWN = (
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A study to be run again.
+    """A study to be run again."""
 
-    Attributes:
-        config: complete, of the chosen part.
-        runs: names of the runs that were chosen; variants that parity needs may come besides.
-        profile: Snakemake's: one of the archived source, or a path.
-        folder: empty, or not there yet.
-    """
-
-    config: Mapping[str, Any]
+    config: Mapping[str, Any]  # complete, of the chosen part
+    # names of the runs that were chosen; variants that parity needs may come besides
     runs: Sequence[str]
-    profile: str
-    folder: Path
+    profile: str  # Snakemake's: one of the archived source, or a path
+    folder: Path  # empty, or not there yet
 
     @property
     def checkout(self) -> Path:
@@ -71,15 +65,18 @@ def plan(
     profile: str,
     only: Sequence[str] = (),
     raw: Sequence[str] = (),
+    start: Sequence[str] = (),
 ) -> Plan:
     """Return what is to be run.
 
     Args:
         only: beginnings of runs' names, WORKLOAD/VARIANT/SCALE/seed-S; empty for all.
         raw: NAME=FOLDER, folders with raw files of datasets.
+        start: NAME=FILE, the weights that workloads start from.
 
     Raises:
-        UserError: nothing is chosen, a dataset is unknown, or the folder is not empty.
+        UserError: nothing is chosen, a name is unknown, a file that is needed was not named, or
+            the folder is not empty.
         OSError: a folder cannot be looked into.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -91,19 +88,35 @@ def plan(
         if not any(_begins(name, part) for name in names):
             raise UserError(f"--only {part}: no run of the study; {nearest(part, names)}")
     _keep(chosen, runs)
-    for entry in raw:
-        name, found, path = entry.partition("=")
-        if not found or name not in chosen["datasets"]:
-            hint = nearest(name, chosen["datasets"])
-            raise UserError(f"--raw {entry}: must be NAME=FOLDER; {hint}")
-        if not Path(path).is_dir():
-            raise UserError(f"--raw {entry}: {path} is not a folder")
-        chosen["datasets"][name]["raw"] = str(Path(path).absolute())
+    for name, place in _staged("--raw", raw, chosen["datasets"], "folder"):
+        chosen["datasets"][name]["raw"] = place
+    named = dict(_staged("--start", start, chosen["workloads"], "file"))
+    for name, entry in chosen["workloads"].items():
+        if entry.get("start") and name not in named:
+            raise UserError(
+                f"workload {name} starts from the weights in {entry['start']}, which no archive "
+                f"holds; say where that file is: --start {name}=FILE"
+            )
+        entry |= {"start": named[name]} if name in named else {}
     profile = _profile(profile, archive.hashes)
     made = Plan(config=chosen, runs=runs, profile=profile, folder=folder.absolute())
     for match in filter(None, map(READY.fullmatch, archive.hashes)):
         chosen["images"]["ready"][match[1]] = str(made.checkout / _ready_place(match[1]))
     return made
+
+
+def _staged(
+    option: str, entries: Sequence[str], names: Collection[str], kind: str
+) -> Iterator[tuple[str, str]]:
+    """Yield names and absolute places of what an option says is staged on this machine."""
+    for entry in entries:
+        name, found, path = entry.partition("=")
+        if not found or name not in names:
+            hint = nearest(name, names)
+            raise UserError(f"{option} {entry}: must be NAME={kind.upper()}; {hint}")
+        if not (Path(path).is_dir() if kind == "folder" else Path(path).is_file()):
+            raise UserError(f"{option} {entry}: {path} is not a {kind}")
+        yield name, str(Path(path).absolute())
 
 
 def lines(chosen: Plan, archive: Archive, *, trusted: bool) -> list[str]:
@@ -125,6 +138,8 @@ def lines(chosen: Plan, archive: Archive, *, trusted: bool) -> list[str]:
     ]
     for name, entry in chosen.config["datasets"].items():
         found += [f"  raw files of {name}: {entry['raw']}"] if entry["raw"] else []
+    for name, entry in chosen.config["workloads"].items():
+        found += [f"{name} starts from: {entry['start']}"] if entry.get("start") else []
     if images["enabled"] and len(held) > len(shards):
         found.append("images: archived ones, below; others are built from the definitions")
     elif images["enabled"]:

@@ -104,15 +104,10 @@ REMOVED = b"[removed]"
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """What is looked for on this machine besides: values of variables, and its paths.
+    """What is looked for on this machine besides: values of variables, and its paths."""
 
-    Attributes:
-        values: each with what is put in its place, the longest first.
-        paths: likewise.
-    """
-
-    values: tuple[tuple[bytes, bytes], ...]
-    paths: tuple[tuple[bytes, bytes], ...]
+    values: tuple[tuple[bytes, bytes], ...]  # each with what is put in its place, the longest first
+    paths: tuple[tuple[bytes, bytes], ...]  # likewise
 
     def secrets(self, text: bytes, *, assigned: bool) -> Iterator[tuple[int, str]]:
         """Yield where a text holds secrets, and of what kind they are.

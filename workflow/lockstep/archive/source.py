@@ -14,8 +14,8 @@ from typing import Any
 from lockstep import code
 from lockstep.archive import layout
 from lockstep.archive.archive_reader import Archive
-from lockstep.archive.checks import Check, guarded
 from lockstep.archive.layout import Read
+from lockstep.archive.verify import Check, guarded
 from lockstep.study import Study
 from lockstep.study.identity import run_code
 
@@ -32,21 +32,13 @@ SKIPPED = {"__pycache__", ".snakemake", ".venv", "results", "data"}
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """The source of a study's workflow.
+    """The source of a study's workflow."""
 
-    Attributes:
-        root: the checkout.
-        files: below it, sorted; links are not followed.
-        untracked: files in the same folders that git neither tracks nor ignores.
-        commit: None without git.
-        note: how `files` differ from the commit, for people.
-    """
-
-    root: Path
-    files: tuple[str, ...]
-    untracked: tuple[str, ...]
-    commit: str | None
-    note: str
+    root: Path  # the checkout
+    files: tuple[str, ...]  # below it, sorted; links are not followed
+    untracked: tuple[str, ...]  # files in the same folders that git neither tracks nor ignores
+    commit: str | None  # None without git
+    note: str  # how `files` differ from the commit, for people
 
     def with_untracked(self) -> "Source":
         """Return the same with its untracked files among the others."""

@@ -1,24 +1,117 @@
 """`python -m lockstep verify FILE`: what of an archive holds, and what does not.
 
 Six checks, one line each. Exit status 0 if all hold, 1 if one does not, 2 if the file cannot be
-used at all. Nothing of the archive is executed or unpickled, and no framework is imported.
+used at all. Nothing of the archive is executed or unpickled, and no framework is imported. The
+first two checks need the standard library only.
 """
 
+import concurrent.futures
 import contextlib
+import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from lockstep.archive import archive_reader, checks, layout
+from lockstep.archive import archive_reader, layout
 from lockstep.archive.archive_reader import Archive, printable
-from lockstep.archive.checks import Check
+from lockstep.archive.zip_container import Damaged
 from lockstep.errors import UserError
 from lockstep.study import Study, config
 
 HOLD, FAIL = 0, 1
 BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 LATER = ("records", "parity", "derived", "source")
+SHOWN = 20  # findings of a check that the terminal names
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One of the things that are checked."""
+
+    name: str  # of the check
+    says: str  # what holds
+    # what does not hold, each naming the file and, where it is of one, the run
+    wrong: Sequence[str] = ()
+    skipped: bool = False  # whether it could not be checked; `says` then has the reason
+
+    def lines(self) -> list[str]:
+        """Return what a person sees."""
+        if not self.wrong:
+            status = "skipped" if self.skipped else "holds"
+            return [f"{status:7}  {self.name}: {printable(self.says)}"]
+        more = [f"and {len(self.wrong) - SHOWN} more"] if len(self.wrong) > SHOWN else []
+        count = f"{len(self.wrong)} finding{'s' * (len(self.wrong) > 1)}"
+        found = [*self.wrong[:SHOWN], *more]
+        return [f"FAILS    {self.name}: {count}", *(f"           {printable(w)}" for w in found)]
+
+
+def guarded(where: str, check: Callable[..., Iterable[str]], *given: Any) -> Iterator[str]:
+    """Yield what `check` finds of one file.
+
+    Whatever a damaged file raises in it is a finding, but for a disk that cannot be read.
+    """
+    try:
+        yield from check(*given)
+    except (OSError, Damaged, ImportError):
+        raise
+    except Exception as error:
+        yield f"{where}: cannot be used ({error!r:.300})"
+
+
+def container(archive: Archive, sha256: str | None = None) -> Check:
+    """Is every byte accounted for, and is it the file that was published?
+
+    Args:
+        sha256: that the file was published with.
+
+    Raises:
+        UserError: `sha256` is given for a folder.
+    """
+    reader = archive.reader
+    wrong = [f"{name}: {why}" for name, why in reader.flaws]
+    if sha256 is not None and archive.sha256 is None:
+        raise UserError(
+            f"{archive.path}: --sha256 is of the archive's file, and this is a folder; verify the "
+            "file, or compare the folder with `sha256sum -c manifest-sha256.txt`"
+        )
+    if sha256 is not None and archive.sha256 != sha256.strip().lower():
+        wrong.insert(0, f"{archive.path.name}: has sha256 {archive.sha256}, not the one published")
+    listed, there = {*archive.hashes, layout.HASHES}, {*reader.sizes}
+    wrong += [f"{name}: is listed, but missing" for name in sorted(listed - there)]
+    wrong += [f"{name}: is not listed in {layout.HASHES}" for name in sorted(there - listed)]
+    own = f"sha256 {archive.sha256}" if archive.sha256 else "an unzipped folder"
+    published = ", as published" if sha256 else ""
+    says = f"{len(reader.sizes)} files, no byte besides; {own}{published}"
+    return Check(name="container", says=says, wrong=wrong)
+
+
+def content(archive: Archive) -> Check:
+    """Has every file its listed sha256? Hashed on as many cores as there are."""
+    reader = archive.reader
+
+    def wrong(name: str) -> str | None:
+        total, crc = hashlib.sha256(), 0
+        for piece in reader.pieces(name):
+            total.update(piece)
+            crc = zlib.crc32(piece, crc)
+        if name != layout.HASHES and total.hexdigest() != archive.hashes[name]:
+            return f"{name}: was changed (its sha256 is not the one in {layout.HASHES})"
+        return None if reader.checksum(name) in (None, crc) else f"{name}: its CRC-32 is wrong"
+
+    names = [name for name in reader.sizes if name in archive.hashes or name == layout.HASHES]
+    names.sort(key=lambda name: (-reader.sizes[name], name))  # no core ends with a large one
+    with concurrent.futures.ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as pool:
+        found = sorted(problem for problem in pool.map(wrong, names) if problem)
+    size = sum(reader.sizes[name] for name in names) / 1e6
+    says = f"{len(names)} files, {size:.1f} MB, have the listed sha256"
+    return Check(name="content", says=says, wrong=found)
+
+
+# All of them ---------------------------------------------------------------------------------
 
 
 def main(path: Path, *, sha256: str | None = None, figures: bool = False) -> int:
@@ -79,11 +172,11 @@ def verified(
     Raises:
         UserError: as `verify`, or packages are missing that the later checks need.
     """
-    container = checks.container(archive, sha256)
-    yield container
-    content = checks.content(archive)
-    yield content
-    if [w for w in container.wrong if "not the one published" not in w] or content.wrong:
+    form = container(archive, sha256)
+    yield form
+    hashed = content(archive)
+    yield hashed
+    if any("not the one published" not in wrong for wrong in (*form.wrong, *hashed.wrong)):
         reason = "not checked, as files of the archive are damaged"
         yield from (Check(name=name, says=reason, skipped=True) for name in LATER)
         return
@@ -167,7 +260,7 @@ def study_folder(path: Path) -> Iterator[Path]:
         yield path
         return
     with archive_reader.opened(path) as archive:
-        for check in (checks.container(archive), checks.content(archive)):
+        for check in (container(archive), content(archive)):
             if check.wrong:
                 raise UserError(f"{path}: does not hold: {check.wrong[0]}; run verify")
         with extracted(archive) as folder:

@@ -5,11 +5,8 @@ from collections import Counter
 
 from lockstep import files
 from lockstep.errors import UserError
-from lockstep.report import analysis, page, tables
+from lockstep.report import analysis, page, sentences, tables
 from lockstep.study import Study
-
-MOST = 3
-"""Seeds that the terminal names below a verdict."""
 
 
 def build(study: Study, *, partial: bool = False) -> None:
@@ -63,16 +60,9 @@ def terminal_lines(study: Study) -> list[str]:
         raise UserError(f"{path}: no such file; make the report first")
     report = files.read_json(path)
     statuses = Counter(report["runs"]).most_common()
-    result = [
-        f"study {report['study']}: "
-        + ", ".join(f"{count} runs {status}" for status, count in statuses)
-    ]
+    counts = ", ".join(f"{count} runs {status}" for status, count in statuses)
+    result = [f"study {report['study']}: {counts}"]
     for verdict in report["verdicts"]:
-        result.append(f"{verdict['workload']} at {verdict['scale']}: {verdict['sentence']}")
-        result += [f"  flagged: {flag}" for flag in verdict["flags"]]
-        untimed = verdict["untimed"] if verdict["kind"] != "not comparable" else []
-        result += [f"  left out of step time: seed {seed}: {why}" for seed, why in untimed[:MOST]]
-        if untimed[MOST:]:
-            result.append(f"  left out of step time: {len(untimed) - MOST} more seeds")
+        result += sentences.terminal_lines(verdict)
     result += [f"excluded: {item['name']}: {item['reason']}" for item in report["excluded"]]
     return [*result, f"report: {study.report()}"]

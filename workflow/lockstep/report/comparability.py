@@ -25,28 +25,17 @@ BOTH = "both"
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """What differed between compared runs.
+    """What differed between compared runs."""
 
-    Attributes:
-        fact: its dotted name.
-        label: in words.
-        baseline, candidate: the values met, each once.
-        level: `declared`, `flagged` or `not comparable`.
-        touches: what it could explain: `timing`, `preparation` (compile time alone) or `both`.
-        why: an assessment.
-        pairs: in how many pairs it differed.
-        of: how many pairs there were.
-    """
-
-    fact: str
-    label: str
-    baseline: tuple[str, ...]
+    fact: str  # its dotted name
+    label: str  # in words
+    baseline: tuple[str, ...]  # the values met, each once
     candidate: tuple[str, ...]
-    level: str
-    touches: str
-    why: str
-    pairs: int
-    of: int
+    level: str  # `declared`, `flagged` or `not comparable`
+    touches: str  # what it could explain: `timing`, `preparation` (compile time alone) or `both`
+    why: str  # an assessment
+    pairs: int  # in how many pairs it differed
+    of: int  # how many pairs there were
 
 
 RULES = [
@@ -87,7 +76,7 @@ BETWEEN = re.compile(
     r"variant\.|topology\.threads|device\.|gpu\.|host\.|cuda\.|cudnn|nccl|environment\.|code|"
     r"engine\.|image"
 )
-"""Facts that two studies are compared to tell apart: another cluster, another library version."""
+"""Facts that two studies are compared for: another cluster, another version of a library."""
 
 FOLLOWS = {
     "engine.compiled": ("framework", "mode"),
@@ -141,7 +130,7 @@ def _judge(
     _, label, level, touches, why = rule or ("", name, FLAGGED, BOTH, UNDECLARED)
     declared = ignored = None
     if between and BETWEEN.match(name):
-        declared = "the studies are compared to tell this apart"
+        declared = "the studies are compared to show what it does"
     elif name == "batches" and "native" in (a["variant.input"], b["variant.input"]):
         declared = "a variant declares its own input"
     elif name.startswith("precision.") and a["variant.precision"] != b["variant.precision"]:
@@ -229,11 +218,8 @@ def difference_text(difference: Difference) -> str:
     seen = f"{' / '.join(difference.baseline)} against {' / '.join(difference.candidate)}"
     if any(HASH.fullmatch(v) for v in (*difference.baseline, *difference.candidate)):
         seen = "their hashes are not the same"
-    where = (
-        ""
-        if difference.pairs == difference.of
-        else f" in {difference.pairs} of {difference.of} pairs"
-    )
+    pairs, of = difference.pairs, difference.of
+    where = "" if pairs == of else f" in {pairs} of {of} pairs"
     return f"{difference.label} ({difference.fact}) differs{where}: {seen}; {difference.why}"
 
 

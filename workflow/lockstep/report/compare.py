@@ -11,7 +11,7 @@ from typing import Any
 
 from lockstep.errors import UserError
 from lockstep.report import analysis, load, parity_verdict, sentences, verdicts
-from lockstep.report.comparability import DECLARED, difference_text
+from lockstep.report.comparability import DECLARED
 from lockstep.report.load import Record, Records
 from lockstep.report.verdicts import Comparison
 from lockstep.study import Study
@@ -21,17 +21,12 @@ SCHEMA = "lockstep-comparison/2"
 
 @dataclass(frozen=True, kw_only=True)
 class StudyComparison:
-    """Two studies and the conclusions about them.
+    """Two studies and the conclusions about them."""
 
-    Attributes:
-        a, b: how sentences call them.
-        only: workload, variant and scale that only one of them has.
-    """
-
-    a: str
+    a: str  # how sentences call them
     b: str
-    comparisons: Sequence[tuple[str, Comparison]]
-    only: Sequence[str]
+    comparisons: Sequence[tuple[str, Comparison]]  # with the variant of each
+    only: Sequence[str]  # workload, variant and scale that only one of them has
     excluded: Sequence[tuple[str, str]]
 
 
@@ -106,11 +101,7 @@ def lines(comparison: StudyComparison) -> list[str]:
     """Return what the terminal shows."""
     result = [f"{comparison.b} against {comparison.a}"]
     for _, c in comparison.comparisons:
-        result.append(f"{c.workload} at {c.scale}: {sentences.sentence(c)}")
-        result.append(f"  {sentences.quality_sentence(c)}")
-        result += [f"  flagged: {difference_text(d)}" for d in c.flags]
-        result += [f"  left out: seed {seed}: {why}" for seed, why in c.left_out]
-        result += [f"  left out of step time: seed {seed}: {why}" for seed, why in c.untimed]
+        result += sentences.terminal_lines(analysis.verdict_json(c), quality=True)
     declared = {
         f"  {d.fact}: {' / '.join(d.baseline)} -> {' / '.join(d.candidate)}"
         for _, c in comparison.comparisons
@@ -125,14 +116,12 @@ def lines(comparison: StudyComparison) -> list[str]:
 
 def as_json(comparison: StudyComparison) -> dict[str, Any]:
     """Return everything for machines."""
+    made = [{"variant": v, **analysis.verdict_json(c)} for v, c in comparison.comparisons]
     return {
         "schema": SCHEMA,
         "a": comparison.a,
         "b": comparison.b,
-        "comparisons": [
-            {"variant": variant, **analysis.verdict_json(c)}
-            for variant, c in comparison.comparisons
-        ],
+        "comparisons": made,
         "only": list(comparison.only),
         "excluded": [{"name": name, "reason": why} for name, why in comparison.excluded],
     }

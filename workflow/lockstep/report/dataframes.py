@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lockstep.report.load import Record, Records
+from lockstep.report.load import EXAMPLES, Record, Records
 from lockstep.report.record_validation import FAILED, FINISHED
 from lockstep.report.tables import Table
 from lockstep.report.verdicts import Comparison
@@ -25,7 +25,7 @@ KEY = ["workload", "variant", "scale", "seed"]
 COLD_PARTS = ("trace", "compile", "first_window")
 EPOCHS = ("epoch", "step", "train_loss", "test_loss", "training_seconds")
 RESOURCES = ("rss", "allocated", "reserved", "planned", "flops_per_second", "energy")
-STEP = ("step_median", "step_q1", "step_q3", "step_p95", "examples_per_second")
+STEP = ("step_median", "step_q1", "step_q3", "step_p95", "throughput")
 NAN = float("nan")
 
 COLUMNS = [
@@ -155,20 +155,23 @@ def _row(records: Records, record: Record) -> dict[str, Any]:
         "own": not record.begun_elsewhere,
         "gave_up": record.gave_up,
     }
-    return row | (_times(record) | _results(record) if record.summary else {})
-
-
-def _times(record: Record) -> dict[str, Any]:
+    if not record.summary:
+        return row
     summary, seconds, windows = record.summary, record.summary["seconds"], record.windows
-    row: dict[str, Any] = {phase: float(seconds.get(phase, 0.0)) for phase in PHASES}
+    phases: dict[str, Any] = {phase: float(seconds.get(phase, 0.0)) for phase in PHASES}
     first, waited = windows.get("first_seconds", 0.0), float(seconds.get("data_wait", 0.0))
     steady = {} if record.disturbed else windows.get("steady") or {}
     steps = steady.get("step_seconds") or {}
-    return row | {
-        "total": sum(row.values()),
+    rate = "examples_per_second" if record.unit == EXAMPLES else "weight_per_second"
+    target = summary["target"]
+    step, reached, wall = target.get("step"), record.seconds_to_target is not None, NAN
+    if reached and record.status == FINISHED:
+        wall = float(_wall(record)[record.epochs["step"] == step][0])
+    row |= phases | {
+        "total": sum(phases.values()),
         "data_wait": waited,
         "first_window": first,
-        "steady": max(0.0, row["training"] - waited - first),
+        "steady": max(0.0, phases["training"] - waited - first),
         "cache": summary.get("cache"),
         "attempts": summary.get("attempts") or 1,
         "drift": windows.get("drift", NAN),
@@ -176,37 +179,33 @@ def _times(record: Record) -> dict[str, Any]:
         "step_absent": record.disturbed or summary["steady"].get("absent"),
         "windows": windows.get("undisturbed", 0),
         "disturbed": windows.get("timed", 0) - windows.get("undisturbed", 0),
-        **{k: steady.get(k, NAN) for k in ("data_wait_fraction", "examples_per_second")},
+        "data_wait_fraction": steady.get("data_wait_fraction", NAN),
+        "throughput": steady.get(rate, NAN),
         "noise": (steps["q3"] - steps["q1"]) / steps["median"] if steps else NAN,
-    }
-
-
-def _results(record: Record) -> dict[str, Any]:
-    summary, memory, target = record.summary, record.summary["memory"], record.summary["target"]
-    device, planned = memory.get("device") or {}, memory.get("planned") or {}
-    step, seconds = target.get("step"), target.get("training_seconds")
-    reached, wall = seconds is not None, NAN
-    if reached and record.status == FINISHED:
-        wall = float(_wall(record)[record.epochs["step"] == step][0])
-    if "absent" not in planned:
-        numbers = [v for v in planned.values() if isinstance(v, (int, float))]
-        planned = sum(numbers) if numbers else None
-    row: dict[str, Any] = {
         "steps": summary["steps"],
         "metric": summary["metrics"].get(record.metric, NAN),
         "target_reached": reached,
         "target_step": NAN if step is None else step,
-        "target_seconds": seconds if reached else summary["seconds"].get("training", NAN),
+        "target_seconds": record.seconds_to_target if reached else seconds.get("training", NAN),
         "target_wall": wall,
     }
-    values = (
+    for name, value in zip(RESOURCES, _resources(summary), strict=True):
+        row[name], row[f"{name}_absent"] = measured(value)
+    return row
+
+
+def _resources(summary: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what a record says of `RESOURCES`."""
+    memory = summary["memory"]
+    device, planned = memory.get("device") or {}, memory.get("planned") or {}
+    if "absent" not in planned:
+        numbers = [v for v in planned.values() if isinstance(v, (int, float))]
+        planned = sum(numbers) if numbers else None
+    return (
         *(memory.get("max_rss_bytes"), device.get("allocated", device)),
         *(device.get("reserved", device), planned),
         *((summary.get("flops") or {}).get("per_second"), summary.get("energy")),
     )
-    for name, value in zip(RESOURCES, values, strict=True):
-        row[name], row[f"{name}_absent"] = measured(value)
-    return row
 
 
 # Of one workload ------------------------------------------------------------------------------
@@ -214,25 +213,26 @@ def _results(record: Record) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """What the records hold of one workload, and the tables that are made of it.
-
-    Attributes:
-        runs, epochs, cold: rows of this workload.
-        tables: by short name.
-    """
+    """What the records hold of one workload, and the tables that are made of it."""
 
     records: Records
     name: str
-    runs: pd.DataFrame
+    runs: pd.DataFrame  # rows of this workload
     epochs: pd.DataFrame
     cold: pd.DataFrame
     comparisons: Sequence[Comparison]
-    tables: Mapping[str, Table] = field(default_factory=dict)
+    tables: Mapping[str, Table] = field(default_factory=dict)  # by short name
 
     @property
     def recipe(self) -> Mapping[str, Any]:
         """Its entry in the config."""
         return self.records.study.workload(self.name)
+
+    @property
+    def unit(self) -> str:
+        """What throughput counts, as its runs say."""
+        runs = (run for run in self.records.runs if run.workload == self.name and run.summary)
+        return next((run.unit for run in runs), EXAMPLES)
 
     @property
     def metric(self) -> str:

@@ -53,6 +53,14 @@ class Look:
     line: Any
     marker: str
 
+    def style(self, **more: Any) -> dict[str, Any]:
+        """Return what Matplotlib takes for a line."""
+        return {"color": self.colour, "linestyle": self.line, **more}
+
+    def points(self, **more: Any) -> dict[str, Any]:
+        """Return what Matplotlib takes for markers alone."""
+        return {"color": self.colour, "marker": self.marker, "linestyle": "none", **more}
+
 
 Looks = Mapping[str, Look]
 """By variant."""
@@ -102,35 +110,34 @@ def finish(figure: Figure, name: str, title: str, words: Sequence[str], note: st
     return Picture(name=name, title=title, alternative=text, note=note.strip(), **files)
 
 
-def grid(axes: Axes, axis: Any = "y") -> None:
-    """Draw faint grid lines behind everything."""
-    axes.grid(visible=True, axis=axis)
-    axes.set_axisbelow(True)
-
-
-def rows(axes: Axes, labels: Sequence[str]) -> None:
-    """Label the rows of a figure, the first on top."""
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_ylim(len(labels) - 0.5, -0.5)
-    grid(axes, "x")
-
-
-def legend(axes: Axes, width: int = 55) -> None:
-    """Put the legend above the axes, where it covers nothing; none where nothing has a name.
+def panel(axes: Axes, axis: Any = "y", *, width: int | None = 55, **labels: Any) -> None:
+    """Label axes, draw faint grid lines behind everything, and put the legend above.
 
     Args:
-        width: of the axes, in characters: as many columns as are not cut off, at most four.
+        width: of the axes, in characters: the legend has as many columns as are not cut off, at
+            most four; None for no legend.
+        labels: such as ``xlabel`` and ``yscale``.
     """
-    labels = axes.get_legend_handles_labels()[1]
-    if labels:
+    axes.set(**labels)
+    axes.grid(visible=True, axis=axis)
+    axes.set_axisbelow(True)
+    names = axes.get_legend_handles_labels()[1]
+    if names and width:
         axes.legend(
             loc="lower left",
             bbox_to_anchor=(-0.02, 1.0),
-            ncols=min(4, max(1, width // (max(map(len, labels)) + 5))),
+            ncols=min(4, max(1, width // (max(map(len, names)) + 5))),
             borderaxespad=0.2,
             handlelength=2.2,
             columnspacing=1.2,
         )
+
+
+def rows(axes: Axes, labels: Sequence[str], xlabel: str) -> None:
+    """Label the rows of a figure, the first on top."""
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    panel(axes, "x", xlabel=xlabel, width=None)
 
 
 def ticks(axis: Any, values: Sequence[float], labels: Sequence[str] | None = None) -> None:
@@ -139,9 +146,9 @@ def ticks(axis: Any, values: Sequence[float], labels: Sequence[str] | None = Non
     axis.set_minor_locator(mpl.ticker.NullLocator())
 
 
-def plain(axis: Any, subs: Sequence[float] = (1, 2, 5)) -> None:
+def plain(axis: Any) -> None:
     """Label a logarithmic axis with plain numbers: 1, 2 and 5 of each power of ten."""
-    axis.set_major_locator(mpl.ticker.LogLocator(subs=subs))
+    axis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(mpl.ticker.NullLocator())
 

@@ -10,18 +10,7 @@ import pandas as pd
 from lockstep.report import dataframes, learning_figures, learning_tables, statistics
 from lockstep.report.analysis import Analysis
 from lockstep.report.dataframes import Workload
-from lockstep.report.drawing import (
-    WIDE,
-    Looks,
-    finish,
-    grid,
-    legend,
-    looks,
-    new,
-    plain,
-    rows,
-    ticks,
-)
+from lockstep.report.drawing import WIDE, Looks, finish, looks, new, panel, plain, rows, ticks
 from lockstep.report.picture import INK, PALETTE, PAPER, Picture
 from lockstep.report.sentences import ratio_text
 from lockstep.report.time_tables import COLD, SPLIT
@@ -66,7 +55,7 @@ def _pictures(view: Workload, styles: Looks) -> list[Picture]:
             split_bars(name, view.tables["time-split"].rows),
         ]  # fmt: skip
         if "scaling" in view.tables:
-            made.append(scaling_lines(name, view.tables["scaling"].rows, styles))
+            made.append(scaling_lines(name, view.tables["scaling"].rows, view.unit, styles))
     return [picture for picture in made if picture]
 
 
@@ -83,7 +72,7 @@ def forest(comparisons: Sequence[Comparison], styles: Looks) -> Picture | None:
         look = styles[c.candidate]
         if r.low is not None and r.high is not None:
             axes.plot([r.low, r.high], [y, y], color=look.colour, lw=2, solid_capstyle="butt")
-        axes.plot(r.value, y, color=look.colour, marker=look.marker, markersize=6, linestyle="none")
+        axes.plot(r.value, y, **look.points(markersize=6))
         where = f"\n{c.workload}, {c.scale}" if several else ""
         labels.append(f"{c.candidate} / {c.baseline}{where}")
         words.append(f"{c.candidate} over {c.baseline} {ratio_text(r)}, {c.kind}")
@@ -94,11 +83,10 @@ def forest(comparisons: Sequence[Comparison], styles: Looks) -> Picture | None:
     low, high = axes.get_xlim()
     choice = next((c for c in RATIO_TICKS if c[0] <= low and high <= c[-1]), RATIO_TICKS[-1])
     ticks(axes.xaxis, [t for t in choice if low <= t <= high])
-    rows(axes, labels)
-    axes.set_xlabel("Ratio of step times with its 95% interval")
-    hidden = f" These are the first {len(shown)} of {len(every)}; the table has all."
+    rows(axes, labels, "Ratio of step times with its 95% interval")
     note = "Left of 1, the variant named first is faster."
-    note += hidden if len(every) > len(shown) else ""
+    if len(every) > len(shown):
+        note += f" These are the first {len(shown)} of {len(every)}; the table has all."
     return finish(figure, "verdicts", "Step time against step time", words, note)
 
 
@@ -122,38 +110,33 @@ def dots(
     if known.empty:
         return None
     several = known["scale"].nunique() > 1
-    groups = [group for _, group in dataframes.by_variant(known)]
+    groups = list(dataframes.by_variant(known))
     figure, axes = new(height=max(1.5, 0.7 + 0.34 * len(groups)))
     words, labels, crowded = [], [], False
-    for y, group in enumerate(groups):
-        variant, where = group[["variant", "scale"]].iloc[0]
-        look, label = styles[variant], f"{variant}, {where}" if several else variant
-        labels.append(label)
+    for y, ((where, variant), group) in enumerate(groups):
+        look = styles[variant]
+        labels.append(f"{variant}, {where}" if several else variant)
         x, full = group[column].to_numpy(dtype=float), np.ones(len(group), bool)
         if censored:
             x, full = learning_tables.to_target(group)
         order = np.argsort(x, kind="stable")
-        x, full, count, lost = scale * x[order], full[order], len(x), int((~full).sum())
-        median = statistics.censored_median(x, full)
-        if not censored:
-            median = float(np.median(x))
+        x, full, count = scale * x[order], full[order], len(x)
+        median = statistics.censored_median(x, full) if censored else float(np.median(x))
+        lost = f", {(~full).sum()} of them censored" if not full.all() else ""
         if count > MOST_DOTS:
             chosen = np.linspace(0, count - 1, MOST_DOTS).round().astype(int)
             x, full, crowded = x[chosen], full[chosen], True
         at = y + np.resize([0.0, -0.13, 0.13, -0.06, 0.06], len(x))  # near ones beside each other
-        mark = {"color": look.colour, "marker": look.marker, "linestyle": "none", "markersize": 5}
-        axes.plot(x[full], at[full], **mark)
-        axes.plot(x[~full], at[~full], fillstyle="none", **mark)
+        axes.plot(x[full], at[full], **look.points(markersize=5))
+        axes.plot(x[~full], at[~full], fillstyle="none", **look.points(markersize=5))
         for point in zip(x[~full], at[~full]):
             place = {"xytext": (4, -3), "textcoords": "offset points"}
             axes.annotate("→", point, color=look.colour, **place)
         if median is not None:
             axes.plot([median, median], [y - 0.32, y + 0.32], color=INK, linewidth=1.2)
         middle = "no median" if median is None else f"median {median:.4g}"
-        hollow = f", {lost} of them censored" if lost else ""
-        words.append(f"{label}: {middle} of {count} runs{hollow}")
-    rows(axes, labels)
-    axes.set_xlabel(title)
+        words.append(f"{labels[-1]}: {middle} of {count} runs{lost}")
+    rows(axes, labels, title)
     axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(6))
     note = f"Each dot is one run, the line is the {'Kaplan–Meier ' if censored else ''}median."
     note += f" Of more than {MOST_DOTS} runs, evenly spaced ones are shown." if crowded else ""
@@ -175,19 +158,17 @@ def step_course(
     figure, (left, right) = new(WIDE, ncols=2)
     words, shares = [], np.linspace(0, 1, 101)
     for variant, group in windows.groupby("variant", sort=False):
-        look, times = styles[variant], 1e3 * group["seconds"]
+        times, style = 1e3 * group["seconds"], styles[variant].style(label=variant)
         course = times.groupby(group["step"]).median()
-        line = {"color": look.colour, "linestyle": look.line, "label": variant}
-        left.plot(times.quantile(shares), shares, **line)
-        right.plot(course.index, course, **line)
+        left.plot(times.quantile(shares), shares, **style)
+        right.plot(course.index, course, **style)
         low, high = times.quantile([0.05, 0.95])
         words.append(f"{variant}: 90% of its windows between {low:.3g} and {high:.3g} ms per step")
-    left.set(xlabel="Step time (ms)", ylabel="Share of windows up to this time", xscale="log")
-    right.set(xlabel="Step", ylabel="Step time (ms)", yscale="log")
-    for ax, axis in ((left, left.xaxis), (right, right.yaxis)):
-        plain(axis)
-        grid(ax, "both")
-        legend(ax)
+    share = "Share of windows up to this time"
+    panel(left, "both", xlabel="Step time (ms)", ylabel=share, xscale="log")
+    panel(right, "both", xlabel="Step", ylabel="Step time (ms)", yscale="log")
+    plain(left.xaxis)
+    plain(right.yaxis)
     return finish(
         figure,
         f"{workload}-step-course",
@@ -220,15 +201,14 @@ def split_bars(workload: str, bars: Sequence[Mapping[str, Any]]) -> Picture | No
         look = {"color": PALETTE[colour], "edgecolor": PAPER, "linewidth": 0.5, "hatch": hatch}
         axes.barh(range(len(bars)), values, left=left, label=label, height=0.62, **look)
         left += values
-    rows(axes, labels)
-    axes.set_xlabel("Time of a run (s)")
+    rows(axes, labels, "Time of a run (s)")
     axes.legend(ncols=5, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=8)
     words = [f"{label} {total:.3g} s" for label, total in zip(labels, left)]
     return finish(figure, f"{workload}-time-split", "Where the time of a run goes", words)
 
 
 def scaling_lines(
-    workload: str, points: Sequence[Mapping[str, Any]], styles: Looks
+    workload: str, points: Sequence[Mapping[str, Any]], unit: str, styles: Looks
 ) -> Picture | None:
     """Draw throughput against devices, with perfect scaling as a thin line."""
     frame = pd.DataFrame(points)
@@ -237,14 +217,12 @@ def scaling_lines(
     figure, axes = new()
     for variant, group in frame.groupby("variant", sort=False):
         look, group = styles[variant], group.sort_values("devices")
-        x, y = (group[name].to_numpy(float) for name in ("devices", "examples_per_second"))
-        axes.plot(x, y, color=look.colour, linestyle=look.line, marker=look.marker, label=variant)
+        x, y = (group[name].to_numpy(float) for name in ("devices", "throughput"))
+        axes.plot(x, y, **look.style(marker=look.marker, label=variant))
         axes.plot(x, y[0] * x / x[0], color=look.colour, linewidth=0.6)
-    axes.set(xlabel="Devices", ylabel="Throughput (examples/s)", xscale="log", yscale="log")
+    panel(axes, xlabel="Devices", ylabel=f"Throughput ({unit}/s)", xscale="log", yscale="log")
     ticks(axes.xaxis, sorted(frame["devices"].unique()))
     plain(axes.yaxis)
-    grid(axes)
-    legend(axes)
     words = [
         f"efficiency of {p['variant']} at {p['scale']} "
         + (f"{p['efficiency']:.0%}" if isinstance(p["efficiency"], float) else str(p["efficiency"]))

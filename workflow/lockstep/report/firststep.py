@@ -24,26 +24,17 @@ on one device, in the precision of each variant (`curves` of the verdict)."""
 
 @dataclass(frozen=True, kw_only=True)
 class FirstStep:
-    """How far the first losses of a comparison's pairs differ.
+    """How far the first losses of a comparison's pairs differ."""
 
-    Attributes:
-        pairs: that were compared.
-        differ: how many of them differ beyond the tolerance at any step.
-        steps: that were compared of each pair.
-        largest: relative difference, of the step with the largest share of its tolerance.
-        step, seed, baseline, candidate: where that is, and the losses there.
-        tolerance: relative, at that step.
-    """
-
-    pairs: int
-    differ: int
-    steps: int
-    largest: float
-    step: int
+    pairs: int  # that were compared
+    differ: int  # how many of them differ beyond the tolerance at any step
+    steps: int  # that were compared of each pair
+    largest: float  # relative difference, of the step with the largest share of its tolerance
+    step: int  # where that is, and the losses there
     seed: int
     baseline: float
     candidate: float
-    tolerance: float
+    tolerance: float  # relative, at that step
 
 
 def unknown(run: Record, facts: Facts) -> str | None:

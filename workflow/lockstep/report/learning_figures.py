@@ -14,18 +14,7 @@ import numpy as np
 import pandas as pd
 
 from lockstep.report import parity_verdict
-from lockstep.report.drawing import (
-    SIZE,
-    WIDE,
-    Look,
-    Looks,
-    finish,
-    grid,
-    legend,
-    new,
-    power_of_ten,
-    ticks,
-)
+from lockstep.report.drawing import SIZE, WIDE, Look, Looks, finish, new, panel, power_of_ten, ticks
 from lockstep.report.load import Records, step_losses
 from lockstep.report.picture import INK, PALETTE, Picture
 from lockstep.report.record_validation import FINISHED
@@ -48,9 +37,9 @@ def parity_curves(records: Records, workload: str, styles: Looks) -> Picture | N
             values = comparison["curves"].get(precision)
             if values is not None:
                 look = styles.get(variant) or Look(colour=PALETTE["other"], line="-", marker="o")
-                mark = {"color": look.colour, "marker": look.marker, "fillstyle": "none"}
                 steps, shown = np.arange(1, len(values) + 1), np.maximum(values, floor)
-                ax.plot(steps, shown, linestyle="none", markersize=4, label=variant, **mark)
+                mark = look.points(fillstyle="none", markersize=4, label=variant)
+                ax.plot(steps, shown, **mark)
                 words.append(f"{variant} in {precision} at most {max(values):.1e}")
         line = {"color": INK, "linewidth": 1, "linestyle": "--", "label": "tolerance"}
         limit = parity_verdict.curves(records, workload).get(f"{precision}_tolerance")
@@ -58,13 +47,12 @@ def parity_curves(records: Records, workload: str, styles: Looks) -> Picture | N
             ax.axhline(_tolerance(verdict), **line)
         elif limit is not None:
             ax.plot(np.arange(1, len(limit) + 1), limit, **line)
-        ax.set(xlabel=f"Step, in {precision}", ylabel="Relative difference of the loss")
+        label = "Relative difference of the loss"
+        panel(ax, xlabel=f"Step, in {precision}", ylabel=label, yscale="log")
+        ax.set_ylim(floor / 2, None)
         ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(6, integer=True))
-        ax.set(yscale="log", ylim=(floor / 2, None))
         decades = [t for t in ax.get_yticks() if floor < t < ax.get_ylim()[1]]
         ticks(ax.yaxis, [floor, *decades], ["equal", *map(power_of_ten, decades)])
-        grid(ax)
-        legend(ax)
     title = f"Difference of every step's loss from {verdict['reference']}"
     return finish(figure, f"{workload}-parity", title, words or ["no curve is finite"])
 
@@ -93,21 +81,19 @@ def learning_curves(
         middle, low, high = (frame.loc[variant] for frame in (medians, lows, highs))
         for row, column in enumerate(("train_loss", "metric")):
             for ax, x in zip(axes[row], (middle.index + 1, middle["wall_seconds"])):
-                line = {"linestyle": look.line, "marker": look.marker, "linewidth": width}
-                ax.plot(x, middle[column], color=look.colour, markersize=4, label=variant, **line)
+                line = {"marker": look.marker, "linewidth": width, "label": variant}
+                ax.plot(x, middle[column], **look.style(markersize=4, **line))
                 ax.fill_between(x, low[column], high[column], color=look.colour, alpha=0.12, lw=0)
         loss, value, seconds = middle.iloc[-1]
         words.append(
             f"{variant} ends at loss {loss:.4f}, {metric} {value:.4f} after {seconds:.3g} s"
         )
-    axes[0, 0].set(ylabel="Training loss", yscale="log")
+    panel(axes[0, 0], ylabel="Training loss", yscale="log", width=110)
+    panel(axes[0, 1], width=None)
+    panel(axes[1, 0], xlabel="Epoch", ylabel=f"Test {metric}", width=None)
+    panel(axes[1, 1], xlabel="Seconds since the start of the process", width=None)
     ticks(axes[0, 0].yaxis, loss_ticks(*axes[0, 0].get_ylim()))
-    axes[1, 0].set(xlabel="Epoch", ylabel=f"Test {metric}")
     axes[1, 0].xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
-    axes[1, 1].set(xlabel="Seconds since the start of the process")
-    for ax in axes.flat:
-        grid(ax)
-    legend(axes[0, 0], 110)
     return finish(
         figure,
         f"{workload}-learning",
@@ -247,10 +233,8 @@ def difference_curves(workload: str, curves: Iterable[Curve], limits: str = "") 
         ax.plot(steps, positive, color=colour, linestyle=line, linewidth=1.3, **shown)
         seen.add(kind)
         words.append(f"{label} ({name}) ends at {values[-1]:.1e}")
-    ax.set(xlabel="Step", ylabel="Relative difference of the loss", yscale="log")
+    panel(ax, xlabel="Step", ylabel="Relative difference of the loss", yscale="log")
     ax.yaxis.set_major_formatter(mpl.ticker.FuncFormatter(power_of_ten))
     ax.yaxis.set_minor_locator(mpl.ticker.NullLocator())
-    grid(ax)
-    legend(ax)
     note = f"At equal seed, median over seeds. {FLOOR if 'twin' in seen else NO_FLOOR} {limits}"
     return finish(figure, f"{workload}-difference", "How much losses differ", words, note)

@@ -1,4 +1,4 @@
-"""Tables of what is learned by one workload: parity, losses, final metric, time to the target.
+"""Tables of what one workload learns: parity, losses, final metric, time to the target.
 
 Metrics are means over seeds, times are medians over runs.
 """
@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lockstep.report import dataframes, parity_verdict, statistics
+from lockstep.report import dataframes, statistics
 from lockstep.report.dataframes import Workload
+from lockstep.report.parity_verdict import number
 from lockstep.report.record_validation import FAILED
 from lockstep.report.tables import RUNS, WHO, Absent, Table, table
 
@@ -24,15 +25,15 @@ def parity(view: Workload) -> Table | None:
         for rung in comparison["rungs"]:
             key = (rung["precision"], rung["name"])
             row = rows.setdefault(key, dict(zip(("precision", "rung"), key), tolerance=0.0))
-            passed = rung["passed"]
-            value = parity_verdict.number(rung["value"] if passed else rung["first_value"])
-            row[variant] = (
-                f"{value:.1e} {'✓ PASS' if passed else '✗ FAIL'}" if value else "0 ✓ PASS"
-            )
-            row[f"{variant} at"] = rung["worst"] if passed else rung["first"]
-            allowed = rung["tolerance"] if passed else rung.get("first_tolerance")
-            allowed = parity_verdict.number(rung["tolerance"] if allowed is None else allowed)
-            row["tolerance"] = max(row["tolerance"], allowed)
+            if rung["passed"]:
+                value, at, allowed = (rung[k] for k in ("value", "worst", "tolerance"))
+            else:
+                value, at, allowed = map(rung.get, ("first_value", "first", "first_tolerance"))
+                allowed = rung["tolerance"] if allowed is None else allowed
+            mark = "✓ PASS" if rung["passed"] else "✗ FAIL"
+            row[variant] = f"{number(value):.1e} {mark}" if number(value) else "0 ✓ PASS"
+            row[f"{variant} at"] = at
+            row["tolerance"] = max(row["tolerance"], number(allowed))
     return table(
         f"{view.name}-parity",
         f"Parity ladder: relative difference from {verdict['reference']}",
@@ -46,22 +47,18 @@ def parity(view: Workload) -> Table | None:
 
 
 def layers(view: Workload) -> Table | None:
-    """Return how far each layer's output differs from the reference's, in the network's order.
-
-    None if the verdict holds no layers.
-    """
+    """Return how far each layer's output differs from the reference's, in the network's order."""
     verdict = view.records.parity.get(view.name) or {"comparisons": {}}
     rows: dict[str, dict[str, Any]] = {}
     columns: dict[str, str] = {}
     for variant, comparison in verdict["comparisons"].items():
         found = comparison.get("layers")
         for layer in found if isinstance(found, list) else ():
-            if not isinstance(layer, dict):
-                continue
-            row = rows.setdefault(str(layer.get("name")), {"layer": str(layer.get("name"))})
-            for precision in ("float64", "float32"):
-                columns[f"{variant} {precision}"] = f"{variant}, {precision}"
-                row[f"{variant} {precision}"] = layer.get(precision)
+            if isinstance(layer, dict):
+                row = rows.setdefault(str(layer.get("name")), {"layer": str(layer.get("name"))})
+                for precision in ("float64", "float32"):
+                    columns[f"{variant} {precision}"] = f"{variant}, {precision}"
+                    row[f"{variant} {precision}"] = layer.get(precision)
     if not columns:
         return None
     return table(
@@ -79,16 +76,15 @@ def losses(view: Workload) -> Table:
     scale = config["scales"][0]
     chosen = view.epochs[view.epochs["scale"] == scale]
     means = chosen.groupby(["epoch", "variant"])["train_loss"].mean().unstack("variant")
-    means = means.assign(epoch=means.index + 1)
     seeds = chosen.groupby("variant")["seed"].nunique()
+    variants = [v for v in config["variants"] if v in means]
     return table(
         f"{view.name}-losses",
         "Training loss by epoch",
-        "epoch | Epoch | | d\n"
-        + "".join(f"{v} | {v} | | 4f\n" for v in config["variants"] if v in means),
-        means.to_dict("records"),
+        "epoch | Epoch | | d\n" + "".join(f"{v} | {v} | | 4f\n" for v in variants),
+        means.assign(epoch=means.index + 1).to_dict("records"),
         f"Mean over seeds at scale {scale}; seeds: "
-        f"{', '.join(f'{v} {seeds[v]}' for v in config['variants'] if v in seeds) or 'none'}.",
+        f"{', '.join(f'{v} {seeds[v]}' for v in variants) or 'none'}.",
     )
 
 
@@ -118,26 +114,24 @@ def target(view: Workload) -> Table:
 
     A run that diverged or was killed never meets it either: it is censored later than all that did.
     """
-    goal, rows = view.recipe["target"], []
-    few = Absent("fewer than half of the runs met the target")
+    rows, few = [], Absent("fewer than half of the runs met the target")
     for (scale, variant), group in dataframes.by_variant(dataframes.ended(view.runs)):
         times, reached = to_target(group)
         wall = group["target_wall"].to_numpy(dtype=float)
         known = reached & np.isfinite(wall)
-        medians = [
-            statistics.censored_median(times, reached),
-            statistics.censored_median(np.where(known, wall, np.inf), known),
-        ]
-        training, whole = (few if median is None else median for median in medians)
+        training = statistics.censored_median(times, reached)
+        whole = statistics.censored_median(np.where(known, wall, np.inf), known)
         row = {"scale": scale, "variant": variant, "n": len(group), "reached": int(reached.sum())}
-        row |= {"failed": int((group["status"] == FAILED).sum()), "median": training, "wall": whole}
+        row |= {"failed": int((group["status"] == FAILED).sum())}
+        row |= {"median": few if training is None else training}
+        row |= {"wall": few if whole is None else whole}
         row["fastest"] = float(times[reached].min()) if reached.any() else None
         row["slowest"] = float(times.max()) or Absent("no run has a time")
         row["slowest_is"] = "met" if reached[times == times.max()].all() else "censored: not met"
         rows.append(row)
     return table(
         f"{view.name}-time-to-target",
-        f"Time to a test {view.metric} of {goal['value']:g}",
+        f"Time to a test {view.metric} of {view.recipe['target']['value']:g}",
         f"""{WHO}{RUNS}
         reached | Met it | | d
         failed | Failed | | d

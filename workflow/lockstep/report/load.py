@@ -13,17 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from lockstep.report import parity_verdict, record_schema, record_tables
+from lockstep.report import parity_verdict, record_schema, record_tables, record_validation
 from lockstep.report.record_tables import Columns, Unsound, read_columns
-from lockstep.report.record_validation import FAILED, FINISHED, check, parsed, read_summary
+from lockstep.report.record_validation import FAILED, FINISHED, parsed
 from lockstep.study import Study
 from lockstep.study.run import Run
 
-INTERRUPTED = "interrupted"
-MISSING = "missing"
-EXCLUDED = "excluded"
+INTERRUPTED, MISSING, EXCLUDED = "interrupted", "missing", "excluded"
 
 FIRST_LOSSES = 20  # of a run that are compared with its partner's
+EXAMPLES = "examples"
 SMALL = ("summary.json", "epochs.csv", "windows.csv")
 """Records that are read whole, of every run."""
 
@@ -33,31 +32,20 @@ Key = tuple[str, str, str, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One run of the study, as its records describe it.
-
-    Attributes:
-        folder: below the study's folder.
-        status: `finished`, `failed`, `interrupted`, `missing` or `excluded`.
-        reason: why it is not finished, in words.
-        summary: of a finished or failed run; empty for the others.
-        epochs: columns of ``epochs.csv``, float64 ``(epochs,)``.
-        windows: what is kept of ``windows.csv`` (see `record_tables.digest`).
-        first_losses: of the first steps; None if they are not known.
-        steps_problem: why ``steps.npz`` of a finished run cannot be used.
-    """
+    """One run of the study, as its records describe it."""
 
     workload: str
     variant: str
     scale: str
     seed: int
-    folder: Path
-    status: str
-    reason: str | None = None
-    summary: Mapping[str, Any] = field(default_factory=dict)
-    epochs: Columns = field(default_factory=dict)
-    windows: Mapping[str, Any] = field(default_factory=dict)
-    first_losses: np.ndarray | None = None
-    steps_problem: str | None = None
+    folder: Path  # below the study's folder
+    status: str  # finished, failed, interrupted, missing or excluded
+    reason: str | None = None  # why it is not finished, in words
+    summary: Mapping[str, Any] = field(default_factory=dict)  # of a finished or failed run
+    epochs: Columns = field(default_factory=dict)  # of epochs.csv, float64 (epochs,)
+    windows: Mapping[str, Any] = field(default_factory=dict)  # of `record_tables.digest`
+    first_losses: np.ndarray | None = None  # None if they are not known
+    steps_problem: str | None = None  # why steps.npz of a finished run cannot be used
 
     @property
     def key(self) -> Key:
@@ -68,6 +56,18 @@ class Record:
     def metric(self) -> str:
         """The name of the metric that its target is of."""
         return f"test_{self.summary['target']['metric']}"
+
+    @property
+    def metric_is_share(self) -> bool:
+        """Whether that metric lies in [0, 1], as the workload says; older records do not."""
+        units = (self.summary.get("units") or {}).get(self.metric) or {}
+        return bool(units.get("unit", "share") == "share")
+
+    @property
+    def unit(self) -> str:
+        """What its throughput counts: examples, or what its loss is a mean over."""
+        unit = (self.summary.get("units") or {}).get("weight")
+        return f"{unit}s" if unit else EXAMPLES
 
     @property
     def step_time(self) -> float | None:
@@ -128,18 +128,12 @@ class Record:
 
 @dataclass(frozen=True, kw_only=True)
 class Records:
-    """Everything that a study has recorded.
-
-    Attributes:
-        runs: one record a run of the config, in the config's order.
-        parity: verdicts by workload.
-        excluded: name and reason of everything that was found and not used.
-    """
+    """Everything that a study has recorded."""
 
     study: Study
-    runs: Sequence[Record]
-    parity: Mapping[str, Mapping[str, Any]]
-    excluded: Sequence[tuple[str, str]]
+    runs: Sequence[Record]  # one for each run of the config, in its order
+    parity: Mapping[str, Mapping[str, Any]]  # verdicts by workload
+    excluded: Sequence[tuple[str, str]]  # what was found and not used, with the reason
 
     @property
     def unfinished(self) -> list[Record]:
@@ -187,26 +181,17 @@ def load(study: Study) -> Records:
 
 
 def _manifest(path: Path) -> Mapping[str, Any]:
-    """Return the runs that a block's manifest lists; a block without one lists none.
-
-    Raises:
-        Unsound: it is not a manifest.
-    """
+    """Return the runs that a block's manifest lists; a block without one lists none."""
     if not path.is_file():
         return {}
     manifest = parsed(path.read_bytes())
-    field = record_schema.unsound(manifest, record_schema.BLOCK)
-    if field is not None:
+    if (field := record_schema.unsound(manifest, record_schema.BLOCK)) is not None:
         raise Unsound(f"no sound field {field!r}")
     return dict(manifest["runs"])
 
 
 def _record(study: Study, run: Run, entry: Mapping[str, Any] | None) -> Record:
-    """Read one run.
-
-    Args:
-        entry: its hashes in its block's manifest, if there is one.
-    """
+    """Read one run; `entry` is its line in its block's manifest, if there is one."""
     folder = study.run_folder(run)
     known: dict[str, Any] = {name: getattr(run, name) for name in ("workload", "variant", "seed")}
     known |= {"scale": str(run.scale), "folder": Path(_below(study, folder))}
@@ -215,23 +200,24 @@ def _record(study: Study, run: Run, entry: Mapping[str, Any] | None) -> Record:
             status, reason = _why_none(folder)
             return Record(**known, status=status, reason=reason)
         contents = {name: (folder / name).read_bytes() for name in SMALL}
-        summary = read_summary(study, run, contents["summary.json"])
+        summary = record_validation.read_summary(study, run, contents["summary.json"])
         bound = entry is not None and entry["identity"] == summary["identity"]
         hashes = entry["sha256"] if entry and bound else {}
         for name, content in contents.items():
             _unchanged(name, content, hashes)
         epochs, rows = (read_columns(contents[name], name) for name in SMALL[1:])
         digest = record_tables.digest(rows, summary)
-        failure = check(summary, epochs, rows, digest)
-        if digest and "absent" in summary["steady"]:
-            digest["steady"] = None
-    except OSError as error:
-        name = Path(error.filename or "a record").name
-        return Record(**known, status=EXCLUDED, reason=f"{name} cannot be read ({error.strerror})")
-    except Unsound as problem:
-        return Record(**known, status=EXCLUDED, reason=str(problem))
+        failure = record_validation.check(summary, epochs, rows, digest)
     except Exception as error:  # whatever one record holds, the others are reported
-        return Record(**known, status=EXCLUDED, reason=f"its records cannot be read ({error!r})")
+        reason = f"its records cannot be read ({error!r})"
+        if isinstance(error, OSError):
+            name = Path(error.filename or "a record").name
+            reason = f"{name} cannot be read ({error.strerror})"
+        if isinstance(error, Unsound):
+            reason = str(error)
+        return Record(**known, status=EXCLUDED, reason=reason)
+    if digest and "absent" in summary["steady"]:
+        digest["steady"] = None
     known |= {"summary": summary, "epochs": epochs, "windows": digest}
     if failure:
         return Record(**known, status=FAILED, reason=failure)

@@ -6,14 +6,14 @@ over several. Larger scales rest on the first losses of their runs (`lockstep.re
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lockstep.parity import OVER_TWO, own
 from lockstep.parity.compare import failure
-from lockstep.report import record_schema
+from lockstep.report.record_schema import COMPARISON, RUNG, VERDICT, unsound
 from lockstep.report.record_validation import Unsound, parsed
 from lockstep.study import Study
 from lockstep.study.identity import trace_key
@@ -57,19 +57,24 @@ def read(study: Study, workload: str) -> dict[str, Any] | None:
             f"not a parity verdict that this version reads (its schema is {found!r}, expected is "
             f"{SCHEMA!r}); run the parity stage again"
         )
-    if verdict.get("workload") != workload:
-        raise Unsound(f"foreign: it is the verdict of workload {verdict.get('workload')!r}")
-    _check_fields(verdict)
-    if verdict["reference"] not in study.traces():
-        raise Unsound(f"foreign: the study has no trace of its reference {verdict['reference']!r}")
-    about = verdict.get("about") or {}
-    _check_traced(study, about)
-    for variant, comparison in verdict["comparisons"].items():
-        expected = wanted(study, about, variant, verdict["reference"])
-        _check_complete(variant, comparison, expected)
-    if verdict["passed"] != all(c["passed"] for c in verdict["comparisons"].values()):
-        raise Unsound("contradictory: its conclusion is not that of its comparisons")
+    if problem := next(_problems(study, workload, verdict), None):
+        raise Unsound(problem)
     return dict(verdict)
+
+
+def _problems(study: Study, workload: str, verdict: Mapping[str, Any]) -> Iterator[str]:
+    """Yield why a verdict proves nothing about a study; the first one counts."""
+    if verdict.get("workload") != workload:
+        yield f"foreign: it is the verdict of workload {verdict.get('workload')!r}"
+    yield from _fields(verdict)
+    reference, about = verdict["reference"], verdict.get("about") or {}
+    if reference not in study.traces():
+        yield f"foreign: the study has no trace of its reference {reference!r}"
+    yield from _traced(study, about)
+    for variant, comparison in verdict["comparisons"].items():
+        yield from _incomplete(variant, comparison, wanted(study, about, variant, reference))
+    if verdict["passed"] != all(c["passed"] for c in verdict["comparisons"].values()):
+        yield "contradictory: its conclusion is not that of its comparisons"
 
 
 def wanted(study: Study, about: Mapping[str, Any], *variants: str) -> frozenset[tuple[str, str]]:
@@ -80,73 +85,68 @@ def wanted(study: Study, about: Mapping[str, Any], *variants: str) -> frozenset[
             the gradient of the input, which a model of integers has not.
     """
     result = RUNGS | (OVER_SEVERAL if study.traced_over_several else frozenset())
-    if all("input" in _absent(about, variant) for variant in variants):
+    found = {variant: (about.get(variant) or {}).get("absent") for variant in variants}
+    absent = {v: told if isinstance(told, dict) else {} for v, told in found.items()}
+    if all("input" in without for without in absent.values()):
         result -= {("float64", "input")}
-    for variant in variants:
-        known = study.config["variants"].get(variant)  # `_check_traced` refuses an unknown one
+    for variant, without in absent.items():
+        known = study.config["variants"].get(variant)  # `_traced` refuses an unknown one
         precision = study.variant(variant)["precision"] if known else None
-        if precision in own.BOUNDS and precision not in _absent(about, variant):
+        if precision in own.BOUNDS and precision not in without:
             result |= {(precision, rung) for rung in REDUCED}
     return result
 
 
-def _absent(about: Mapping[str, Any], variant: str) -> Mapping[str, Any]:
-    """Return what a variant's trace says that it has not, with the reasons."""
-    absent = (about.get(variant) or {}).get("absent")
-    return absent if isinstance(absent, dict) else {}
-
-
-def _check_fields(verdict: Mapping[str, Any]) -> None:
-    """Check that every field that is read is there and of its kind."""
-    parts: list[tuple[str, Any, str]] = [("it", verdict, record_schema.VERDICT)]
+def _fields(verdict: Mapping[str, Any]) -> Iterator[str]:
+    """Yield where a field that is read is missing or not of its kind."""
+    parts: list[tuple[str, Any, str]] = [("it", verdict, VERDICT)]
     comparisons = verdict.get("comparisons")
     for variant, comparison in comparisons.items() if isinstance(comparisons, dict) else ():
-        parts.append((f"its comparison of {variant}", comparison, record_schema.COMPARISON))
+        parts.append((f"its comparison of {variant}", comparison, COMPARISON))
         rungs = comparison.get("rungs") if isinstance(comparison, dict) else None
-        for rung in rungs if isinstance(rungs, list) else ():
-            parts.append((f"a rung of {variant}", rung, record_schema.RUNG))
+        found = rungs if isinstance(rungs, list) else ()
+        parts += [(f"a rung of {variant}", rung, RUNG) for rung in found]
     for what, value, schema in parts:
-        field = record_schema.unsound(value, schema)
-        if field is not None:
-            raise Unsound(f"{what} has no sound field {field!r}")
+        if (field := unsound(value, schema)) is not None:
+            yield f"{what} has no sound field {field!r}"
 
 
-def _check_complete(
+def _incomplete(
     variant: str, comparison: Mapping[str, Any], expected: frozenset[tuple[str, str]]
-) -> None:
-    """Check that a comparison climbed the whole ladder and concludes what its rungs say."""
+) -> Iterator[str]:
+    """Yield where a comparison lacks a rung, or concludes something else than its rungs say."""
     found = Counter((rung["precision"], rung["name"]) for rung in comparison["rungs"])
-    missing = sorted(expected - found.keys())
-    if missing:
-        raise Unsound(f"{variant} was not compared on rung {' '.join(missing[0])}")
+    for precision, name in sorted(expected - found.keys()):
+        yield f"{variant} was not compared on rung {precision} {name}"
     if max(found.values()) > 1:
-        raise Unsound(f"contradictory: {variant} has a rung twice")
+        yield f"contradictory: {variant} has a rung twice"
     if comparison["passed"] != all(rung["passed"] for rung in comparison["rungs"]):
-        raise Unsound(f"contradictory: {variant}'s conclusion is not that of its rungs")
+        yield f"contradictory: {variant}'s conclusion is not that of its rungs"
     for rung in comparison["rungs"]:
         where = f"{variant} on rung {rung['precision']} {rung['name']}"
         if not rung["passed"]:
             if rung.get("first") is None or rung.get("first_value") is None:
-                raise Unsound(f"contradictory: {where} fails, but nothing differs")
+                yield f"contradictory: {where} fails, but nothing differs"
         elif rung["worst"] == "nothing":
-            raise Unsound(f"{where} passes, but nothing was compared")
+            yield f"{where} passes, but nothing was compared"
         elif not number(rung["value"]) <= number(rung["tolerance"]) < np.inf:
-            raise Unsound(f"contradictory: {where} passes at a distance beyond its tolerance")
+            yield f"contradictory: {where} passes at a distance beyond its tolerance"
 
 
-def _check_traced(study: Study, about: Mapping[str, Any]) -> None:
-    """Check that the traces are of the variants and the seed that the study now has."""
+def _traced(study: Study, about: Mapping[str, Any]) -> Iterator[str]:
+    """Yield where a trace is not of the variant and the seed that the study now has."""
     for variant, traced in about.items():
         if variant not in study.config["variants"]:
-            raise Unsound(f"foreign: the study has no variant {variant!r}")
+            yield f"foreign: the study has no variant {variant!r}"
         try:
             key, seed = trace_key(traced["variant"]), traced["seed"]
         except (AttributeError, KeyError, TypeError) as error:
-            raise Unsound(f"it does not say what it traced as {variant} ({error!r})") from error
+            yield f"it does not say what it traced as {variant} ({error!r})"
+            return
         if key != trace_key(study.variant(variant)):
-            raise Unsound(f"made with other settings than {variant} now has; trace again")
+            yield f"made with other settings than {variant} now has; trace again"
         if seed != study.config["seeds"][0]:
-            raise Unsound(f"made with seed {seed}, the study's first is {study.config['seeds'][0]}")
+            yield f"made with seed {seed}, the study's first is {study.config['seeds'][0]}"
 
 
 def number(value: Any) -> float:
@@ -181,12 +181,10 @@ def compared(records: "Records", workload: str) -> list[str]:
 def claim(records: "Records", workload: str) -> str:
     """Return in words what was proven of a workload, where all its variants pass."""
     verdict, study = records.parity[workload], records.study
-    traced, parity, parts = compared(records, workload), study.config["parity"], []
+    traced, parts = compared(records, workload), []
     if traced:
         parts.append(
-            f"traced {processes(records, workload)} with the weights of seed "
-            f"{study.config['seeds'][0]}, over {parity['steps']} steps in float64 and "
-            f"{parity['float32_steps']} in float32, {_listed(traced)} "
+            f"{how_traced(records, workload)}, {_listed(traced)} "
             f"compute{'s' if len(traced) == 1 else ''} what {verdict['reference']} computes"
         )
     for trace in dict.fromkeys(study.traced.values()):
@@ -199,11 +197,16 @@ def claim(records: "Records", workload: str) -> str:
     return "; ".join(parts)
 
 
-def processes(records: "Records", workload: str) -> str:
-    """Return in words on how many devices the traces of a workload were made."""
-    comparisons = records.parity[workload]["comparisons"].values()
+def how_traced(records: "Records", workload: str) -> str:
+    """Return in words how the traces of a workload were made."""
+    comparisons, config = records.parity[workload]["comparisons"].values(), records.study.config
     several = any(rung["precision"] == OVER_TWO for c in comparisons for rung in c["rungs"])
-    return "on one device and, in float64, on two" if several else "on one device"
+    where = "on one device and, in float64, on two" if several else "on one device"
+    return (
+        f"traced {where} with the weights of seed {config['seeds'][0]}, over "
+        f"{config['parity']['steps']} steps in float64 and {config['parity']['float32_steps']} in "
+        "float32"
+    )
 
 
 def _listed(names: Sequence[str]) -> str:

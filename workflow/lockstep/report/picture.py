@@ -26,21 +26,13 @@ PALETTE = {
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A finished figure.
+    """A finished figure."""
 
-    Attributes:
-        name: of its files.
-        title: its caption.
-        alternative: what it shows, in words, for who cannot see it.
-        note: how to read it.
-        svg, png: its files' content.
-    """
-
-    name: str
-    title: str
-    alternative: str
-    note: str
-    svg: bytes
+    name: str  # of its files
+    title: str  # its caption
+    alternative: str  # what it shows, in words, for who cannot see it
+    note: str  # how to read it
+    svg: bytes  # its files' content
     png: bytes
 
 

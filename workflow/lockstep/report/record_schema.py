@@ -25,9 +25,7 @@ def _integer(_: Any, value: Any) -> bool:
 
 
 def _number(_: Any, value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    return math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 Validator = jsonschema.validators.extend(

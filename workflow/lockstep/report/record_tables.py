@@ -23,8 +23,9 @@ TABLES = {
     },
     "windows.csv": {
         "step": "count", "steps": "count", "seconds": "count", "data_seconds": "count",
-        "warm_up": "count", "examples": "optional", "run_delay_seconds": "optional",
-        "involuntary_switches": "optional", "foreign_cpu_share": "optional",
+        "warm_up": "count", "examples": "optional", "weight": "optional",
+        "run_delay_seconds": "optional", "involuntary_switches": "optional",
+        "foreign_cpu_share": "optional",
     },
 }  # fmt: skip
 """The columns that are read: `count` is finite and not negative, `any` may be anything, `optional`
@@ -214,6 +215,8 @@ def steady(windows: Columns, batch: int, counted: np.ndarray) -> dict[str, Any] 
     if "examples" in kept:
         rate = float(kept["examples"].sum() / seconds.sum())
         found |= {"examples_per_second": rate, "batch_per_median_step": batch / median}
+    if "weight" in kept:
+        found["weight_per_second"] = float(kept["weight"].sum() / seconds.sum())
     return found
 
 

@@ -17,9 +17,7 @@ from lockstep.study import Study
 from lockstep.study.run import Run
 
 SCHEMA = "lockstep-record/1"
-
-FINISHED = "finished"
-FAILED = "failed"
+FINISHED, FAILED = "finished", "failed"
 
 
 def parsed(content: bytes) -> Any:
@@ -32,6 +30,9 @@ def parsed(content: bytes) -> Any:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
         raise Unsound(f"not whole ({error})") from error
+
+
+# A summary, and the tables beside it ----------------------------------------------------------
 
 
 def _contradictory(why: str) -> Unsound:
@@ -52,24 +53,22 @@ def read_summary(study: Study, run: Run, content: bytes) -> dict[str, Any]:
         raise Unsound(f"summary.json is {problem}") from problem
     if not isinstance(summary, dict) or "schema" not in summary:
         raise Unsound("summary.json is not a record of a run: it names no schema")
-    if summary["schema"] != SCHEMA:
-        found = summary["schema"]
+    if (found := summary["schema"]) != SCHEMA:
         raise Unsound(f"summary.json has schema {found!r}; this version reads {SCHEMA}")
-    field = record_schema.unsound(summary, record_schema.SUMMARY)
-    if field:
+    if field := record_schema.unsound(summary, record_schema.SUMMARY):
         raise Unsound(f"summary.json has no sound field {field!r}")
     expected = (study.name, run.workload, run.variant, str(run.scale), run.seed)
     found = tuple(summary[k] for k in ("study", "workload", "variant", "scale", "seed"))
     if found != expected:
         raise Unsound(f"summary.json is foreign: it is the record of {'/'.join(map(str, found))}")
-    recipe = places.without(study.workload(run.workload))
+    recipe = study.workload(run.workload)
     for what, name, now in (
-        ("another recipe than the study", "recipe", recipe),
+        ("another recipe than the study", "recipe", places.without(recipe)),
         ("other settings than the variant", "variant", study.variant(run.variant)),
     ):
         if summary["contract"][name] != now:
             raise Unsound(f"summary.json was made with {what} now has; train again")
-    target, recorded = study.workload(run.workload)["target"], summary["target"]
+    target, recorded = recipe["target"], summary["target"]
     if {name: recorded.get(name) for name in target} != target:
         raise _contradictory(
             f"its target is a {recorded['metric']} of {recorded['value']:g}, its recipe's "
@@ -93,25 +92,28 @@ def check(
     Raises:
         Unsound: its records contradict each other.
     """
+    finished = summary["status"] == FINISHED
     if summary["status"] not in (FINISHED, FAILED):
         raise _contradictory(f"its status is {summary['status']!r}")
     for phase, seconds in summary["seconds"].items():
         if not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
             raise _contradictory(f"{phase} took {seconds} seconds")
     # A run that was begun from another run's checkpoint has no windows of what went before.
-    begun_at = summary.get("resumed_from")
-    begun = (begun_at or {}).get("step", 0)
+    begun = (summary.get("resumed_from") or {}).get("step", 0)
     made = int(rows["steps"].sum()) if rows else 0
     if begun + made != summary["steps"]:
         raise _contradictory(f"{summary['steps']} steps, but windows.csv has {made}")
-    _steady(summary, record_tables.digest(rows, summary) if digest is None else digest)
-    _spent(summary, epochs, rows)
-    finished = summary["status"] == FINISHED
+    digest = record_tables.digest(rows, summary) if digest is None else digest
+    for what, recorded, computed in _derived(summary, epochs, rows, digest):
+        # Sums of many differences of a clock round; a wait may be 0.
+        if not math.isclose(recorded, computed, rel_tol=1e-6, abs_tol=1e-9):
+            found = f"{what} is {recorded:.6g}, its tables give {computed:.6g}"
+            raise _contradictory(found)
     if finished and summary["steps"] != summary["total_steps"]:
         raise _contradictory(f"finished after {summary['steps']} of {summary['total_steps']} steps")
     if finished and (not epochs or not len(epochs["epoch"])):
         raise _contradictory("finished, but epochs.csv has no row")
-    _reached(summary["target"], epochs, bool(begun_at))
+    _reached(summary["target"], epochs, bool(summary.get("resumed_from")))
     if not finished:
         return str(summary.get("reason") or "failed, and does not say why")
     times = epochs["training_seconds"]
@@ -128,48 +130,34 @@ def check(
     return None
 
 
-def _steady(summary: Mapping[str, Any], digest: Mapping[str, Any]) -> None:
-    """Check the steady state of a summary against the windows that it was taken from."""
-    recorded = summary["steady"]
-    if not recorded.get("step_seconds"):
-        return
-    computed = dict(digest.get("steady") or {})
-    if not computed:
-        raise _contradictory("it has a step time, but windows.csv has no steady window")
-    for name, value in computed.pop("step_seconds").items():
-        seconds = recorded["step_seconds"][name]
-        if not seconds > 0:
-            raise _contradictory(f"a step took {seconds} seconds")
-        _compare(f"a step's {name}", seconds, value, "s")
-    for name, value in computed.items():
-        if recorded.get(name) is not None:
-            _compare(f"steady {name}", recorded[name], value)
-
-
-def _compare(what: str, recorded: float, computed: float, unit: str = "") -> None:
-    # Sums of many differences of a clock round; a wait may be 0.
-    if not math.isclose(recorded, computed, rel_tol=1e-6, abs_tol=1e-9):
-        texts = [f"{value:.6g} {unit}".rstrip() for value in (recorded, computed)]
-        raise _contradictory(f"{what} is {texts[0]}, windows.csv gives {texts[1]}")
-
-
-def _spent(summary: Mapping[str, Any], epochs: Columns, rows: Columns) -> None:
-    """Check the clocks of a summary and of epochs against the windows that they add up."""
+def _derived(
+    summary: Mapping[str, Any], epochs: Columns, rows: Columns, digest: Mapping[str, Any]
+) -> Iterator[tuple[str, float, float]]:
+    """Yield what follows from the tables: its name, as it is recorded, and as they give it."""
+    recorded, computed = summary["steady"], {**(digest.get("steady") or {})}
+    if recorded.get("step_seconds"):
+        if not computed:
+            raise _contradictory("it has a step time, but windows.csv has no steady window")
+        for name, value in computed.pop("step_seconds").items():
+            yield f"a step's {name}", recorded["step_seconds"][name], value
+        for name, value in computed.items():
+            if recorded.get(name) is not None:
+                yield f"steady {name}", recorded[name], value
     seconds, failed = summary["seconds"], summary["status"] == FAILED
     for phase, column in (("training", "seconds"), ("data_wait", "data_seconds")):
-        recorded, computed = seconds.get(phase, 0.0), float(rows[column].sum()) if rows else 0.0
-        if not (failed and recorded >= computed):  # the window in which it failed is in no table
-            _compare(phase, recorded, computed, "s")
+        spent, added = seconds.get(phase, 0.0), float(rows[column].sum()) if rows else 0.0
+        # The window in which a run failed is in no table.
+        yield phase, spent, max(spent, added) if failed else added
     flops = summary.get("flops") or {}
     rate, total, spent = flops.get("per_second"), flops.get("total"), seconds.get("training")
     if isinstance(rate, (int, float)) and isinstance(total, (int, float)) and spent:
-        _compare("FLOP/s", rate, total / spent)
-    if not epochs or not rows or summary.get("resumed_from"):
-        return  # what was before another run's checkpoint is in another run's windows
-    ends, elapsed = rows["step"] + rows["steps"], np.r_[0.0, rows["seconds"].cumsum()]
-    made = elapsed[np.searchsorted(ends, epochs["step"], side="right")]
-    for recorded, computed in zip(epochs["training_seconds"], made, strict=True):
-        _compare("an epoch's training_seconds", float(recorded), float(computed), "s")
+        yield "FLOP/s", rate, total / spent
+    # What was before another run's checkpoint is in another run's windows.
+    if epochs and rows and not summary.get("resumed_from"):
+        ends, elapsed = rows["step"] + rows["steps"], np.r_[0.0, rows["seconds"].cumsum()]
+        made = elapsed[np.searchsorted(ends, epochs["step"], side="right")]
+        for value, clock in zip(epochs["training_seconds"], made, strict=True):
+            yield "an epoch's training_seconds", value, clock
 
 
 def _reached(target: Mapping[str, Any], epochs: Columns, begun: bool) -> None:
@@ -192,45 +180,33 @@ def _reached(target: Mapping[str, Any], epochs: Columns, begun: bool) -> None:
 
 # What an archive checks as well ---------------------------------------------------------------
 
-REPEATED_BY = ("host.cpu", "host.instruction_set", "topology.threads")
-"""What of a contract decides whether a repetition must have the same bits."""
+REPEATED_BY = (
+    *(("host", "cpu"), ("host", "instruction_set"), ("topology", "threads")),
+    ("weights", "final"),
+)
+"""What of a record decides whether a repetition must have the same bits."""
 
 TRAJECTORY = ("recipe", "precision", "input", "dataset", "weights", "seed")
 """What of `determined_by` decides what is trained; records of before have no `input`."""
 
 
 def identity_problems(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[str]:
-    """Yield where a summary's identity and contract do not agree with each other.
+    """Yield where a summary is not of the run that it says it is.
 
     Args:
         settings: the run's part of the study's config.
     """
     contract = summary["contract"]
-    determined, topology, host = (contract[k] for k in ("determined_by", "topology", "host"))
+    determined = contract["determined_by"]
+    trained = {name: determined[name] for name in TRAJECTORY if name in determined}
     if files.digest(determined) != summary["identity"]:
         yield "summary.json: identity is not the hash of contract.determined_by"
-    trained = {name: determined[name] for name in TRAJECTORY if name in determined}
     if files.digest(trained) != summary["trajectory"]:
         yield "summary.json: trajectory is not the hash of what was trained"
     if determined["settings"] != settings:
         yield "summary.json: contract.determined_by.settings are not those of the study's config"
     if determined["dataset"] != summary["dataset"]["content"]:
         yield "summary.json: contract.determined_by.dataset is not dataset.content"
-    for name in ("threads", "window_steps"):
-        if topology.get(name, settings[name]) != settings[name]:
-            yield f"summary.json: contract.topology.{name} is not that of the study's config"
-    for path in REPEATED_BY:
-        part, _, name = path.partition(".")
-        if contract[part].get(name) is None:
-            yield f"summary.json: has no contract.{path}, which a repetition is compared by"
-    if summary["weights"].get("final") is None:
-        yield "summary.json: has no weights.final, which a repetition is compared by"
-    engine, environment = contract["engine"], determined["environment"]
-    for package in sorted(engine.keys() & environment.keys()):
-        # The framework also says what it was built for: 2.15.0+cu132.
-        a, b = (str(of[package]).split("+")[0] for of in (engine, environment))
-        if a != b:
-            yield f"summary.json: contract.engine has {package} {a}, determined_by has {b}"
-    for field, value in next(iter(host.get("nodes") or []), {}).items():
-        if host.get(field) != value:
-            yield f"summary.json: contract.host.{field} is not that of its first node"
+    for part, name in REPEATED_BY:
+        if contract.get(part, summary.get(part)).get(name) is None:
+            yield f"summary.json: has no {part}.{name}, which a repetition is compared by"

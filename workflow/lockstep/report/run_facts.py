@@ -18,13 +18,17 @@ def facts_of(record: Record) -> dict[str, Any]:
     summary, contract = record.summary, record.summary["contract"]
     engine, host = dict(contract["engine"]), dict(contract["host"])
     determined = contract["determined_by"]
-    each = host.pop("nodes", None) or [host]
+    each = each_host(host)
+    host.pop("nodes", None)
     gpus = [gpu for node in each for gpu in node.get("gpus") or []]
     image = host.pop("image", None) or {}
     packages = dict(determined.get("environment") or {})
     if "image" in packages and packages["image"] == image.get("identity"):
         del packages["image"]  # said by the image itself
     topology = {k: v for k, v in contract["topology"].items() if k != "processes"}
+    # Variables that say how threads wait are recorded with the topology as well.
+    waiting, settings = topology.get("environment") or {}, engine.get("settings") or {}
+    engine["settings"] = {name: v for name, v in settings.items() if name not in waiting}
     # Whether a process drives one device or several is declared; what a device does must be equal.
     processes = topology.pop("world_size")
     devices = topology["devices"] = topology.get("devices") or processes
@@ -51,6 +55,11 @@ def facts_of(record: Record) -> dict[str, Any]:
         if name not in ("determined_by", "host"):
             result |= _flat(name, value) if isinstance(value, Mapping) else {name: value}
     return result
+
+
+def each_host(host: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return what a contract's `host` says of each node of a run."""
+    return host.get("nodes") or [host]
 
 
 def _hosts(host: Mapping[str, Any], each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -120,7 +129,7 @@ def nodes(facts: Facts) -> list[str]:
 
 PARAMETERS = {"float64": "float64", "float32": "float32", "tf32": "float32", "bfloat16": "float32"}
 COMPUTATION = {**PARAMETERS, "bfloat16": "bfloat16"}
-"""Types that each precision stands for; those of the engines, whose code the report imports not."""
+"""Types that each precision stands for, as in the engines, which the report cannot import."""
 
 
 def undeclared_precision(facts: Facts) -> str | None:

@@ -1,12 +1,13 @@
 """Every sentence on a comparison, as templates: the verdicts, with the digits that they deserve."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from lockstep.report import statistics
-from lockstep.report.statistics import Ratio
+from lockstep.report.statistics import Equivalence, Ratio
 from lockstep.report.verdicts import (
     ALPHA,
     DIFFERENT,
@@ -40,17 +41,17 @@ METRIC = {
     NOT_COMPARABLE: "No statement on {name}: the runs are not comparable.",
     NO_PAIR: "No statement on {name}: there is no pair of finished runs.",
     ONE_PAIR: "Final {name} differs by {differs} in the only pair; that decides nothing.",
-    "same": "Final {name} is equivalent within ±{margin:g}: the same in all {n} pairs.",
+    "same": "Final {name} is equivalent within ±{margin}: the same in all {n} pairs.",
     "no spread": "No statement on {name}: it differs by {differs} in each of {n} pairs, and "
     "without any spread nothing can be tested.",
-    EQUIVALENT: "Final {name} is equivalent within ±{margin:g}: {interval}.",
-    DIFFERENT: "Final {name} is not shown to be equivalent within ±{margin:g} and differs: "
+    EQUIVALENT: "Final {name} is equivalent within ±{margin}: {interval}.",
+    DIFFERENT: "Final {name} is not shown to be equivalent within ±{margin} and differs: "
     "{interval}{holm}.",
-    UNDECIDED: "Final {name} is not shown to be equivalent within ±{margin:g}: {interval}{holm}.",
+    UNDECIDED: "Final {name} is not shown to be equivalent within ±{margin}: {interval}{holm}.",
 }
 
-FEASIBLE = 100
-"""Seeds that are worth proposing."""
+FEASIBLE = 100  # seeds that are worth proposing
+MOST_SEEDS = 3  # that the terminal names below a verdict
 
 
 def sentence(c: Comparison) -> str:
@@ -103,7 +104,7 @@ def quality_sentence(c: Comparison) -> str:
     return METRIC[kind].format(
         name=name,
         n=test.n,
-        margin=test.margin,
+        margin=margin_text(test, c.baseline),
         differs=differs,
         interval=interval,
         holm=holm if taken_back else "",
@@ -129,6 +130,27 @@ def more_sentence(c: Comparison) -> str | None:
         + (f"{needed} seeds" if needed else f"more than {statistics.MOST_SEEDS} seeds")
         + ": a quieter machine would help more."
     )
+
+
+def terminal_lines(verdict: Mapping[str, Any], *, quality: bool = False) -> list[str]:
+    """Return a verdict for the terminal, with what is flagged and left out below it.
+
+    Args:
+        verdict: as ``report.json`` has it.
+        quality: also what it says of the final metric, and which seeds have no pair.
+    """
+    found = [f"{verdict['workload']} at {verdict['scale']}: {verdict['sentence']}"]
+    found += [f"  {verdict['quality_sentence']}"] if quality else []
+    found += [f"  flagged: {flag}" for flag in verdict["flags"]]
+    untimed = verdict["untimed"] if verdict["kind"] != NOT_COMPARABLE else []
+    for what, seeds in (
+        ("left out", verdict["left_out"] if quality else []),
+        ("left out of step time", untimed),
+    ):
+        found += [f"  {what}: seed {seed}: {why}" for seed, why in seeds[:MOST_SEEDS]]
+        if more := seeds[MOST_SEEDS:]:
+            found.append(f"  {what}: {len(more)} more seeds")
+    return found
 
 
 # Numbers --------------------------------------------------------------------------------------
@@ -169,6 +191,13 @@ def _hides(low: float, value: float, high: float, decimals: int) -> bool:
 def percent(share: float) -> str:
     """Return a share in percent with two significant digits."""
     return f"{float(f'{100 * share:.2g}'):g}%"
+
+
+def margin_text(test: Equivalence, baseline: str) -> str:
+    """Return the margin of a final metric."""
+    if test.relative is None:
+        return f"{test.margin:g}"
+    return f"{test.margin:.2g} ({percent(test.relative)} of the mean of {baseline})"
 
 
 def metric_decimals(margin: float) -> int:

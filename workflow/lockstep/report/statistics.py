@@ -22,48 +22,35 @@ FINEST = 100_000
 
 @dataclass(frozen=True, kw_only=True)
 class Ratio:
-    """A ratio of paired times, candidate over baseline.
+    """A ratio of paired times, candidate over baseline."""
 
-    Attributes:
-        n: pairs.
-        value: geometric mean of the pairs' ratios.
-        low, high: 95% interval, None for a single pair and for pairs without any spread.
-        p: two-sided, that the mean log ratio is 0; None for a single pair, 1 without any spread.
-        log_sd: standard deviation of the log ratios.
-    """
-
-    n: int
-    value: float
+    n: int  # pairs
+    value: float  # geometric mean of the pairs' ratios
+    # 95% interval, None for a single pair and for pairs without any spread
     low: float | None = None
     high: float | None = None
+    # two-sided, that the mean log ratio is 0; None for a single pair, 1 without any spread
     p: float | None = None
-    log_sd: float | None = None
+    log_sd: float | None = None  # standard deviation of the log ratios
 
 
 @dataclass(frozen=True, kw_only=True)
 class Equivalence:
-    """A two-sided equivalence test of paired values, candidate less baseline.
+    """A two-sided equivalence test of paired values, candidate less baseline."""
 
-    Attributes:
-        n: pairs.
-        difference: mean.
-        margin: differences smaller than this do not matter.
-        low, high: 90% interval: within the margin exactly when both one-sided tests reject at 5%.
-        p: the larger of the two one-sided p values; None for a single pair.
-        sd: standard deviation of the differences.
-        p_different: of the two-sided paired t test, that the mean difference is 0.
-        resolution: smallest step of the metric; None if it is not known.
-    """
-
-    n: int
-    difference: float
-    margin: float
+    n: int  # pairs
+    difference: float  # mean
+    margin: float  # differences smaller than this do not matter
+    # what the margin is of the baseline's mean, where it was chosen so
+    relative: float | None = None
+    # 90% interval: within the margin exactly when both one-sided tests reject at 5%
     low: float | None = None
     high: float | None = None
-    p: float | None = None
-    sd: float | None = None
+    p: float | None = None  # the larger of the two one-sided p values; None for a single pair
+    sd: float | None = None  # standard deviation of the differences
+    # of the two-sided paired t test, that the mean difference is 0
     p_different: float | None = None
-    resolution: float | None = None
+    resolution: float | None = None  # smallest step of the metric; None if it is not known
 
 
 def half_width(error: Any, degrees: Any, level: float = LEVEL) -> Any:
@@ -73,16 +60,11 @@ def half_width(error: Any, degrees: Any, level: float = LEVEL) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Mean:
-    """A mean with all that Student's intervals and tests rest on.
+    """A mean with all that Student's intervals and tests rest on."""
 
-    Attributes:
-        value, error: mean ``(…)`` and its standard error ``(…)``.
-        degrees: of freedom.
-    """
-
-    value: np.ndarray
+    value: np.ndarray  # mean ``(…)`` and its standard error ``(…)``
     error: np.ndarray
-    degrees: int
+    degrees: int  # of freedom
 
     @classmethod
     def of(cls, values: np.ndarray, floor: float = 0.0) -> "Mean":

@@ -10,15 +10,12 @@ import pandas as pd
 UNITS = {"ms": 1e3, "mJ": 1e3, "MB": 1e-6, "GFLOP/s": 1e-9, "%": 100.0}
 """What a number in SI units is multiplied by to be in a unit; by 1 in those that are not here."""
 
-MOST_ROWS = 300
-"""Rows of a table that the page shows; the CSV has all."""
+MOST_ROWS = 300  # that the page shows; the CSV has all
+LONG = 36  # characters from which a text may be broken into lines
 
 WHO = "scale | Scale\nvariant | Variant\n"
 RUNS = "n | Runs | | d\n"
 """The first columns of tables that have a row for each variant and scale."""
-
-LONG = 36
-"""Characters from which a text may be broken into lines."""
 
 
 @dataclass(frozen=True)
@@ -31,39 +28,25 @@ class Absent:
         return f"absent: {self.reason}"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Column:
-    """A column of a table.
+    """A column of a table."""
 
-    Attributes:
-        key: of its values, and its name in the CSV.
-        label: its heading.
-        unit: shown under the heading.
-        format: `4g` for significant digits, `2f` for decimals, `d` for whole numbers; else text.
-    """
-
-    key: str
-    label: str
-    unit: str = ""
-    format: str = ""
+    key: str  # of its values, and its name in the CSV
+    label: str  # its heading
+    unit: str = ""  # shown under the heading
+    format: str = ""  # `4g`: significant digits, `2f`: decimals, `d`: whole numbers; else text
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table of the report.
+    """A table of the report."""
 
-    Attributes:
-        name: of its CSV file.
-        title: its caption.
-        frame: a row for each row, with Python's own values; what is missing is None or NaN.
-        note: what to know when reading it.
-    """
-
-    name: str
-    title: str
+    name: str  # of its CSV file
+    title: str  # its caption
     columns: Sequence[Column]
-    frame: pd.DataFrame
-    note: str = ""
+    frame: pd.DataFrame  # with Python's own values; what is missing is None or NaN
+    note: str = ""  # what to know when reading it
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -89,20 +72,20 @@ def table(
         specification: one ``key | label | unit | format`` per line (`Column`).
     """
     lines = [line for line in specification.splitlines() if line.strip()]
-    fields = [[field.strip() for field in line.split("|")] + ["", ""] for line in lines]
-    known = [Column(key=f[0], label=f[1], unit=f[2], format=f[3]) for f in fields]
+    known = [Column(*(field.strip() for field in line.split("|"))) for line in lines]
     frame = pd.DataFrame(rows, columns=[c.key for c in known], dtype=object)
     return Table(name=name, title=title, columns=known, frame=frame, note=note)
 
 
-def with_reasons(frame: pd.DataFrame, column: str, reasons: "pd.Series[Any]") -> pd.DataFrame:
-    """Return a frame whose missing numbers of a column are absent for these reasons, by row.
+def with_reasons(frame: pd.DataFrame, column: str, reasons: "pd.Series[Any] | str") -> pd.DataFrame:
+    """Return a frame whose missing numbers of a column are absent for a reason, by row or for all.
 
     Where there is no reason either, they stay missing.
     """
+    given = [reasons] * len(frame) if isinstance(reasons, str) else list(reasons)
     values = [
         Absent(why) if _missing(value) and isinstance(why, str) else value
-        for value, why in zip(frame[column], reasons, strict=True)
+        for value, why in zip(frame[column], given, strict=True)
     ]
     return frame.assign(**{column: pd.Series(values, frame.index, dtype=object)})
 
@@ -119,14 +102,14 @@ def rendered(source: Table) -> dict[str, Any]:
     rows = source.rows
     if len(rows) > MOST_ROWS:  # lost runs first
         rows = sorted(rows, key=lambda row: row.get("status", "finished") == "finished")[:MOST_ROWS]
-    values = {c.key: [row[c.key] for row in rows] for c in source.columns}
-    empty = {c.key: _reason(values[c.key]) for c in source.columns}
-    given = [c for c in source.columns if not all(map(_missing, values[c.key]))]
-    shown = [_aligned(c, values[c.key]) for c in given if empty[c.key] is None]
-    labels: dict[str, list[str]] = {}
+    shown, labels = [], dict[str, list[str]]()
     for column in source.columns:
-        if (reason := empty[column.key]) is not None:
+        values = [row[column.key] for row in rows]
+        reasons = {v.reason if isinstance(v, Absent) else None for v in values}
+        if len(reasons) == 1 and (reason := reasons.pop()) is not None:
             labels.setdefault(reason, []).append(column.label)
+        elif not all(map(_missing, values)):
+            shown.append(_aligned(column, values))
     absent = "; ".join(f"{', '.join(names)} ({why})" for why, names in labels.items())
     return {
         "name": source.name,
@@ -139,22 +122,15 @@ def rendered(source: Table) -> dict[str, Any]:
     }
 
 
-def _reason(values: Sequence[Any]) -> str | None:
-    """Return the reason if all values are absent for one and the same."""
-    reasons = {v.reason if isinstance(v, Absent) else None for v in values}
-    return reasons.pop() if len(reasons) == 1 else None
-
-
 def _cell(value: Any, column: Column) -> dict[str, str]:
-    text = shown(value, column)
+    text = _shown(value, column)
     if isinstance(value, Absent):
         return {"text": text, "class": "absent"}
     number = bool(column.format) and not isinstance(value, str)
     return {"text": text, "class": "n" if number else "long" if len(text) > LONG else ""}
 
 
-def shown(value: Any, column: Column) -> str:
-    """Return a value as the page shows it."""
+def _shown(value: Any, column: Column) -> str:
     if _missing(value):
         return "–"
     if not isinstance(value, (int, float)) or isinstance(value, bool):
@@ -179,9 +155,8 @@ def _aligned(column: Column, values: Sequence[Any]) -> Column:
     The smallest value keeps its digits, less one; a column whose values span more than four
     powers of ten stays as it is.
     """
-    scale = UNITS.get(column.unit, 1)
-    numbers = [abs(v * scale) for v in values if isinstance(v, (int, float)) and math.isfinite(v)]
-    sizes = [size for size in numbers if size]
+    numbers = [abs(v) for v in values if isinstance(v, (int, float)) and math.isfinite(v)]
+    sizes = [size * UNITS.get(column.unit, 1) for size in numbers if size]
     if not column.format.endswith("g") or not sizes:
         return column
     if max(sizes) > 1e4 * min(sizes) or min(sizes) < 1e-3:

@@ -10,6 +10,7 @@ import pandas as pd
 from lockstep.report import dataframes, parity_verdict, statistics
 from lockstep.report.comparability import Difference, difference_text
 from lockstep.report.load import Records
+from lockstep.report.run_facts import each_host
 from lockstep.report.sentences import some
 from lockstep.report.verdicts import NO_PAIR, NOT_COMPARABLE, Comparison
 from lockstep.study.run import Scale
@@ -50,17 +51,11 @@ TEXT = {
 
 @dataclass(frozen=True, kw_only=True)
 class Threat:
-    """Something that could make a verdict wrong.
+    """Something that could make a verdict wrong."""
 
-    Attributes:
-        name: of the kind.
-        where: workload and scale, or the whole study.
-        what: what was measured, and what to make of it.
-    """
-
-    name: str
-    where: str
-    what: str
+    name: str  # of the kind
+    where: str  # workload and scale, or the whole study
+    what: str  # what was measured, and what to make of it
 
 
 def _threat(name: str, place: str = EVERYWHERE, /, **values: Any) -> Threat:
@@ -83,31 +78,25 @@ def _study(
 ) -> Iterator[Threat]:
     known = [run for run in records.runs if run.summary]
     contracts = [run.summary["contract"] for run in known]
-    hosts = [host for c in contracts for host in c["host"].get("nodes") or [c["host"]]]
+    hosts = [host for c in contracts for host in each_host(c["host"])]
     unwatched = [run.unwatched for run in known if run.unwatched]
     split, pairs = _split_pairs(records, comparisons)
-    counts = {
-        "split": split,
-        "nodes": len({str(host.get("node")) for host in hosts}),
-        "unwatched": len(unwatched),
-        "disturbed": int((runs["disturbed"] > 0).sum()),
-        "foreign": int((~runs["own"]).sum()),
-        "lost": int((~runs["finished"]).sum()),
-    }
+    values = {"runs": len(runs), "pairs": pairs, "split": split, "unwatched": len(unwatched)}
+    values |= {"nodes": len({str(host.get("node")) for host in hosts})}
+    values |= {"disturbed": int((runs["disturbed"] > 0).sum())}
+    values |= {"foreign": int((~runs["own"]).sum()), "lost": int((~runs["finished"]).sum())}
     cpus = [str(c["engine"].get("device", "cpu")) == "cpu" for c in contracts]
-    found = {
+    for name, found in {
         "CPU only": bool(cpus) and all(cpus),
         "Unpaired": split,
-        "Several nodes": counts["nodes"] > 1,
+        "Several nodes": values["nodes"] > 1,
         "Contention not watched": unwatched,
-        "Disturbed windows": counts["disturbed"],
-        "Begun elsewhere": counts["foreign"],
-        "Lost runs": counts["lost"],
-    }
-    for name, is_one in found.items():
-        if is_one:
-            why = unwatched[0] if unwatched else ""
-            yield _threat(name, runs=len(runs), pairs=pairs, why=why, **counts)
+        "Disturbed windows": values["disturbed"],
+        "Begun elsewhere": values["foreign"],
+        "Lost runs": values["lost"],
+    }.items():
+        if found:
+            yield _threat(name, why=next(iter(unwatched), ""), **values)
 
 
 def _split_pairs(records: Records, comparisons: Sequence[Comparison]) -> tuple[int, int]:
@@ -131,12 +120,8 @@ def _reach(records: Records, comparisons: Sequence[Comparison]) -> Iterator[Thre
     proven = [w for w in config["workloads"] if parity_verdict.compared(records, w)]
     if not proven:
         return
-    places = dict.fromkeys(parity_verdict.processes(records, w) for w in proven)
-    what = (
-        f"Parity was traced with the weights of seed {config['seeds'][0]} {' or '.join(places)}, "
-        f"over {config['parity']['steps']} steps in float64 and "
-        f"{config['parity']['float32_steps']} in float32, not longer."
-    )
+    how = dict.fromkeys(parity_verdict.how_traced(records, w) for w in proven)
+    what = f"Parity was {'; or '.join(how)}, not longer."
     scales = [f"scale {s}" for s in config["scales"] if Scale.parse(s).size > 1]
     if scales and any(c.first_step for c in comparisons):
         what += (

@@ -58,13 +58,13 @@ def step_times(view: Workload) -> Table:
         step_q1 | Quartile 1 | ms | 4g
         step_q3 | Quartile 3 | ms | 4g
         step_p95 | 95th percentile | ms | 4g
-        examples_per_second | Throughput | examples/s | 0f
+        throughput | Throughput | {view.unit}/s | 0f
         data_wait_fraction | Waiting for data | % | 1f
         disturbed | Disturbed windows, left out | | d""",
         with_reasons(rows, "step_median", rows["why"]),
         "Every window but the first of each start and those during which other programs used the "
         "run's CPU cores. Each figure is taken over the steps of a run, then its median over runs. "
-        "Throughput is examples over seconds of these windows.",
+        f"Throughput is {view.unit} over seconds of these windows.",
     )
 
 
@@ -166,16 +166,15 @@ def scaling(view: Workload) -> Table | None:
         if run.workload == view.name and run.status == FINISHED and not run.begun_elsewhere:
             known.setdefault((run.variant, run.scale), {})[run.seed] = facts_of(run)
     rows = []
-    timed = finished(view.runs).dropna(subset=["examples_per_second"])
+    timed = finished(view.runs).dropna(subset=["throughput"])
     for variant, runs in timed.groupby("variant", observed=True):
-        rates = runs.groupby(["devices", "scale"], observed=True)["examples_per_second"].agg(
-            ["median", "size"]
-        )
-        (few, base), slow = rates.index[0], rates["median"].iloc[0]
-        for (devices, scale), rate, n in rates.itertuples():
+        rates = runs.groupby(["devices", "scale"], observed=True)["throughput"]
+        found = rates.agg(["median", "size"])
+        (few, base), slow = found.index[0], found["median"].iloc[0]
+        for (devices, scale), rate, n in found.itertuples():
             forbidden, flags = _difference(known[variant, base], known[variant, scale])
             row = {"scale": scale, "variant": variant, "n": n, "devices": devices}
-            row |= {"examples_per_second": rate, "against": base, "flags": flags}
+            row |= {"throughput": rate, "against": base, "flags": flags}
             row["speedup"] = forbidden or rate / slow
             row["efficiency"] = forbidden or rate / slow / (devices / few)
             rows.append(row)
@@ -184,7 +183,7 @@ def scaling(view: Workload) -> Table | None:
         "Strong scaling: the same global batch over more devices",
         f"""{WHO}{RUNS}
         devices | Devices | | d
-        examples_per_second | Throughput | examples/s | 0f
+        throughput | Throughput | {view.unit}/s | 0f
         speedup | Speed-up | × | 2f
         efficiency | Efficiency | % | 0f
         against | against scale
@@ -209,40 +208,41 @@ def _difference(a: Mapping[int, Facts], b: Mapping[int, Facts]) -> tuple[Absent 
 
 def resources(view: Workload) -> Table:
     """Return memory, arithmetic, energy and cost: what follows of each run, medians over runs."""
+    study = view.records.study
     device: dict[str, Any] = {"peak_flops": {}, "price_per_hour": None, "currency": ""}
-    device |= view.records.study.config.get("report", {}).get("device", {})
-    currency, price = device["currency"], device["price_per_hour"] or math.nan
-    runs = finished(view.runs)
-    precision = {v: view.records.study.variant(v)["precision"] for v in runs["variant"].unique()}
+    device |= study.config.get("report", {}).get("device", {})
+    price, runs = device["price_per_hour"] or math.nan, finished(view.runs)
+    precision = {v: study.variant(v)["precision"] for v in runs["variant"].unique()}
     peaks = {variant: device["peak_flops"].get(p, math.nan) for variant, p in precision.items()}
     spent = runs["step_median"] * runs["devices"] / runs["global_batch"] * 1e6
-    training = runs["target_seconds"] * runs["devices"]
     runs = runs.assign(
         example_energy=runs["energy"] / (runs["steps"] * runs["global_batch"]),
         target_energy=runs["energy"] * runs["target_seconds"] / runs["training"],
         device_seconds=spent,
         mfu=runs["flops_per_second"] / runs["devices"] / runs["variant"].map(peaks).astype(float),
         cost=spent * price / 3600,
-        target_cost=training * price / 3600,
+        target_cost=runs["target_seconds"] * runs["devices"] * price / 3600,
     )
     grouped = by_variant(runs)
     derived = ["example_energy", "target_energy", "device_seconds", "mfu", "cost", "target_cost"]
     rows = grouped[[*RESOURCES, *derived]].median().assign(n=grouped.size())
     unmet = ~grouped["target_reached"].agg(lambda reached: reached.eq(True).all()).astype(bool)
     rows = rows.reset_index()
-    for name in RESOURCES:
-        most = grouped[f"{name}_absent"].agg(lambda reasons: next(iter(reasons.mode()), None))
-        for column in (name, "example_energy", "target_energy") if name == "energy" else (name,):
-            rows = with_reasons(rows, column, most.reset_index(drop=True))
+    absent = {name: grouped[f"{name}_absent"].agg(_most) for name in RESOURCES}
+    absent |= dict.fromkeys(("example_energy", "target_energy"), absent["energy"])
     stated = "the config does not state report.device."
-    rows = with_reasons(
-        rows, "mfu", f"{stated}peak_flops." + rows["variant"].map(precision).astype(str)
-    )
-    for column in ("cost", "target_cost"):
-        rows = with_reasons(rows, column, pd.Series(f"{stated}price_per_hour", rows.index))
+    absent["mfu"] = f"{stated}peak_flops." + rows["variant"].map(precision).astype(str)
+    absent |= dict.fromkeys(("cost", "target_cost"), f"{stated}price_per_hour")
+    for column, reasons in absent.items():
+        rows = with_reasons(rows, column, reasons)
     for column in ("target_energy", "target_cost"):
         number = rows[column].map(lambda value: not isinstance(value, Absent))
         rows.loc[number & unmet.to_numpy(), column] = Absent("not every run met the target")
+    formulas = (
+        (run.summary.get("flops") or {}).get("formula", "formula not stated")
+        for run in view.records.runs
+        if run.workload == view.name and run.summary
+    )
     return table(
         f"{view.name}-resources",
         "Memory, arithmetic, energy, cost",
@@ -257,21 +257,17 @@ def resources(view: Workload) -> Table:
         example_energy | Energy per example | mJ | 3g
         target_energy | Energy to target | J | 3g
         device_seconds | Device time | s per million examples | 3g
-        cost | Cost | {currency} per million examples | 3g
-        target_cost | Cost to target | {currency} | 3g""",
+        cost | Cost | {device["currency"]} per million examples | 3g
+        target_cost | Cost to target | {device["currency"]} | 3g""",
         rows,
-        f"Medians over runs. Arithmetic: {_formula(view)}. MFU, model FLOPs utilization, is "
-        "arithmetic over the peak of the devices at the precision used, which the config states; "
-        "its seconds are those of training, with the first windows and waiting for data. Energy "
-        "to the target is a run's energy in the share of its training time until then. Cost is "
-        "device time in training at the config's price.",
+        f"Medians over runs. Arithmetic: {next(formulas, 'no run gives its formula')}. MFU, model "
+        "FLOPs utilization, is arithmetic over the peak of the devices at the precision used, "
+        "which the config states; its seconds are those of training, with the first windows and "
+        "waiting for data. Energy to the target is a run's energy in the share of its training "
+        "time until then. Cost is device time in training at the config's price.",
     )
 
 
-def _formula(view: Workload) -> str:
-    formulas = (
-        (run.summary.get("flops") or {}).get("formula", "formula not stated")
-        for run in view.records.runs
-        if run.workload == view.name and run.summary
-    )
-    return str(next(formulas, "no run gives its formula"))
+def _most(reasons: "pd.Series[str]") -> str | None:
+    """Return the most frequent reason."""
+    return next(iter(reasons.mode()), None)

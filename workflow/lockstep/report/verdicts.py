@@ -38,22 +38,14 @@ UNDECIDED = "undecided"
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """One side of a comparison: a variant's runs of one workload and scale.
+    """One side of a comparison: a variant's runs of one workload and scale."""
 
-    Attributes:
-        label: how sentences call it.
-        settings: of the variant, as the config has them.
-        runs: by seed, whatever became of them.
-        facts: of the runs that have any, by seed.
-        problems: why its runs must not be compared at all.
-        curves: how far the parity stage lets each step's loss differ (`parity_verdict.curves`).
-    """
-
-    label: str
-    settings: Mapping[str, Any]
-    runs: Mapping[int, Record]
-    facts: Mapping[int, Facts]
-    problems: Sequence[str] = ()
+    label: str  # how sentences call it
+    settings: Mapping[str, Any]  # of the variant, as the config has them
+    runs: Mapping[int, Record]  # by seed, whatever became of them
+    facts: Mapping[int, Facts]  # of the runs that have any, by seed
+    problems: Sequence[str] = ()  # why its runs must not be compared at all
+    # how far the parity stage lets each step's loss differ (`parity_verdict.curves`).
     curves: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def unusable(self, seed: int) -> str | None:
@@ -76,51 +68,36 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Two sides, and the conclusions about them.
-
-    Attributes:
-        seeds: that were paired.
-        left_out: seed and reason of those that were not.
-        untimed: seed and reason of paired ones that say nothing of time.
-        first_step: how far the first losses of the pairs differ; None if they are not compared.
-        step_time: ratio of median step times, candidate over baseline.
-        p_holm, quality_p_holm, different_p_holm: p values of step time, of equivalence and of
-            difference of the metric, after Holm's correction.
-        to_target: ratio of training times to the target, where all pairs met it and no run failed.
-        whole_run: ratio of the times of whole runs, from process start, that did not start cold.
-        metric: name of the final metric.
-        quality: its equivalence test.
-        differences: between the contracts.
-        problems, timing_problems: what forbids any verdict, and one on time.
-        declared: how baseline and candidate are set where the other is not, in words.
-        unwatched: why nobody can say whether runs had to share their cores; None if it was watched.
-        precision: for `seeds_needed`.
-        family, quality_family: how many tests of time and of the metric share the error rate.
-    """
+    """Two sides, and the conclusions about them."""
 
     workload: str
     scale: str
     baseline: str
     candidate: str
-    seeds: Sequence[int]
-    left_out: Sequence[tuple[int, str]]
-    untimed: Sequence[tuple[int, str]]
+    seeds: Sequence[int]  # that were paired
+    left_out: Sequence[tuple[int, str]]  # seed and reason of those that were not
+    untimed: Sequence[tuple[int, str]]  # seed and reason of paired ones that say nothing of time
+    # how far the first losses of the pairs differ; None if they are not compared
     first_step: FirstStep | None
-    step_time: Ratio | None
+    step_time: Ratio | None  # ratio of median step times, candidate over baseline
+    # ratio of training times to the target, where all pairs met it and no run failed
     to_target: Ratio | None
+    # ratio of the times of whole runs, from process start, that did not start cold
     whole_run: Ratio | None
-    metric: str
-    quality: Equivalence | None
-    differences: Sequence[Difference]
-    problems: Sequence[str]
+    metric: str  # name of the final metric
+    quality: Equivalence | None  # its equivalence test
+    differences: Sequence[Difference]  # between the contracts
+    problems: Sequence[str]  # what forbids any verdict, and one on time
     timing_problems: Sequence[str]
-    declared: tuple[str, str]
+    declared: tuple[str, str]  # how baseline and candidate are set where the other is not, in words
+    # why nobody can say whether runs had to share their cores; None if it was watched
     unwatched: str | None
-    precision: float
+    precision: float  # for `seeds_needed`
+    # p values of step time, of equivalence and of difference of the metric, after Holm's correction
     p_holm: float | None = None
     quality_p_holm: float | None = None
     different_p_holm: float | None = None
-    family: int = 1
+    family: int = 1  # how many tests of time and of the metric share the error rate
     quality_family: int = 1
 
     @property
@@ -277,11 +254,18 @@ def _ratio(pairs: Sequence[Pair], time: str) -> Ratio | None:
 
 
 def _quality(pairs: Sequence[Pair], margin: float) -> Equivalence | None:
+    """Test the final metric; of one that is no share, the margin is a share of the baseline's mean.
+
+    Only a share moves in steps of one test example.
+    """
     runs = [run for pair in pairs for run in pair]
     if not runs or any(run.metric not in run.summary["metrics"] for run in runs):
         return None
     values = np.array([[run.summary["metrics"][run.metric] for run in pair] for pair in pairs])
+    a, b = values.T
+    if not runs[0].metric_is_share:
+        found = statistics.equivalence(a, b, margin * abs(float(a.mean())))
+        return replace(found, relative=margin)
     seen = [run.epochs.get(run.metric, np.empty(0)) for run in runs]
     step = statistics.resolution(np.concatenate([values.ravel(), *seen]))
-    a, b = values.T
     return statistics.equivalence(a, b, margin, step)

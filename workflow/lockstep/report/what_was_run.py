@@ -8,7 +8,7 @@ import pandas as pd
 from lockstep import __version__
 from lockstep.report.comparability import PLAIN, phrases
 from lockstep.report.load import Record, Records
-from lockstep.report.run_facts import cudnn
+from lockstep.report.run_facts import cudnn, each_host
 from lockstep.report.tables import number
 from lockstep.workloads.optimizers import UNUSED
 
@@ -20,11 +20,10 @@ def describe(records: Records) -> list[tuple[str, str]]:
     """Return what was run, as terms and their descriptions."""
     config = records.study.config
     runs = [run for run in records.runs if run.summary]
-    hosts = [node for run in runs for node in _nodes(run)]
     items = [(f"Task {name}", _task(config, name)) for name in config["workloads"]]
     items += [(f"Variant {name}", _variant(v)) for name, v in config["variants"].items()]
     items += [
-        ("Machine", _distinct(_machine(host) for host in hosts)),
+        ("Machine", _distinct(text for run in runs for text in _machines(run))),
         ("Versions", _versions(runs)),
         ("Scales and seeds", _scales(config)),
         ("When and how long", _when(runs)),
@@ -44,7 +43,7 @@ def _distinct(texts: Iterable[str]) -> str:
 
 def _task(config: Mapping[str, Any], name: str) -> str:
     recipe = config["workloads"][name]
-    optimizer = recipe["optimizer"]
+    optimizer, goal = recipe["optimizer"], recipe["target"]
     numbers = [
         f"{key.replace('_', ' ')} {value:g}"
         for key, value in optimizer.items()
@@ -53,10 +52,8 @@ def _task(config: Mapping[str, Any], name: str) -> str:
         and value
         and key not in UNUSED[optimizer["name"]]
     ]
-    length = f"{recipe['epochs']} epochs"
-    if recipe.get("max_steps"):
-        length = f"{recipe['max_steps']} steps"
-    goal = recipe["target"]
+    steps = recipe.get("max_steps")
+    length = f"{steps} steps" if steps else f"{recipe['epochs']} epochs"
     return (
         f"Train the model {recipe['workload']} on the dataset {recipe['dataset']} "
         f"({config['datasets'][recipe['dataset']]['source']}) for {length} in batches of "
@@ -68,29 +65,26 @@ def _task(config: Mapping[str, Any], name: str) -> str:
 def _variant(settings: Mapping[str, Any]) -> str:
     framework = FRAMEWORKS.get(settings["framework"], settings["framework"])
     words = [f"{framework}, {settings['mode']}", f"{settings['precision']}"]
-    words += [text for text in phrases({**settings, "precision": PLAIN["precision"]}, {})]
-    return ", ".join(words)
+    return ", ".join(words + phrases({**settings, "precision": PLAIN["precision"]}, {}))
 
 
-def _nodes(run: Record) -> list[Mapping[str, Any]]:
-    host = run.summary["contract"]["host"]
-    threads = run.summary["contract"]["topology"].get("threads")
-    nodes = host.get("nodes") or [host]
-    return [{**host, **node, "threads": threads} for node in nodes]
-
-
-def _machine(host: Mapping[str, Any]) -> str:
-    gpus = [str(gpu.get("name")) for gpu in host.get("gpus") or []]
-    drivers = sorted({str(gpu.get("driver")) for gpu in host.get("gpus") or []})
-    counts = [f"{gpus.count(name)} × {name}" for name in sorted(set(gpus))]
-    parts = [
-        str(host.get("cpu") or ""),
-        f"{host['cores']} cores" if host.get("cores") else "",
-        f"{host['threads']} threads used" if host.get("threads") else "",
-        ", ".join(counts) + (f" (driver {', '.join(drivers)})" if counts else "") or "no GPU",
-        str(host.get("system") or ""),
-    ]
-    return ", ".join(part for part in parts if part)
+def _machines(run: Record) -> Iterable[str]:
+    """Yield what a run's nodes are."""
+    contract = run.summary["contract"]
+    threads = contract["topology"].get("threads")
+    for node in each_host(contract["host"]):
+        host = {**contract["host"], **node}
+        gpus = [str(gpu.get("name")) for gpu in host.get("gpus") or []]
+        drivers = ", ".join(sorted({str(gpu.get("driver")) for gpu in host.get("gpus") or []}))
+        counts = ", ".join(f"{gpus.count(name)} × {name}" for name in sorted(set(gpus)))
+        parts = [
+            str(host.get("cpu") or ""),
+            f"{host['cores']} cores" if host.get("cores") else "",
+            f"{threads} threads used" if threads else "",
+            f"{counts} (driver {drivers})" if counts else "no GPU",
+            str(host.get("system") or ""),
+        ]
+        yield ", ".join(part for part in parts if part)
 
 
 def _versions(runs: Iterable[Record]) -> str:
@@ -100,22 +94,22 @@ def _versions(runs: Iterable[Record]) -> str:
         packages = contract["determined_by"].get("environment") or {}
         known = {"Python": contract["host"].get("python"), **packages}
         known |= {name: contract["engine"].get(name) for name in ENGINE}
-        known["cudnn"] = cudnn(known["cudnn"])
-        known.pop("image", None)
+        known |= {"cudnn": cudnn(known["cudnn"]), "image": None}
         for name, version in known.items():
             if version is not None:
                 found.setdefault(name, {})[str(version)] = None
-    listed = ", ".join(f"{name} {' and '.join(values)}" for name, values in found.items())
-    return f"Lockstep {__version__}" + (f", {listed}" if listed else "")
+    listed = [f"{name} {' and '.join(values)}" for name, values in found.items()]
+    return ", ".join([f"Lockstep {__version__}", *listed])
 
 
 def _scales(config: Mapping[str, Any]) -> str:
     seeds = config["seeds"]
     shown = ", ".join(map(str, seeds)) if len(seeds) <= 10 else f"{len(seeds)} of them"
-    paired = " in one job per seed, in random order" if config["blocks"]["paired"] else ""
+    paired = config["blocks"]["paired"]
+    jobs = "in one job per seed, in random order" if paired else "in jobs of their own"
     return (
-        f"{', '.join(config['scales'])} (nodes × devices per node); seeds {shown}; all variants"
-        f"{paired or ' in jobs of their own'}; clocks are read every {config['window_steps']} steps"
+        f"{', '.join(config['scales'])} (nodes × devices per node); seeds {shown}; all variants "
+        f"{jobs}; clocks are read every {config['window_steps']} steps"
     )
 
 

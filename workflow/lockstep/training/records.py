@@ -122,7 +122,10 @@ def summary(
             "device": engine.memory() or absent("the device keeps no count of allocations"),
             "planned": dict(preparation.memory) or absent("the framework does not plan memory"),
         },
-        "units": {f"test_{m.name}": vars(m) for m in job.workload.metrics},
+        "units": {
+            "weight": job.workload.weight_unit,
+            **{f"test_{m.name}": vars(m) for m in job.workload.metrics},
+        },
         "metrics": {k: v for k, v in last.items() if k.startswith(("train_", "test_"))},
         "target": _target(progress, job),
         "batches": checksum.chain(np.concatenate([np.empty(0, np.uint32), *progress.checksums])),

@@ -201,6 +201,7 @@ class Workload:
         weight: from stored rows, the recipe and the dataset to each example's loss units, int64
             ``(n,)``; 1 each if None. It sees the global batch on every rank and so reads little.
         weight_reads: names of the stored arrays that it is given.
+        weight_unit: what it counts, such as ``masked token``; empty for examples.
         shown: what `augment` makes of a batch, by NumPy: the definition.
         metrics: what evaluation reports beside the loss.
         finish: from sums over all examples and columns of them, and the recipe, to each metric. The
@@ -233,6 +234,7 @@ class Workload:
     )
     weight: Callable[[Mapping[str, Stored], Recipe, Data], np.ndarray] | None = None
     weight_reads: tuple[str, ...] = ()
+    weight_unit: str = ""
     shown: Callable[[Arrays, Recipe, Data], Arrays] = lambda batch, recipe, data: batch
     metrics: tuple[Metric, ...] = ()
     finish: Callable[[Mapping[str, float], Arrays, Recipe], dict[str, float]] = (

@@ -169,6 +169,7 @@ WORKLOAD = Workload(
     prepare=prepare,
     weight=weight,
     weight_reads=("maskable",),
+    weight_unit="masked token",
     metrics=(Metric(name="accuracy"), Metric(name="perplexity", higher=False, unit="")),
     finish=finish,
     check=check,
