@@ -53,6 +53,7 @@ drill-port-real: $(VENV)/dev.installed ## the same in models of transformers 4.5
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --target $$folder \
 	  transformers==4.57.1 huggingface-hub==0.36.0 tokenizers==0.22.1 && \
 	PYTHONPATH=$$folder:workflow:. $(RUN) -m tests.port.real
+
 drill-site: $(VENV)/dev.installed ## what sites do to a running study, in a cluster in a box (root; long)
 	LOCKSTEP_REQUIRE=slurm $(RUN) -m pytest -s tests/cluster/drill_site.py
 
