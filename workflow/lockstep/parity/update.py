@@ -130,13 +130,13 @@ def stepped(
         Name, value, and how much of it the step has changed, all in float64.
     """
     factor = optimizers.clip_factor(rule.optimizer, gradients)
-    slots = optimizers.slots(rule.optimizer)
     for name, gradient in gradients.items():
         if name not in rule.shares or f"param/{name}" not in before:
             continue
         value = before[f"param/{name}"].astype(np.float64)
-        kept = {slot: before[f"{slot}/{name}"] for slot in slots}
         share, gradient = rule.shares[name], factor * gradient.astype(np.float64)
+        slots = optimizers.slots(rule.optimizer, share.group)
+        kept = {slot: before[f"{slot}/{name}"] for slot in slots}
         after, change = optimizers.stepped(rule.optimizer, share, numbers, value, gradient, kept)
         for slot, array in after.items():
             yield f"{slot}/{name}", array, array

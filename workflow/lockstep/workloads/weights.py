@@ -73,10 +73,11 @@ def complete(state: State, workload: Workload, recipe: Mapping[str, Any]) -> Sta
     Raises:
         UserError: names the first tensor that is missing, too many or of another shape.
     """
-    model, named = recipe["model"], optimizers.slots(recipe["optimizer"])
+    model = recipe["model"]
+    named = optimizers.kept(recipe["optimizer"], workload.trained(model))
     shapes = {f"buffer/{b.name}": b.shape for b in workload.buffers(model)}
     shapes |= {f"param/{p.name}": p.shape for p in workload.parameters(model)}
-    slots = {f"{slot}/{p.name}": p.shape for slot in named for p in workload.trained(model)}
+    slots = {f"{slot}/{name}": shape for slot, own in named.items() for name, shape in own.items()}
     if all(name.startswith(("param/", "buffer/")) for name in state):
         some = next(iter(state.values())).dtype if state else np.float32
         zeros = {name: np.zeros(shape, some) for name, shape in slots.items()}
