@@ -12,6 +12,7 @@ MEASUREMENTS = (
     "step",
     "waiting",
     "residual",
+    "tables",
     "ladder",
     "start",
     "memory",

@@ -5,12 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+import yaml
 
-from lockstep import workloads
+from lockstep import auc, workloads
 from lockstep.datasets.arrays import Array
+from lockstep.datasets.sources import click_log
+from lockstep.study import config
 from lockstep.workloads import recipe
 from lockstep.workloads.contract import Data
 from lockstep.workloads.dlrm import flax_model, spec, torch_model
+from tests.conftest import ROOT
 
 LOGITS = np.array([-700, -40, -30, -17, -5, -1e-3, 0, 1e-3, 5, 17, 30, 40, 700.0])
 
@@ -34,6 +38,16 @@ def test_the_loss_is_exact_where_another_form_cancels(click: int) -> None:
     np.testing.assert_allclose(each, exact, rtol=1e-15)
     np.testing.assert_allclose(gradient, logits.grad.numpy(), rtol=1e-14)
     assert gradient[6] == 0.5 - click
+
+
+def test_the_demos_target_is_nine_tenths_of_the_way_to_the_planted_model() -> None:
+    study = config.complete(yaml.safe_load((ROOT / "demo" / "clicks.yaml").read_text()))
+    options = {**click_log.DEFAULTS, **study["datasets"]["clicks"]["options"]}
+    log = click_log.planted(options["examples"], options["values"])
+    tested = options["examples"] // options["test_part"]
+    best = auc.area(log.logit[-tested:], log.click[-tested:])
+    target = study["workloads"]["dlrm"]["target"]
+    assert target == {"metric": "auc", "value": round(0.5 + 0.9 * (best - 0.5), 3)}
 
 
 @pytest.mark.parametrize("preset", spec.PRESETS)

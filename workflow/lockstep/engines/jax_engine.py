@@ -265,7 +265,7 @@ class JaxEngine:
         }
 
     def _typed(self, array: np.ndarray) -> np.ndarray:
-        return array.astype(self.param_dtype) if array.dtype.kind == "f" else array
+        return array.astype(self.param_dtype, copy=False) if array.dtype.kind == "f" else array
 
     def state(self) -> dict[str, np.ndarray]:
         values = self.values

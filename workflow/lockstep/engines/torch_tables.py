@@ -91,7 +91,7 @@ class Tables:
             rows, places, count = _distinct(ids[:, columns])
             for k, (name, room) in enumerate(zip(look.tables, look.room)):
                 column = 0 if look.columns is None else k
-                own = rows[:room, column]
+                own = rows[:room, column].contiguous()
                 place = torch.arange(room, device=own.device)
                 # Behind the last row its first one again: written back, it is what that has become.
                 self._found[name] = own, torch.where(place < count[column], place, 0)
