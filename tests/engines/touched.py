@@ -26,7 +26,7 @@ COLLECTIVE = re.compile(r"= (.*?) (?:all-reduce|all-gather|reduce-scatter)(?:-st
 
 def trained(side: str, manifest: Path, steps: int, topology: Topology) -> dict[str, np.ndarray]:
     """Return losses, the state afterwards, and the elements of the largest sum over devices."""
-    changes = {"model": {"tables": [ROWS] * 26}}
+    changes = {"model": {"tables": [ROWS] * click_logs.LOOKUPS}}
     job = click_logs.job(manifest, side, topology=topology, **changes)
     engine = engines.start(job)
     state = weights.initial(job.workload, job.recipe["model"], 0)

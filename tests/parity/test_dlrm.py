@@ -105,7 +105,7 @@ def test_rows_that_no_step_looked_up_are_as_they_were(climb: Climb, reference: T
     feed = SharedFeed(click_logs.job(route.path, "torch"), route, 0)
     ids = feed.window(0, 1).batch["ids"][0]
     for trace in (climb("torch"), reference):
-        for column in range(26):
+        for column in range(click_logs.LOOKUPS):
             key = f"param/tables.{column}.embedding"
             others = np.setdiff1d(np.arange(100), ids[:, column])
             before, after = (trace[f"float64/{rung}/{key}"] for rung in ("weights", "step"))
