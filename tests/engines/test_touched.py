@@ -77,13 +77,6 @@ def test_the_rows_alone_become_what_a_dense_update_makes_of_them(
         assert (state[key][rows] != start[key][rows]).any()
 
 
-def test_compiled_and_op_by_op_they_are_the_same(train) -> None:
-    expected, _ = train("jax", {"name": "rowwise_adagrad", "update": "touched_rows"})
-    for side in ("torch-compile", "jax-eager"):
-        losses, _ = train(side, {"name": "rowwise_adagrad", "update": "touched_rows"})
-        np.testing.assert_allclose(losses, expected, rtol=1e-13)
-
-
 @pytest.mark.parametrize("side", ["torch", "jax"])
 def test_micro_batches_make_the_same_step(train, side: str) -> None:
     tables = {"name": "adagrad", "update": "touched_rows"}
