@@ -21,9 +21,9 @@ from lockstep.datasets.sources import criteo
 ORIGIN = "made up: clicks of a planted model"
 LICENCE = "CC0-1.0"
 DEFAULTS: dict[str, Any] = {
-    "examples": 120_000,  # of which the last part is for testing
+    "examples": 240_000,  # of which the last part is for testing
     "test_part": 6,
-    "values": 500,  # of a category at most
+    "values": 40,  # of a category at most
     "rows": 1000,  # of each table
     "encoding": "dictionary",
 }
