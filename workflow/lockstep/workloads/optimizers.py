@@ -197,7 +197,8 @@ def stepped(
         return after, -rate * update
     if settings["name"] in ("adagrad", "rowwise_adagrad"):
         (slot,) = slots(settings)
-        square, scale = gradient**2, np.s_[...]
+        square = gradient**2
+        scale: Any = np.s_[...]
         if slot == ROW_SQUARES:
             square, scale = square.reshape(len(square), -1).mean(axis=1), _along_rows(gradient)
         total = kept[slot] + square

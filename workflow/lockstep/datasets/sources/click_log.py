@@ -119,7 +119,7 @@ def _logit(numbers: np.ndarray, chosen: np.ndarray, present: np.ndarray, values:
         effects = 2 * keys.uniform(values, "effect", k) - 1
         logit += effects[chosen[:, k]] * known[:, k]
     for k in range(PAIRS):
-        sides = 1.0
+        sides = np.ones(len(numbers))
         for column in (2 * k, 2 * k + 1):
             kinds = (keys.words(values, "side", column) & np.uint64(1)).astype(np.int64)
             sides = sides * (2 * kinds - 1)[chosen[:, column]] * known[:, column]

@@ -118,7 +118,7 @@ class _Encoder:
         missing = categories == clicks.MISSING
         if self._known is None:
             # Each table has another `rows`, or all have one and add something of their own.
-            added = STEP * np.arange(categories.shape[1]) if len(self.rows) == 1 else 0
+            added = np.arange(categories.shape[1]) * (STEP if len(self.rows) == 1 else 0)
             ids = 1 + ((categories + added) & 0xFFFFFFFF) % (np.array(self.rows) - 1)
         else:
             ids = np.full_like(categories, RARE)

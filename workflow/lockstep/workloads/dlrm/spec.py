@@ -194,8 +194,11 @@ def check_data(recipe: Recipe, data: Data) -> str | None:
 
 def names(model: Model, table: str, kernel: str, separator: str) -> naming.Names:
     """Map neutral names to a framework's, which calls a kernel or a table so."""
-    own = {"embedding": (table, None), "bias": ("bias", None)}
-    own["kernel"] = (kernel, naming.DENSE if kernel != "kernel" else None)
+    own: dict[str, tuple[str, naming.Layout | None]] = {
+        "embedding": (table, None),
+        "kernel": (kernel, naming.DENSE if kernel != "kernel" else None),
+        "bias": ("bias", None),
+    }
     result = {}
     for parameter in parameters(model):
         module, _, leaf = parameter.name.rpartition(".")
