@@ -28,7 +28,7 @@ DEFAULTS: dict[str, Any] = {
     "encoding": "dictionary",
 }
 EFFECTS, PAIRS, NUMBERS = 8, 4, 4  # categories with an effect, pairs of them, numbers
-PAIR, NUMBER = 0.7, 0.15  # of the logit: what a pair adds or takes, and a number's logarithm
+PAIR, NUMBER = 0.3, 0.15  # of the logit: what a pair adds or takes, and a number's logarithm
 MISSING = 20  # one field of so many is empty
 BASE = -1.0  # logit without any effect: a quarter clicks
 
