@@ -13,6 +13,7 @@ MEASUREMENTS = (
     "waiting",
     "residual",
     "language",
+    "tables",
     "ladder",
     "start",
     "memory",

@@ -29,7 +29,7 @@ def parts(rank: int, ranks: int) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def collected(workload: Workload, ranks: int) -> dict[str, np.ndarray]:
-    every = [Columns(workload) for _ in range(ranks)]
+    every = [Columns(workload, ranks) for _ in range(ranks)]
     for rank, columns in enumerate(every):
         for score, real in parts(rank, ranks):
             columns.add({"score": score}, real)
@@ -62,6 +62,19 @@ def test_integers_are_added_over_batches_and_ranks(workload, ranks: int) -> None
     found = collected(replace(workload, tally=tally), ranks)
     assert found["histogram"].tolist() == [4, 3, 3]
     assert found["histogram"].dtype == np.int64
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize(("keep", "kept"), [(12, True), (11, False), (4, False)])
+def test_columns_of_few_examples_are_kept_and_of_more_tallied(workload, ranks, keep, kept) -> None:
+    def tally(columns):
+        return {"histogram": np.bincount(columns["score"].astype(int), minlength=10)}
+
+    found = collected(replace(workload, tally=tally, keep=keep), ranks)
+    if kept:
+        np.testing.assert_array_equal(found["score"], SCORES)
+    else:
+        assert found["histogram"].tolist() == [1] * 10
 
 
 def test_a_workload_without_columns_keeps_none(workload) -> None:

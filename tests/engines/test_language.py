@@ -1,5 +1,6 @@
 """A workload of tokens: named arrays, dropout from shared bits, AdamW, a loss over letters."""
 
+import importlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -123,6 +124,41 @@ def test_a_frozen_parameter_stays_as_it_was_loaded(job_of, manifest, frozen, var
     assert f"first_moment/{frozen}" not in state
     assert f"grad/{frozen}" not in engine.probe(feed.window(0, 1))
     assert (state["param/output.bias"] != start["param/output.bias"]).all()
+
+
+@pytest.fixture
+def warmer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A temperature that rises with every step divides the logits."""
+    sound = workloads.spec("letters_lm")
+    scalars = lambda recipe, step, total: {"temperature": 1 + step / total}  # noqa: E731
+    changed = Workload(**{**vars(sound), "scalars": scalars})
+    monkeypatch.setattr("lockstep.workloads.letters_lm.spec.WORKLOAD", changed)
+    for name in ("torch_model", "flax_model"):
+        functions = importlib.import_module(f"lockstep.workloads.letters_lm.{name}")
+
+        def forward(module, batch, random, train, sound=functions.forward):
+            outputs = sound(module, batch, random, train)
+            return {"logits": outputs["logits"] / batch["temperature"]}
+
+        monkeypatch.setattr(functions, "forward", forward)
+
+
+def test_a_number_of_the_workload_is_that_of_its_step(job_of, manifest, warmer) -> None:
+    found, probed = [], []
+    for variant in ("torch", "jax"):
+        job = job_of(variant)
+        engine, feed = started(job, manifest)
+        window = feed.window(30, STEPS)
+        total = feed.total_steps
+        expected = 1 + np.arange(30, 30 + STEPS) / total
+        np.testing.assert_array_equal(window.numbers["temperature"], expected)
+        logits = [engine.probe(feed.window(k, 1))["output/logits"] for k in (0, 30)]
+        probed.append(logits)
+        losses, _ = engine.fetch(engine.train(window))
+        evaluated = engine.evaluate(evaluation_batches(job, Reader(manifest, "test")))
+        found.append([*losses, evaluated.loss])
+    np.testing.assert_allclose(*found, rtol=1e-12)
+    np.testing.assert_allclose(probed[0][1], probed[1][1], rtol=1e-10, atol=1e-13)
 
 
 def test_evaluations_agree_and_have_their_units(job_of, manifest) -> None:

@@ -1,6 +1,7 @@
 """One rank that climbs the ladder in float64: python -m tests.parity.climber REQUEST.
 
-REQUEST is JSON: a route's fields, and `steps`, `batches`, `output`.
+REQUEST is JSON: a route's fields, `steps`, `batches`, `output`, and `local_means` for a fault: the
+loss of each PyTorch process is divided by its own weight, and the quotients are averaged.
 """
 
 import json
@@ -40,10 +41,25 @@ def climb(request: dict[str, Any], topology: Topology) -> dict[str, np.ndarray]:
     return arrays
 
 
+def local_means() -> None:
+    """Divide by a rank's own weight, as averaging the ranks' mean losses would."""
+    from lockstep.engines.torch_engine import TorchEngine
+
+    sound = TorchEngine.terms
+
+    def terms(self, outputs, batch, weight):
+        own = (batch["counts"].sum(1) * batch["real"]).sum()
+        return sound(self, outputs, batch, self.topology.world_size * own)
+
+    TorchEngine.terms = terms
+
+
 if __name__ == "__main__":
     here = Place.from_environment()
     here.pin()
     told = json.loads(Path(sys.argv[1]).read_text())
+    if told.get("local_means"):
+        local_means()
     found = climb(told, here.topology)
     if here.topology.rank == 0:
         np.savez(told["output"], **found)

@@ -35,6 +35,17 @@ CASES = {
         "weight_decay": 0.1,
         "groups": {"head": {"rate": 10.0, "decay": 0.0}},
     },
+    "adagrad": {"name": "adagrad", "weight_decay": 0.1, "epsilon": 1e-10},
+    "rowwise_adagrad": {"groups": {"head": {"name": "rowwise_adagrad", "rate": 0.5}}},
+    "each its own": {
+        "name": "adamw",
+        "beta2": 0.99,
+        "clip_norm": 0.5,
+        "groups": {
+            "head": {"name": "sgd", "momentum": 0.9, "nesterov": True},
+            "main": {"beta1": 0.8},
+        },
+    },
 }
 
 
@@ -67,8 +78,10 @@ def numbers(settings: dict, step: int) -> dict[str, float]:
 
 def by_numpy(settings: dict, values: dict, gradients: list) -> dict[str, np.ndarray]:
     values = dict(values)
+    shapes = optimizers.kept(settings, DESCRIBED)
     kept = {
-        p.name: {slot: np.zeros(p.shape) for slot in optimizers.slots(settings)} for p in DESCRIBED
+        p.name: {slot: np.zeros(own[p.name]) for slot, own in shapes.items() if p.name in own}
+        for p in DESCRIBED
     }
     for step, given in enumerate(gradients):
         factor = optimizers.clip_factor(settings, given)
@@ -98,7 +111,10 @@ def by_torch(settings: dict, values: dict, gradients: list) -> dict[str, np.ndar
 def by_jax(settings: dict, values: dict, gradients: list) -> dict[str, np.ndarray]:
     optimizer = Jax(settings, DESCRIBED)
     arrays = {name: jnp.asarray(value) for name, value in values.items()}
-    slots = {slot: {n: jnp.zeros_like(a) for n, a in arrays.items()} for slot in optimizer.slots}
+    slots = {
+        slot: {name: jnp.zeros(shape) for name, shape in own.items()}
+        for slot, own in optimizers.kept(settings, DESCRIBED).items()
+    }
     for step, given in enumerate(gradients):
         grads = {name: jnp.asarray(gradient) for name, gradient in given.items()}
         arrays, slots = optimizer.step(numbers(settings, step), arrays, grads, slots)
@@ -129,6 +145,39 @@ def test_adamw_is_pytorchs(values, gradients) -> None:
         theirs.step()
     for name, found in by_numpy(settings, values, gradients).items():
         np.testing.assert_allclose(found, tensors[name].detach().numpy(), rtol=1e-12)
+
+
+def test_adagrad_is_pytorchs(values, gradients) -> None:
+    settings = {**settings_of("adagrad"), "weight_decay": 0.0}
+    tensors = {n: torch.tensor(v, requires_grad=True) for n, v in values.items()}
+    theirs = torch.optim.Adagrad(tensors.values(), lr=RATE, eps=1e-10)
+    for given in gradients:
+        for name, tensor in tensors.items():
+            tensor.grad = torch.tensor(given[name])
+        theirs.step()
+    for name, found in by_numpy(settings, values, gradients).items():
+        np.testing.assert_allclose(found, tensors[name].detach().numpy(), rtol=1e-12)
+
+
+def test_a_row_has_one_accumulator_in_rowwise_adagrad(values, gradients) -> None:
+    settings = settings_of("rowwise_adagrad")
+    assert optimizers.kept(settings, DESCRIBED) == {"row_square_sum": {"head": (3,)}}
+    found = by_numpy(settings, values, gradients[:1])["head"]
+    gradient = gradients[0]["head"]
+    root = np.sqrt((gradient**2).mean(axis=1, keepdims=True))
+    expected = values["head"] - 0.5 * RATE * gradient / (root + 1e-8)
+    np.testing.assert_allclose(found, expected, rtol=1e-13)
+
+
+def test_a_groups_optimizer_has_its_own_numbers_and_slots() -> None:
+    settings = settings_of("each its own")
+    found = optimizers.scalars(settings, 0)
+    assert found["correction1"] == pytest.approx(1 / (1 - 0.9))
+    assert found["correction1/main"] == pytest.approx(1 / (1 - 0.8))
+    assert "correction1/head" not in found
+    assert optimizers.own_numbers(found, "main")["correction1"] == found["correction1/main"]
+    assert optimizers.own_numbers(found, "head")["correction1"] == found["correction1"]
+    assert optimizers.kept(settings, DESCRIBED).keys() == {*optimizers.MOMENTS, "momentum"}
 
 
 def test_lamb_is_optaxs(values, gradients) -> None:

@@ -5,8 +5,20 @@ same in every version; it does not promise that for its distributions (NEP 19).
 """
 
 import hashlib
+from collections.abc import Iterator
 
 import numpy as np
+
+BLOCK = 1 << 20  # numbers
+
+
+def _generator(*key: object) -> np.random.Philox:
+    hashed = hashlib.sha256("\0".join(map(str, key)).encode()).digest()
+    return np.random.Philox(key=np.frombuffer(hashed[:16], "<u8"))
+
+
+def _fractions(words: np.ndarray) -> np.ndarray:
+    return (words >> np.uint64(11)) * 2.0**-53
 
 
 def words(count: int, *key: object) -> np.ndarray:
@@ -14,14 +26,21 @@ def words(count: int, *key: object) -> np.ndarray:
 
     Philox 4x64: Salmon et al., Parallel random numbers: as easy as 1, 2, 3 (SC 2011).
     """
-    hashed = hashlib.sha256("\0".join(map(str, key)).encode()).digest()
-    generator = np.random.Philox(key=np.frombuffer(hashed[:16], "<u8"))
-    return generator.random_raw(count)
+    return _generator(*key).random_raw(count)
+
+
+def uniform_blocks(count: int, *key: object) -> Iterator[np.ndarray]:
+    """Yield the numbers of `uniform` in blocks: of a large table all at once would take its size
+    several times over.
+    """
+    generator = _generator(*key)
+    for start in range(0, count, BLOCK):
+        yield _fractions(generator.random_raw(min(BLOCK, count - start)))
 
 
 def uniform(count: int, *key: object) -> np.ndarray:
     """Return uniform numbers in [0, 1), float64 ``(count,)``, each of 53 random bits."""
-    return (words(count, *key) >> np.uint64(11)) * 2.0**-53
+    return _fractions(words(count, *key))
 
 
 def normal(count: int, *key: object) -> np.ndarray:

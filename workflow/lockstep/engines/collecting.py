@@ -13,23 +13,28 @@ Gather = Callable[[np.ndarray], np.ndarray]
 class Columns:
     """Columns of an evaluation's real examples, over batches and ranks."""
 
-    def __init__(self, workload: Workload) -> None:
+    def __init__(self, workload: Workload, ranks: int = 1) -> None:
         self._tally = workload.tally
+        self._room = workload.keep // ranks  # of examples of this rank; the others have as many
         self._totals: dict[str, np.ndarray] = {}
         self._kept: list[dict[str, np.ndarray]] = []
 
     def add(self, columns: Mapping[str, np.ndarray], real: np.ndarray) -> None:
         """Add a batch of this rank: columns ``(B, …)``, and which examples are real."""
-        if self._tally is None:
-            self._kept.append({**columns, "real": real})
+        self._kept.append({**columns, "real": real})
+        self._room -= len(real)
+        if self._tally is None or self._room >= 0:
             return
-        own = {name: array[real > 0] for name, array in columns.items()}
-        for name, integers in self._tally(own).items():
-            self._totals[name] = self._totals.get(name, 0) + integers.astype(np.int64)
+        for batch in self._kept:
+            own = {name: array[batch["real"] > 0] for name, array in batch.items()}
+            del own["real"]
+            for name, integers in self._tally(own).items():
+                self._totals[name] = self._totals.get(name, 0) + integers.astype(np.int64)
+        self._kept = []
 
     def gathered(self, gather: Gather) -> dict[str, np.ndarray]:
         """Return all ranks' columns, in the order of the examples, or what they tallied."""
-        if self._tally is not None:
+        if self._totals:
             return {name: gather(total).sum(axis=0) for name, total in self._totals.items()}
         if not self._kept or len(self._kept[0]) == 1:  # no column but `real`
             return {}

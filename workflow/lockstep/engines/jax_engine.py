@@ -11,13 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from lockstep.engines import (
-    collecting,
-    jax_gradient,
-    jax_module,
-    jax_probe,
-    jax_runtime,
-)
+from lockstep.engines import collecting, jax_gradient, jax_module, jax_probe, jax_runtime
 from lockstep.engines.contract import (
     COMPUTE_DTYPE,
     PARAMETER_DTYPE,
@@ -30,6 +24,8 @@ from lockstep.engines.jax_checksum import Checksum
 from lockstep.engines.jax_optimizer import Optimizer
 from lockstep.engines.jax_placement import Placement, local
 from lockstep.engines.jax_random import Random
+from lockstep.engines.jax_tables import Tables, put, take
+from lockstep.engines.touched import shown
 from lockstep.workloads import naming, optimizers, taps, weights
 from lockstep.workloads.weights import State
 
@@ -78,6 +74,7 @@ class JaxEngine:
         self.buffers = [b.name for b in buffers]
         self.layers = taps.layers(self.functions, model, self.names, parameters, "/")
         self.optimizer = Optimizer(self.job.recipe["optimizer"], self.job.workload.trained(model))
+        self.tables = Tables(self.job, self.placement.replicated)
         mesh, micro = self.placement.mesh, self.job.recipe["accumulation"]
         self._gradient = jax_gradient.of(self._loss, mesh, self.compiled, micro)
         self.checksum = Checksum(self.job)
@@ -130,7 +127,7 @@ class JaxEngine:
     ) -> tuple[Array, tuple[Tree, Tree, Tree]]:
         """Return a batch's share of the global mean loss; buffers, outputs and terms."""
         batch = {**batch, **numbers}
-        called = self.call(params, rest, self.inputs(batch), train=True)
+        called = self.call(params, rest, self.inputs(shown(batch)), train=True)
         terms = self.terms(called.outputs, batch, numbers["weight"])
         return functools.reduce(jnp.add, terms.values()), (called.buffers, called.outputs, terms)
 
@@ -142,10 +139,14 @@ class JaxEngine:
     def _step(self, state: Tree, batch: Tree, numbers: Tree) -> tuple[Tree, Any]:
         """Return the state after a step, and its loss and checksum."""
         batch = self._seen(batch)
+        rows, placed = self.tables.find(batch)
         rest = {"kept": state["kept"], "buffers": state["buffers"]}
-        (buffers, _, terms), grads = self._gradient(state["params"], rest, batch, numbers)
-        params, slots = self.optimizer.step(numbers, state["params"], grads, state["slots"])
-        state = {**state, "params": params, "buffers": buffers, "slots": slots}
+        whole = {"params": state["params"], "slots": state["slots"]}
+        own = take(rows, whole)
+        (buffers, _, terms), grads = self._gradient(own["params"], rest, placed, numbers)
+        params, slots = self.optimizer.step(numbers, own["params"], grads, own["slots"])
+        after = put(rows, whole, {"params": params, "slots": slots})
+        state = {**state, **after, "buffers": buffers}
         return state, (functools.reduce(jnp.add, terms.values()), self.checksum(batch))
 
     def _program(self, count: int) -> Callable:
@@ -207,7 +208,7 @@ class JaxEngine:
 
     def evaluate(self, batches: Iterable[Mapping[str, np.ndarray]]) -> Evaluation:
         values = {name: self.values[name] for name in ("params", "kept", "buffers")}
-        found, columns = [], collecting.Columns(self.job.workload)
+        found, columns = [], collecting.Columns(self.job.workload, self.topology.world_size)
         for arrays in batches:
             numbers = {name: a for name, a in arrays.items() if not a.ndim}
             split = {name: a for name, a in arrays.items() if a.ndim}
@@ -226,7 +227,10 @@ class JaxEngine:
     def _probe(self, values: Tree, batch: Tree, numbers: Array) -> Any:
         """Return loss, gradient and checksum as a step has them, and what `jax_probe` sees."""
         batch, params, found = self._seen(batch), values["params"], {}
-        trained = self._gradient(params, values, batch, self._named(numbers))
+        rows, placed = self.tables.find(batch)
+        aside, grads = self._gradient(take(rows, params), values, placed, self._named(numbers))
+        zeros = {name: jnp.zeros_like(params[name]) for name in rows}
+        trained = aside, put(rows, zeros, grads)  # of whole tables
         if self.topology.devices == 1:
             found = jax_probe.look(self, params, values, batch, self._named(numbers))
         return trained, self.checksum(batch), found
@@ -257,11 +261,11 @@ class JaxEngine:
             "params": native("param", self.trained),
             "kept": native("param", self.frozen),
             "buffers": native("buffer", self.buffers),
-            "slots": {slot: native(slot, self.trained) for slot in self.optimizer.slots},
+            "slots": {slot: native(slot, own) for slot, own in self.optimizer.slots.items()},
         }
 
     def _typed(self, array: np.ndarray) -> np.ndarray:
-        return array.astype(self.param_dtype) if array.dtype.kind == "f" else array
+        return array.astype(self.param_dtype, copy=False) if array.dtype.kind == "f" else array
 
     def state(self) -> dict[str, np.ndarray]:
         values = self.values

@@ -15,7 +15,11 @@ Numbers = Mapping[str, Array]
 
 
 class Optimizer:
-    """A recipe's optimizer: pure functions of arrays by neutral name."""
+    """A recipe's optimizer: pure functions of arrays by neutral name.
+
+    Attributes:
+        slots: names of the parameters that each slot is of.
+    """
 
     def __init__(self, settings: Mapping[str, Any], described: Sequence[Parameter]) -> None:
         """Resolve what of it is each parameter's.
@@ -25,7 +29,7 @@ class Optimizer:
             described: the trained parameters.
         """
         self.settings = settings
-        self.slots = optimizers.slots(settings)
+        self.slots = {n: tuple(own) for n, own in optimizers.kept(settings, described).items()}
         self.shares = {p.name: optimizers.share(settings, p) for p in described}
 
     def step(
@@ -42,8 +46,10 @@ class Optimizer:
         changed = {}
         for name, value in values.items():
             share = self.shares[name]
-            own = {slot: slots[slot][name] for slot in self.slots}
-            change, kept = update(self.settings, share.decay, numbers, value, grads[name], own)
+            settings = optimizers.of_group(self.settings, share.group)
+            own = {slot: slots[slot][name] for slot in optimizers.slots(settings)}
+            given = optimizers.own_numbers(numbers, share.group)
+            change, kept = update(settings, share.decay, given, value, grads[name], own)
             rate = numbers["learning_rate"]
             changed[name] = value - (rate if share.rate == 1 else rate * share.rate) * change
             for slot, array in kept.items():
@@ -70,6 +76,8 @@ def update(
     """Return what, times the learning rate, is subtracted from a value; and its slots."""
     if settings["name"] == "sgd":
         return _sgd(settings, decay, value, grad, kept)
+    if settings["name"] in ("adagrad", "rowwise_adagrad"):
+        return _adagrad(settings, decay, value, grad, kept)
     beta1, beta2 = settings["beta1"], settings["beta2"]
     first = beta1 * kept["first_moment"] + (1 - beta1) * grad
     second = beta2 * kept["second_moment"] + (1 - beta2) * grad * grad
@@ -99,3 +107,18 @@ def _sgd(
     if decay and not coupled:
         result = result + decay * value
     return result, after
+
+
+def _adagrad(
+    settings: Mapping[str, Any], decay: float, value: Array, grad: Array, kept: Arrays
+) -> tuple[Array, Arrays]:
+    ((slot, total),) = kept.items()
+    square = jnp.square(grad)
+    if slot == optimizers.ROW_SQUARES:
+        square = square.reshape(len(grad), -1).mean(axis=1)
+    total = total + square
+    scale = jnp.sqrt(total) + settings["epsilon"]
+    if slot == optimizers.ROW_SQUARES:
+        scale = scale.reshape(-1, *[1] * (grad.ndim - 1))
+    result = grad / scale
+    return (result + decay * value if decay else result), {slot: total}

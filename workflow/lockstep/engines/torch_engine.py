@@ -25,6 +25,8 @@ from lockstep.engines.torch_checksum import Checksum
 from lockstep.engines.torch_optimizer import Optimizer
 from lockstep.engines.torch_probe import numpy
 from lockstep.engines.torch_random import Random
+from lockstep.engines.torch_tables import Tables
+from lockstep.engines.touched import shown
 from lockstep.errors import UserError
 from lockstep.workloads import naming, taps, weights
 from lockstep.workloads.weights import State
@@ -74,7 +76,9 @@ class TorchEngine:
             self.parameters[p.name].requires_grad_(p.trained)
         self.layers = taps.layers(self.functions, model, self.names, parameters, ".")
         trained = self.job.workload.trained(model)
-        self.optimizer = Optimizer(self.job.recipe["optimizer"], trained, self.parameters)
+        self.tables = Tables(self.job, self.module, self.names, self.parameters)
+        own = {**self.parameters, **self.tables.parts}
+        self.optimizer = Optimizer(self.job.recipe["optimizer"], trained, own)
         self.model = self.module
         if self.topology.world_size > 1:
             self.model = torch_setup.distributed(self.module)
@@ -114,7 +118,7 @@ class TorchEngine:
     def _loss(self, batch: Batch, weight: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
         """Return this rank's share of the global mean loss, and of the batch's checksum."""
         batch = self.seen(batch)
-        outputs = self.outputs(self.model, self.inputs(batch), train=True)
+        outputs = self.outputs(self.model, self.inputs(shown(batch)), train=True)
         terms = self.terms(outputs, batch, weight)
         return functools.reduce(torch.add, terms.values()), self.checksum(batch, slots)
 
@@ -125,6 +129,7 @@ class TorchEngine:
 
     def _backward(self, batch: Batch, weight: Tensor) -> tuple[Tensor, Tensor]:
         self.optimizer.clear()
+        batch = self.tables.take(batch, self.optimizer.slots)
         results = []
         for part, slots, last in self._micro(batch):
             world = self.topology.world_size
@@ -161,6 +166,7 @@ class TorchEngine:
         for k, (batch, weight) in enumerate(self._rows(window)):
             pending.append(self._backward(batch, weight))
             self.optimizer.step({name: float(a[k]) for name, a in window.scalars.items()})
+            self.tables.put(self.optimizer.slots)
         return pending
 
     def fetch(self, pending: Pending) -> tuple[np.ndarray, np.ndarray]:
@@ -170,10 +176,10 @@ class TorchEngine:
 
     def evaluate(self, batches: Iterable[Mapping[str, np.ndarray]]) -> Evaluation:
         totals: dict[str, Tensor] = {}
-        columns = collecting.Columns(self.job.workload)
+        columns = collecting.Columns(self.job.workload, self.topology.world_size)
         self._share_buffers()
         self.module.eval()
-        with torch.no_grad():
+        with torch.no_grad(), self.tables.whole():
             for arrays in batches:
                 batch = self.seen({name: self._put(array) for name, array in arrays.items()})
                 outputs = self.outputs(self.module, self.inputs(batch), train=False)
@@ -194,14 +200,11 @@ class TorchEngine:
     def probe(self, window: Window) -> dict[str, np.ndarray]:
         batch, weight = next(self._rows(window))
         buffers = [buffer.clone() for buffer in self.buffers.values()]
-        found = torch_probe.look(self, batch, weight)
+        with self.tables.whole():
+            found = torch_probe.look(self, batch, weight)
         loss, check = self._backward(batch, weight)
-        # None is a parameter that the loss does not reach; the ladder shall name it.
-        gradients = {
-            name: numpy(torch.zeros_like(p) if p.grad is None else p.grad)
-            for name, p in self.optimizer.parameters.items()
-        }
-        neutral = self._to_neutral(gradients)
+        gradients = self.tables.gradients(self.optimizer.gradients())
+        neutral = self._to_neutral({name: numpy(g) for name, g in gradients.items()})
         with torch.no_grad():
             for buffer, before in zip(self.buffers.values(), buffers):
                 buffer.copy_(before)
@@ -234,7 +237,8 @@ class TorchEngine:
         return Preparation(trace_seconds=0.0, compile_seconds=seconds, cache=cache)
 
     def _roles(self) -> dict[str, dict[str, Tensor]]:
-        return {"param": self.parameters, **self.optimizer.slots, "buffer": self.buffers}
+        slots = self.tables.whole_slots(self.optimizer.slots)
+        return {"param": self.parameters, **slots, "buffer": self.buffers}
 
     def load(self, state: State) -> None:
         state = weights.complete(state, self.job.workload, self.job.recipe)
@@ -274,12 +278,7 @@ class TorchEngine:
 
     def _gathered(self, array: np.ndarray) -> np.ndarray:
         """Return all ranks' bytes, uint8 ``(ranks, n)``."""
-        if self.topology.world_size == 1:
-            return array[None]
-        own = self._put(array)
-        parts = [torch.empty_like(own) for _ in range(self.topology.world_size)]
-        torch.distributed.all_gather(parts, own)
-        return numpy(torch.stack(parts))
+        return numpy(torch_setup.gathered(self._put(array)))
 
     def agree(self, values: Sequence[int]) -> list[int]:
         if self.topology.world_size == 1:

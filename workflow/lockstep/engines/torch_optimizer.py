@@ -38,15 +38,22 @@ class Optimizer:
         self.shares: dict[optimizers.Share, list[str]] = {}
         for p in described:
             self.shares.setdefault(optimizers.share(settings, p), []).append(p.name)
-        self.slots: dict[str, dict[str, Tensor]] = {
-            slot: {name: torch.zeros_like(tensor) for name, tensor in self.parameters.items()}
-            for slot in optimizers.slots(settings)
+        self.slots = {
+            slot: {name: _zeros(self.parameters[name], slot) for name in own}
+            for slot, own in optimizers.kept(settings, described).items()
         }
 
     def clear(self) -> None:
         """Forget the gradients."""
         for tensor in self.parameters.values():
             tensor.grad = None
+
+    def gradients(self) -> dict[str, Tensor]:
+        """Return all gradients; zeros where the loss does not reach a parameter, as in JAX."""
+        return {
+            name: torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
+            for name, tensor in self.parameters.items()
+        }
 
     @torch.no_grad()
     def step(self, numbers: Numbers) -> None:
@@ -55,21 +62,23 @@ class Optimizer:
         Args:
             numbers: of the step: `learning_rate` and `optimizers.scalars`.
         """
-        grads = {
-            # None where the loss does not reach it: it decays, as in JAX.
-            name: torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
-            for name, tensor in self.parameters.items()
-        }
+        grads = self.gradients()
         if self.settings["clip_norm"]:
             clip(list(grads.values()), self.settings["clip_norm"])
         for share, names in self.shares.items():
             values = [self.parameters[name] for name in names]
-            kept = {slot: [own[name] for name in names] for slot, own in self.slots.items()}
-            change = update(
-                self.settings, share.decay, numbers, values, [grads[n] for n in names], kept
-            )
+            own = optimizers.of_group(self.settings, share.group)
+            kept = {s: [self.slots[s][name] for name in names] for s in optimizers.slots(own)}
+            of_group = optimizers.own_numbers(numbers, share.group)
+            change = update(own, share.decay, of_group, values, [grads[n] for n in names], kept)
             rate = numbers["learning_rate"] * share.rate
             torch._foreach_add_(values, change, alpha=-rate)
+
+
+def _zeros(parameter: Tensor, slot: str) -> Tensor:
+    if slot == optimizers.ROW_SQUARES:
+        return parameter.new_zeros(len(parameter))
+    return torch.zeros_like(parameter, requires_grad=False)
 
 
 def clip(grads: Tensors, bound: float) -> None:
@@ -90,6 +99,8 @@ def update(
     """Change the slots; return what, times the learning rate, is subtracted from the values."""
     if settings["name"] == "sgd":
         return _sgd(settings, decay, values, grads, kept)
+    if settings["name"] in ("adagrad", "rowwise_adagrad"):
+        return _adagrad(settings, decay, values, grads, kept)
     first, second = (kept[slot] for slot in optimizers.MOMENTS)
     torch._foreach_mul_(first, settings["beta1"])
     torch._foreach_add_(first, grads, alpha=1 - settings["beta1"])
@@ -129,4 +140,26 @@ def _sgd(
             result = list(torch._foreach_add(grads, momentum, alpha=settings["momentum"]))
     if decay and not coupled:
         result = list(torch._foreach_add(result, values, alpha=decay))
+    return result
+
+
+def _adagrad(
+    settings: Mapping[str, Any],
+    decay: float,
+    values: Tensors,
+    grads: Tensors,
+    kept: Mapping[str, Tensors],
+) -> Tensors:
+    if settings["name"] == "adagrad":
+        totals = kept[optimizers.SQUARES]
+        torch._foreach_addcmul_(totals, grads, grads)
+        scale = list(torch._foreach_sqrt(totals))
+    else:
+        totals = kept[optimizers.ROW_SQUARES]
+        torch._foreach_add_(totals, [g.square().flatten(1).mean(1) for g in grads])
+        roots = torch._foreach_sqrt(totals)
+        scale = [r.view(-1, *[1] * (g.dim() - 1)) for r, g in zip(roots, grads)]
+    result = list(torch._foreach_div(grads, torch._foreach_add(scale, settings["epsilon"])))
+    if decay:
+        torch._foreach_add_(result, values, alpha=decay)
     return result

@@ -78,6 +78,15 @@ def distributed(module: torch.nn.Module) -> DistributedDataParallel:
     return DistributedDataParallel(module, **settings)
 
 
+def gathered(own: torch.Tensor) -> torch.Tensor:
+    """Return a tensor of all ranks, ``(ranks, …)``."""
+    if not torch.distributed.is_initialized():
+        return own[None]
+    parts = [torch.empty_like(own) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(parts, own)
+    return torch.stack(parts)
+
+
 def facts(job: Job, own: torch.device) -> dict[str, Any]:
     """Return versions, device and settings as PyTorch has resolved them."""
     cuda = own.type == "cuda"

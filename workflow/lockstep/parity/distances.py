@@ -8,12 +8,13 @@ from collections.abc import Mapping
 import numpy as np
 
 from lockstep.parity import OVER_TWO
+from lockstep.workloads.optimizers import NOT_NEGATIVE
 
 TOLERANCE = {"float64": 1e-11, OVER_TWO: 1e-11, "float32": 1e-5}
 ENVELOPE = 10.0  # how many times its own twin's distance the other framework may be away
 FLOOR = 1e-6  # root mean square of a tensor, or size of a loss, that counts as zero
-FLOORS = {"second_moment": 1e-12}
-"""The same of a slot that is a mean of squares: most are below 1e-6, and a step divides by their
+FLOORS = dict.fromkeys(NOT_NEGATIVE, 1e-12)
+"""The same of a slot that is made of squares: most are below 1e-6, and a step divides by their
 roots."""
 HUGE = 1e100  # its square is still finite
 

@@ -29,7 +29,8 @@ def general(workload: Workload, recipe: Mapping[str, Any], seed: int) -> dict[st
     are large; a buffer that starts positive (a variance) stays so.
     """
     state, model = {}, recipe["model"]
-    parameters, slots = workload.parameters(model), optimizers.slots(recipe["optimizer"])
+    parameters = workload.parameters(model)
+    slots = optimizers.kept(recipe["optimizer"], workload.trained(model))
     last = max((k for k, p in enumerate(parameters) if len(p.shape) > 1), default=None)
     for k, parameter in enumerate(parameters):
         larger = LAST if k == last else LARGER
@@ -37,8 +38,10 @@ def general(workload: Workload, recipe: Mapping[str, Any], seed: int) -> dict[st
         deviation = _deviation(parameter)
         value = parameter.constant + larger * deviation * _normal(parameter.shape, *key)
         state[f"param/{parameter.name}"] = value
-        for slot in slots if parameter.trained else ():
-            kept = SLOT * deviation * _normal(parameter.shape, *key, slot)
+        for slot, shapes in slots.items():
+            if parameter.name not in shapes:
+                continue
+            kept = SLOT * deviation * _normal(shapes[parameter.name], *key, slot)
             if slot in optimizers.NOT_NEGATIVE:
                 kept = kept * kept
             state[f"{slot}/{parameter.name}"] = kept

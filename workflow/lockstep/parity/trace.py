@@ -84,7 +84,7 @@ def trace(
         "weights": weights.digest(state),
         "firm_steps": workload.firm_steps,
         "optimizer": settings,
-        "shares": {name: [share.rate, share.decay] for name, share in shares.items()},
+        "shares": {n: [share.rate, share.decay, share.group] for n, share in shares.items()},
         "absent": {},
     }
     own = route.variant["precision"]

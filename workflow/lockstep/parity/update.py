@@ -14,7 +14,7 @@ import numpy as np
 
 from lockstep.parity import STEPS_FROM_GENERAL
 from lockstep.parity.distances import Arrays, Item, distance, names
-from lockstep.workloads import optimizers
+from lockstep.workloads import optimizers, taps
 from lockstep.workloads.contract import Workload
 
 State = Mapping[str, np.ndarray]
@@ -130,14 +130,20 @@ def stepped(
         Name, value, and how much of it the step has changed, all in float64.
     """
     factor = optimizers.clip_factor(rule.optimizer, gradients)
-    slots = optimizers.slots(rule.optimizer)
     for name, gradient in gradients.items():
         if name not in rule.shares or f"param/{name}" not in before:
             continue
         value = before[f"param/{name}"].astype(np.float64)
-        kept = {slot: before[f"{slot}/{name}"] for slot in slots}
+        shape = value.shape
         share, gradient = rule.shares[name], factor * gradient.astype(np.float64)
+        slots = optimizers.slots(rule.optimizer, share.group)
+        kept = {slot: before[f"{slot}/{name}"] for slot in slots}
+        if optimizers.ROW_SQUARES in kept and value.ndim == 1:  # as `taps.sample` keeps it
+            if value.size == taps.SAMPLE:
+                continue  # some elements of a row do not tell its mean square
+            rows = len(kept[optimizers.ROW_SQUARES])
+            value, gradient = value.reshape(rows, -1), gradient.reshape(rows, -1)
         after, change = optimizers.stepped(rule.optimizer, share, numbers, value, gradient, kept)
         for slot, array in after.items():
             yield f"{slot}/{name}", array, array
-        yield f"param/{name}", value + change, change
+        yield f"param/{name}", (value + change).reshape(shape), change

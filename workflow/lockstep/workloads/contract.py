@@ -62,9 +62,12 @@ class Parameter:
         constant: initial value where `bound` is 0 (a normalisation's scale is 1).
         std: if positive, initial values are normal with this standard deviation instead.
         decay: whether weight decay applies.
-        group: of the recipe's `optimizer.groups`, for another rate or decay.
+        group: of the recipe's `optimizer.groups`, for another rate, decay, optimizer or update.
         trained: False freezes it in both frameworks: one that the loss does not identify, or one
             that a recipe keeps.
+        ids: of a table, the integer array of a batch whose values are the rows that it is looked up
+            by, and nothing else reads the table: then a group's update may be `touched_rows`.
+        column: of `ids`, which alone are this table's; all if None.
     """
 
     name: str
@@ -75,6 +78,8 @@ class Parameter:
     decay: bool = True
     group: str = "main"
     trained: bool = True
+    ids: str = ""
+    column: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,6 +213,8 @@ class Workload:
             sums have `examples`, `weight` and `loss`, too.
         tally: from a batch's columns to integers that are added over batches and ranks; columns are
             then not kept, and `finish` finds the integers instead.
+        keep: examples of an evaluation, over all ranks, up to which columns are kept all the same;
+            `finish` must then know what to do with either.
         scalars: from the recipe, a step and how many there are, to numbers of that step.
         start: from a staged file's name, its tensors and the recipe's `model` to the parameters
             that it has; None where training starts from drawn weights alone. Raises UserError.
@@ -241,6 +248,7 @@ class Workload:
         lambda sums, columns, recipe: {}
     )
     tally: Callable[[Arrays], dict[str, np.ndarray]] | None = None
+    keep: int = 0
     scalars: Callable[[Recipe, int, int], dict[str, float]] = lambda recipe, step, total: {}
     start: Callable[[str, Arrays, Model], dict[str, np.ndarray]] | None = None
     check: Callable[[Recipe, int], str | None] = lambda recipe, devices: None

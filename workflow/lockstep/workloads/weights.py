@@ -58,10 +58,13 @@ def _draw(parameter: Parameter, *key: object) -> np.ndarray:
     if parameter.std:
         values = parameter.std * keys.normal(count, *key)
     elif parameter.bound:
-        values = parameter.bound * (2 * keys.uniform(count, *key) - 1)
+        values, start = np.empty(count, np.float32), 0
+        for block in keys.uniform_blocks(count, *key):
+            values[start : start + len(block)] = parameter.bound * (2 * block - 1)
+            start += len(block)
     else:
         values = np.full(count, parameter.constant)
-    return values.reshape(parameter.shape).astype(np.float32)
+    return values.reshape(parameter.shape).astype(np.float32, copy=False)
 
 
 def complete(state: State, workload: Workload, recipe: Mapping[str, Any]) -> State:
@@ -73,10 +76,11 @@ def complete(state: State, workload: Workload, recipe: Mapping[str, Any]) -> Sta
     Raises:
         UserError: names the first tensor that is missing, too many or of another shape.
     """
-    model, named = recipe["model"], optimizers.slots(recipe["optimizer"])
+    model = recipe["model"]
+    named = optimizers.kept(recipe["optimizer"], workload.trained(model))
     shapes = {f"buffer/{b.name}": b.shape for b in workload.buffers(model)}
     shapes |= {f"param/{p.name}": p.shape for p in workload.parameters(model)}
-    slots = {f"{slot}/{p.name}": p.shape for slot in named for p in workload.trained(model)}
+    slots = {f"{slot}/{name}": shape for slot, own in named.items() for name, shape in own.items()}
     if all(name.startswith(("param/", "buffer/")) for name in state):
         some = next(iter(state.values())).dtype if state else np.float32
         zeros = {name: np.zeros(shape, some) for name, shape in slots.items()}
@@ -125,7 +129,7 @@ def digest(state: State) -> str:
     for name in sorted(state):
         value = np.ascontiguousarray(state[name])
         total.update(f"{name}\0{value.dtype.str}\0{value.shape}\0".encode())
-        total.update(value.tobytes())
+        total.update(value.reshape(-1).view(np.uint8))
     return total.hexdigest()
 
 

@@ -1,0 +1,1 @@
+"""A deep learning recommendation model on clicks."""
