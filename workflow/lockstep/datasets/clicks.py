@@ -80,16 +80,16 @@ def _opened(path: Path) -> IO[bytes]:
 def _parsed(data: bytes, path: Path, first: int) -> Block:
     """Return what whole lines say; `first` is the number of the first one."""
     text = np.frombuffer(data + bytes(SPARE), np.uint8)
-    (ends,) = np.nonzero((text[: len(data)] == ord("\t")) | (text[: len(data)] == ord("\n")))
-    (lines,) = np.nonzero(text[ends] == ord("\n"))
+    (places,) = np.nonzero((text[: len(data)] == ord("\t")) | (text[: len(data)] == ord("\n")))
+    (lines,) = np.nonzero(text[places] == ord("\n"))
     counts = np.diff(lines, prepend=-1)
     if (counts != FIELDS).any():
         row = int(np.argmax(counts != FIELDS))
         raise _wrong(
             path, first + row, f"has {counts[row]} fields, not {FIELDS}; tabs separate them"
         )
-    starts = np.concatenate([[0], ends[:-1] + 1]).reshape(-1, FIELDS)
-    ends = ends.reshape(-1, FIELDS).copy()
+    starts = np.concatenate([[0], places[:-1] + 1]).reshape(-1, FIELDS)
+    ends = places.reshape(-1, FIELDS).copy()
     ends[:, -1] -= text[ends[:, -1] - 1] == ord("\r")
 
     def refuse(wrong: np.ndarray, column: int, what: str) -> None:

@@ -129,7 +129,7 @@ def digest(state: State) -> str:
     for name in sorted(state):
         value = np.ascontiguousarray(state[name])
         total.update(f"{name}\0{value.dtype.str}\0{value.shape}\0".encode())
-        total.update(value.reshape(-1).view(np.uint8))
+        total.update(value.reshape(-1).view(np.uint8).data)
     return total.hexdigest()
 
 
