@@ -84,7 +84,7 @@ def by_numpy(settings: dict, values: dict, gradients: list) -> dict[str, np.ndar
         for p in DESCRIBED
     }
     for step, given in enumerate(gradients):
-        factor = optimizers.clip_factor(settings, given)
+        factor = optimizers.clip_factor(settings, optimizers.global_norm(given))
         for p in DESCRIBED:
             kept[p.name], change = optimizers.stepped(
                 settings,
@@ -195,7 +195,7 @@ def test_lamb_is_optaxs(values, gradients) -> None:
 
 def test_a_gradient_within_the_bound_is_left_alone(gradients) -> None:
     settings = {**settings_of("clipped"), "clip_norm": 1e3}
-    assert optimizers.clip_factor(settings, gradients[0]) == 1.0
+    assert optimizers.clip_factor(settings, optimizers.global_norm(gradients[0])) == 1.0
 
 
 def test_a_tensor_of_zeros_has_the_trust_ratio_one(gradients) -> None:

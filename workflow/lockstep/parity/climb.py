@@ -9,7 +9,7 @@ from lockstep.engines.contract import Engine, at_rate
 from lockstep.errors import UserError
 from lockstep.parity import EDGES, STEPS_FROM_GENERAL, canary
 from lockstep.training.feed import SharedFeed
-from lockstep.workloads import taps, weights
+from lockstep.workloads import optimizers, taps, weights
 
 SAMPLE = 4096  # elements of a gradient that are kept of each batch but the first
 TAIL = 16  # steps up to an epoch's end at most; unrolled programs of 2, 4 … 16 steps fit into it
@@ -181,9 +181,10 @@ def _from_general(
         window = at_rate(window, feed.job.recipe["optimizer"]["learning_rate"])
         probe = engine.probe(window)
         yield f"{rung}/loss", probe["loss"]
-        for name, array in probe.items():
-            if name.startswith("grad/"):
-                yield f"{rung}/gradient/{name[5:]}", taps.sample(array)
+        gradients = {name[5:]: a for name, a in probe.items() if name.startswith("grad/")}
+        for name, array in gradients.items():
+            yield f"{rung}/gradient/{name}", taps.sample(array)
+        yield f"{rung}/norm", np.array(optimizers.global_norm(gradients))
         yield f"{rung}/evaluation loss", np.array(engine.evaluate(evaluation).loss)
         engine.fetch(engine.train(window))
         yield from _named(rung, engine.state(), taps.SAMPLE)

@@ -21,8 +21,8 @@ windows too.
 `after/…`        loss and state of a step after the evaluation; the loss of another one, and that of
                  an evaluation right behind it,
 `restored/NAME`, `general/…`   a state in general position given back (`lockstep.parity.position`);
-                 loss, gradient and state of a step from it, the loss of an evaluation before
-                 it, and `general/later/…` of a second step,
+                 loss, gradient (and its whole norm) and state of a step from it, the loss of an
+                 evaluation before it, and `general/later/…` of a second step,
 `canary/…`       checksums and losses of disturbed batches (`lockstep.parity.canary`),
 
 and `about`, the engine's facts, what was asked for and how firmly to judge it, as JSON. Of states

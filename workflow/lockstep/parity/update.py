@@ -107,7 +107,9 @@ def _items(
     if not actual:
         return {}
     numbers = {"learning_rate": rate, **optimizers.scalars(rule.optimizer, step)}
-    for name, expected, change in stepped(start, state(gradient), rule, numbers):
+    gradients, norm = state(gradient), side.get(f"{precision}/{after}/norm")
+    norm = optimizers.global_norm(gradients) if norm is None else float(norm)
+    for name, expected, change in stepped(start, gradients, rule, numbers, norm):
         size = float(np.linalg.norm(change))
         value = distance(actual.get(name), expected, name=name)
         # What a parameter has changed by is less than what it is: so many of its digits are gone.
@@ -117,7 +119,7 @@ def _items(
 
 
 def stepped(
-    before: State, gradients: State, rule: Rule, numbers: Mapping[str, float]
+    before: State, gradients: State, rule: Rule, numbers: Mapping[str, float], norm: float
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Yield each tensor after a step, by its name with its role.
 
@@ -125,11 +127,12 @@ def stepped(
         before: ``param/NAME`` and ``SLOT/NAME``.
         gradients: by name; one that has no state before is left out.
         numbers: of the step.
+        norm: of all gradients, of which some may be samples here.
 
     Yields:
         Name, value, and how much of it the step has changed, all in float64.
     """
-    factor = optimizers.clip_factor(rule.optimizer, gradients)
+    factor = optimizers.clip_factor(rule.optimizer, norm)
     for name, gradient in gradients.items():
         if name not in rule.shares or f"param/{name}" not in before:
             continue
@@ -146,4 +149,7 @@ def stepped(
         after, change = optimizers.stepped(rule.optimizer, share, numbers, value, gradient, kept)
         for slot, array in after.items():
             yield f"{slot}/{name}", array, array
+        own = optimizers.of_group(rule.optimizer, share.group)["name"]
+        if own == "lamb" and shape == (taps.SAMPLE,):
+            continue  # some elements of a tensor do not tell its norm
         yield f"param/{name}", (value + change).reshape(shape), change

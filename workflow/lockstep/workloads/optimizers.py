@@ -153,12 +153,17 @@ def _along_rows(table: np.ndarray) -> tuple[Any, ...]:
     return (slice(None), *[None] * (table.ndim - 1))
 
 
-def clip_factor(settings: Settings, gradients: Arrays) -> float:
-    """Return what all gradients are multiplied by."""
+def global_norm(gradients: Arrays) -> float:
+    """Return the norm of all gradients together, summed in float64."""
+    total = sum(float(np.sum(np.square(g, dtype=np.float64))) for g in gradients.values())
+    return total**0.5
+
+
+def clip_factor(settings: Settings, norm: float) -> float:
+    """Return what all gradients are multiplied by; `norm` is their `global_norm`."""
     if not settings["clip_norm"]:
         return 1.0
-    total = sum(float(np.sum(np.square(g, dtype=np.float64))) for g in gradients.values())
-    return min(1.0, settings["clip_norm"] / (total**0.5 + CLIP_EPSILON))
+    return min(1.0, settings["clip_norm"] / (norm + CLIP_EPSILON))
 
 
 def stepped(
