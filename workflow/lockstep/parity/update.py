@@ -107,8 +107,8 @@ def _items(
     if not actual:
         return {}
     numbers = {"learning_rate": rate, **optimizers.scalars(rule.optimizer, step)}
-    gradients, norm = state(gradient), side.get(f"{precision}/{after}/norm")
-    norm = optimizers.global_norm(gradients) if norm is None else float(norm)
+    gradients, told = state(gradient), side.get(f"{precision}/{after}/norm")
+    norm = optimizers.global_norm(gradients) if told is None else float(told)
     for name, expected, change in stepped(start, gradients, rule, numbers, norm):
         size = float(np.linalg.norm(change))
         value = distance(actual.get(name), expected, name=name)
