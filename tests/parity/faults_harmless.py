@@ -114,6 +114,12 @@ def first_of_windows(x, size):
     return windows.gather(4, windows.argmax(4, keepdim=True))[..., 0]
 
 
+def even_pool(x: torch.Tensor, *_: object) -> torch.Tensor:
+    """The gradient is shared between equal ones."""
+    windows = x.unflatten(2, (-1, 2)).unflatten(4, (-1, 2))
+    return windows.amax((3, 5))
+
+
 def in_halves(sound):
     """The logits of one half of the batch, and then of the other."""
 
@@ -173,6 +179,25 @@ def windows_of(x, *_):
     return jnp.take_along_axis(x, x.argmax(-1, keepdims=True), -1)[..., 0]
 
 
+SOUND_POOL = layers_flax._max_pool
+
+
+@jax.custom_vjp
+def other_pool(x: jax.Array) -> jax.Array:
+    """The gradient goes to the last of equal ones."""
+    return SOUND_POOL(x)
+
+
+def _forward(x):
+    a, b, c, d = layers_flax._corners(x)
+    top, bottom = jnp.maximum(a, b), jnp.maximum(c, d)
+    winner = jnp.where(top > bottom, jnp.where(a > b, 0, 1), jnp.where(c > d, 2, 3))
+    return jnp.maximum(top, bottom), winner.astype(jnp.uint8)
+
+
+other_pool.defvjp(_forward, layers_flax._max_pool_backward)
+
+
 def row(name: str, side: str, preset: str, patch: Patch) -> Rewrite:
     return Rewrite(name=name, side=side, preset=preset, patch=patch)
 
@@ -190,6 +215,9 @@ REWRITES = [
         setting(functional, "batch_norm", squares)),
     row("the maximum by its place", "torch", "plain",
         setting(functional, "max_pool2d", first_of_windows)),
+    # What is equal saw equal pixels: the weights' gradient is the same.
+    row("ties of max-pooling shared", "torch", "plain",
+        setting(functional, "max_pool2d", even_pool)),
     row("ReLU as a product", "torch", "plain",
         setting(functional, "relu", lambda x: x * (x > 0))),
     row("a batch in two halves", "torch", "plain", wrapping(TorchEngine, "outputs", in_halves)),
@@ -211,6 +239,8 @@ REWRITES = [
         setting(nn, "relu", lambda x: jnp.where(x > 0, x, 0))),
     row("pixels scaled first", "jax", "plain", setting(flax_model, "normalise", flax_scaled)),
     row("the maximum by its place", "jax", "plain", setting(nn, "max_pool", windows_of)),
+    row("ties of max-pooling to the last", "jax", "im2col",
+        setting(layers_flax, "_max_pool", other_pool)),
     row("the patches of a convolution as rows", "jax", "residual",
         wrapping(layers_flax, "_native", lambda _: layers_flax._im2col)),
 ]  # fmt: skip

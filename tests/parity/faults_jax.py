@@ -122,25 +122,6 @@ def without_momentum(values: dict) -> dict:
     return {**values, "slots": jax.tree.map(jnp.zeros_like, values["slots"])}
 
 
-sound_pool = layers_flax._max_pool
-
-
-@jax.custom_vjp
-def other_pool(x: jax.Array) -> jax.Array:
-    """The gradient goes to the last of equal ones."""
-    return sound_pool(x)
-
-
-def _forward(x):
-    a, b, c, d = layers_flax._corners(x)
-    top, bottom = jnp.maximum(a, b), jnp.maximum(c, d)
-    winner = jnp.where(top > bottom, jnp.where(a > b, 0, 1), jnp.where(c > d, 2, 3))
-    return jnp.maximum(top, bottom), winner.astype(jnp.uint8)
-
-
-other_pool.defvjp(_forward, layers_flax._max_pool_backward)
-
-
 def stale(sound):
     """An evaluation of what the first one was given."""
 
@@ -261,8 +242,6 @@ FAULTS = [
         wrapping(jax_engine.jax_gradient, "of", lambda sound: lambda *a: lambda *b: (
             lambda value, g: (value, {**g, "dense2.kernel": -g["dense2.kernel"]}))(
                 *sound(*a)(*b)))),
-    row("ties of max-pooling to the last", "im2col", "input", "image",
-        setting(layers_flax, "_max_pool", other_pool)),
     # Statistics
     row("momentum the other way round", "residual", "step", "buffer/stem_norm.mean",
         setting(batch_norm_flax, "MOMENTUM", 0.9)),

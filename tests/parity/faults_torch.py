@@ -151,12 +151,6 @@ def forwarded(model: type, change) -> Patch:
     return wrapping(model, "forward", lambda sound: lambda self, x: change(sound, self, x))
 
 
-def even_pool(x: torch.Tensor, *_: object) -> torch.Tensor:
-    """The gradient is shared between equal ones."""
-    windows = x.unflatten(2, (-1, 2)).unflatten(4, (-1, 2))
-    return windows.amax((3, 5))
-
-
 def biased(sound):
     def batch_norm(x, mean, var, weight, bias, training, momentum, eps):
         before, n = var.clone(), x.numel() // x.shape[1]
@@ -298,8 +292,6 @@ FAULTS = [
     row("a bias that learns half", "plain", "gradient", "conv2.bias",
         forwarded(nn.Conv2d, lambda sound, self, x: sound(self, x) - (
             0.5 * (self.bias - self.bias.detach())[:, None, None] if len(self.bias) == 20 else 0))),
-    row("ties of max-pooling shared", "plain", "input", "image",
-        setting(functional, "max_pool2d", even_pool)),
     # Statistics
     row("momentum the other way round", "residual", "step", "buffer/stem_norm.mean",
         setting(batch_norm_torch, "MOMENTUM", 0.9)),

@@ -24,6 +24,7 @@ COMPUTE_DTYPE = {**PARAMETER_DTYPE, "bfloat16": "bfloat16"}
 
 
 SITE, WORDS, RATE = 1, 64, 0.25  # of the random numbers that a probe gives of each example
+STRIDE, SPACING = 40503, 2.0**-22  # by which a probe moves inputs: (STRIDE k mod 2^16) SPACING
 
 
 def types(precision: str) -> dict[str, str]:

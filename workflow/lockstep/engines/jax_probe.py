@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from lockstep.engines.contract import RATE, SITE, WORDS
+from lockstep.engines.contract import RATE, SITE, SPACING, STRIDE, WORDS
 from lockstep.engines.jax_placement import local
 from lockstep.engines.jax_random import Random
 from lockstep.workloads import taps
@@ -22,6 +22,10 @@ def look(
 ) -> dict[str, Array]:
     """Return samples of what the layers give and of inputs' gradients, on one device.
 
+    Both are of inputs that are moved off their ties: where an image repeats itself, which of equal
+    values a max-pooling takes is decided by how their sums happen to be rounded, and the gradient
+    of the input goes there. (That of the weights is the same: what is equal saw equal pixels.)
+
     Args:
         batch: as the model is shown it.
         numbers: of the step.
@@ -29,7 +33,7 @@ def look(
     paths = frozenset(engine.layers.values())
     inputs = engine.inputs({**batch, **numbers})
     made = {
-        name: x
+        name: _moved(x)
         for name, x in inputs.items()
         if x is not batch.get(name)
         and name not in numbers
@@ -75,6 +79,12 @@ def told(engine: "JaxEngine", found: Any) -> dict[str, np.ndarray]:
         "loss": np.sum(list(terms.values()), axis=0),
         **{f"grad/{name}": grad for name, grad in engine.to_neutral(grads).items()},
     }
+
+
+def _moved(x: Array) -> Array:
+    """Return an input whose elements are moved by up to 1/64, neighbours by different amounts."""
+    steps = jnp.arange(x.size, dtype=jnp.int32) * STRIDE  # past 32 bits it wraps round
+    return x + ((steps & 0xFFFF).astype(x.dtype) * SPACING).reshape(x.shape)
 
 
 def _sampled(x: Array) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lockstep.engines.contract import RATE, SITE, WORDS
+from lockstep.engines.contract import RATE, SITE, SPACING, STRIDE, WORDS
 from lockstep.engines.torch_random import Random
 from lockstep.workloads import taps
 
@@ -24,20 +24,20 @@ def look(engine: "TorchEngine", row: Mapping[str, Tensor], weight: Tensor) -> di
         row: one batch of this rank.
         weight: its loss units over all ranks.
     """
-    alone = engine.topology.devices == 1
     batch = engine.seen(row)
     inputs = engine.inputs(batch)
-    made = {n: x for n, x in inputs.items() if x is not batch.get(n) and x.is_floating_point()}
-    made = {n: x.detach().requires_grad_(alone) for n, x in made.items()}
-    layers: dict[str, Tensor] = {}
-    listening = _listening(engine.module, engine.layers, layers)
-    with torch.set_grad_enabled(alone), listening:
-        outputs = engine.outputs(engine.module, {**inputs, **made}, train=True)
+    with torch.no_grad():
+        outputs = engine.outputs(engine.module, inputs, train=True)
         terms = engine.terms(outputs, batch, weight)
     found = {f"output/{name}": _wide(output) for name, output in outputs.items()}
-    found |= {f"term/{name}": term.detach().double() for name, term in terms.items()}
-    if alone:
-        loss = functools.reduce(torch.add, terms.values())
+    found |= {f"term/{name}": term.double() for name, term in terms.items()}
+    if engine.topology.devices == 1:
+        made = {n: x for n, x in inputs.items() if x is not batch.get(n) and x.is_floating_point()}
+        made = {n: _moved(x.detach()).requires_grad_() for n, x in made.items()}
+        layers: dict[str, Tensor] = {}
+        with _listening(engine.module, engine.layers, layers):
+            outputs = engine.outputs(engine.module, {**inputs, **made}, train=True)
+        loss = functools.reduce(torch.add, engine.terms(outputs, batch, weight).values())
         wanted = list(made.values())
         # None where the loss does not reach an input: zero, which the ladder shall name.
         gradients = torch.autograd.grad(loss, wanted, allow_unused=True) if wanted else ()
@@ -81,6 +81,14 @@ def _listening(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _moved(x: Tensor) -> Tensor:
+    """Return an input off its ties (`lockstep.engines.jax_probe`)."""
+    last = x.permute(0, 2, 3, 1) if x.dim() == 4 else x  # images: channels last, as in Flax
+    steps = torch.arange(x.numel(), dtype=torch.int32, device=x.device)
+    moved = last + ((steps * STRIDE) & 0xFFFF).to(x.dtype).reshape(last.shape) * SPACING
+    return moved.permute(0, 3, 1, 2) if x.dim() == 4 else moved
 
 
 def _sampled(x: Tensor) -> Tensor:
