@@ -77,7 +77,7 @@ def test_a_mistake_in_the_config_is_one_line_and_status_2(
 def test_what_a_rule_alone_is_given_counts_for_its_request(fresh: Checkout) -> None:
     own = ("--set-resources", "train:gpus_as=cards")
     said = fresh.snakemake(*own, study=small(), status=2)
-    assert "lockstep: error: gpus_as is 'cards' in the profile" in said.text
+    assert "gpus_as is 'cards' in the profile" in said.text
 
 
 @pytest.mark.parametrize("text", ["", "- a\n- b\n", "study: [", "study"])
