@@ -41,7 +41,7 @@ def test_it_takes_over_what_was_learned_and_nothing_that_was_measured(
     log = (study.root / "runs" / JAX / "log.txt").read_text()
     assert f"resumes at step {begun['step']} of {EPOCH * EPOCHS} from another run's" in log
     _, own = checkpoint(study, JAX)
-    assert (own["resumed_from"], own["attempts"]) == (begun, 1)
+    assert own["resumed_from"] == begun
     assert own["windows"][0]["step"] == begun["step"] and own["windows"][0]["warm_up"] == 1
 
     train(study, JAX)  # what it was begun from is known from its own checkpoint now

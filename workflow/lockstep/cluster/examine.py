@@ -15,7 +15,8 @@ from lockstep.images.host import Finding
 from lockstep.study.run import Scale
 
 REMEMBERED = 60  # seconds: the workflow asks every 20 s (`watch`) and must still find a job then
-ALONE = "--profile profiles/local runs on this machine"
+LOCAL = "--profile profiles/local"
+ALONE = f"{LOCAL} runs on this machine"
 RESTARTED = ("OFF", "REQUEUE")  # values of PreemptMode after which runs go on by themselves
 PATIENCE = 30  # seconds until a node is free for a look at it
 
@@ -69,6 +70,13 @@ def checks(
         command: by which Snakemake asks how jobs are.
         scales, threads, alone: as the study has them.
     """
+    if slurm.program("sbatch") is None:
+        yield Finding(
+            subject="SLURM",
+            found="there is no sbatch on PATH",
+            remedy=f"start this on a login node, or use {LOCAL}",
+        )
+        return
     status, said = slurm.ask("scontrol", "show", "config")
     if status:
         yield Finding(

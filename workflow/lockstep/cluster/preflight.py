@@ -45,12 +45,6 @@ def problems_of_rules(sites: Mapping[str, Site]) -> Iterator[str]:
 
 def _problems(site: Site, requests: Mapping[str, Sequence[str]]) -> Iterator[str]:
     """Yield what stands against requests at a site, by what makes them."""
-    if slurm.program("sbatch") is None:
-        yield (
-            "there is no sbatch on PATH; start this on a login node, or use --profile "
-            "profiles/local"
-        )
-        return
     # With the hidden ones, to which sbatch submits all the same.
     status, said = slurm.ask("scontrol", "--all", "show", "partition", "--oneliner")
     if status:
