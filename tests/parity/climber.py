@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from lockstep import engines
+from lockstep.cluster.launch import launch
 from lockstep.cluster.place import Place
 from lockstep.datasets.reader import Reader
 from lockstep.engines.contract import Topology
@@ -39,6 +40,18 @@ def climb(request: dict[str, Any], topology: Topology) -> dict[str, np.ndarray]:
     arrays = {f"{precision}{several}/{name}": array for name, array in climbed}
     engine.close()
     return arrays
+
+
+def climbed(request: dict[str, Any], folder: Path, processes: int, threads: int) -> dict:
+    """Return the trace that as many processes make; more than one are started by the launcher."""
+    if processes == 1:
+        return climb(request, Topology())
+    path, output = folder / "request.json", folder / "trace.npz"
+    path.write_text(json.dumps({**request, "output": str(output)}))
+    command = [sys.executable, "-m", "tests.parity.climber", str(path)]
+    assert launch(command, processes=processes, threads=threads) == 0
+    with np.load(output) as stored:
+        return dict(stored)
 
 
 def local_means() -> None:

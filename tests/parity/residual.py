@@ -1,8 +1,6 @@
 """Small residual networks for the ladder: what they are, and one climb by any variant."""
 
 import copy
-import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,8 +11,6 @@ import numpy as np
 import pytest
 
 from lockstep import workloads
-from lockstep.cluster.launch import launch
-from lockstep.engines.contract import Topology
 from lockstep.parity import compare
 from lockstep.study import config
 from lockstep.workloads import recipe, weights
@@ -85,15 +81,7 @@ class Climb:
     ) -> dict[str, np.ndarray]:
         """Return a trace, by as many processes."""
         request = self.request(name, variant, changes, steps, precision) | {"batches": batches}
-        if processes == 1:
-            return climber.climb(request, Topology())
-        request["output"] = str(self.folder / "trace.npz")
-        path = self.folder / "request.json"
-        path.write_text(json.dumps(request))
-        command = [sys.executable, "-m", "tests.parity.climber", str(path)]
-        assert launch(command, processes=processes, threads=2) == 0
-        with np.load(request["output"]) as stored:
-            return dict(stored)
+        return climber.climbed(request, self.folder, processes, threads=2)
 
 
 @contextmanager

@@ -1,8 +1,6 @@
 """BERT climbs the ladder with dropout on, and each way to get it quietly wrong is named."""
 
 import dataclasses
-import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +10,6 @@ import torch
 from torch.nn import functional
 
 from lockstep import engines, workloads
-from lockstep.cluster.launch import launch
 from lockstep.datasets.reader import Reader
 from lockstep.engines import torch_optimizer
 from lockstep.engines.contract import Engine, Topology
@@ -58,14 +55,7 @@ class Climb:
         """Return a trace, by as many processes; with a fault of `climber` if wanted."""
         request = self.request(name, variant, precision, changes)
         request |= {"steps": steps, "local_means": local_means}
-        if processes == 1:
-            return climber.climb(request, Topology())
-        path = self.folder / "request.json"
-        path.write_text(json.dumps(request))
-        command = [sys.executable, "-m", "tests.parity.climber", str(path)]
-        assert launch(command, processes=processes, threads=1) == 0
-        with np.load(request["output"]) as stored:
-            return dict(stored)
+        return climber.climbed(request, self.folder, processes, threads=1)
 
     def request(self, name: str, variant: str, precision: str, changes: dict) -> dict:
         """What a process is told that climbs."""
@@ -94,7 +84,6 @@ class Climb:
             "batches": 1,
             "caches": str(self.caches),
             "window_steps": 25,
-            "output": str(self.folder / "trace.npz"),
         }
 
     def manifest(self, name: str) -> Path:
@@ -189,24 +178,34 @@ def test_lamb_makes_the_same_steps(climb: Climb) -> None:
     assert verdict(*traces) == ("none", None)
 
 
+def started(climb: Climb, variant: str) -> tuple[Engine, SharedFeed]:
+    """A small BERT's engine with its initial weights, and its batches."""
+    told = climb.request("bert_mlm", variant, "float64", {})
+    paths = {name: Path(told[name]) for name in PATHS}
+    names = ("recipe", "variant", "seed", "window_steps")
+    route = Route(**{name: told[name] for name in names}, **paths)
+    job = route.job("float64", Topology())
+    engine = engines.start(job)
+    engine.load(weights.load(route.initial))
+    return engine, SharedFeed(job, Reader(route.manifest, "train"), route.seed)
+
+
+@pytest.mark.slow
+def test_a_compiled_gradient_of_looked_up_rows_has_the_same_bits_each_time(climb: Climb) -> None:
+    engine, feed = started(climb, "torch-compile")
+    window = feed.window(0, 1)
+    found = {engine.probe(window)["grad/word.embedding"].tobytes() for _ in range(40)}
+    assert len(found) == 1
+
+
 @pytest.mark.slow
 def test_a_run_that_changes_its_framework_goes_on_as_it_would_have(climb: Climb) -> None:
-    def started(variant: str) -> tuple[Engine, SharedFeed]:
-        told = climb.request("bert_mlm", variant, "float64", {})
-        paths = {name: Path(told[name]) for name in PATHS}
-        names = ("recipe", "variant", "seed", "window_steps")
-        route = Route(**{name: told[name] for name in names}, **paths)
-        job = route.job("float64", Topology())
-        engine = engines.start(job)
-        engine.load(weights.load(route.initial))
-        return engine, SharedFeed(job, Reader(route.manifest, "train"), route.seed)
-
-    torch_engine, feed = started("torch-eager")
+    torch_engine, feed = started(climb, "torch-eager")
     for first in (0, 25):
         expected, _ = torch_engine.fetch(torch_engine.train(feed.window(first, 25)))
-    first_half, _ = started("torch-eager")
+    first_half, _ = started(climb, "torch-eager")
     first_half.fetch(first_half.train(feed.window(0, 25)))
-    second_half, own_feed = started("jax-jit")
+    second_half, own_feed = started(climb, "jax-jit")
     second_half.load(first_half.state())
     found, _ = second_half.fetch(second_half.train(own_feed.window(25, 25)))
     np.testing.assert_allclose(found, expected, rtol=1e-11)

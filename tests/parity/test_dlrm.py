@@ -1,8 +1,6 @@
 """A recommender climbs the ladder, and each way to get it quietly wrong is named."""
 
 import dataclasses
-import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,10 +10,8 @@ import torch
 from torch.nn import functional
 
 from lockstep import auc, engines, workloads
-from lockstep.cluster.launch import launch
 from lockstep.datasets.reader import Reader
 from lockstep.engines import torch_optimizer, torch_tables
-from lockstep.engines.contract import Topology
 from lockstep.parity import compare
 from lockstep.training.feed import SharedFeed
 from lockstep.workloads import optimizers, weights
@@ -60,16 +56,8 @@ class Climb:
             "caches": str(self.caches),
             "window_steps": 25,
             "steps": steps,
-            "output": str(self.folder / "trace.npz"),
         }
-        if processes == 1:
-            return climber.climb(request, Topology())
-        path = self.folder / "request.json"
-        path.write_text(json.dumps(request))
-        command = [sys.executable, "-m", "tests.parity.climber", str(path)]
-        assert launch(command, processes=processes, threads=1) == 0
-        with np.load(request["output"]) as stored:
-            return dict(stored)
+        return climber.climbed(request, self.folder, processes, threads=1)
 
 
 @pytest.fixture(scope="module")

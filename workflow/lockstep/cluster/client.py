@@ -10,7 +10,7 @@ each program there comes through here. No news are an empty answer, after which 
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from lockstep import files
@@ -38,9 +38,10 @@ def main(name: str, arguments: Sequence[str]) -> int:
         # The plugin asks before each poll, and chooses another way to poll if it gets no answer.
         sys.stdout.write((notes / CONFIG).read_text())
         return 0
-    polls = name == "sacct" and submit.option(arguments, "--name")
-    wait: Callable[..., tuple[int, str]] = slurm.insist if polls else slurm.ask
-    status, said = wait(name, *arguments, **({"patience": PATIENCE} if polls else {}))
+    if name == "sacct" and submit.option(arguments, "--name"):  # a poll
+        status, said = slurm.insist(name, *arguments, patience=PATIENCE)
+    else:
+        status, said = slurm.ask(name, *arguments)
     if status == 0 and said:
         print(said)
     return 0

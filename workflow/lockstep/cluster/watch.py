@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +37,14 @@ def begin(executor: Any) -> None:
     notes = Path(os.environ[notices.FOLDER])
     log = notices.log(notes)
     begun = log.stat().st_size if log.is_file() else 0
-    earlier = _runs(notes)
+    earlier = _runs(note for _, note in submit.noted(notes))
     for job in (lambda: _show(log, begun), lambda: _look(notes, earlier)):
         threading.Thread(target=job, daemon=True).start()
 
 
-def _runs(notes: Path) -> set[str]:
+def _runs(noted: Iterable[Mapping[str, Any]]) -> set[str]:
     """Return the names that starts of the workflow have given to their jobs."""
-    return {note["job-name"] for _, note in submit.noted(notes) if note.get("job-name")}
+    return {note["job-name"] for note in noted if note.get("job-name")}
 
 
 async def _sleep(seconds: float) -> None:
@@ -78,9 +78,10 @@ def _look(notes: Path, earlier: set[str]) -> None:
     before: dict[str, str] = {}
     while True:
         time.sleep(PERIOD)
-        targets = {note["job"]: note["target"] for _, note in submit.noted(notes)}
+        noted = [note for _, note in submit.noted(notes)]
+        targets = {note["job"]: note["target"] for note in noted}
         now: dict[str, str] = {}
-        for run in _runs(notes) - earlier:
+        for run in _runs(noted) - earlier:
             now |= client.states(notes, run, patience=PERIOD)
         for line in news(before, now, targets):
             notices.say(line)

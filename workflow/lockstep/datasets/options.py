@@ -58,6 +58,17 @@ def patterns(name: str, value: Any) -> tuple[str, ...]:
     return tuple(found)
 
 
+def splits(settings: Mapping[str, Any]) -> None:
+    """Check `train`, and `test`, which may be None: names or patterns of files.
+
+    Raises:
+        UserError: as `patterns`.
+    """
+    for name in ("train", "test"):
+        if name == "train" or settings[name] is not None:
+            patterns(name, settings[name])
+
+
 def files(name: str, raw: Path, wanted: tuple[str, ...]) -> list[Path]:
     """Return the files of the raw folder that patterns name, in the order of the patterns.
 

@@ -1,7 +1,7 @@
 """A Flax model, Linen or NNX, as a function of flat mappings from neutral names to arrays."""
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from jax import Array
 from lockstep.errors import UserError
 from lockstep.workloads.contract import Settings
 from lockstep.workloads.naming import Names
+from lockstep.workloads.taps import replaced_calls
 
 Arrays = Mapping[str, Array]
 
@@ -156,11 +157,8 @@ def _listening(module: nnx.Module, taps: Collection[str], found: dict[str, Array
     wanted = {id(layer): _path(path) for path, layer in nnx.iter_modules(module)}
     wanted = {key: path for key, path in wanted.items() if path in taps}
     kinds = {type(layer) for _, layer in nnx.iter_modules(module) if id(layer) in wanted}
-    sound = {kind: kind.__dict__.get("__call__") for kind in kinds}
 
-    def listened(kind: type) -> Any:
-        own = kind.__call__
-
+    def listened(own: Callable) -> Callable:
         def call(self: Any, *arguments: Any, **more: Any) -> Any:
             output = own(self, *arguments, **more)
             if id(self) in wanted and isinstance(output, Array):
@@ -169,16 +167,8 @@ def _listening(module: nnx.Module, taps: Collection[str], found: dict[str, Array
 
         return call
 
-    for kind in kinds:
-        setattr(kind, "__call__", listened(kind))  # noqa: B010
-    try:
+    with replaced_calls(kinds, listened):
         yield
-    finally:
-        for kind, method in sound.items():
-            if method is None:
-                del kind.__call__
-            else:
-                setattr(kind, "__call__", method)  # noqa: B010
 
 
 @contextlib.contextmanager

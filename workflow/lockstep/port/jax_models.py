@@ -14,6 +14,7 @@ from lockstep.errors import UserError
 from lockstep.port import seen
 from lockstep.port.pair import Pair, called, flags
 from lockstep.port.seen import Recorder
+from lockstep.workloads.taps import replaced_calls
 
 Tensors = Mapping[str, jax.Array]
 
@@ -256,7 +257,6 @@ def _heard(module: Any, recorder: Recorder) -> Iterator[None]:
     }
     kinds = {type(layer) for _, layer in nnx.iter_modules(module)}
     kinds = {kind for kind in kinds if hasattr(kind, "__call__")}  # noqa: B004  # of the class
-    sound = {kind: kind.__dict__.get("__call__") for kind in kinds}
     inside: list[int] = []
 
     def heard(own: Callable) -> Any:
@@ -276,14 +276,5 @@ def _heard(module: Any, recorder: Recorder) -> Iterator[None]:
 
         return call
 
-    owns = {kind: kind.__call__ for kind in kinds}
-    for kind in kinds:
-        setattr(kind, "__call__", heard(owns[kind]))  # noqa: B010
-    try:
+    with replaced_calls(kinds, heard):
         yield
-    finally:
-        for kind, method in sound.items():
-            if method is None:
-                del kind.__call__
-            else:
-                setattr(kind, "__call__", method)  # noqa: B010

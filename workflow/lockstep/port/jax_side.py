@@ -64,18 +64,12 @@ class JaxSide:
         """Return the batch as JAX arrays: floating ones in a precision."""
 
         def convert(value: Any) -> Any:
-            if isinstance(value, dict):
-                return {key: convert(item) for key, item in value.items()}
-            if isinstance(value, (list, tuple)):
-                return tuple(convert(item) for item in value)
-            if value is None:
-                return None
             array = np.asarray(value)
             if array.dtype.kind == "f":
                 return jnp.asarray(array, DTYPES[precision])
             return jnp.asarray(array.astype(np.int32) if array.dtype == np.int64 else array)
 
-        return convert(self.pair.batch)
+        return self.pair.converted(convert)
 
     def order(self) -> dict[str, int]:
         """Return when each module is called first, by its path; computes nothing if it can.

@@ -56,6 +56,18 @@ class Pair:
     torch_optimizer: Callable | None = None
     jax_optimizer: Any = None
 
+    def converted(self, convert: Callable[[Any], Any]) -> Any:
+        """Return the batch with each of its arrays converted; what is None stays so."""
+
+        def within(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {key: within(item) for key, item in value.items()}
+            if isinstance(value, (list, tuple)):
+                return tuple(within(item) for item in value)
+            return None if value is None else convert(value)
+
+        return within(self.batch)
+
     @property
     def map_file(self) -> Path:
         """Where an accepted map of parameters lies."""

@@ -78,18 +78,12 @@ class TorchSide:
         """Return the batch as tensors: floating ones in a precision, integers as int64."""
 
         def convert(value: Any) -> Any:
-            if isinstance(value, dict):
-                return {key: convert(item) for key, item in value.items()}
-            if isinstance(value, (list, tuple)):
-                return tuple(convert(item) for item in value)
-            if value is None:
-                return None
             tensor = torch.from_numpy(np.array(value))
             if tensor.is_floating_point():
                 return tensor.to(DTYPES[precision])
             return tensor if tensor.dtype in (torch.bool, torch.uint8) else tensor.long()
 
-        return convert(self.pair.batch)
+        return self.pair.converted(convert)
 
     def order(self) -> dict[str, int]:
         """Return when each module is called first, by its path."""

@@ -7,9 +7,10 @@ tap's name to the module's path (``layer1.0`` in PyTorch, ``layer1/0`` in Flax),
 the network.
 """
 
+import contextlib
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -65,3 +66,21 @@ def sample(array: np.ndarray, most: int = SAMPLE) -> np.ndarray:
     """Return at most `most` elements of an array, ``(n,)``, in an order that its size decides."""
     flat = np.ravel(array)
     return flat[places(flat.size, most)]
+
+
+@contextlib.contextmanager
+def replaced_calls(
+    kinds: Iterable[type], replace: Callable[[Callable], Callable]
+) -> Iterator[None]:
+    """Replace `__call__` of classes, on which Python finds it, and put it back."""
+    owns = {kind: (kind.__dict__.get("__call__"), kind.__call__) for kind in kinds}
+    for kind, (_, call) in owns.items():
+        setattr(kind, "__call__", replace(call))  # noqa: B010
+    try:
+        yield
+    finally:
+        for kind, (sound, _) in owns.items():
+            if sound is None:
+                del kind.__call__
+            else:
+                setattr(kind, "__call__", sound)  # noqa: B010

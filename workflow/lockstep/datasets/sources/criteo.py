@@ -40,9 +40,7 @@ def check(given: Mapping[str, Any]) -> None:
         UserError: names the option, what is wrong with it and what would be right.
     """
     settings = options.complete(given, DEFAULTS)
-    options.patterns("train", settings["train"])
-    if settings["test"] is not None:
-        options.patterns("test", settings["test"])
+    options.splits(settings)
     options.whole("test_part", settings["test_part"], 2, 1 << 20)
     options.one_of("encoding", settings["encoding"], ("hashed", "dictionary"))
     options.one_of("shared", settings["shared"], (True, False))

@@ -35,9 +35,7 @@ def check(given: Mapping[str, Any]) -> None:
         UserError: names the option, what is wrong with it and what would be right.
     """
     settings = options.complete(given, DEFAULTS)
-    options.patterns("train", settings["train"])
-    if settings["test"] is not None:
-        options.patterns("test", settings["test"])
+    options.splits(settings)
     options.whole("test_every", settings["test_every"], 2, 1 << 30)
     options.one_of("format", settings["format"], documents.KINDS)
     options.one_of("lower", settings["lower"], (True, False))

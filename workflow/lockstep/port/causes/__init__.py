@@ -14,6 +14,11 @@ Again = Callable[[Given], Any]
 """Computes the call with other arguments."""
 
 
+def altered(**other: Any) -> Callable[[Again, Given], Any]:
+    """Return what makes a call with other values of some arguments."""
+    return lambda call, given: call({**given, **other})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Change:
     """One thing that a port may do otherwise.

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from lockstep.port.causes import Again, Change, Given, Rule
+from lockstep.port.causes import Again, Change, Given, Rule, altered
 
 
 def softmax(name: str, arguments: Given) -> Iterator[Change]:
@@ -21,14 +21,10 @@ def softmax(name: str, arguments: Given) -> Iterator[Change]:
                 port=f"softmax over axis {dim}",
                 torch=f"over axis {own}",
                 remedy=f"nn.softmax(x, axis={own})",
-                compute=functools.partial(_again, dim=dim),
+                compute=altered(dim=dim),
             )
     if x.dtype not in (torch.float64, torch.float32):
         yield _wide(name)
-
-
-def _again(call: Again, arguments: Given, **other: Any) -> Any:
-    return call({**arguments, **other})
 
 
 def _wide(name: str) -> Change:
@@ -72,7 +68,7 @@ def attention(name: str, arguments: Given) -> Iterator[Change]:
                 port=f"attention with {text}",
                 torch=f"scales scores by {own:.4g}",
                 remedy=f"query * {own:.6g}",
-                compute=functools.partial(_again, scale=scale),
+                compute=altered(scale=scale),
             )
     mask = arguments.get("attn_mask")
     if mask is not None or arguments.get("is_causal"):
@@ -81,7 +77,7 @@ def attention(name: str, arguments: Given) -> Iterator[Change]:
             port="attention without its mask",
             torch="applies it",
             remedy="dot_product_attention(mask=mask)",
-            compute=functools.partial(_again, attn_mask=None, is_causal=False),
+            compute=altered(attn_mask=None, is_causal=False),
         )
     if mask is None and not arguments.get("is_causal"):
         yield Change(
@@ -89,7 +85,7 @@ def attention(name: str, arguments: Given) -> Iterator[Change]:
             port="attention with a causal mask",
             torch="has none",
             remedy="dot_product_attention(mask=None)",
-            compute=functools.partial(_again, is_causal=True),
+            compute=altered(is_causal=True),
         )
     if mask is not None and mask.dtype is torch.bool:
         yield Change(
@@ -133,7 +129,7 @@ def scaled(name: str, arguments: Given) -> Iterator[Change]:
             port=f"the factor {own:.4g} {text}",
             torch=f"computes x {sign} {own:.4g}",
             remedy=f"x {sign} {own:.6g}",
-            compute=functools.partial(_again, other=value),
+            compute=altered(other=value),
         )
 
 
@@ -151,7 +147,7 @@ def masked(name: str, arguments: Given) -> Iterator[Change]:
                 port=f"masks with {word}",
                 torch=f"masks with {own}",
                 remedy=f"jnp.where(mask, {own}, scores)",
-                compute=functools.partial(_again, value=value),
+                compute=altered(value=value),
             )
     yield Change(
         kind="attention mask",
@@ -178,7 +174,7 @@ def triangle(name: str, arguments: Given) -> Iterator[Change]:
             port=f"jnp.{name} with k={value}",
             torch=f"diagonal={own}",
             remedy=f"jnp.{name}(x, k={own})",
-            compute=functools.partial(_again, diagonal=value),
+            compute=altered(diagonal=value),
         )
 
 

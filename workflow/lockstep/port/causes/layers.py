@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from lockstep.port.causes import Again, Change, Given, Rule
+from lockstep.port.causes import Again, Change, Given, Rule, altered
 
 
 def _two(value: Any) -> tuple[int, int]:
@@ -93,7 +93,7 @@ def linear(name: str, arguments: Given) -> Iterator[Change]:
             port="no bias",
             torch="adds a bias",
             remedy="nn.Dense(use_bias=True)",
-            compute=lambda call, given: call({**given, "bias": None}),
+            compute=altered(bias=None),
         )
 
 
@@ -112,7 +112,7 @@ def average_pool(name: str, arguments: Given) -> Iterator[Change]:
             port=f"avg_pool with count_include_pad={not own}",
             torch=f"count_include_pad={own}",
             remedy=f"nn.avg_pool(count_include_pad={own})",
-            compute=lambda call, given: call({**given, "count_include_pad": not own}),
+            compute=altered(count_include_pad=not own),
         )
     yield from _pooled(name, arguments, 0.0)
 
@@ -149,14 +149,14 @@ def resize(name: str, arguments: Given) -> Iterator[Change]:
             port=f"resize with {'half pixels' if own else 'aligned corners'}",
             torch="aligns corners" if own else "takes half pixels",
             remedy="jax.image.scale_and_translate" if own else "jax.image.resize",
-            compute=lambda call, given: call({**given, "align_corners": not own}),
+            compute=altered(align_corners=not own),
         )
         yield Change(
             kind="resize",
             port=f"resize with antialias={not anti}",
             torch=f"antialias={anti}",
             remedy=f"jax.image.resize(antialias={anti})",
-            compute=lambda call, given: call({**given, "antialias": not anti}),
+            compute=altered(antialias=not anti),
         )
     elif mode in ("nearest", "nearest-exact"):
         other = "nearest-exact" if mode == "nearest" else "nearest"
@@ -166,7 +166,7 @@ def resize(name: str, arguments: Given) -> Iterator[Change]:
             torch=mode,
             remedy="x[:, (jnp.arange(new) * old) // new]" if mode == "nearest" else
             "jax.image.resize(method='nearest')",
-            compute=lambda call, given: call({**given, "mode": other}),
+            compute=altered(mode=other),
         )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from lockstep.port.causes import Again, Change, Given, Rule
+from lockstep.port.causes import Again, Change, Given, Rule, altered
 
 EPSILONS = (0.0, 1e-12, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
 DEFAULTS = {"layer_norm": 1e-5, "group_norm": 1e-5, "batch_norm": 1e-5, "rms_norm": None,
@@ -36,7 +36,7 @@ def epsilon(name: str, arguments: Given) -> Iterator[Change]:
                 port=f"{name} with epsilon {value:g}",
                 torch=f"epsilon {own:g}",
                 remedy=remedy,
-                compute=functools.partial(_with, eps=value),
+                compute=altered(eps=value),
             )
     if name in ("layer_norm", "rms_norm"):
         yield Change(
@@ -46,10 +46,6 @@ def epsilon(name: str, arguments: Given) -> Iterator[Change]:
             remedy="x * jax.lax.rsqrt(variance + epsilon)",
             compute=functools.partial(_outside, own=own, centred=name == "layer_norm"),
         )
-
-
-def _with(call: Again, arguments: Given, **other: Any) -> Any:
-    return call({**arguments, **other})
 
 
 def _axes(arguments: Given) -> tuple[int, ...]:
@@ -137,7 +133,7 @@ def batch_norm(name: str, arguments: Given) -> Iterator[Change]:
                     port=f"batch_norm keeps {1 - value:g} of its running statistics",
                     torch=f"momentum={own:g} keeps {1 - own:g} of them",
                     remedy=f"nn.BatchNorm(momentum={1 - own:g})",
-                    compute=functools.partial(_with, momentum=value),
+                    compute=altered(momentum=value),
                 )
         yield Change(
             kind="running variance",
@@ -151,7 +147,7 @@ def batch_norm(name: str, arguments: Given) -> Iterator[Change]:
             port="batch_norm with its running statistics",
             torch="takes the batch's, in training",
             remedy="nn.BatchNorm(use_running_average=False)",
-            compute=functools.partial(_with, training=False),
+            compute=altered(training=False),
         )
     else:
         yield Change(
@@ -159,9 +155,7 @@ def batch_norm(name: str, arguments: Given) -> Iterator[Change]:
             port="batch_norm with the batch's statistics",
             torch="takes the running ones, in evaluation",
             remedy="nn.BatchNorm(use_running_average=True)",
-            compute=lambda call, given: call(
-                {**given, "running_mean": None, "running_var": None, "training": True}
-            ),
+            compute=altered(running_mean=None, running_var=None, training=True),
         )
 
 
@@ -202,7 +196,7 @@ def added_epsilon(name: str, arguments: Given) -> Iterator[Change]:
                 port=f"adds epsilon {value:g}",
                 torch=f"adds {own:g}",
                 remedy=f"x + {own:g}",
-                compute=functools.partial(_with, other=value),
+                compute=altered(other=value),
             )
 
 
@@ -218,19 +212,19 @@ ACTIVATIONS = {**GELU, "replaced by SiLU": ("nn.silu(x)", F.silu), "replaced by 
 def gelu(name: str, arguments: Given) -> Iterator[Change]:
     """Another form of GELU."""
     own = "by tanh" if arguments.get("approximate", "none") == "tanh" else "by erf"
-    yield from activation(own)
+    yield from _forms(own, ACTIVATIONS, _instead)
 
 
-def activation(own: str) -> Iterator[Change]:
-    """Yield other forms than a form of GELU."""
-    for form, (_, function) in ACTIVATIONS.items():
+def _forms(own: str, others: Mapping[str, tuple[str, Any]], compute: Any) -> Iterator[Change]:
+    """Yield other forms than a form of GELU; `compute` takes their function as well."""
+    for form, (_, function) in others.items():
         if form != own:
             yield Change(
                 kind="GELU",
                 port=f"GELU {form}",
                 torch=f"GELU {own}",
                 remedy=GELU[own][0],
-                compute=functools.partial(_instead, function=function),
+                compute=functools.partial(compute, function=function),
             )
 
 
@@ -257,15 +251,7 @@ def written_gelu(name: str, arguments: Given) -> Iterator[Change]:
     The tanh form's u = sqrt(2 / pi) (x + 0.044715 x^3) is solved for x by the hyperbolic formula.
     """
     own = {"tanh": "by tanh", "erf": "by erf", "sigmoid": "by a sigmoid"}[name]
-    for form, (_, function) in GELU.items():
-        if form != own:
-            yield Change(
-                kind="GELU",
-                port=f"GELU {form}",
-                torch=f"GELU {own}",
-                remedy=GELU[own][0],
-                compute=functools.partial(_factor, name=name, function=function),
-            )
+    yield from _forms(own, GELU, functools.partial(_factor, name=name))
 
 
 def _factor(call: Again, arguments: Given, name: str, function: Any) -> torch.Tensor:
@@ -292,7 +278,7 @@ def leaky_relu(name: str, arguments: Given) -> Iterator[Change]:
                 port=f"leaky_relu with slope {value:g}",
                 torch=f"slope {own:g}",
                 remedy=f"nn.leaky_relu(x, negative_slope={own:g})",
-                compute=functools.partial(_with, negative_slope=value),
+                compute=altered(negative_slope=value),
             )
 
 
