@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lockstep.datasets import keys
-from lockstep.datasets.order import Order, in_turn
+from lockstep.datasets.order import STRETCH, Order, in_turn
 
 
 def test_an_epoch_holds_every_example_once() -> None:
@@ -69,3 +69,34 @@ def test_an_evaluation_takes_every_example_once(examples: int, batch: int) -> No
     assert [len(indices) for indices, _ in batches] == [batch] * len(batches)
     taken = np.concatenate([indices[:count] for indices, count in batches])
     assert taken.tolist() == list(range(examples))
+
+
+def test_batches_of_several_lengths_are_a_partition_in_stretches() -> None:
+    buckets = np.arange(1437) * 7 % 10 // 4  # three, of which the last one is rare
+    order = Order(1437, 16, seed=3, buckets=buckets)
+    steps, turns = order.steps_per_epoch, []
+    assert steps == sum(-(-size // 16) for size in np.bincount(buckets))
+    for epoch in (0, 1):
+        seen, turn = [], []
+        for step in range(epoch * steps, (epoch + 1) * steps):
+            bucket, first, end = order.stretch(step)
+            assert first <= step < end <= first + STRETCH
+            indices, count = order.batch(step)
+            assert (buckets[indices] == bucket).all()
+            seen += indices[:count].tolist()
+            turn += [bucket] if step == first else []
+        assert sorted(seen) == list(range(1437))
+        turns.append(turn)
+    assert turns[0] != turns[1] and sorted(turns[0]) == sorted(turns[1])
+    dropped = Order(1437, 16, seed=3, drop_last=True, buckets=buckets)
+    assert dropped.steps_per_epoch == sum(size // 16 for size in np.bincount(buckets))
+
+
+def test_an_evaluation_takes_one_length_after_the_other() -> None:
+    buckets = np.arange(50) % 3
+    batches = in_turn(40, 8, buckets)
+    assert [count for _, count in batches] == [8, 6, 8, 5, 8, 5]
+    for indices, _ in batches:
+        assert len(set(buckets[indices])) == 1
+    real = [index for indices, count in batches for index in indices[:count]]
+    assert sorted(real) == list(range(40))

@@ -72,6 +72,11 @@ def places(batch: Mapping[str, np.ndarray]) -> dict[str, Place]:
     return result
 
 
+def elements(places: Mapping[str, Place]) -> int:
+    """Return how many elements an example has: what tells batches of several lengths apart."""
+    return sum(place.elements for place in places.values())
+
+
 def slot_coefficients(count: int) -> np.ndarray:
     """Return the coefficients of the slots of a global batch, uint32 ``(count,)``."""
     return (2 * np.arange(count, dtype=np.uint32) + 1) * np.uint32(_SLOT)

@@ -105,6 +105,10 @@ class Reader:
             found[array.name] = own
         return found
 
+    def lengths(self, name: str) -> np.ndarray:
+        """Return how long each example of a ragged array is, int64 ``(examples,)``."""
+        return np.concatenate([np.diff(shard.edges[name]) for shard in self.shards])
+
     def _gather(self, array: Array, owners: np.ndarray, rows: np.ndarray, into: np.ndarray) -> None:
         stored = [shard.arrays[array.name] for shard in self.shards]
         if len(stored) == 1:

@@ -108,18 +108,27 @@ class Job:
             variant=self.variant,
         )
 
-    def arrays(self, train: bool = True) -> tuple[Array, ...]:
-        """Return the arrays of a batch."""
-        return self.workload.arrays(self.recipe, self.data, train)
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """What batches are padded to, ascending; ``(0,)`` where all have one shape."""
+        return self.workload.lengths(self.recipe, self.data) or (0,)
 
-    def blank(self, *leading: int) -> dict[str, np.ndarray]:
+    def padded(self, length: int | None = None) -> Data:
+        """Return the dataset as a batch of one of the `lengths` is told of it; of the last one."""
+        return replace(self.data, length=self.lengths[-1] if length is None else length)
+
+    def arrays(self, train: bool = True, length: int | None = None) -> tuple[Array, ...]:
+        """Return the arrays of a batch."""
+        return self.workload.arrays(self.recipe, self.padded(length), train)
+
+    def blank(self, *leading: int, length: int | None = None) -> dict[str, np.ndarray]:
         """Return blank training examples, arrays ``(*leading, …)``, all real."""
-        batch = {array.name: array.blanks(*leading) for array in self.arrays()}
+        batch = {array.name: array.blanks(*leading) for array in self.arrays(length=length)}
         return {**batch, "real": np.ones(leading, np.float32)}
 
-    def shown(self) -> dict[str, np.ndarray]:
+    def shown(self, length: int | None = None) -> dict[str, np.ndarray]:
         """Return a blank example as the model is shown it: the arrays that are checksummed."""
-        blank = {array.name: array.blanks(1) for array in self.arrays()}
+        blank = {array.name: array.blanks(1) for array in self.arrays(length=length)}
         return dict(self.workload.shown(blank, self.recipe, self.data))
 
     def finish(self, found: "Evaluation") -> dict[str, float]:
@@ -150,6 +159,7 @@ class Window:
         scalars: the optimizer's numbers of each step by name, float64 ``(window_steps,)``:
             `learning_rate` and those of `lockstep.workloads.optimizers`.
         numbers: the workload's own, likewise.
+        length: what its examples are padded to, one of the job's `lengths`.
     """
 
     steps: int
@@ -158,20 +168,22 @@ class Window:
     weights: np.ndarray
     scalars: Mapping[str, np.ndarray]
     numbers: Mapping[str, np.ndarray] = field(default_factory=dict)
+    length: int = 0
 
     @classmethod
-    def blank(cls, job: Job) -> "Window":
+    def blank(cls, job: Job, length: int | None = None) -> "Window":
         """Return a window of one step over blank examples, to prepare an engine with."""
         room = job.window_steps
         scalars = {"learning_rate": 0.0, **optimizers.scalars(job.recipe["optimizer"], 0)}
         own = job.workload.scalars(job.recipe, 0, 1)
         return cls(
             steps=1,
-            batch=job.blank(room, job.local_batch),
+            batch=job.blank(room, job.local_batch, length=length),
             examples=np.full(room, job.recipe["global_batch"]),
             weights=np.full(room, job.recipe["global_batch"]),
             scalars={name: np.full(room, value) for name, value in scalars.items()},
             numbers={name: np.full(room, value) for name, value in own.items()},
+            length=job.padded(length).length,
         )
 
 

@@ -82,7 +82,12 @@ class JaxEngine:
         self.numbers = ("weight", "learning_rate", *scalars, *self._own_numbers())
         self.several = self.job.variant["steps_per_dispatch"]
         self.values: Tree = {}  # until `load`
-        self.programs: dict[int, Any] = {count: self._program(count) for count in {1, self.several}}
+        counts = {count: self._program(count) for count in {1, self.several}}
+        self.programs: dict[tuple[int, int], Any] = {
+            (length, count): program
+            for length in self.job.lengths
+            for count, program in counts.items()
+        }
         self._probed: Callable = self._probe
         self._evaluation: Callable = self._evaluation_sums
         self._rows: Callable = self._cut
@@ -186,7 +191,8 @@ class JaxEngine:
         while first < window.steps:
             # Anchored at the window's start, so that a resumed run takes the same programs.
             count = self.several if first + self.several <= window.steps else 1
-            self.values, result = self.programs[count](self.values, rows[first : first + count])
+            program = self.programs[window.length, count]
+            self.values, result = program(self.values, rows[first : first + count])
             pending.append(result)
             first += count
         return pending
@@ -240,11 +246,12 @@ class JaxEngine:
     def prepare(self) -> Preparation:
         if not self.compiled:
             begin = time.perf_counter()
-            self.fetch(self.train(Window.blank(self.job)))
+            for length in self.job.lengths:
+                self.fetch(self.train(Window.blank(self.job, length)))
             seconds = time.perf_counter() - begin
             return Preparation(trace_seconds=0.0, compile_seconds=seconds, cache="none")
-        rows = self._window(Window.blank(self.job))
-        arguments = {count: (self.values, rows[:count]) for count in self.programs}
+        rows = {n: self._window(Window.blank(self.job, n)) for n in self.job.lengths}
+        arguments = {key: (self.values, rows[key[0]][: key[1]]) for key in self.programs}
         self.programs, preparation = jax_runtime.compiled(self.programs, arguments)
         return preparation
 

@@ -16,6 +16,8 @@ from lockstep.engines import environment, rendezvous, wheels
 from lockstep.engines.contract import COMPUTE_DTYPE, Job, Preparation, Topology, types
 from lockstep.errors import UserError
 
+Key = tuple[int, int]  # what a program's batches are padded to, and how many steps it makes
+
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 MATMUL = {"float64": "highest", "float32": "highest", "tf32": "tensorfloat32", "bfloat16": None}
 
@@ -134,8 +136,8 @@ def planned_memory(program: Any) -> dict[str, int]:
 
 
 def compiled(
-    programs: Mapping[int, Any], arguments: Mapping[int, tuple[Any, ...]]
-) -> tuple[dict[int, Any], Preparation]:
+    programs: Mapping[Key, Any], arguments: Mapping[Key, tuple[Any, ...]]
+) -> tuple[dict[Key, Any], Preparation]:
     """Return programs compiled for their arguments, and what that took."""
     hits = 0
 

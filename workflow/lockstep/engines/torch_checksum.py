@@ -22,9 +22,14 @@ class Checksum:
         Args:
             put: brings an array onto the device.
         """
-        self.places = checksum.places(job.shown())
+        kinds = [checksum.places(job.shown(length)) for length in job.lengths]
+        self.kinds = {checksum.elements(places): places for places in kinds}
         # Products wrap around in 32 bits, sums in 64: the lower 32 bits are right.
-        self.words = {name: put(p.words.view(np.int32)) for name, p in self.places.items()}
+        self.words = {
+            kind: {name: put(place.words.view(np.int32)) for name, place in places.items()}
+            for kind, places in self.kinds.items()
+        }
+        self.names = list(kinds[0])
         first = job.topology.rank * job.local_batch
         slots = checksum.slot_coefficients(job.recipe["global_batch"])
         self.slots = put(slots[first : first + job.local_batch].astype(np.int64))
@@ -37,9 +42,10 @@ class Checksum:
             slots: coefficients of its examples, int64 ``(B,)``.
         """
         rows = torch.full_like(slots, checksum.ONE)
-        for name, place in self.places.items():
+        kind = sum(batch[name].numel() for name in self.names) // len(rows)
+        for name, place in self.kinds[kind].items():
             flat = batch[name].reshape(len(rows), -1)
             if place.filling:
                 flat = functional.pad(flat.view(torch.uint8), (0, place.filling))
-            rows = rows + (flat.view(torch.int32) * self.words[name]).sum(1)
+            rows = rows + (flat.view(torch.int32) * self.words[kind][name]).sum(1)
         return (rows * slots * batch["real"].long()).sum()

@@ -222,8 +222,9 @@ class TorchEngine:
 
     def prepare(self) -> Preparation:
         begin = time.perf_counter()
-        for _ in range(SETTLING_STEPS):
-            self.fetch(self.train(Window.blank(self.job)))
+        for length in self.job.lengths:
+            for _ in range(SETTLING_STEPS):
+                self.fetch(self.train(Window.blank(self.job, length)))
         seconds = time.perf_counter() - begin
         cache = "none"
         if self.job.variant["mode"] == "compile":

@@ -33,7 +33,7 @@ def told(engine: Engine, feed: SharedFeed) -> Iterator[tuple[str, np.ndarray]]:
 
 def _disturbed(window: Window, job: Job, which: str) -> Window:
     batch = {name: array.copy() for name, array in window.batch.items()}
-    described = {array.name: array for array in job.arrays()}
+    described = {array.name: array for array in job.arrays(length=window.length)}
     # What draws decide is as in a blank example, so that the changed element is shown.
     for name in described.keys() - job.shown().keys():
         batch[name] = described[name].blanks(*batch["real"].shape)

@@ -135,7 +135,7 @@ def _trained(
     done = 1
     advance(1)
     while done < steps:
-        count = min(feed.job.window_steps, steps - done)
+        count = min(feed.job.window_steps, steps - done, feed.end(done) - done)
         losses, checksums = engine.fetch(engine.train(feed.window(done, count)))
         all_losses.append(losses)
         all_checksums.append(checksums)
@@ -152,7 +152,8 @@ def _at_edges(engine: Engine, feed: SharedFeed) -> Iterator[tuple[str, np.ndarra
     Up to an epoch's end it trains the last steps of a window as runs do, by the same programs.
     """
     epoch, found = feed.steps_per_epoch, []
-    window = (epoch - 1) % feed.job.window_steps + 1  # the epoch's last one has so many steps
+    _, last, _ = feed.order.stretch(epoch - 1)
+    window = (epoch - 1 - last) % feed.job.window_steps + 1  # the epoch's last one has so many
     tail = (window - 1) % TAIL + 1
     for first, count in ((epoch - tail, tail), (epoch, 1), (max(0, feed.total_steps - 1), 1)):
         losses, checksums = engine.fetch(engine.train(feed.window(first, count)))

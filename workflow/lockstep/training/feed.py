@@ -1,6 +1,6 @@
 """From the shared reader to an engine's windows: this rank's slice of each global batch."""
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ from lockstep.datasets.reader import Reader
 from lockstep.engines.contract import Job, Window
 from lockstep.errors import UserError
 from lockstep.training import draws, schedule
-from lockstep.workloads.contract import EVALUATION
+from lockstep.workloads.contract import EVALUATION, MOST_LENGTHS
 
 
 class Feed(Protocol):
@@ -35,15 +35,23 @@ def total_steps(recipe: Mapping[str, Any], steps_per_epoch: int) -> int:
 
 
 def edges(
-    first: int, total: int, steps_per_epoch: int, room: int, every: int = 0
+    first: int,
+    total: int,
+    steps_per_epoch: int,
+    room: int,
+    every: int = 0,
+    end: Callable[[int], int] | None = None,
 ) -> Iterator[tuple[int, int]]:
     """Yield the first step of each window from step `first` on, and how many steps it has.
 
     A window has `room` steps, or what is left of its epoch, of the run's `total`, or until the
-    next evaluation, of which there is one `every` so many steps.
+    next evaluation, of which there is one `every` so many steps, or until the `end` of those
+    whose batches have the shape of its first one.
     """
     while first < total:
         ends = [total, (first // steps_per_epoch + 1) * steps_per_epoch]
+        if end:
+            ends.append(end(first))
         if every:
             ends.append((first // every + 1) * every)
         steps = min(room, min(ends) - first)
@@ -79,8 +87,19 @@ class SharedFeed:
         self.reader = reader
         recipe = job.recipe
         self.draws = draws.Draws(job, reader.examples, seed)
-        self.order = Order(reader.examples, recipe["global_batch"], seed, recipe["drop_last"])
+        self.order = Order(
+            reader.examples,
+            recipe["global_batch"],
+            seed,
+            recipe["drop_last"],
+            buckets(job, reader),
+        )
         self.steps_per_epoch = self.order.steps_per_epoch
+        if not self.steps_per_epoch:
+            raise UserError(
+                f"{job.workload.name}: drop_last leaves nothing, as no length has a whole batch "
+                f"of {recipe['global_batch']} examples; choose a smaller global_batch"
+            )
         self.total_steps = total_steps(recipe, self.steps_per_epoch)
 
     def windows(self, first: int, total: int) -> Generator[Window, None, None]:
@@ -89,8 +108,7 @@ class SharedFeed:
         Raises:
             UserError: a block of examples is damaged; where its window would be yielded.
         """
-        every = self.job.recipe["evaluate_every"]
-        planned = list(edges(first, total, self.steps_per_epoch, self.job.window_steps, every))
+        planned = list(self.edges(first, total))
         if not planned:
             return
         with ThreadPoolExecutor(1, "read-ahead") as reading:
@@ -101,6 +119,15 @@ class SharedFeed:
                 yield window
             yield coming.result()
 
+    def edges(self, first: int, total: int) -> Iterator[tuple[int, int]]:
+        """Yield the windows of a run of `total` steps: the first step, and how many there are."""
+        every, room = self.job.recipe["evaluate_every"], self.job.window_steps
+        return edges(first, total, self.steps_per_epoch, room, every, self.end)
+
+    def end(self, step: int) -> int:
+        """Return the first step behind those whose batches have the shape of this one's."""
+        return self.order.stretch(step)[2]
+
     def window(self, first: int, steps: int) -> Window:
         """Return the window of `steps` steps from the absolute step `first`.
 
@@ -110,6 +137,8 @@ class SharedFeed:
         Raises:
             UserError: a block of examples is damaged, or a batch has no loss unit at all.
         """
+        if len(self.job.lengths) > 1 and first + steps > self.end(first):
+            raise ValueError(f"steps {first} to {first + steps - 1} are of several lengths")
         planned = [self.order.batch(first + k) for k in range(steps)]
         counts = np.array([count for _, count in planned])
         local, room = self.job.local_batch, self.job.window_steps
@@ -119,7 +148,8 @@ class SharedFeed:
             self.draws.of(indices[k], (first + k) // self.steps_per_epoch) for k in range(steps)
         ]
         together = {name: np.concatenate([each[name] for each in drawn]) for name in drawn[0]}
-        batch = prepared(self.job, self.reader, indices, room, together)
+        length = self.job.lengths[self.order.stretch(first)[0]]
+        batch = prepared(self.job, self.reader, indices, room, together, length)
         real = (start + np.arange(local) < counts[:, None]).astype(np.float32)
         weights = self._weights(np.stack([indices for indices, _ in planned]), counts, first)
         return Window(
@@ -127,6 +157,7 @@ class SharedFeed:
             batch={**batch, "real": filled(real, room)},
             examples=filled(counts, room),
             weights=filled(weights, room),
+            length=length,
             **schedule.by_step(self.job, self.steps_per_epoch, self.total_steps, first, steps),
         )
 
@@ -151,12 +182,27 @@ class SharedFeed:
         """Nothing to let go of: the map goes with its process."""
 
 
+def buckets(job: Job, reader: Reader) -> np.ndarray | None:
+    """Return which of the job's `lengths` each example is padded to, int64 ``(examples,)``.
+
+    None where all batches have one shape.
+    """
+    lengths = job.lengths
+    if len(lengths) == 1:
+        return None
+    if list(lengths) != sorted(set(lengths)) or len(lengths) > MOST_LENGTHS:
+        raise ValueError(f"{job.workload.name}: lengths are {lengths}")
+    own = reader.lengths(job.workload.length_of)
+    return np.minimum(np.searchsorted(lengths, own), len(lengths) - 1)
+
+
 def prepared(
     job: Job,
     reader: Reader,
     indices: np.ndarray,
     room: int,
     drawn: Mapping[str, np.ndarray],
+    length: int,
 ) -> dict[str, np.ndarray]:
     """Return the arrays of some steps' batches as the workload makes them, ``(room, B, …)``.
 
@@ -164,6 +210,7 @@ def prepared(
         indices: of the examples, int64 ``(steps, B)``.
         room: steps that there is room for; the last one's batch is repeated.
         drawn: of each example, ``(steps * B, …)``.
+        length: what they are padded to, one of the job's `lengths`.
     """
     steps, local = indices.shape
     wanted = {array.name: array for array in reader.arrays.values() if not array.ragged}
@@ -171,9 +218,9 @@ def prepared(
     places = {n: np.empty((room * local, *a.shape), a.dtype) for n, a in wanted.items()}
     into = {name: place[: steps * local] for name, place in places.items()}
     rows = reader.take(indices.reshape(-1), into=into)
-    made = job.workload.prepare(rows, drawn, job.recipe, job.data, True)
+    made = job.workload.prepare(rows, drawn, job.recipe, job.padded(length), True)
     batch = {}
-    for array in job.arrays():
+    for array in job.arrays(length=length):
         values = checked(job, array, made, indices.size)
         if values is rows.get(array.name):
             place = places[array.name].reshape(room, local, *array.shape)
@@ -226,11 +273,15 @@ def evaluation_batches(
     start = job.topology.rank * local
     workload, drawing = job.workload, draws.Draws(job, reader.examples, 0, evaluation=True)
     numbers = {n: np.array(v, np.float32) for n, v in workload.scalars(job.recipe, 0, 1).items()}
-    for indices, count in in_turn(examples, batch):
+    lengths = buckets(job, reader)
+    for indices, count in in_turn(examples, batch, lengths):
         own = indices[start : start + local]
         rows = reader.take(own)
-        made = workload.prepare(rows, drawing.of(own, EVALUATION), job.recipe, job.data, False)
-        arrays = {a.name: checked(job, a, made, local) for a in job.arrays(train=False)}
+        length = job.lengths[0 if lengths is None else lengths[indices[0]]]
+        data, drawn = job.padded(length), drawing.of(own, EVALUATION)
+        made = workload.prepare(rows, drawn, job.recipe, data, False)
+        declared = job.arrays(train=False, length=length)
+        arrays = {a.name: checked(job, a, made, local) for a in declared}
         weight = (
             np.ones(local)
             if workload.weight is None

@@ -25,6 +25,11 @@ class NativeFeed:
     """Windows of a framework's own loader; see `lockstep.training.feed.Feed`."""
 
     def __init__(self, job: Job, manifest: Path, seed: int) -> None:
+        if len(job.lengths) > 1:
+            raise UserError(
+                "input: native cannot put examples of one length into a batch, which belongs to "
+                "the shared order; set input: shared"
+            )
         drawn = [draw.name for draw in job.workload.draws(job.recipe, job.data)]
         if drawn or job.workload.weight is not None:
             what = f"what is drawn of each example ({', '.join(drawn)})" if drawn else "weights"
@@ -70,7 +75,14 @@ class NativeFeed:
             counts[k] = min(self.job.recipe["global_batch"], len(self.source) - done)
         self._next = first + steps
         by_step = schedule.by_step(self.job, self.steps_per_epoch, self.total_steps, first, steps)
-        return Window(steps=steps, batch=batch, examples=counts, weights=counts, **by_step)
+        return Window(
+            steps=steps,
+            batch=batch,
+            examples=counts,
+            weights=counts,
+            length=self.job.lengths[0],
+            **by_step,
+        )
 
     def close(self) -> None:
         """Stop the loader's worker processes."""

@@ -43,6 +43,8 @@ AXIS = "data"
 """The axis over devices: in a compiled training step over several, a Flax model is shown one's part
 of a batch, and a mean over the whole is `jax.lax.pmean(x, AXIS)` (see `batch_norm_flax`)."""
 
+MOST_LENGTHS = 8  # each has programs of its own, which JAX and torch.compile compile
+
 EVALUATION = -1  # the epoch of evaluations, to which every one of them draws the same
 
 Model = Mapping[str, Any]
@@ -121,11 +123,13 @@ class Data:
         name: of the dataset's entry in a config.
         arrays: as stored, by name.
         facts: what else the source says of it, such as `classes`.
+        length: what the batch at hand is padded to; 0 for a workload without `lengths`.
     """
 
     name: str
     arrays: Mapping[str, Array]
     facts: Mapping[str, Any] = field(default_factory=dict)
+    length: int = 0
 
     @classmethod
     def of(cls, manifest: Mapping[str, Any]) -> "Data":
@@ -203,6 +207,11 @@ class Workload:
         prepare: from stored rows and draws, ``(n, …)`` by name, the recipe, the dataset and whether
             it is trained on, to the arrays of a batch: example by example, whatever `n` is. A
             ragged array comes as `Ragged`.
+        lengths: from the recipe and the dataset to the lengths that batches are padded to,
+            ascending, at most `MOST_LENGTHS`; none where all batches have one shape. Each batch is
+            of examples of one length, which `arrays` and `prepare` find as the dataset's `length`.
+        length_of: the ragged array as stored whose own length decides: an example is padded to the
+            least of `lengths` that holds it, to the last one if none does.
         weight: from stored rows, the recipe and the dataset to each example's loss units, int64
             ``(n,)``; 1 each if None. It sees the global batch on every rank and so reads little.
         weight_reads: names of the stored arrays that it is given.
@@ -239,6 +248,8 @@ class Workload:
     prepare: Callable[[Mapping[str, Stored], Arrays, Recipe, Data, bool], dict[str, Any]] = (
         _together
     )
+    lengths: Callable[[Recipe, Data], tuple[int, ...]] = lambda recipe, data: ()
+    length_of: str = ""
     weight: Callable[[Mapping[str, Stored], Recipe, Data], np.ndarray] | None = None
     weight_reads: tuple[str, ...] = ()
     weight_unit: str = ""
