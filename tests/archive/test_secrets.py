@@ -206,7 +206,7 @@ GITHUB = "gh" + "p_" + "a1B2" * 9
     ("name", "text", "says"),
     [
         ("docs/elsewhere", "-> /scratch/docs", "is a link to a place of this machine"),
-        ("containers/base.def", "%files /home/ada/x /x", "names a folder of this machine"),
+        ("containers/base.def", "%files /home/ada/x /x", r"this machine \(somebody.s home\)"),
         (
             "containers/base.def",
             "a\nhttps:" + "//me:password@a.org",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lockstep.engines import environment
 from lockstep.errors import UserError
 from lockstep.images import enter
 
@@ -58,6 +59,12 @@ def test_caches_lie_in_the_declared_folder() -> None:
     folder = str(Path("results/demo/cache").absolute())
     for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "MPLCONFIGDIR", "XDG_CACHE_HOME"):
         assert inside[name].startswith(folder)
+
+
+def test_no_record_names_where_caches_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    inside = enter.environment(LEAVE, {"OMP_NUM_THREADS": "1"}, gpu=False)
+    monkeypatch.setattr(environment, "FOUND", inside)
+    assert environment.recorded() == {"JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1"}
 
 
 def test_jax_is_told_where_there_is_no_gpu() -> None:

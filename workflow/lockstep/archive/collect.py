@@ -120,9 +120,12 @@ def _checked(path: Path, rules: Rules, paths: str, *, assigned: bool = False) ->
             )
         cleaned = part if paths == "kept" else rules.without_paths(part)
         if paths == "refused" and cleaned != part:
+            named = next(
+                (place.decode() for place, _ in rules.paths if place in part), "somebody's home"
+            )
             raise UserError(
-                f"{path}: names a folder of this machine, and cannot be rewritten, as records have "
-                "its hash; make it again without"
+                f"{path}: names a folder of this machine ({named}), and cannot be rewritten, as "
+                "records have its hash; make it again without"
             )
         return cleaned
 

@@ -22,7 +22,7 @@ PREFIXES = (
 )
 """What a framework, or a library below it, reads when it decides how to compute."""
 
-FOLDERS = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "JAX_COMPILATION_CACHE_DIR")
+FOLDERS = ("_CACHE_DIR", "_HOME")  # how their names end
 """Where compiled programs are kept changes nothing that is computed."""
 
 FOUND: Mapping[str, str] = dict(os.environ)  # before an engine adds its own
@@ -50,5 +50,5 @@ def recorded() -> dict[str, str]:
     return {
         name: value
         for name, value in sorted(FOUND.items())
-        if name.startswith(PREFIXES) and name not in FOLDERS
+        if name.startswith(PREFIXES) and not name.endswith(FOLDERS)
     }
