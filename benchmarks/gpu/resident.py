@@ -5,7 +5,7 @@ from collections.abc import Generator, Sequence
 from typing import Any
 
 from lockstep.engines.contract import Window
-from lockstep.training.feed import edges
+from lockstep.training.feed import Stage, edges
 
 
 def place(engine: Any, window: Window) -> Window:
@@ -39,10 +39,12 @@ class Feed:
         self.steps_per_epoch = steps_per_epoch
         self.room = room
 
-    def windows(self, first: int, total: int) -> Generator[Window, None, None]:
+    def windows(
+        self, first: int, total: int, stage: Stage = lambda window: window
+    ) -> Generator[Window, None, None]:
         """Yield the windows of a run of `total` steps from step `first` on, an epoch's start."""
         for step, _ in edges(first, total, self.steps_per_epoch, self.room):
-            yield self.kept[step % self.steps_per_epoch // self.room]
+            yield stage(self.kept[step % self.steps_per_epoch // self.room])
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -1,5 +1,6 @@
 """Each engine against the contract: what it consumes, what it computes, how it is dispatched."""
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Callable
@@ -81,6 +82,19 @@ def test_every_variant_trains_the_same_model(engine_of, expected, variant: str) 
     engine, feed, _ = engine_of(variant)
     losses, _ = engine.fetch(engine.train(feed.window(20, WINDOW)))
     np.testing.assert_allclose(losses, expected, rtol=1e-11)
+
+
+@pytest.mark.parametrize("variant", ["torch-eager", "jax-eager", "jax-jit-4"])
+def test_a_window_that_was_staged_is_trained_alike(engine_of, variant: str) -> None:
+    found = []
+    for ahead in (False, True):
+        engine, feed, _ = engine_of(variant, "float32")
+        with contextlib.closing(
+            feed.windows(0, 2 * WINDOW, engine.stage if ahead else lambda window: window)
+        ) as windows:
+            found.append([engine.fetch(engine.train(window)) for window in windows])
+    for plain, staged in zip(*found, strict=True):
+        np.testing.assert_array_equal(plain, staged)
 
 
 @pytest.mark.parametrize("variant", ["torch-eager", "jax-jit"])

@@ -1,5 +1,6 @@
 """When the one loop evaluates, and of which steps each evaluation's row is."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,7 +20,11 @@ class Engine:
     def __init__(self) -> None:
         self.step, self.evaluated = 0, []
 
+    def stage(self, window: Any) -> Any:
+        return SimpleNamespace(**vars(window), staged=True)
+
     def train(self, window: Any) -> np.ndarray:
+        assert window.staged
         first, self.step = self.step, self.step + window.steps
         return np.arange(first, self.step, dtype=np.float64)
 
@@ -35,9 +40,10 @@ class Engine:
 
 
 def trained(total: int, every: int) -> tuple[Engine, loop.Progress]:
-    def windows(first: int, last: int):
+    def windows(first: int, last: int, stage: Callable[[Any], Any]):
         for _, steps in edges(first, last, STEPS_PER_EPOCH, 10, every):
-            yield SimpleNamespace(steps=steps, examples=np.full(10, 4), weights=np.arange(1, 11))
+            counts = {"examples": np.full(10, 4), "weights": np.arange(1, 11)}
+            yield stage(SimpleNamespace(steps=steps, **counts))
 
     watch = SimpleNamespace(told=lambda last: (), columns=lambda told: {}, skip=lambda: None)
     plan = loop.Plan(

@@ -160,6 +160,7 @@ class Window:
             `learning_rate` and those of `lockstep.workloads.optimizers`.
         numbers: the workload's own, likewise.
         length: what its examples are padded to, one of the job's `lengths`.
+        staged: what an engine has made of it ahead of its turn (`Engine.stage`).
     """
 
     steps: int
@@ -169,6 +170,7 @@ class Window:
     scalars: Mapping[str, np.ndarray]
     numbers: Mapping[str, np.ndarray] = field(default_factory=dict)
     length: int = 0
+    staged: Any = None
 
     @classmethod
     def blank(cls, job: Job, length: int | None = None) -> "Window":
@@ -249,6 +251,12 @@ class Engine(Protocol):
 
     def state(self) -> dict[str, np.ndarray]:
         """Return parameters, slots and buffers, waiting for steps under way."""
+
+    def stage(self, window: Window) -> Window:
+        """Bring a window to the device ahead of its turn, if that spares the loop something.
+
+        It is called by the thread that reads ahead, while the window before is trained.
+        """
 
     def train(self, window: Window) -> Any:
         """Start the steps of a window; returns what `fetch` wants."""

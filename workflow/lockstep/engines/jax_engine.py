@@ -4,6 +4,7 @@ import functools
 import importlib
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -185,8 +186,13 @@ class JaxEngine:
         numbers = np.stack([found[name] for name in self.numbers], axis=1, dtype=np.float64)
         return self._rows(*self.placement.put(window.batch, 1, numbers.astype(self.param_dtype)))
 
+    def stage(self, window: Window) -> Window:
+        if self.topology.world_size > 1:  # programs must be started in one order everywhere
+            return window
+        return replace(window, staged=self._window(window))
+
     def train(self, window: Window) -> Pending:
-        rows = self._window(window)
+        rows = window.staged or self._window(window)
         pending, first = [], 0
         while first < window.steps:
             # Anchored at the window's start, so that a resumed run takes the same programs.

@@ -14,6 +14,8 @@ from lockstep.errors import UserError
 from lockstep.training import draws, schedule
 from lockstep.workloads.contract import EVALUATION, MOST_LENGTHS
 
+Stage = Callable[[Window], Window]
+
 
 class Feed(Protocol):
     """What gives a run its windows."""
@@ -21,8 +23,14 @@ class Feed(Protocol):
     steps_per_epoch: int
     total_steps: int
 
-    def windows(self, first: int, total: int) -> Generator[Window, None, None]:
-        """Yield the windows of a run of `total` steps from the absolute step `first` on."""
+    def windows(
+        self, first: int, total: int, stage: Stage = lambda window: window
+    ) -> Generator[Window, None, None]:
+        """Yield the windows of a run of `total` steps from the absolute step `first` on.
+
+        Args:
+            stage: brings each to the device (`lockstep.engines.contract.Engine.stage`).
+        """
 
     def close(self) -> None:
         """Let go of whatever gives the examples."""
@@ -102,8 +110,10 @@ class SharedFeed:
             )
         self.total_steps = total_steps(recipe, self.steps_per_epoch)
 
-    def windows(self, first: int, total: int) -> Generator[Window, None, None]:
-        """Yield a run's windows; a thread gathers the next one while one is trained.
+    def windows(
+        self, first: int, total: int, stage: Stage = lambda window: window
+    ) -> Generator[Window, None, None]:
+        """Yield a run's windows; a thread gathers and stages the next one while one is trained.
 
         Raises:
             UserError: a block of examples is damaged; where its window would be yielded.
@@ -111,11 +121,15 @@ class SharedFeed:
         planned = list(self.edges(first, total))
         if not planned:
             return
+
+        def ready(first: int, steps: int) -> Window:
+            return stage(self.window(first, steps))
+
         with ThreadPoolExecutor(1, "read-ahead") as reading:
-            coming = reading.submit(self.window, *planned[0])
+            coming = reading.submit(ready, *planned[0])
             for edge in planned[1:]:
                 window = coming.result()
-                coming = reading.submit(self.window, *edge)
+                coming = reading.submit(ready, *edge)
                 yield window
             yield coming.result()
 

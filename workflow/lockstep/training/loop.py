@@ -105,7 +105,8 @@ def train(engine: Engine, feed: Feed, plan: Plan, progress: Progress) -> bool:
         Disturbed: a rank wished to give up.
     """
     warm_up = True  # the first window of a process is no steady state
-    with contextlib.closing(feed.windows(progress.step, plan.total_steps)) as windows:
+    coming = feed.windows(progress.step, plan.total_steps, engine.stage)
+    with contextlib.closing(coming) as windows:
         while progress.step < plan.total_steps:
             epoch = progress.step // feed.steps_per_epoch
             epoch_end = min((epoch + 1) * feed.steps_per_epoch, plan.total_steps)

@@ -18,7 +18,7 @@ from lockstep.engines.contract import Job, Window
 from lockstep.engines.part import Part
 from lockstep.errors import UserError
 from lockstep.training import schedule
-from lockstep.training.feed import checked, edges, total_steps
+from lockstep.training.feed import Stage, checked, edges, total_steps
 
 
 class NativeFeed:
@@ -49,11 +49,13 @@ class NativeFeed:
         self._next = -1  # the step that the open loader gives next
         self._batches: Any = None
 
-    def windows(self, first: int, total: int) -> Generator[Window, None, None]:
+    def windows(
+        self, first: int, total: int, stage: Stage = lambda window: window
+    ) -> Generator[Window, None, None]:
         """Yield a run's windows; what is read ahead is the loader's own business."""
         every = self.job.recipe["evaluate_every"]
         for edge in edges(first, total, self.steps_per_epoch, self.job.window_steps, every):
-            yield self.window(*edge)
+            yield stage(self.window(*edge))
 
     def window(self, first: int, steps: int) -> Window:
         """Return a window; rows beyond its steps are empty and never trained."""
