@@ -112,3 +112,7 @@ def test_a_setting_that_no_phrase_knows_appears_by_its_name() -> None:
     other = own | {"framework": "torch", "mode": "eager", "wait_policy": "active"}
     assert comparability.listed(own, other) == "wait_policy passive"
     assert comparability.listed(own, own) == ""
+    plain = {"framework": "torch", "attention": "written", "randomness": "shared"}
+    fused = {**plain, "attention": "fused"}
+    assert comparability.listed(fused, plain) == "the framework's own fused attention"
+    assert comparability.listed(plain, {}) == comparability.listed(plain, fused) == ""

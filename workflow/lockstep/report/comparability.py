@@ -230,6 +230,8 @@ PLAIN = {
     "precision": "float32",
     "input": "shared",
     "convolution": "native",
+    "attention": "written",
+    "randomness": "shared",
     "process": "device",
     "memory_format": "contiguous",
     "steps_per_dispatch": 1,
@@ -246,6 +248,8 @@ PHRASES = {
     "steps_per_dispatch": "{} steps per dispatch",
     "deterministic": "deterministic kernels",
     "convolution": "convolutions as {}, which Lockstep brings",
+    "attention": "the framework's own {} attention",
+    "randomness": "the framework's own random numbers",
 }
 """How a setting is worded, in this order; one that is not here appears by its name and value."""
 
