@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lockstep import files
-from lockstep.cluster.launch import launch
+from lockstep.cluster.launch import launch, let_threads_sleep
 
 
 def test_no_proxy_stands_between_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,6 +20,24 @@ def test_no_proxy_stands_between_processes(tmp_path: Path, monkeypatch: pytest.M
     names = [line.partition("=")[0] for line in seen.read_text().splitlines()]
     assert "LOCKSTEP_RANK" in names
     assert not [name for name in names if name.lower().endswith("_proxy")]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "found"),
+    [
+        ({}, {"OMP_WAIT_POLICY": "passive"}),
+        ({"OMP_WAIT_POLICY": "active"}, {"OMP_WAIT_POLICY": "active"}),
+        ({"GOMP_SPINCOUNT": "9"}, {"GOMP_SPINCOUNT": "9"}),
+    ],
+)
+def test_threads_sleep_unless_a_person_chose(chosen, found, monkeypatch) -> None:
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in chosen.items():
+        monkeypatch.setenv(name, value)
+    let_threads_sleep()
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    assert {name: os.environ[name] for name in names if name in os.environ} == found
 
 
 def test_the_scratch_of_a_killed_process_is_removed_and_no_other(

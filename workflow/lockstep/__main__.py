@@ -263,9 +263,11 @@ def weights(options: argparse.Namespace) -> int:
 
 def trace(options: argparse.Namespace) -> int:
     from lockstep import machine
+    from lockstep.cluster import launch
     from lockstep.parity import trace as ladder
     from lockstep.parity.route import Route
 
+    launch.let_threads_sleep()  # before a framework is imported
     study = Study.load(options.study)
     recipe, seed = study.workload(options.workload), study.config["seeds"][0]
     route = Route(

@@ -21,6 +21,15 @@ GRACE = 20.0  # seconds that the others get to stop by themselves when one proce
 AGREED = (INTERRUPTED, FAILED_RUN)  # all ranks end so, some later than others: one writes
 
 
+def let_threads_sleep() -> None:
+    """Have OpenMP's threads sleep while they wait, unless a person has chosen.
+
+    For what is not timed: beside other work, spinning holds itself up as well as the others.
+    """
+    if not os.environ.keys() & set(CHOSEN):
+        os.environ["OMP_WAIT_POLICY"] = "passive"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Part:
     """One machine's part of a run over several.
