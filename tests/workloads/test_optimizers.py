@@ -9,6 +9,7 @@ import optax
 import pytest
 import torch
 
+from lockstep.engines import jax_optimizer, torch_optimizer
 from lockstep.engines.jax_optimizer import Optimizer as Jax
 from lockstep.engines.torch_optimizer import Optimizer as Torch
 from lockstep.workloads import optimizers, recipe
@@ -206,3 +207,16 @@ def test_a_tensor_of_zeros_has_the_trust_ratio_one(gradients) -> None:
         for name, found in backend(settings, zeros, gradients[:1]).items():
             assert np.isfinite(found).all()
             np.testing.assert_allclose(found, expected[name], rtol=1e-13)
+
+
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_the_norm_of_a_large_gradient_is_right_to_the_last_digits(backend: str) -> None:
+    gradient = np.random.default_rng(0).standard_normal((4000, 1000)).astype(np.float32)
+    factor = optimizers.clip_factor(settings_of("clipped"), optimizers.global_norm({"a": gradient}))
+    if backend == "torch":
+        clipped = torch.from_numpy(gradient.copy())
+        torch_optimizer.clip([clipped], 0.5)
+    else:
+        clipped = jax_optimizer.clip({"a": jnp.asarray(gradient)}, 0.5)["a"]
+    found = np.asarray(clipped[:100], np.float64) / gradient[:100]
+    np.testing.assert_allclose(found, factor, rtol=4 * 2.0**-23)
