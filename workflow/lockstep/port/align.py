@@ -98,6 +98,12 @@ def candidates(ours: np.ndarray, shape: tuple[int, ...]) -> Iterator[tuple[str, 
     """Yield PyTorch's value in each layout that has JAX's shape, and what the layout is called."""
     if ours.shape == shape:
         yield "", ours
+    elif ours.ndim == len(shape) > 1 and ours.shape[1:] == shape[1:]:
+        alone = ours[:1]
+        if shape[0] == 1 and (ours == alone).all():
+            yield "the same for every example", alone
+        elif len(ours) == 1:
+            yield "the same for every example", np.broadcast_to(ours, shape)
     last = np.moveaxis(ours, 1, -1) if 3 <= ours.ndim <= 5 else None
     if last is not None and last.shape == shape:
         yield "channels last", last
