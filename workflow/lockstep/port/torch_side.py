@@ -87,9 +87,10 @@ class TorchSide:
 
     def order(self) -> dict[str, int]:
         """Return when each module is called first, by its path."""
-        self.load(self.values(), "float32")
+        precision = self.pair.looked_at
+        self.load(self.values(), precision)
         recorder = Recorder(None, _read)
-        self.forward("float32", recorder)
+        self.forward(precision, recorder)
         return recorder.order
 
     def forward(
