@@ -305,6 +305,12 @@ def parity(options: argparse.Namespace) -> int:
     files.write_json(study.verdict(workload), verdict)
     for line in compare.explain(verdict):
         print(f"lockstep: parity FAILS: {line}", file=sys.stderr)
+    command = compare.cause_command(verdict, study.config["variants"], options.study)
+    if command:
+        print(
+            f"lockstep: where both frameworks are installed, `{command}` says why it differs",
+            file=sys.stderr,
+        )
     if not verdict["passed"]:
         return 1
     files.write_json(
