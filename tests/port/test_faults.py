@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -111,3 +112,37 @@ def test_what_one_side_computes_once_for_all_examples_is_not_accused() -> None:
     outcome = check.check(prepared, check.Options(precisions=("float64",)))
     assert faults.found(outcome) == ("input of fc", "GELU")
     assert outcome.findings[0].values[0].layout == "the same for every example"
+
+
+class Small(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.fc = torch.nn.LayerNorm(3), torch.nn.Linear(3, 4)
+
+    def forward(self, x):
+        return self.fc(torch.nn.functional.gelu(self.norm(x)))
+
+
+def one_example(p, x):
+    """A function of one example, as Equinox's modules are."""
+    x = (x - x.mean()) / jnp.sqrt(x.var() + 1e-6)
+    x = tap("norm", x * p["norm"]["weight"] + p["norm"]["bias"])
+    return p["fc"]["weight"] @ nnx.gelu(x, approximate=False) + p["fc"]["bias"]
+
+
+@pytest.mark.parametrize(("mapped", "first"), [(True, "norm"), (False, "output")])
+def test_a_tap_is_seen_inside_of_vmap_and_one_for_each_example_is_left_out(mapped, first) -> None:
+    given = {
+        "torch_model": Small(),
+        "jax_model": lambda p, x: jnp.stack([one_example(p, row) for row in x]),
+        "jax_params": {
+            "norm": {"weight": jnp.ones(3), "bias": jnp.zeros(3)},
+            "fc": {"weight": jnp.zeros((4, 3)), "bias": jnp.zeros(4)},
+        },
+        "batch": np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32),
+    }
+    if mapped:
+        given["jax_model"] = lambda p, x: jax.vmap(lambda row: one_example(p, row))(x)
+    prepared = check.prepare(pair.described(Path("pair.py"), given))
+    outcome = check.check(prepared, check.Options(precisions=("float64",)))
+    assert faults.found(outcome) == (first, "epsilon")

@@ -170,7 +170,13 @@ class JaxSide:
 
 
 def read(value: Any) -> np.ndarray | None:
-    """Return an array's value as NumPy has it; None of a tracer, which has none."""
+    """Return an array's value as NumPy has it; None of a tracer that has none.
+
+    Inside of `jax.vmap` an array stands for one example's, and has those of all examples.
+    """
+    axis = getattr(value, "batch_dim", None)
+    if axis is not None and not isinstance(value.val, jax.core.Tracer):
+        return np.moveaxis(_numpy(value.val), axis, 0)
     return None if isinstance(value, jax.core.Tracer) else _numpy(value)
 
 
