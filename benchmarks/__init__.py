@@ -14,6 +14,7 @@ MEASUREMENTS = (
     "residual",
     "language",
     "tables",
+    "port",
     "ladder",
     "start",
     "memory",

@@ -2,8 +2,12 @@
 
 The step is of float32, 1,024 examples, row-wise Adagrad with `touched_rows`: with a first table of
 1,000,000 rows, and of 100,000 (the 25 others have 1,000), each in a process of its own. Records are
-13 numbers, 26 ids and a click; the reader and `np.take` (from RAM) gather 1,024 at a time. The text
-is a click log of source `click_log`; pandas reads it with its C parser, categories as strings.
+13 numbers, 26 ids and a click; the reader and `np.take` (from RAM) gather windows of 4 batches at
+once, as a run's feed does, in random order. The text is a click log of source `click_log`; pandas
+reads it with its C parser, categories as strings.
+
+Memory is the peak of a whole run from its record, with a table of 2 GB whose rows plain SGD changes
+where a batch looks them up: the run loads its weights, trains, evaluates, and writes its state.
 """
 
 import contextlib
@@ -18,22 +22,23 @@ from benchmarks import studies
 from benchmarks.row import Row, ratio, times
 from benchmarks.step import asker
 from benchmarks.turns import elsewhere, in_turns
-from lockstep import engines, workloads
+from lockstep import engines, files, workloads
 from lockstep.datasets import clicks, prepare
 from lockstep.datasets.reader import Reader
 from lockstep.datasets.sources import click_log
 from lockstep.engines.contract import Job, Window
-from lockstep.study import config
+from lockstep.study import Study, config
 from lockstep.workloads import recipe, weights
 
 BATCH, WINDOW = 1024, 4
 ROWS = {"100,000 rows": 100_000, "1,000,000 rows": 1_000_000}
 SIDES = ("torch-eager", "jax-jit")
+LARGE, WIDTH = 31_250_000, 16  # rows and numbers of a table of 2 GB
 
 
 def measure(quick: bool) -> list[Row]:
-    """Return the cost of a large table, of reading records and of parsing text."""
-    return [*_steps(quick), *_records(quick)]
+    """Return the cost of a large table in time and memory, of reading records and parsing text."""
+    return [*_steps(quick), *_records(quick), *_memory(quick)]
 
 
 def _steps(quick: bool) -> list[Row]:
@@ -110,17 +115,18 @@ def _records(quick: bool) -> list[Row]:
         prepare.prepare("clicks", entry, "0" * 64, raw, raw / "clicks")
         reader = Reader(raw / "clicks" / "manifest.json", "train")
         order = np.random.Generator(np.random.Philox(1)).permutation(reader.examples)
-        batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
+        size = WINDOW * BATCH
+        windows = [order[start : start + size] for start in range(0, len(order), size)]
         whole = reader.take(np.arange(reader.examples))
 
         def shared() -> None:
-            for batch in batches:
-                reader.take(batch)
+            for rows in windows:
+                reader.take(rows)
 
         def from_ram() -> None:
-            for batch in batches:
+            for rows in windows:
                 for array in whole.values():
-                    np.take(array, batch, axis=0)
+                    np.take(array, rows, axis=0)
 
         taken = in_turns({"reader": shared, "np.take": from_ram}, rounds, warm_up=2)
         path = raw / "train.txt"
@@ -139,3 +145,46 @@ def _records(quick: bool) -> list[Row]:
         *(times(f"records: {name}", "examples/s", values) for name, values in rate.items()),
         *(times(f"text: {name}", "MB/s", values) for name, values in speed.items()),
     ]
+
+
+def _memory(quick: bool) -> list[Row]:
+    rows = 100_000 if quick else LARGE
+    with tempfile.TemporaryDirectory() as folder:
+        study = Study(
+            config.complete(
+                {
+                    "study": "tables",
+                    "datasets": {
+                        "clicks": {"source": "click_log", "options": {"examples": 24_000}}
+                    },
+                    "workloads": {
+                        "dlrm": {
+                            "dataset": "clicks",
+                            "optimizer": {
+                                "name": "sgd",
+                                "groups": {"tables": {"name": "sgd", "update": "touched_rows"}},
+                            },
+                            "model": {"tables": [rows, *[1000] * 25]},
+                        }
+                    },
+                    "variants": {side: studies.VARIANTS[side] for side in SIDES[quick:]},
+                    "threads": 2,
+                    "blocks": {"cold_start": False},
+                    "paths": {"results": f"{folder}/results", "data": f"{folder}/data"},
+                }
+            )
+        )
+        study.write()
+        told = ("--study", study.path)
+        studies.lockstep("preprocess", *told, "--dataset", "clicks")
+        studies.lockstep("weights", *told, "--workload", "dlrm", "--seed", 0)
+        found = []
+        for side in SIDES[quick:]:
+            block = f"dlrm/{side}/1x1/seed-0"
+            studies.lockstep("train", *told, "--block", block)
+            summary = files.read_json(study.root / "runs" / block / "summary.json")
+            peak, size = summary["memory"]["max_rss_bytes"], 4 * WIDTH * rows
+            what = f"{side}: memory of a run : its table of {size / 1e9:.1f} GB"
+            found.append(ratio(what, [peak], [size], ("<=", 2.5)))
+            files.remove(study.states(block))
+    return found

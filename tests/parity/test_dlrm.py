@@ -88,6 +88,11 @@ def test_both_frameworks_are_the_same(climb: Climb, reference: Trace) -> None:
     assert trace["float64/step/row_square_sum/tables.0.embedding"].shape == (100,)
 
 
+@pytest.mark.slow
+def test_a_compiled_step_is_the_same_with_tables(climb: Climb, reference: Trace) -> None:
+    assert verdict(climb("torch-compile"), reference) == ("none", None)
+
+
 def test_rows_that_no_step_looked_up_are_as_they_were(climb: Climb, reference: Trace) -> None:
     manifest = click_logs.prepared(climb.folder)
     feed = SharedFeed(click_logs.job(manifest, "torch"), Reader(manifest, "train"), 0)

@@ -2,8 +2,9 @@
 
     python -m tests.port.real [WORD ...]
 
-Runs in an environment of its own (`make drill-port-transformers`), as later versions have no Flax
-models. A model is compared as it is, in float64, and with a fault: another configuration in Flax.
+Runs in an environment of its own (`make drill-port-real`), as later versions have no Flax
+models. A model is compared as it is, in float64 and float32, and with a fault, which is another
+configuration in Flax.
 """
 
 import importlib
@@ -26,6 +27,7 @@ SMALL = {
 }
 TEXT = {"vocab_size": 99, **SMALL, "max_position_embeddings": 32}
 IMAGE = {**SMALL, "image_size": 16, "patch_size": 4}
+CLIP_TEXT = {**TEXT, "eos_token_id": 98}
 
 MODELS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "bert": ("Bert", TEXT),
@@ -41,7 +43,7 @@ MODELS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "vit": ("ViT", IMAGE),
     "clip": (
         "CLIP",
-        {"text_config": {**TEXT, "eos_token_id": 98}, "vision_config": IMAGE, "projection_dim": 16},
+        {"text_config": CLIP_TEXT, "vision_config": IMAGE, "projection_dim": 16},
     ),
     "wav2vec2": (
         "Wav2Vec2",
@@ -70,6 +72,8 @@ FAULTS: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("t5", {"layer_norm_epsilon": 1e-5}, "epsilon"),
     ("vit", {"hidden_act": "gelu_new"}, "GELU"),
     ("vit", {"layer_norm_eps": 1e-6}, "epsilon"),
+    ("clip", {"text_config": {**CLIP_TEXT, "hidden_act": "gelu"}}, "GELU"),
+    ("clip", {"vision_config": {**IMAGE, "layer_norm_eps": 1e-6}}, "epsilon"),
     ("wav2vec2", {"layer_norm_eps": 1e-6}, "epsilon"),
     ("wav2vec2", {"hidden_act": "gelu_new"}, "GELU"),
 )
@@ -192,23 +196,37 @@ def main(words: list[str]) -> int:
     """Print one line for each model and fault; return 1 unless all are as they should be."""
     _older_jax()
     wrong = 0
-    print("| model | in Flax | first value that differs | cause named |\n|---|---|---|---|")
+    print("| model | in Flax | values | first that differs | cause named |\n|---|---|---|---|---|")
     cases = [(name, {}, None) for name in MODELS] + [(n, c, k) for n, c, k in FAULTS]
     for name, changed, kind in cases:
         if not all(word in name for word in words):
             continue
+        shown = f"| {name} | {_said(MODELS[name][1], changed)}"
         try:
             result = outcome(name, changed)
         except UserError as error:
-            print(f"| {name} | {changed or 'as it is'} | {error} | |", flush=True)
+            print(f"{shown} | | {error} | |", flush=True)
             wrong += 1
             continue
         failed = next((f for f in result.findings if not f.passed), None)
         first = failed.first.name if failed and failed.first else "none"
         found = failed.cause.kind if failed and failed.cause else None
         wrong += found != kind or (failed is None) != (kind is None)
-        print(f"| {name} | {changed or 'as it is'} | {first} | {found or 'none'} |", flush=True)
+        count = len(result.findings[0].values)
+        print(f"{shown} | {count} | {first} | {found or 'none'} |", flush=True)
     return int(wrong > 0)
+
+
+def _said(settings: Mapping[str, Any], changed: Mapping[str, Any]) -> str:
+    """Return what is changed of a configuration, in words."""
+    found = []
+    for name, value in changed.items():
+        if isinstance(value, dict):
+            own = {k: v for k, v in value.items() if settings[name].get(k) != v}
+            found += [f"{name}.{k} {v}" for k, v in own.items()]
+        else:
+            found.append(f"{name} {value}")
+    return ", ".join(found) or "as it is"
 
 
 if __name__ == "__main__":

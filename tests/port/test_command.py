@@ -90,6 +90,11 @@ WRONG = {
     "no such checkpoint": ("torch_checkpoint = 'none.pt'", "there is no file"),
     "one loss": ("def torch_loss(y, b): return y.sum()", "one is missing"),
     "a map to nothing": ("parameters = {'weight': 'kernels'}", "which JAX does not have"),
+    "an id beyond the table": (
+        "torch_model = nn.Embedding(3, 2)\ndel jax_params\nfrom flax import nnx\n"
+        "jax_model = nnx.Embed(3, 2, rngs=nnx.Rngs(0))\nbatch = np.array([0, 1, 7])",
+        "JAX clamps them or gives NaN: the batch has 7, and the table has 3 rows",
+    ),
     "raises": ("1 / 0", "ZeroDivisionError: division by zero (pair.py:"),
 }
 

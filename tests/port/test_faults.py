@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -79,3 +81,68 @@ def test_training_shows_the_momentum_and_dropout_that_is_left_on_is_told(left_on
     named = faults.found(check.check(prepared, options))
     momentum = ("statistics norm.running_mean", "momentum")
     assert named == (("end", "dropout") if left_on else momentum)
+
+
+class Placed(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.places, self.fc = torch.nn.Embedding(5, 3), torch.nn.Linear(3, 4)
+
+    def forward(self, x):
+        return self.fc(torch.nn.functional.gelu(x + self.places(torch.arange(5)[None])))
+
+
+class PlacedInJax(nnx.Module):
+    def __init__(self) -> None:
+        rngs = nnx.Rngs(0)
+        self.places, self.fc = nnx.Embed(5, 3, rngs=rngs), nnx.Linear(3, 4, rngs=rngs)
+
+    def __call__(self, x):
+        places = jnp.broadcast_to(jnp.arange(5), x.shape[:2])
+        return self.fc(nnx.gelu(x + self.places(places)))
+
+
+def test_what_one_side_computes_once_for_all_examples_is_not_accused() -> None:
+    given = {
+        "torch_model": Placed(),
+        "jax_model": PlacedInJax(),
+        "batch": np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32),
+    }
+    prepared = check.prepare(pair.described(Path("pair.py"), given))
+    outcome = check.check(prepared, check.Options(precisions=("float64",)))
+    assert faults.found(outcome) == ("input of fc", "GELU")
+    assert outcome.findings[0].values[0].layout == "the same for every example"
+
+
+class Small(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.fc = torch.nn.LayerNorm(3), torch.nn.Linear(3, 4)
+
+    def forward(self, x):
+        return self.fc(torch.nn.functional.gelu(self.norm(x)))
+
+
+def one_example(p, x):
+    """A function of one example, as Equinox's modules are."""
+    x = (x - x.mean()) / jnp.sqrt(x.var() + 1e-6)
+    x = tap("norm", x * p["norm"]["weight"] + p["norm"]["bias"])
+    return p["fc"]["weight"] @ nnx.gelu(x, approximate=False) + p["fc"]["bias"]
+
+
+@pytest.mark.parametrize(("mapped", "first"), [(True, "norm"), (False, "output")])
+def test_a_tap_is_seen_inside_of_vmap_and_one_for_each_example_is_left_out(mapped, first) -> None:
+    given = {
+        "torch_model": Small(),
+        "jax_model": lambda p, x: jnp.stack([one_example(p, row) for row in x]),
+        "jax_params": {
+            "norm": {"weight": jnp.ones(3), "bias": jnp.zeros(3)},
+            "fc": {"weight": jnp.zeros((4, 3)), "bias": jnp.zeros(4)},
+        },
+        "batch": np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32),
+    }
+    if mapped:
+        given["jax_model"] = lambda p, x: jax.vmap(lambda row: one_example(p, row))(x)
+    prepared = check.prepare(pair.described(Path("pair.py"), given))
+    outcome = check.check(prepared, check.Options(precisions=("float64",)))
+    assert faults.found(outcome) == (first, "epsilon")

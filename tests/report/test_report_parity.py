@@ -113,7 +113,26 @@ def test_failed_parity_takes_the_verdict_away_from_that_variant_alone(tmp_path: 
     broken = kinds["torch-eager", "jax-jit"]
     assert broken.kind == broken.quality_kind == verdicts.NOT_COMPARABLE
     assert "conv1.kernel differs by 5.00e-01" in sentences.sentence(broken)
-    assert headline(found)["word"] == "FAIL"
+    told = headline(found)
+    assert told["word"] == "FAIL"
+    command = f"python -m lockstep port {study.path} --workload mnist_cnn"
+    assert f"`{command}` says why it differs" in told["text"]
+
+
+@pytest.mark.parametrize(("rung", "told"), [("layers", True), ("gradient", True), ("step", False)])
+def test_a_cause_is_promised_only_where_the_models_differ(rung: str, told: bool) -> None:
+    variants = {"torch-eager": {"framework": "torch"}, "jax-jit": {"framework": "jax"}}
+    rungs = [
+        {"precision": "float64", "name": name, "passed": name != rung}
+        for name in ("weights", "layers", "gradient", "step")
+    ]
+    verdict: Verdict = {
+        "workload": "w", "reference": "torch-eager", "comparisons": {"jax-jit": {"rungs": rungs}}
+    }  # fmt: skip
+    found = compare.cause_command(verdict, variants, Path("study.json"))
+    assert found == ("python -m lockstep port study.json --workload w" if told else None)
+    variants["jax-jit"]["framework"] = "torch"
+    assert compare.cause_command(verdict, variants, Path("study.json")) is None
 
 
 def test_the_tolerance_shown_is_that_of_the_tensor_that_failed(tmp_path: Path) -> None:

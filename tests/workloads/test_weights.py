@@ -1,5 +1,6 @@
 """Initial weights: made once, the same everywhere, and a state survives its files."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,15 @@ def test_a_state_survives_its_file(workload, tmp_path: Path) -> None:
     weights.save(tmp_path / "b.safetensors", dict(reversed(state.items())))
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
     assert weights.digest(weights.load(tmp_path / "a.safetensors")) == weights.digest(state)
+
+
+def test_writing_a_state_holds_no_copy_of_it(tmp_path: Path) -> None:
+    state = {"param/table": np.ones(1 << 20, np.float32)}
+    tracemalloc.start()
+    weights.save(tmp_path / "a.safetensors", state)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < state["param/table"].nbytes / 4
 
 
 def test_a_file_that_is_no_state_is_refused(tmp_path: Path) -> None:

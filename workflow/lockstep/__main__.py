@@ -7,11 +7,15 @@ import argparse
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lockstep import __version__, files, front_door
 from lockstep.errors import UserError
 from lockstep.port import command as port_command
 from lockstep.study import Study
+
+if TYPE_CHECKING:
+    from lockstep.parity.route import Route
 
 HELP = """\
 Trains the same model in PyTorch and in JAX, proves that it is the same model, and measures the
@@ -262,30 +266,34 @@ def weights(options: argparse.Namespace) -> int:
 
 
 def trace(options: argparse.Namespace) -> int:
-    from lockstep import machine
     from lockstep.cluster import launch
     from lockstep.parity import trace as ladder
-    from lockstep.parity.route import Route
 
     launch.let_threads_sleep()  # before a framework is imported
     study = Study.load(options.study)
-    recipe, seed = study.workload(options.workload), study.config["seeds"][0]
-    route = Route(
-        recipe=recipe,
-        variant=study.variant(options.variant),
-        seed=seed,
-        manifest=study.dataset_manifest(recipe["dataset"]),
-        initial=study.weights(options.workload, seed),
-        caches=study.trace_programs(machine.instruction_set()),
-        window_steps=study.config["window_steps"],
-    )
     ladder.trace(
-        route,
+        _route(study, options.workload, options.variant),
         **study.climbed,
         threads=study.config["threads"],
         output=study.trace(options.workload, options.variant),
     )
     return 0
+
+
+def _route(study: Study, workload: str, variant: str) -> "Route":
+    from lockstep import machine
+    from lockstep.parity.route import Route
+
+    recipe, seed = study.workload(workload), study.config["seeds"][0]
+    return Route(
+        recipe=recipe,
+        variant=study.variant(variant),
+        seed=seed,
+        manifest=study.dataset_manifest(recipe["dataset"]),
+        initial=study.weights(workload, seed),
+        caches=study.trace_programs(machine.instruction_set()),
+        window_steps=study.config["window_steps"],
+    )
 
 
 def parity(options: argparse.Namespace) -> int:
@@ -299,6 +307,12 @@ def parity(options: argparse.Namespace) -> int:
     files.write_json(study.verdict(workload), verdict)
     for line in compare.explain(verdict):
         print(f"lockstep: parity FAILS: {line}", file=sys.stderr)
+    command = compare.cause_command(verdict, study.config["variants"], options.study)
+    if command:
+        print(
+            f"lockstep: where both frameworks are installed, `{command}` says why it differs",
+            file=sys.stderr,
+        )
     if not verdict["passed"]:
         return 1
     files.write_json(
@@ -366,7 +380,21 @@ def reproduce(options: argparse.Namespace) -> int:
 
 
 def port(options: argparse.Namespace) -> int:
-    return port_command.main(options)
+    if options.workload is None:
+        return port_command.main(options)
+    study, routes = Study.load(options.pair), []
+    for framework in ("torch", "jax"):
+        variants = [n for n, v in study.config["variants"].items() if v["framework"] == framework]
+        if not variants:
+            raise UserError(f"{options.pair}: no variant has framework {framework}; add one")
+        routes.append(_route(study, options.workload, variants[0]))
+
+    def names() -> dict[str, object]:
+        from lockstep.parity import pair
+
+        return pair.names(*routes)
+
+    return port_command.main(options, names)
 
 
 def compare(options: argparse.Namespace) -> int:

@@ -90,7 +90,7 @@ class Reader:
             owners = np.searchsorted(self._starts, flat, side="right") - 1
             rows = flat - self._starts[owners]
         else:
-            owners, rows = np.broadcast_to(0, flat.shape), flat
+            owners, rows = np.zeros(len(flat), np.intp), flat
         if not self._sound:
             self._verify(owners, rows)
         for array in wanted:

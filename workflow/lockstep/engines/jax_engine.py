@@ -270,6 +270,7 @@ class JaxEngine:
             # Copies: the step donates its state, which must not be the caller's memory.
             return {n: self.placement.replicate(self._typed(a)) for n, a in arrays.items()}
 
+        self.values = {}  # what was held goes first
         self.values = {
             "params": native("param", self.trained),
             "kept": native("param", self.frozen),

@@ -48,7 +48,8 @@ class Placement:
     def replicate(self, array: np.ndarray) -> Array:
         """Return a copy of an array on each device."""
         if self.single:
-            return jax.device_put(jax.numpy.array(array), self.replicated)
+            # `jax.numpy.array` would copy it twice.
+            return jax.device_put(array, self.replicated, may_alias=False)
         return multihost_utils.host_local_array_to_global_array(
             np.array(array), self.mesh, PartitionSpec()
         )

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -90,6 +90,30 @@ def explain(verdict: Mapping[str, Any]) -> list[str]:
         if found:
             lines.append(f"{verdict['workload']}: {variant} is not {verdict['reference']}: {found}")
     return lines
+
+
+IN_MODELS = {("float64", name) for name in ("layers", "forward", "loss", "input", "gradient")}
+"""Rungs on which it is the models that differ, and not what trains them or how it is rounded."""
+
+
+def cause_command(
+    verdict: Mapping[str, Any], variants: Mapping[str, Mapping[str, Any]], study: PurePath
+) -> str | None:
+    """Return what a person types to have the cause of a difference; None if it cannot help.
+
+    Traces are made apart, each in its framework's image; a cause needs both models in one process.
+
+    Args:
+        variants: of the study's config.
+        study: its study.json.
+    """
+    for variant, comparison in verdict["comparisons"].items():
+        failed = next((rung for rung in comparison["rungs"] if not rung["passed"]), None)
+        if failed is None or (failed["precision"], failed["name"]) not in IN_MODELS:
+            continue
+        if len({variants[name]["framework"] for name in (variant, verdict["reference"])}) == 2:
+            return f"python -m lockstep port {study} --workload {verdict['workload']}"
+    return None
 
 
 LATER = {"steps": "final"}

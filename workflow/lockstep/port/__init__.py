@@ -9,3 +9,4 @@ from lockstep.port.tapping import tap
 __all__ = ["SCHEMA", "tap"]
 
 SCHEMA = "lockstep-port/1"  # of what `--json` writes
+PRECISIONS = ("float64", "float32", "bfloat16")

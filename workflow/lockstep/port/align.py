@@ -61,11 +61,15 @@ def _above(name: str, separator: str) -> Iterator[str]:
 def places(together: Modules, ours: Iterable[Place], theirs: Kept) -> dict[Place, Place]:
     """Return the places of both sides that belong together, in PyTorch's order.
 
-    A module that is called more often on one side than on the other is left out.
+    What is called more often on one side than on the other is left out.
     """
     ours = list(ours)
     counts = [_counts(ours), _counts(theirs)]
     found = {}
+
+    def as_often(place: Place, other: Place) -> bool:
+        return counts[0][place[:2]] == counts[1].get(other[:2])
+
     for place in ours:
         other: Place | None = None
         if place.path.startswith(TAP):
@@ -73,15 +77,17 @@ def places(together: Modules, ours: Iterable[Place], theirs: Kept) -> dict[Place
             other = Place(place.path, OUT, place.call)
             if other not in theirs:
                 other = Place(name.replace(".", "/"), OUT, place.call)
+            other = other if as_often(place, other) else None
         elif place.path in together:
             path, layer = together[place.path]
             if layer is not None:
                 other = Place(path, place.moment, layer)
-            elif counts[0][place[:2]] == counts[1].get((path, place.moment)):
+            elif as_often(place, Place(path, place.moment, place.call)):
                 other = Place(path, place.moment, place.call)
         if other is None or other not in theirs:
             tapped = Place(f"{TAP}{place.path}", OUT, place.call)
-            other = tapped if place.moment == OUT and tapped in theirs else None
+            same = place.moment == OUT and tapped in theirs and as_often(place, tapped)
+            other = tapped if same else None
         if other is not None:
             found[place] = other
     return found
@@ -98,6 +104,12 @@ def candidates(ours: np.ndarray, shape: tuple[int, ...]) -> Iterator[tuple[str, 
     """Yield PyTorch's value in each layout that has JAX's shape, and what the layout is called."""
     if ours.shape == shape:
         yield "", ours
+    elif ours.ndim == len(shape) > 1 and ours.shape[1:] == shape[1:]:
+        alone = ours[:1]
+        if shape[0] == 1 and (ours == alone).all():
+            yield "the same for every example", alone
+        elif len(ours) == 1:
+            yield "the same for every example", np.broadcast_to(ours, shape)
     last = np.moveaxis(ours, 1, -1) if 3 <= ours.ndim <= 5 else None
     if last is not None and last.shape == shape:
         yield "channels last", last

@@ -3,22 +3,28 @@
 import argparse
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lockstep import files
 from lockstep.errors import UserError
-from lockstep.port import SCHEMA
+from lockstep.port import PRECISIONS, SCHEMA
 
 if TYPE_CHECKING:
     from lockstep.port.check import Options
 
-PRECISIONS = ("float64", "float32", "bfloat16")
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command understands."""
-    parser.add_argument("pair", type=Path, metavar="PAIR.py", help="describes the two models")
+    parser.add_argument(
+        "pair", type=Path, metavar="PAIR.py", help="describes the two models; or study.json"
+    )
+    parser.add_argument(
+        "--workload",
+        metavar="NAME",
+        help="of the study whose study.json is given: compare its models",
+    )
     parser.add_argument(
         "--accept", action="store_true", help="accept the proposed map of parameters; writes it"
     )
@@ -35,8 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page")
 
 
-def main(options: argparse.Namespace) -> int:
+def main(options: argparse.Namespace, names: Callable[[], Mapping[str, Any]] | None = None) -> int:
     """Compare a pair; returns 0 if the port is the same model, 1 if it differs.
+
+    Args:
+        names: returns what a pair's file would define, for the models of a study's workload.
 
     Raises:
         UserError: the pair cannot be compared; or its map of parameters is not accepted yet.
@@ -50,12 +59,16 @@ def main(options: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         raise UserError(f"{error.name} is not installed; install it beside the pair") from error
     torch.manual_seed(0)  # so that weights which the pair draws are the same in every call
-    described = pair.load(options.pair)
+    described = pair.described(options.pair, names()) if names else pair.load(options.pair)
+    own, wanted = described.precision, options.precision
+    if own and wanted and set(wanted) != {own}:
+        raise UserError(f"{options.pair}: the models compute in {own} alone; use no --precision")
+    wanted = [own] if own else wanted or ["float64", "float32"]
     from lockstep.port import check, table
     from lockstep.port import outcome as outcomes
 
     asked: Options = check.Options(
-        precisions=tuple(dict.fromkeys(options.precision or PRECISIONS[:2])),
+        precisions=tuple(dict.fromkeys(wanted)),
         train=options.train,
         gradients=options.gradients,
     )

@@ -150,9 +150,7 @@ class Linen:
         call = self._pair.jax_call
         if call is None:
             return called(module, batch, **flags(train))
-        if "train" in inspect.signature(call).parameters:
-            return call(module, batch, train=train)
-        return call(module, batch)
+        return _by_own(call, module, batch, train)
 
     def __call__(
         self, tensors: Tensors, batch: Any, train: bool, stream: int, recorder: Recorder
@@ -191,6 +189,13 @@ class Linen:
         outputs, changed = result if train and changing else (result, {})
         flat |= flatten_dict(dict(changed), sep="/")
         return outputs, {name: flat[self._paths[name]] for name in self.buffers}
+
+
+def _by_own(call: Callable, module: Any, batch: Any, train: bool) -> Any:
+    """Return what a pair's own `jax_call` gives, which may ask whether the model is trained."""
+    if "train" in inspect.signature(call).parameters:
+        return call(module, batch, train=train)
+    return call(module, batch)
 
 
 class Nnx:
@@ -238,7 +243,7 @@ class Nnx:
         (module.train if train else module.eval)()
         with _heard(module, recorder):
             if self._pair.jax_call:
-                outputs = self._pair.jax_call(module, batch)
+                outputs = _by_own(self._pair.jax_call, module, batch, train)
             else:
                 outputs = called(module, batch, **flags(train))
         after = {

@@ -34,9 +34,9 @@ class JaxSide:
     name = "JAX"
 
     def __init__(self, pair: Pair) -> None:
-        self.pair = pair
-        with self._blamed("cannot be built from the batch"):
-            self.model = jax_models.adapted(pair, self.batch("float32"))
+        self.pair, self._precision = pair, pair.looked_at
+        with self._blamed("cannot be built from the batch"), self._wide():
+            self.model = jax_models.adapted(pair, self.batch(pair.looked_at))
         self._values = {
             name: np.asarray(a).astype(np.float32, copy=False)
             for name, a in self.model.tensors.items()
@@ -45,7 +45,6 @@ class JaxSide:
             self._values = _restored(pair.jax_checkpoint, self._values)
         self.buffers = [name for name in self._values if name in self.model.buffers]
         self._loaded: dict[str, jax.Array] = {}
-        self._precision = "float32"
         self.note: str | None = None
 
     def values(self) -> dict[str, np.ndarray]:
@@ -77,20 +76,21 @@ class JaxSide:
         Raises:
             UserError: it cannot be called with the batch.
         """
-        self.load((), "float32")
+        precision = self.pair.looked_at
+        self.load((), precision)
         recorder = Recorder(None, read)
-        with seen.listening(recorder), self._called(), jax.disable_jit():
+        with self._wide(), seen.listening(recorder), self._called(), jax.disable_jit():
             try:
                 jax.eval_shape(
                     lambda values, batch: self.model(values, batch, False, 0, recorder)[0],
                     self._loaded,
-                    self.batch("float32"),
+                    self.batch(precision),
                 )
             except Exception as error:  # what is no matter of tracing, the call itself says best
                 if isinstance(error, TRACED):
                     self.note = f"the JAX model's control flow depends on data: {cause_of(error)}"
                 recorder = Recorder(None, read)
-                self.forward("float32", recorder)
+                self.forward(precision, recorder)
         return recorder.order
 
     def forward(
@@ -170,7 +170,13 @@ class JaxSide:
 
 
 def read(value: Any) -> np.ndarray | None:
-    """Return an array's value as NumPy has it; None of a tracer, which has none."""
+    """Return an array's value as NumPy has it; None of a tracer that has none.
+
+    Inside of `jax.vmap` an array stands for one example's, and has those of all examples.
+    """
+    axis = getattr(value, "batch_dim", None)
+    if axis is not None and not isinstance(value.val, jax.core.Tracer):
+        return np.moveaxis(_numpy(value.val), axis, 0)
     return None if isinstance(value, jax.core.Tracer) else _numpy(value)
 
 

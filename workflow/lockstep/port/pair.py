@@ -17,6 +17,7 @@ Names that the file defines, of which `torch_model`, `jax_model` and `batch` are
 `torch_loss`, `jax_loss`   ``f(outputs, batch)``: a scalar whose gradients are compared
 `torch_optimizer`    ``f(parameters)``: a `torch.optim` optimizer
 `jax_optimizer`      an optax transformation
+`precision`          float64, float32 or bfloat16, if the models compute in one alone
 """
 
 import importlib.util
@@ -30,6 +31,7 @@ from typing import Any
 import numpy as np
 
 from lockstep.errors import UserError, nearest
+from lockstep.port import PRECISIONS
 from lockstep.port.seen import leaves
 
 NEEDED = ("torch_model", "jax_model", "batch")
@@ -55,6 +57,12 @@ class Pair:
     jax_loss: Callable | None = None
     torch_optimizer: Callable | None = None
     jax_optimizer: Any = None
+    precision: str | None = None
+
+    @property
+    def looked_at(self) -> str:
+        """The precision in which the order of calls is looked at."""
+        return self.precision or "float32"
 
     def converted(self, convert: Callable[[Any], Any]) -> Any:
         """Return the batch with each of its arrays converted; what is None stays so."""
@@ -115,6 +123,11 @@ def described(path: Path, given: Mapping[str, Any]) -> Pair:
     for name in ("torch_call", "jax_call", "torch_loss", "jax_loss", "torch_optimizer"):
         if name in found and not callable(found[name]):
             raise UserError(f"{path}: {name} must be a function, not {type(found[name]).__name__}")
+    if found.get("precision", PRECISIONS[0]) not in PRECISIONS:
+        raise UserError(
+            f"{path}: precision is {found['precision']!r}; it must be one of "
+            f"{', '.join(PRECISIONS)}"
+        )
     if ("torch_loss" in found) != ("jax_loss" in found):
         raise UserError(f"{path}: torch_loss and jax_loss belong together; one is missing")
     if ("torch_optimizer" in found) != ("jax_optimizer" in found):

@@ -16,7 +16,7 @@ from lockstep.port.seen import Called, Recorder
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
 
-CLAMPED = "; PyTorch refuses ids that are out of range, JAX clamps them or gives NaN"
+CLAMPED = "PyTorch refuses ids that are out of range, JAX clamps them or gives NaN"
 
 
 class TorchSide:
@@ -87,9 +87,10 @@ class TorchSide:
 
     def order(self) -> dict[str, int]:
         """Return when each module is called first, by its path."""
-        self.load(self.values(), "float32")
+        precision = self.pair.looked_at
+        self.load(self.values(), precision)
         recorder = Recorder(None, _read)
-        self.forward("float32", recorder)
+        self.forward(precision, recorder)
         return recorder.order
 
     def forward(
@@ -117,7 +118,7 @@ class TorchSide:
             except Exception as error:
                 if isinstance(error, (UserError, Reached)):
                     raise
-                hint = CLAMPED if isinstance(error, IndexError) else ""
+                hint = _beyond(self.module, batch) if isinstance(error, IndexError) else ""
                 raise UserError(
                     f"{self.pair.path}: torch_model cannot be called with the batch "
                     f"({shapes(self.pair.batch)}): {cause_of(error)}{hint}"
@@ -218,6 +219,24 @@ class TorchSide:
 
 class Reached(Exception):
     """The layer that is looked at was computed; what follows need not be."""
+
+
+def _beyond(module: nn.Module, batch: Any) -> str:
+    """Return what to know of ids that no table has: which of them, and the smallest table."""
+    tables = {
+        name or "the table": layer.num_embeddings
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Embedding)
+    }
+    ids = {
+        name or "the batch": int(tensor.max())
+        for name, tensor in seen.leaves(batch)
+        if not tensor.is_floating_point() and tensor.numel()
+    }
+    if not tables or not ids:
+        return f"; {CLAMPED}"
+    table, most = min(tables, key=tables.__getitem__), max(ids, key=ids.__getitem__)
+    return f"; {CLAMPED}: {most} has {ids[most]}, and {table} has {tables[table]} rows"
 
 
 def _read(tensor: Any) -> np.ndarray | None:

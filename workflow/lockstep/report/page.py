@@ -5,13 +5,14 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
 from lockstep import __version__
+from lockstep.parity.compare import cause_command
 from lockstep.report import dataframes, firststep, picture, sentences, study_tables, verdicts
 from lockstep.report.analysis import Analysis
 from lockstep.report.comparability import DECLARED, difference_text
@@ -178,6 +179,11 @@ def parity(
     problems = sorted(filter(None, known), key=lambda problem: "FAILS" not in problem)
     if problems:
         word, symbol = ("FAIL", "✗") if "FAILS" in problems[0] else ("NOT PROVEN", "?")
+        config = records.study.config
+        study = PurePath(config["paths"]["results"]) / config["study"] / "study.json"
+        command = cause_command(records.parity[workload], config["variants"], study)
+        if command:
+            problems.append(f"where both frameworks are installed, `{command}` says why it differs")
         return {"word": word, "symbol": symbol, "text": "; ".join(problems)}
     for c in found:
         if problem := firststep.problem(c.first_step, (c.baseline, c.candidate)):

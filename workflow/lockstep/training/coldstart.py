@@ -78,6 +78,7 @@ def main(spec_path: Path) -> int:
     engine.load(initial)
     preparation = engine.prepare()
     engine.load(initial)
+    del initial  # of large tables there is no room for more than one state beside the engine's
     windows = feed.windows(0, feed.total_steps)
     window = next(windows)
     started = time.perf_counter()

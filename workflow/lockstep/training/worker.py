@@ -30,10 +30,7 @@ def main(spec_path: Path) -> int:
     interruption = Interruption(here.deadline)
     spec = RunSpec.load(spec_path)
     job, engine = begin.engine_for(spec, here)
-    imported = time.time()
-    progress, state = restore(spec)
-    progress.clock.add("import", imported - here.started)
-    status = _run(spec, job, engine, interruption, progress, state)
+    status = _run(spec, job, engine, interruption, time.time() - here.started)
     engine.close()  # all ranks together: one that fails must not wait for the others (`_leave`)
     return status
 
@@ -43,21 +40,28 @@ def _run(
     job: Job,
     engine: Engine,
     interruption: Interruption,
-    progress: loop.Progress,
-    state: weights.State | None,
+    seconds: float,
 ) -> int:
+    """Train in a process that took so many seconds to start."""
     manifest = Path(spec.dataset)
-    initial = weights.load(Path(spec.weights))
+    # The engine has a copy: of large tables there is room for one more, and not for long.
+    initial = weights.digest(weights.load(Path(spec.weights)))
+    progress, state = restore(spec)
+    progress.clock.add("import", seconds)
+    resumed = state is not None
+    if state is None:
+        state = weights.load(Path(spec.weights))
     with progress.clock("staging"):
         feed = begin.feed_for(spec, job)
         test = Reader(manifest, "test")
-        engine.load(initial)
+        engine.load(state)
     total = total_steps(spec.recipe, feed.steps_per_epoch)
     preparation = engine.prepare()
     progress.clock.add("trace", preparation.trace_seconds)
     progress.clock.add("compile", preparation.compile_seconds)
     with progress.clock("staging"):
-        engine.load(initial if state is None else state)
+        engine.load(state)
+    del state
 
     chief = job.topology.rank == 0
     tracking = Tracking(spec, total, progress.step) if chief else None
@@ -65,7 +69,7 @@ def _run(
         os.sched_getaffinity(0), progress.watched, problem=_unwatchable(spec, job.topology)
     )
     saver = Saver(spec, engine, interruption, chief, progress.step, len(watch.cpus))
-    if tracking and state is not None:
+    if tracking and resumed:
         other = (
             " from another run's checkpoint" if progress.resumed_from and not spec.attempt else ""
         )
@@ -98,7 +102,7 @@ def _run(
     if chief and tracking:
         about = {
             "dataset": _dataset(manifest),
-            "weights": {"initial": weights.digest(initial), "final": weights.digest(final)},
+            "weights": {"initial": initial, "final": weights.digest(final)},
             "attempts": spec.attempt + 1,
             "total_steps": total,
             "cold_start": coldstart.told(spec),

@@ -136,7 +136,8 @@ def digest(state: State) -> str:
 def save(path: Path, state: State, metadata: Mapping[str, str] | None = None) -> None:
     """Write a state as safetensors, atomically; equal states give equal bytes."""
     arrays = {name: np.ascontiguousarray(state[name]) for name in sorted(state)}
-    files.write_bytes(path, safetensors.numpy.save(arrays, dict(metadata or {}) or None))
+    with files.atomic(path) as temporary:  # to a file at once: tables may have gigabytes
+        safetensors.numpy.save_file(arrays, temporary, dict(metadata or {}) or None)
 
 
 def load(path: Path) -> dict[str, np.ndarray]:
@@ -146,7 +147,8 @@ def load(path: Path) -> dict[str, np.ndarray]:
         UserError: the file is missing or is not safetensors.
     """
     try:
-        return safetensors.numpy.load_file(path)
+        # Mapped, the file's pages would count as this process's, beside the arrays.
+        return safetensors.numpy.load_file(path, backend="pread")
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
     except SafetensorError as error:
