@@ -1,4 +1,4 @@
-"""Made-up clips of speech: a tone for each letter, in the layout of Common Voice; nothing is staged.
+"""Made-up clips: a tone for each letter, in the layout of Common Voice; nothing is staged.
 
 Clips have 4 to 9 frames. Some transcripts need more frames than their clip has.
 """

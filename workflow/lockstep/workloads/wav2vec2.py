@@ -71,7 +71,7 @@ class Size:
 
 
 PRESETS = {
-    "tiny": Size(width=64, layers=2, heads=4, inner=128, channels=32, kernel=16, groups=4),
+    "tiny": Size(width=64, layers=2, heads=4, inner=128, channels=16, kernel=16, groups=4),
     "small": Size(width=256, layers=4, heads=4, inner=1024, channels=256, kernel=64, groups=16),
     "base": Size(width=768, layers=12, heads=12, inner=3072, channels=512, kernel=128, groups=16),
     "large": Size(width=1024, layers=24, heads=16, inner=4096, channels=512, kernel=128, groups=16),

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from lockstep.datasets import speech
-from lockstep.workloads import bert, transcripts, wav2vec2
+from lockstep.workloads import bert, transcripts, wav2vec2, wav2vec2_checkpoint
 from lockstep.workloads.contract import (
     KEY,
     Array,
@@ -161,6 +161,11 @@ def check_data(recipe: Recipe, data: Data) -> str | None:
     return None
 
 
+def start(where: str, tensors: Arrays, model: Model) -> dict[str, np.ndarray]:
+    """Return the parameters that a staged file has (`lockstep.workloads.wav2vec2_checkpoint`)."""
+    return wav2vec2_checkpoint.adopted(where, tensors, parameters(model))
+
+
 WORKLOAD = Workload(
     name="wav2vec2_ctc",
     summary="recognition of speech by Wav2Vec2 and CTC",
@@ -197,6 +202,7 @@ WORKLOAD = Workload(
     tally=tally,
     check=check,
     check_data=check_data,
+    start=start,
     small={
         "global_batch": 8,
         "evaluation_batch": 16,
