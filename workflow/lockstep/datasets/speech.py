@@ -129,12 +129,11 @@ def _corpus(raw: Path, known: str, listing: Listing) -> tuple[dict[str, Any], di
     settings = json.loads(known)
     clips = listing(raw, settings)
     _check_names(clips)
-    texts = {
-        split: [spelled(clip.text, settings["case"]) for clip in clips[split]] for split in clips
-    }
+    case = settings["case"]
+    texts = {split: [spelled(clip.text, case) for clip in clips[split]] for split in SPLITS}
     letters = _letters(settings, texts["train"])
     splits = {split: _split(clips[split], texts[split], letters, settings) for split in SPLITS}
-    _check_refused(splits.values())
+    _check_usable(raw, splits)
     arrays = {split: _arrays(found, letters) for split, found in splits.items()}
     infeasible = {}
     for split, made in arrays.items():
@@ -239,11 +238,15 @@ def _usable(
     return samples, notes
 
 
-def _check_refused(splits: Any) -> None:
-    refused = [each for found in splits for each in found.refused]
+def _check_usable(raw: Path, splits: Mapping[str, Split]) -> None:
+    refused = [each for found in splits.values() for each in found.refused]
     if refused:
         others = f", and so {len(refused) - 1} others" if len(refused) > 1 else ""
         raise UserError(f"{refused[0]}{others}; options.broken: skip leaves such clips out")
+    for split, found in splits.items():
+        if not found.audio:
+            left = ", ".join(f"{count} {kind}" for kind, count in sorted(found.left_out.items()))
+            raise UserError(f"{raw}: {split} holds no clip that can be used ({left or 'no clips'})")
 
 
 def _arrays(found: Split, letters: Sequence[str]) -> dict[str, Any]:
@@ -251,8 +254,6 @@ def _arrays(found: Split, letters: Sequence[str]) -> dict[str, Any]:
 
     from lockstep.datasets.arrays import Ragged
 
-    if not found.audio:
-        raise UserError("a split holds no clip that can be used; see options.broken and longest")
     number = {letter: k for k, letter in enumerate(letters)}
     kind = np.min_scalar_type(max(len(letters) - 1, 1))
     tokens = [np.array([number[letter] for letter in text], kind) for text in found.texts]
