@@ -185,7 +185,7 @@ def test_a_longest_clip_is_a_rule_with_a_count(tmp_path: Path) -> None:
     raw = digits(tmp_path, {"0_bob_1.wav": wav(NOISE[:3000])})
     splits, facts = made(raw, letters=LETTERS, longest=4799)
     assert splits["train"]["samples"].tolist() == [2000]
-    assert facts["left_out"] == dict.fromkeys(splits, {"longer than options.longest": 1})
+    assert facts["left_out"] == {split: {"longer than options.longest": 1} for split in splits}
     with pytest.raises(UserError, match="test holds no clip that can be used"):
         made(raw, letters=LETTERS, longest=2000)
 
