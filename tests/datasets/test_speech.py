@@ -1,6 +1,7 @@
 """Clips of speech become exact integers; each that cannot be used is named, or counted."""
 
 import io
+import itertools
 import json
 import re
 import tarfile
@@ -11,7 +12,7 @@ import pytest
 import soundfile
 from scipy import signal
 
-from lockstep.datasets import prepare, resampling, waveform
+from lockstep.datasets import prepare, resampling, speech, waveform
 from lockstep.datasets.manifest import read as read_manifest
 from lockstep.datasets.reader import Reader
 from lockstep.datasets.sources import common_voice, librispeech, speech_digits
@@ -338,3 +339,25 @@ def test_the_staged_digits_are_read_whole(tmp_path: Path) -> None:
     }
     assert told["facts"]["longest"] == 36524 and told["facts"]["infeasible"]["train"] == 0
     assert told["facts"]["converted"]["train"] == {"8000 Hz": 2700}
+
+
+def test_lengths_leave_the_least_padding() -> None:
+    durations = (0, 9, 1, 0, 5, 0, 1)
+
+    def padding(lengths: tuple[int, ...]) -> int:
+        return sum(
+            count * min(length for length in lengths if length >= (k + 1) * speech.STEP)
+            for k, count in enumerate(durations)
+            if count
+        )
+
+    last = len(durations)
+    for most in range(1, 6):
+        found = speech.lengths(durations, most)
+        tried = (
+            (*(speech.STEP * k for k in chosen), speech.STEP * last)
+            for count in range(most)
+            for chosen in itertools.combinations(range(1, last), count)
+        )
+        assert len(found) <= most and found == tuple(sorted(found))
+        assert padding(found) == min(map(padding, tried))

@@ -98,6 +98,33 @@ def needed(letters: Any) -> int:
     return len(letters) + sum(one == other for one, other in itertools.pairwise(letters))
 
 
+@functools.lru_cache(maxsize=8)
+def lengths(durations: tuple[int, ...], most: int) -> tuple[int, ...]:
+    """Return the lengths that leave the least padding, samples, ascending.
+
+    Args:
+        durations: how many clips have up to 1, 2, … times `STEP` samples, and more than before.
+        most: lengths at most; the last one holds every clip.
+    """
+    import numpy as np
+
+    places = np.flatnonzero(durations)
+    counts = np.cumsum(np.asarray(durations)[places])
+    ends = places + 1
+    # cost[k]: the least that clips up to place k take, with the last length there.
+    cost, chosen = counts * ends, [np.zeros(len(ends), int)]
+    for _ in range(min(most, len(ends)) - 1):
+        added = (counts[None, :] - counts[:, None]) * ends[None, :]  # from a place to a later one
+        total = np.where(np.tri(len(ends), dtype=bool), np.inf, cost[:, None] + added)
+        chosen.append(total.argmin(axis=0))
+        cost = total.min(axis=0)
+    found, place = [], len(ends) - 1
+    for before in reversed(chosen):
+        found.append(int(ends[place]) * STEP)
+        place = int(before[place])
+    return tuple(sorted(set(found)))
+
+
 def read(
     raw: Path, settings: Mapping[str, Any], listing: Listing
 ) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -151,6 +178,7 @@ def _corpus(raw: Path, known: str, listing: Listing) -> tuple[dict[str, Any], di
         "letters": letters,
         "longest": max(int(made["samples"].max()) for made in arrays.values()),
         "longest_transcript": max(int(made["tokens"].lengths.max()) for made in arrays.values()),
+        "durations": _durations(arrays.values()),
         "infeasible": infeasible,
         "left_out": {
             split: dict(sorted(found.left_out.items())) for split, found in splits.items()
@@ -264,6 +292,14 @@ def _arrays(found: Split, letters: Sequence[str]) -> dict[str, Any]:
         "samples": samples.astype(np.int32),
         "needed": np.array([needed(text) for text in found.texts], np.uint16),
     }
+
+
+def _durations(splits: Any) -> list[int]:
+    """Return how many clips have up to 1, 2, … times `STEP` samples, and more than before."""
+    import numpy as np
+
+    samples = np.concatenate([made["samples"] for made in splits])
+    return np.bincount((samples - 1) // STEP).tolist()
 
 
 def _resampling(notes: Mapping[str, int], rate: int) -> dict[str, str]:

@@ -24,7 +24,7 @@ import numpy as np
 
 from lockstep.datasets import speech
 from lockstep.workloads import bert, naming, randomness
-from lockstep.workloads.contract import Parameter
+from lockstep.workloads.contract import MOST_LENGTHS, Parameter
 
 EPSILON = 1e-5  # of every normalisation
 KERNELS = (10, 3, 3, 3, 3, 2, 2)
@@ -35,7 +35,8 @@ MODEL: dict[str, Any] = {
     "preset": "tiny",  # or small, base, large
     "family": "layer",  # or group
     "letters": 32,  # that the head tells apart, beside the blank: those of the dataset, or more
-    "samples": 16000,  # that every clip is padded to, a multiple of 320
+    "samples": 16000,  # of a clip at most, a multiple of 320
+    "lengths": 4,  # that clips are padded to, at most so many; 1: to `samples`
     "dropout": 0.1,  # of features, their sum with positions, both branches, what the head is given
     "activation_dropout": 0.1,  # between the two dense layers
     "attention_dropout": 0.1,  # of attention's probabilities; 0 for fused attention
@@ -100,6 +101,8 @@ def problem(model: Mapping[str, Any]) -> str | None:
             f"model.samples is {model['samples']}; it must be a multiple of {speech.STEP}, and at "
             f"least {-(-speech.FRAME // speech.STEP) * speech.STEP}"
         )
+    if not 1 <= model["lengths"] <= MOST_LENGTHS:
+        return f"model.lengths is {model['lengths']}; it must be from 1 to {MOST_LENGTHS}"
     for key in ("dropout", "activation_dropout", "attention_dropout"):
         if model[key] > 0.99:
             return f"model.{key} is {model[key]}; it must be at most 0.99"

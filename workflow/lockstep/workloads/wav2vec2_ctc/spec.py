@@ -5,9 +5,10 @@ trained by connectionist temporal classification to write down what is said in c
 the sources `speech_digits`, `librispeech` and `common_voice` make them. It starts from random
 weights, or from a pretrained file (`start` of the recipe), of which the head may be new.
 
-A clip is normalised by its own mean and variance, from exact integer sums, and padded with zeros. A
-transcript that needs more frames than its clip has cannot be aligned: its weight is 0, and its loss
-in both frameworks. In the error rates it counts like any other.
+A clip is normalised by its own mean and variance, from exact integer sums, and padded with zeros to
+one of a few lengths, which the dataset's clips decide. A transcript that needs more frames than its
+clip has cannot be aligned: its weight is 0, and its loss in both frameworks. In the error rates it
+counts like any other.
 """
 
 from collections.abc import Mapping
@@ -59,8 +60,14 @@ def stored(model: Model) -> tuple[Array, ...]:
 
 
 def padded(recipe: Recipe, data: Data) -> int:
-    """Return the samples that clips are padded to."""
-    return recipe["model"]["samples"]
+    """Return the samples that the clips of a batch are padded to."""
+    return data.length or recipe["model"]["samples"]
+
+
+def lengths(recipe: Recipe, data: Data) -> tuple[int, ...]:
+    """Return the lengths that batches are padded to, chosen by the dataset's clips alone."""
+    most = recipe["model"]["lengths"]
+    return speech.lengths(tuple(data.facts.get("durations", ())), most) if most > 1 else ()
 
 
 def arrays(recipe: Recipe, data: Data, train: bool) -> tuple[Array, ...]:
@@ -191,6 +198,8 @@ WORKLOAD = Workload(
     arrays=arrays,
     draws=draws,
     prepare=prepare,
+    lengths=lengths,
+    length_of="audio",
     weight=weight,
     weight_reads=("samples", "needed"),
     weight_unit="transcript",
@@ -206,6 +215,12 @@ WORKLOAD = Workload(
     small={
         "global_batch": 8,
         "evaluation_batch": 16,
-        "model": {"letters": 8, "samples": 3200, "mask_length": 2, "mask_percent": 30},
+        "model": {
+            "letters": 8,
+            "samples": 3200,
+            "lengths": 1,
+            "mask_length": 2,
+            "mask_percent": 30,
+        },
     },
 )
