@@ -190,8 +190,11 @@ def trunk(model: Mapping[str, Any]) -> list[Parameter]:
         Parameter(name="positions.direction", shape=direction, std=deviation),
         Parameter(name="positions.magnitude", shape=(shape.kernel,), constant=norm),
         Parameter(name="positions.bias", shape=(width,), decay=False),
-        *bert.norm("encoder_norm", width),
     ]
+    before, after = (
+        bert.norm("encoder_norm", width) if model["family"] == family else [] for family in FAMILIES
+    )
+    result += before
     for layer in range(shape.layers):
         for name in ("query", "key", "value", "attended"):
             result += bert.dense(f"layers.{layer}.{name}", width, width, trained=name != "key")
@@ -199,7 +202,7 @@ def trunk(model: Mapping[str, Any]) -> list[Parameter]:
         result += bert.dense(f"layers.{layer}.inner", width, shape.inner)
         result += bert.dense(f"layers.{layer}.outer", shape.inner, width)
         result += bert.norm(f"layers.{layer}.outer_norm", width)
-    return result
+    return result + after
 
 
 def trunk_flops(model: Mapping[str, Any]) -> int:
