@@ -80,7 +80,7 @@ def write_clips(folder: Path, examples: int, samples: int, letters: int) -> Path
             "audio": arrays.Ragged(values=audio, lengths=np.full(count, samples)),
             "tokens": arrays.Ragged(values=tokens, lengths=np.full(count, 5)),
             "samples": np.full(count, samples, np.int32),
-            "needed": np.full(count, 5, np.uint16),
+            "needed": np.full(count, 5, np.int32),
         }
         entries[split], described = _rows(folder, split, rows)
     return _finish(folder, entries, {**described, "facts": {**facts, "longest_transcript": 5}})

@@ -65,6 +65,16 @@ def test_eight_bits_and_uneven_channels_are_exact() -> None:
     np.testing.assert_array_equal(samples, (NOISE.astype(int) + 1) // 2)
 
 
+@pytest.mark.parametrize("how", [{"format": "MP3", "subtype": "MPEG_LAYER_III"},
+                                 {"format": "OGG", "subtype": "VORBIS"}])  # fmt: skip
+def test_lossy_clips_are_no_longer_the_same_on_every_machine(tmp_path: Path, how: dict) -> None:
+    tone = (9000 * np.sin(np.arange(16000) / 20)).astype(np.int16)
+    samples, notes = waveform.decode(wav(tone, **how), RATE)
+    assert notes[-1] == "lossy" and np.abs(samples[4000:8000]).max() == pytest.approx(9000, rel=0.1)
+    raw = digits(tmp_path, {"5_ann_9.wav": wav(tone, **how)})
+    assert made(raw, letters=LETTERS)[1]["same_on_every_machine"] is False
+
+
 def streamed(content: bytes, size: int) -> bytes:
     """A WAV file whose header says that it has so many bytes of samples."""
     place = content.index(b"data") + 4

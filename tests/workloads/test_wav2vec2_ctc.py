@@ -36,7 +36,7 @@ def rows() -> dict[str, Any]:
         "audio": Ragged(values=audio, lengths=LENGTHS),
         "tokens": Ragged(values=tokens, lengths=LETTERS),
         "samples": LENGTHS.astype(np.int32),
-        "needed": np.array(needed, np.uint16),
+        "needed": np.array(needed, np.int32),
     }
 
 

@@ -132,7 +132,7 @@ def read(
 
     Yields:
         `audio`, ragged int16 ``(samples,)``; `tokens`, ragged uint8 ``(letters,)`` (uint16 of more
-        than 256); `samples`, int32, and `needed`, uint16: the frames that the transcript needs.
+        than 256); `samples` and `needed`, int32: the frames that the transcript needs.
 
     Raises:
         UserError: by file and line, what is wrong with a clip or a transcript.
@@ -164,7 +164,7 @@ def _corpus(raw: Path, known: str, listing: Listing) -> tuple[dict[str, Any], di
     arrays = {split: _arrays(found, letters) for split, found in splits.items()}
     infeasible = {}
     for split, made in arrays.items():
-        few = ~feasible(made["samples"], made["needed"].astype("int32"))
+        few = ~feasible(made["samples"], made["needed"])
         infeasible[split] = int(few.sum())
         if 100 * infeasible[split] > settings["infeasible"] * len(few):
             raise UserError(
@@ -290,7 +290,7 @@ def _arrays(found: Split, letters: Sequence[str]) -> dict[str, Any]:
         "audio": Ragged(values=np.concatenate(found.audio), lengths=samples),
         "tokens": Ragged(values=np.concatenate(tokens), lengths=lengths),
         "samples": samples.astype(np.int32),
-        "needed": np.array([needed(text) for text in found.texts], np.uint16),
+        "needed": np.array([needed(text) for text in found.texts], np.int32),
     }
 
 

@@ -55,7 +55,7 @@ def stored(model: Model) -> tuple[Array, ...]:
         Array(name="audio", dtype="int16", ragged=True),
         Array(name="tokens", dtype=kind, ragged=True, high=model["letters"]),
         Array(name="samples", dtype="int32"),
-        Array(name="needed", dtype="uint16"),
+        Array(name="needed", dtype="int32"),
     )
 
 
@@ -128,8 +128,7 @@ def normalised(clips: Any, long: int) -> np.ndarray:
 
 def weight(rows: Mapping[str, Any], recipe: Recipe, data: Data) -> np.ndarray:
     """Return 1 for each transcript that can be aligned with its clip, int64 ``(n,)``."""
-    needed = rows["needed"].astype(np.int32)
-    return speech.feasible(rows["samples"], needed).astype(np.int64)
+    return speech.feasible(rows["samples"], rows["needed"]).astype(np.int64)
 
 
 def finish(sums: Mapping[str, float], columns: Arrays, recipe: Recipe) -> dict[str, float]:
