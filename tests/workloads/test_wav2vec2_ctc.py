@@ -16,8 +16,8 @@ from lockstep.workloads.wav2vec2_ctc import spec
 from tests.workloads.bert_models import distance, on_jax, on_torch, small, weights
 
 NAME, BIAS = "wav2vec2_ctc", "wav2vec2.encoder.layer_norm.bias"
-LENGTHS = np.array([3200, 1700, 900, 2500, 400])
-LETTERS = np.array([3, 4, 1, 5, 1])  # the second one needs five frames
+LENGTHS = np.array([3200, 1600, 900, 2500, 400])
+LETTERS = np.array([3, 4, 1, 5, 1])  # the second one needs five frames, and has four
 
 
 def data(**facts: object) -> Data:
@@ -74,6 +74,11 @@ def test_both_frameworks_compute_the_same_in_float64(family: str, convolution: s
             assert distance(gradient, other["gradients"][name]) < 1e-11, name
     for name, column in one["columns"].items():
         np.testing.assert_array_equal(column, other["columns"][name])
+    assert one["columns"]["labels"].tolist() == LETTERS.tolist()  # the error rates have all
+    weight = spec.weight(rows(), {}, data())
+    assert weight.tolist() == [1, 0, 1, 1, 1]
+    for found in (one, other):
+        np.testing.assert_array_equal(found["loss"]["ctc"] > 0, weight > 0)
 
 
 @pytest.mark.parametrize("family", wav2vec2.FAMILIES)
@@ -185,16 +190,6 @@ def test_padding_makes_no_difference_with_layer_normalisation() -> None:
         )
         found[family] = distance(one["loss"]["ctc"], two["loss"]["ctc"])
     assert found["layer"] < 1e-12 < 1e-3 < found["group"]
-
-
-def test_a_transcript_that_cannot_be_aligned_has_weight_and_loss_0() -> None:
-    recipe = small(NAME)
-    one, other = both(recipe)
-    weight = spec.weight(rows(), recipe, data())
-    assert weight.tolist() == [1, 0, 1, 1, 1]
-    for found in (one, other):
-        np.testing.assert_array_equal(found["loss"]["ctc"] > 0, weight > 0)
-    assert one["columns"]["labels"].tolist() == LETTERS.tolist()  # the error rates have all
 
 
 def test_masks_are_spans_of_real_frames() -> None:

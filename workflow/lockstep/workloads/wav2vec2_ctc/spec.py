@@ -66,8 +66,8 @@ def padded(recipe: Recipe, data: Data) -> int:
 
 def lengths(recipe: Recipe, data: Data) -> tuple[int, ...]:
     """Return the lengths that batches are padded to, chosen by the dataset's clips alone."""
-    most = recipe["model"]["lengths"]
-    return speech.lengths(tuple(data.facts.get("durations", ())), most) if most > 1 else ()
+    most, durations = recipe["model"]["lengths"], tuple(data.facts.get("durations", ()))
+    return speech.lengths(durations, most) if most > 1 and durations else ()
 
 
 def arrays(recipe: Recipe, data: Data, train: bool) -> tuple[Array, ...]:
