@@ -183,7 +183,7 @@ WORKLOAD = Workload(
             "name": "adamw",
             "learning_rate": 0.001,
             "beta2": 0.98,
-            "epsilon": 1e-6,
+            "epsilon": 1e-8,
             "weight_decay": 0.01,
             "clip_norm": 1.0,
         },
