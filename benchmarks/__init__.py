@@ -13,6 +13,7 @@ MEASUREMENTS = (
     "waiting",
     "residual",
     "language",
+    "speech",
     "tables",
     "port",
     "ladder",

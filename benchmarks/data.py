@@ -59,11 +59,42 @@ def write_tokens(folder: Path, examples: int, length: int, pieces: int) -> Path:
         tokens = random.integers(specials, pieces, (count, length)).astype(np.uint16)
         tokens[:, 0], tokens[:, -1] = facts["special"]["cls"], facts["special"]["sep"]
         rows = {"tokens": tokens, "maskable": np.full(count, length - 2, np.uint16)}
-        described = {name: arrays.of_values(name, values) for name, values in rows.items()}
-        path = folder / f"{split}-00000.h5"
-        content = shards.write(path, described, rows, {"split": split})
-        entries[split] = [manifest.entry(path, count, content)]
-    return _finish(folder, entries, {**manifest.said(described), "facts": facts})
+        entries[split], described = _rows(folder, split, rows)
+    return _finish(folder, entries, {**described, "facts": facts})
+
+
+def write_clips(folder: Path, examples: int, samples: int, letters: int) -> Path:
+    """Write clips of noise of one length as sources of speech make them, with five letters each.
+
+    Returns:
+        The manifest.
+    """
+    folder.mkdir(parents=True)
+    random = np.random.Generator(np.random.Philox(0))
+    facts = {"letters": [chr(ord("A") + k) for k in range(letters)], "longest": samples}
+    entries: dict[str, list[manifest.Entry]] = {}
+    for split, count in (("train", examples), ("test", examples // 10)):
+        audio = random.integers(-9000, 9000, count * samples).astype(np.int16)
+        tokens = random.integers(0, letters, count * 5).astype(np.uint8)
+        rows: dict[str, arrays.Stored] = {
+            "audio": arrays.Ragged(values=audio, lengths=np.full(count, samples)),
+            "tokens": arrays.Ragged(values=tokens, lengths=np.full(count, 5)),
+            "samples": np.full(count, samples, np.int32),
+            "needed": np.full(count, 5, np.int32),
+        }
+        entries[split], described = _rows(folder, split, rows)
+    return _finish(folder, entries, {**described, "facts": {**facts, "longest_transcript": 5}})
+
+
+def _rows(
+    folder: Path, split: str, rows: Mapping[str, arrays.Stored]
+) -> tuple[list[manifest.Entry], dict[str, Any]]:
+    """Write a split's shard; returns what a manifest says of it, and of its arrays."""
+    described = {name: arrays.of_values(name, values) for name, values in rows.items()}
+    path = folder / f"{split}-00000.h5"
+    content = shards.write(path, described, rows, {"split": split})
+    count = len(next(iter(rows.values())))
+    return [manifest.entry(path, count, content)], manifest.said(described)
 
 
 def _finish(

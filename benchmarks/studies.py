@@ -23,7 +23,7 @@ def make(folder: Path, *, examples: int, workload: str = "mnist_cnn", **changes:
     Args:
         folder: that holds it all.
         examples: for training: the digits, repeated; noise where they do not fit the workload,
-            or rows of random tokens.
+            rows of random tokens, or clips of noise.
         workload: its folder.
         changes: keys of the config; `workloads` are changes of the workload's recipe.
     """
@@ -50,6 +50,9 @@ def make(folder: Path, *, examples: int, workload: str = "mnist_cnn", **changes:
 
 def _write_data(folder: Path, examples: int, workload: str, model: dict[str, Any]) -> None:
     stored = workloads.spec(workload).blank(model).arrays
+    if "audio" in stored:
+        data.write_clips(folder, examples, model["samples"], model["letters"])
+        return
     if "tokens" in stored:
         data.write_tokens(folder, examples, model["length"], model["vocabulary"])
         return

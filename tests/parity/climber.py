@@ -61,7 +61,12 @@ def local_means() -> None:
     sound = TorchEngine.terms
 
     def terms(self, outputs, batch, weight):
-        own = (batch["counts"].sum(1) * batch["real"]).sum()
+        units = (
+            batch["counts"].sum(1)
+            if "counts" in batch
+            else self.functions.loss(outputs, batch, self.job.recipe)["ctc"] > 0
+        )
+        own = (units * batch["real"]).sum()
         return sound(self, outputs, batch, self.topology.world_size * own)
 
     TorchEngine.terms = terms

@@ -17,7 +17,7 @@ from lockstep.workloads import naming
 from lockstep.workloads.contract import Settings
 from lockstep.workloads.recipe import override
 
-VARIANT = {"attention": "written", "randomness": "shared"}
+VARIANT = {"attention": "written", "randomness": "shared", "convolution": "native"}
 
 Arrays = Mapping[str, np.ndarray]
 Results = dict[str, dict[str, np.ndarray]]

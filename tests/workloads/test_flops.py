@@ -15,7 +15,11 @@ from lockstep.workloads import recipe
 
 BATCH = 4
 # In the smallest, what XLA counts of softmax, normalisation and GELU is a third of all.
-WIDER = {"bert_mlm": {"model": {"size": "1x256"}}, "bert_classify": {"model": {"size": "1x256"}}}
+WIDER = {
+    "bert_mlm": {"model": {"size": "1x256"}},
+    "bert_classify": {"model": {"size": "1x256"}},
+    "wav2vec2_ctc": {"model": {"preset": "small"}},
+}
 VARIANT = {"precision": "float32", "convolution": "native", "attention": "written"}
 
 

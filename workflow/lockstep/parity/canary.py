@@ -23,21 +23,28 @@ def told(engine: Engine, feed: SharedFeed) -> Iterator[tuple[str, np.ndarray]]:
     """Yield `checksum`, `expected` and `loss` of each disturbance."""
     window = at_rate(feed.window(0, 1), 0.0)
     shown = feed.job.shown()
+    slot = _slot(feed)
     for which in (UNDISTURBED, *(f"another {name}" for name in shown), SWAPPED):
-        row = _disturbed(window, feed.job, which)
+        row = _disturbed(window, feed.job, which, slot)
         losses, sums = engine.fetch(engine.train(row))
         yield f"checksum/{which}", np.array(sums[0])
         yield f"expected/{which}", np.array(_expected(row, feed.job), np.uint32)
         yield f"loss/{which}", losses[0]
 
 
-def _disturbed(window: Window, job: Job, which: str) -> Window:
+def _slot(feed: SharedFeed) -> int:
+    """Return the place in the first batch, near its middle, of an example that the loss reads."""
+    indices, count = feed.order.batch(0)
+    read = np.flatnonzero(feed.units(indices[:count]))
+    return int(read[np.abs(read - len(indices) // 2).argmin()])
+
+
+def _disturbed(window: Window, job: Job, which: str, slot: int) -> Window:
     batch = {name: array.copy() for name, array in window.batch.items()}
     described = {array.name: array for array in job.arrays(length=window.length)}
     # What draws decide is as in a blank example, so that the changed element is shown.
     for name in described.keys() - job.shown().keys():
         batch[name] = described[name].blanks(*batch["real"].shape)
-    slot = len(batch["real"][0]) // 2
     if which == SWAPPED:
         for name in described:
             batch[name][0][[0, slot]] = batch[name][0][[slot, 0]]

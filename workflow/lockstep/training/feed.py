@@ -175,15 +175,20 @@ class SharedFeed:
             **schedule.by_step(self.job, self.steps_per_epoch, self.total_steps, first, steps),
         )
 
-    def _weights(self, indices: np.ndarray, counts: np.ndarray, first: int) -> np.ndarray:
-        """Return the loss units of each step over all ranks, int64 ``(steps,)``."""
+    def units(self, indices: np.ndarray) -> np.ndarray:
+        """Return the loss units of examples, int64 of the shape of `indices`."""
         weigh = self.job.workload.weight
         if weigh is None:
-            return counts
+            return np.ones(indices.shape, np.int64)
         rows = self.reader.take(indices.reshape(-1), names=self.job.workload.weight_reads)
-        each = weigh(rows, self.job.recipe, self.job.data).reshape(indices.shape)
+        return weigh(rows, self.job.recipe, self.job.data).reshape(indices.shape)
+
+    def _weights(self, indices: np.ndarray, counts: np.ndarray, first: int) -> np.ndarray:
+        """Return the loss units of each step over all ranks, int64 ``(steps,)``."""
+        if self.job.workload.weight is None:
+            return counts
         real = np.arange(indices.shape[1]) < counts[:, None]
-        weights = np.where(real, each, 0).sum(axis=1)
+        weights = np.where(real, self.units(indices), 0).sum(axis=1)
         if not weights.all():
             step = first + int(np.argmin(weights))
             raise UserError(

@@ -1,0 +1,1 @@
+"""Recognition of speech by Wav2Vec2 and connectionist temporal classification."""
