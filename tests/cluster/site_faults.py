@@ -325,7 +325,7 @@ FAULTS = [
     Fault(
         name="partition closed to this user",
         inject=administrator("scontrol", "update", "PartitionName=gpu", "AllowGroups=root"),
-        told="lockstep: error: .*cannot run on this cluster",
+        told="lockstep: error: .*open to the groups root alone",
         undo=administrator("scontrol", "update", "PartitionName=gpu", "AllowGroups=ALL"),
         before=True,
         status=2,
@@ -337,7 +337,7 @@ FAULTS = [
         before=True,
     ),
     Fault(name="job cancelled", inject=person("scancel", "{job}"), told="stopped at step"),
-    Fault(name="job requeued", inject=requeues, told="is queued again"),
+    Fault(name="job requeued", inject=requeues, told="is queued again|stopped at step"),
     Fault(
         name="job suspended and resumed",
         inject=administrator("scontrol", "suspend", "{job}"),
@@ -347,7 +347,7 @@ FAULTS = [
     Fault(
         name="batch script killed",
         inject=person("scancel", "--full", "--signal=KILL", "{job}"),
-        told="has ended as|has failed",
+        told="has ended as|has failed|stopped at step",
     ),
     Fault(
         name="a rank killed", inject=rank(1, signal.SIGKILL), told="has failed: signal 9 .rank 1"

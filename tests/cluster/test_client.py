@@ -46,6 +46,14 @@ def test_silence_is_no_news(programs: Programs, capfd: pytest.CaptureFixture) ->
     assert programs.log().count("SLURM answers again") == 1
 
 
+def test_jobs_in_a_partition_that_was_closed_meanwhile_are_seen(
+    programs: Programs, capfd: pytest.CaptureFixture
+) -> None:
+    # As SLURM does: without --all it shows nothing of partitions that are closed to a person.
+    programs.write("squeue", 'case "$*" in *--all*) echo "7|PENDING"; echo "8|RUNNING";; esac')
+    assert answer(capfd, "squeue", *POLL).split() == ["7|PENDING", "8|RUNNING"]
+
+
 def test_how_jobs_have_ended_is_remembered_and_what_was_lost_has_failed(
     programs: Programs, capfd: pytest.CaptureFixture
 ) -> None:

@@ -68,6 +68,20 @@ def test_impossible(
     assert cluster.jobs().keys() <= jobs.keys(), "something was submitted"
 
 
+def test_a_partition_that_is_closed_to_a_person(cluster: Cluster, config: dict[str, Any]) -> None:
+    def allow(groups: str) -> None:
+        change = ("scontrol", "update", "PartitionName=gpu", f"AllowGroups={groups}")
+        subprocess.run(cluster.box.line("head", *change, as_root=True), check=True)
+
+    allow("root")
+    try:
+        said = cluster.snakemake(config | {"scales": ["1x1"]}, status=2)
+    finally:
+        allow("ALL")
+    (line,) = [line for line in said.splitlines() if line.startswith("lockstep: error:")]
+    assert "in partition gpu: it is open to the groups root alone" in line
+
+
 def test_without_slurm(cluster: Cluster, config: dict[str, Any]) -> None:
     programs = cluster.clone / "programs"  # all but SLURM's
     programs.mkdir(exist_ok=True)

@@ -72,7 +72,8 @@ def states(notes: Path, run: str, *, patience: float) -> dict[str, str]:
         for _, note in submit.noted(notes)
         if note.get("job") and note.get("job-name") == run
     }
-    asked = ("squeue", "--noheader", "--states=all", f"--name={run}", "--format=%i|%T")
+    # Of all partitions: one that is closed to this person meanwhile would hide their jobs.
+    asked = ("squeue", "--noheader", "--all", "--states=all", f"--name={run}", "--format=%i|%T")
     status, said = slurm.insist(*asked, patience=patience)
     if status:
         return {}

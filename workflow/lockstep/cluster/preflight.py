@@ -1,5 +1,6 @@
 """Can this cluster do what a study asks for? Asked before anything is submitted."""
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -68,6 +69,15 @@ def _problems(site: Site, requests: Mapping[str, Sequence[str]]) -> Iterator[str
             f"({profile.where('runtime')}): runs longer than a job go on in the next"
         )
         return
+    closed = [name for name in chosen if name in partitions and _closed(partitions[name])]
+    if closed and len(closed) == len(chosen):
+        groups = {partitions[name]["AllowGroups"] for name in closed}
+        yield (
+            f"nothing can run on this cluster in partition {', '.join(closed)}: it is open to the "
+            f"groups {', '.join(sorted(groups))} alone, and you are in none of them; set "
+            f"slurm_partition ({profile.where('slurm_partition')}) to another one of {names}"
+        )
+        return
     for what, asked in requests.items():
         reason = _refusal(asked)
         if reason is None:
@@ -86,6 +96,16 @@ def _problems(site: Site, requests: Mapping[str, Sequence[str]]) -> Iterator[str
 
 def _default(partitions: Mapping[str, Mapping[str, str]]) -> list[str]:
     return [name for name, fields in partitions.items() if fields.get("Default") == "YES"]
+
+
+def _closed(partition: Mapping[str, str]) -> bool:
+    """Return whether a partition is closed to this person: sbatch takes a job, which then waits."""
+    allowed = partition.get("AllowGroups", "ALL")
+    if allowed == "ALL" or os.getuid() == 0:
+        return False
+    return not {slurm.group(number) for number in (os.getgid(), *os.getgroups())} & set(
+        allowed.split(",")
+    )
 
 
 def _refusal(asked: Sequence[str]) -> str | None:

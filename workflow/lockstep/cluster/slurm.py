@@ -1,5 +1,6 @@
 """What SLURM says, asked by its own commands. Standard library only."""
 
+import grp
 import itertools
 import os
 import re
@@ -130,6 +131,14 @@ def insist(
             return status, said
         time.sleep(pause)
     raise AssertionError
+
+
+def group(number: int) -> str:
+    """Return a group's name, or its number where it has none here."""
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
 
 
 def fields(line: str) -> dict[str, str]:
