@@ -1,5 +1,6 @@
 """The workload of docs/adding-a-workload.md is sound as it stands there, outside of the code."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -58,3 +59,14 @@ def test_the_pages_workload_climbs_the_ladder_and_what_differs_is_named(mine: Pa
     done = made(mine, "parity")
     assert done.returncode != 0
     assert "letters_lm: jax-jit is not torch-eager: float64 layers: output" in done.stderr
+    command = "lockstep port results/test/study.json --workload letters_lm"
+    assert f"`python -m {command}` says why it differs" in done.stderr
+    done = subprocess.run(
+        [sys.executable, "-m", *command.split()],
+        cwd=mine,
+        env={**os.environ, "PYTHONPATH": "workflow"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "cause: GELU. the port: GELU by tanh; PyTorch: GELU by erf." in done.stdout

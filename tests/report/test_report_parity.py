@@ -115,7 +115,8 @@ def test_failed_parity_takes_the_verdict_away_from_that_variant_alone(tmp_path: 
     assert "conv1.kernel differs by 5.00e-01" in sentences.sentence(broken)
     told = headline(found)
     assert told["word"] == "FAIL"
-    command = f"python -m lockstep port {study.path} --workload mnist_cnn"
+    place = f"results/{study.config['study']}/study.json"
+    command = f"python -m lockstep port {place} --workload mnist_cnn"
     assert f"`{command}` says why it differs" in told["text"]
 
 

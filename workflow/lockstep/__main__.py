@@ -305,14 +305,10 @@ def parity(options: argparse.Namespace) -> int:
     study.passed(workload).unlink(missing_ok=True)  # shut whatever happens from here on
     verdict = compare.judge(workload, traces)
     files.write_json(study.verdict(workload), verdict)
-    for line in compare.explain(verdict):
-        print(f"lockstep: parity FAILS: {line}", file=sys.stderr)
     command = compare.cause_command(verdict, study.config["variants"], options.study)
-    if command:
-        print(
-            f"lockstep: where both frameworks are installed, `{command}` says why it differs",
-            file=sys.stderr,
-        )
+    hint = f"; where both frameworks are installed, `{command}` says why it differs"
+    for line in compare.explain(verdict):
+        print(f"lockstep: parity FAILS: {line}{hint if command else ''}", file=sys.stderr)
     if not verdict["passed"]:
         return 1
     files.write_json(

@@ -111,7 +111,8 @@ def cause_command(
         failed = next((rung for rung in comparison["rungs"] if not rung["passed"]), None)
         if failed is None or (failed["precision"], failed["name"]) not in IN_MODELS:
             continue
-        if len({variants[name]["framework"] for name in (variant, verdict["reference"])}) == 2:
+        known = [variants[v]["framework"] for v in (variant, verdict["reference"]) if v in variants]
+        if set(known) == {"torch", "jax"}:
             return f"python -m lockstep port {study} --workload {verdict['workload']}"
     return None
 

@@ -180,7 +180,7 @@ def parity(
     if problems:
         word, symbol = ("FAIL", "✗") if "FAILS" in problems[0] else ("NOT PROVEN", "?")
         config = records.study.config
-        study = PurePath(config["paths"]["results"]) / config["study"] / "study.json"
+        study = PurePath("results", config["study"], "study.json")  # the same in an archive
         command = cause_command(records.parity[workload], config["variants"], study)
         if command:
             problems.append(f"where both frameworks are installed, `{command}` says why it differs")
