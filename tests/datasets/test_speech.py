@@ -12,7 +12,7 @@ import pytest
 import soundfile
 from scipy import signal
 
-from lockstep.datasets import prepare, resampling, speech, waveform
+from lockstep.datasets import framing, prepare, resampling, waveform
 from lockstep.datasets.manifest import read as read_manifest
 from lockstep.datasets.reader import Reader
 from lockstep.datasets.sources import common_voice, librispeech, speech_digits
@@ -356,16 +356,16 @@ def test_lengths_leave_the_least_padding() -> None:
 
     def padding(lengths: tuple[int, ...]) -> int:
         return sum(
-            count * min(length for length in lengths if length >= (k + 1) * speech.STEP)
+            count * min(length for length in lengths if length >= (k + 1) * framing.STEP)
             for k, count in enumerate(durations)
             if count
         )
 
     last = len(durations)
     for most in range(1, 6):
-        found = speech.lengths(durations, most)
+        found = framing.lengths(durations, most)
         tried = (
-            (*(speech.STEP * k for k in chosen), speech.STEP * last)
+            (*(framing.STEP * k for k in chosen), framing.STEP * last)
             for count in range(most)
             for chosen in itertools.combinations(range(1, last), count)
         )

@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 
 from lockstep import engines, workloads
-from lockstep.datasets import speech
+from lockstep.datasets import framing
 from lockstep.datasets.reader import Reader
 from lockstep.engines.contract import Engine, Topology
 from lockstep.parity import compare
@@ -309,15 +309,15 @@ def test_frames_of_the_padding_that_the_loss_reads(climb, reference, monkeypatch
 
 
 def test_an_alignment_that_is_impossible_let_through(climb, reference, monkeypatch) -> None:
-    always = SimpleNamespace(frames=speech.frames, feasible=lambda samples, _: samples >= 0)
-    monkeypatch.setattr(ctc_torch, "speech", always)
+    always = SimpleNamespace(frames=framing.count, feasible=lambda samples, _: samples >= 0)
+    monkeypatch.setattr(ctc_torch, "framing", always)
     assert broken(climb, reference)[0] in ("loss", "gradient")
 
 
 @pytest.mark.slow
 def test_the_ctc_of_optax(climb, monkeypatch) -> None:
     def ctc(logits, tokens, labels, samples):
-        frames = ctc_flax.speech.frames(samples)[:, None]
+        frames = ctc_flax.framing.count(samples)[:, None]
         padded = (jnp.arange(logits.shape[1]) >= frames).astype(logits.dtype)
         beyond = (jnp.arange(tokens.shape[1]) >= labels[:, None]).astype(logits.dtype)
         return optax.ctc_loss(logits, padded, tokens + 1, beyond)

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from lockstep.datasets import keys, speech
+from lockstep.datasets import framing, keys
 from lockstep.workloads import ctc_flax, ctc_torch, transcripts
 
 OUTPUTS = 32
 
 
 def samples(frames: int) -> int:
-    return speech.FRAME + (frames - 1) * speech.STEP
+    return framing.FRAME + (frames - 1) * framing.STEP
 
 
 def reference(logits: np.ndarray, tokens: np.ndarray) -> tuple[float, np.ndarray]:
@@ -120,7 +120,7 @@ def test_frames_are_those_of_seven_convolutions(frames: int) -> None:
     long = frames
     for kernel, stride in zip(KERNELS, STRIDES):
         long = max(0, (long - kernel) // stride + 1)
-    assert max(0, speech.frames(frames)) == long
+    assert max(0, framing.count(frames)) == long
 
 
 def test_repetitions_are_one_letter_and_blanks_none() -> None:

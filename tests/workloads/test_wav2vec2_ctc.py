@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lockstep.datasets import keys, speech
+from lockstep.datasets import framing, keys
 from lockstep.datasets.arrays import Ragged
 from lockstep.errors import UserError
 from lockstep.workloads import wav2vec2
@@ -31,7 +31,7 @@ def rows() -> dict[str, Any]:
     tokens = (keys.words(int(LETTERS.sum()), "tokens") % np.uint64(8)).astype(np.uint8)
     tokens[3:7] = [5, 5, 2, 1]
     ends = np.cumsum(LETTERS)
-    needed = [speech.needed(tokens[e - n : e].tolist()) for e, n in zip(ends, LETTERS)]
+    needed = [framing.needed(tokens[e - n : e].tolist()) for e, n in zip(ends, LETTERS)]
     return {
         "audio": Ragged(values=audio, lengths=LENGTHS),
         "tokens": Ragged(values=tokens, lengths=LETTERS),
@@ -102,7 +102,7 @@ def test_transformers_own_model_gives_the_same_logits(family, kernel, attention,
             expected = theirs(audio, attention_mask=real.long()).logits.numpy()
         given["audio"], own = audio.numpy(), {n: v.astype(precision) for n, v in adopted.items()}
         found = on_torch(NAME, recipe, own, given, precision, False, attention=attention)
-        for row, count in enumerate(speech.frames(LENGTHS)):
+        for row, count in enumerate(framing.count(LENGTHS)):
             logits = found["outputs"]["logits"][row, :count]
             assert np.abs(expected[row, :count] - logits).max() < tolerance
 

@@ -1,16 +1,14 @@
 """Clips of speech with their transcripts, as every source of them makes arrays.
 
 A *letter* is a character of a transcript after Unicode's NFC, a change of case and single spaces
-between words; letter 0 is always the space, so that words can be told apart. A *frame* is what a
-model makes of 25 ms every 20 ms (at 16 kHz: `FRAME` samples every `STEP`); a transcript that needs
-more frames than its clip has cannot be aligned with it (`needed`).
+between words; letter 0 is always the space, so that words can be told apart. A transcript that
+needs more frames than its clip has (`lockstep.datasets.framing`) cannot be aligned with it.
 
 What a clip must be for something to be learned from it is checked once, here. A clip that is not is
 refused, or left out and counted, as the option `broken` says.
 """
 
 import functools
-import itertools
 import json
 import os
 import unicodedata
@@ -21,13 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lockstep.datasets import options
+from lockstep.datasets import framing, options
 from lockstep.errors import UserError
 
 if TYPE_CHECKING:  # options are checked where there is no NumPy
     import numpy as np
 
-FRAME, STEP = 400, 320  # samples
 OPTIONS: dict[str, Any] = {
     "rate": 16000,  # samples a second; other rates are resampled
     "longest": None,  # samples of a clip; longer ones are left out and counted
@@ -74,55 +71,12 @@ def check(settings: Mapping[str, Any]) -> None:
     """
     options.whole("rate", settings["rate"], 4000, 192_000)
     if settings["longest"] is not None:
-        options.whole("longest", settings["longest"], FRAME, 1 << 26)
+        options.whole("longest", settings["longest"], framing.FRAME, 1 << 26)
     if settings["letters"] is not None:
         options.text("letters", settings["letters"])
     options.one_of("case", settings["case"], ("upper", "lower", "keep"))
     options.one_of("broken", settings["broken"], ("refuse", "skip"))
     options.whole("infeasible", settings["infeasible"], 0, 100)
-
-
-def frames(samples: Any) -> Any:
-    """Return how many frames so many samples give; below `FRAME` none (or less)."""
-    return (samples - FRAME) // STEP + 1
-
-
-def feasible(samples: Any, needed: Any) -> Any:
-    """Whether clips have a frame, and enough of them for their transcripts; of any integers."""
-    found = frames(samples)
-    return (found >= needed) & (found > 0)
-
-
-def needed(letters: Any) -> int:
-    """Return the frames that a transcript needs: between two equal letters there is a blank."""
-    return len(letters) + sum(one == other for one, other in itertools.pairwise(letters))
-
-
-@functools.lru_cache(maxsize=8)
-def lengths(durations: tuple[int, ...], most: int) -> tuple[int, ...]:
-    """Return the lengths that leave the least padding, samples, ascending.
-
-    Args:
-        durations: how many clips have up to 1, 2, … times `STEP` samples, and more than before.
-        most: lengths at most; the last one holds every clip.
-    """
-    import numpy as np
-
-    places = np.flatnonzero(durations)
-    counts = np.cumsum(np.asarray(durations)[places])
-    ends = places + 1
-    # cost[k]: the least that clips up to place k take, with the last length there.
-    cost, chosen = counts * ends, [np.zeros(len(ends), int)]
-    for _ in range(min(most, len(ends)) - 1):
-        added = (counts[None, :] - counts[:, None]) * ends[None, :]  # from a place to a later one
-        total = np.where(np.tri(len(ends), dtype=bool), np.inf, cost[:, None] + added)
-        chosen.append(total.argmin(axis=0))
-        cost = total.min(axis=0)
-    found, place = [], len(ends) - 1
-    for before in reversed(chosen):
-        found.append(int(ends[place]) * STEP)
-        place = int(before[place])
-    return tuple(sorted(set(found)))
 
 
 def read(
@@ -164,7 +118,7 @@ def _corpus(raw: Path, known: str, listing: Listing) -> tuple[dict[str, Any], di
     arrays = {split: _arrays(found, letters) for split, found in splits.items()}
     infeasible = {}
     for split, made in arrays.items():
-        few = ~feasible(made["samples"], made["needed"])
+        few = ~framing.feasible(made["samples"], made["needed"])
         infeasible[split] = int(few.sum())
         if 100 * infeasible[split] > settings["infeasible"] * len(few):
             raise UserError(
@@ -178,7 +132,7 @@ def _corpus(raw: Path, known: str, listing: Listing) -> tuple[dict[str, Any], di
         "letters": letters,
         "longest": max(int(made["samples"].max()) for made in arrays.values()),
         "longest_transcript": max(int(made["tokens"].lengths.max()) for made in arrays.values()),
-        "durations": _durations(arrays.values()),
+        "durations": framing.durations([made["samples"] for made in arrays.values()]),
         "infeasible": infeasible,
         "left_out": {
             split: dict(sorted(found.left_out.items())) for split, found in splits.items()
@@ -259,9 +213,9 @@ def _usable(
             "options.letters, or of the training clips",
         )
     samples, notes = waveform.decode(clip.read(), settings["rate"])
-    if len(samples) < FRAME:
+    if len(samples) < framing.FRAME:
         raise waveform.Unusable(
-            "shorter than a frame", f"has {len(samples)} samples; a frame needs {FRAME}"
+            "shorter than a frame", f"has {len(samples)} samples; a frame needs {framing.FRAME}"
         )
     return samples, notes
 
@@ -290,16 +244,8 @@ def _arrays(found: Split, letters: Sequence[str]) -> dict[str, Any]:
         "audio": Ragged(values=np.concatenate(found.audio), lengths=samples),
         "tokens": Ragged(values=np.concatenate(tokens), lengths=lengths),
         "samples": samples.astype(np.int32),
-        "needed": np.array([needed(text) for text in found.texts], np.int32),
+        "needed": np.array([framing.needed(text) for text in found.texts], np.int32),
     }
-
-
-def _durations(splits: Any) -> list[int]:
-    """Return how many clips have up to 1, 2, … times `STEP` samples, and more than before."""
-    import numpy as np
-
-    samples = np.concatenate([made["samples"] for made in splits])
-    return np.bincount((samples - 1) // STEP).tolist()
 
 
 def _resampling(notes: Mapping[str, int], rate: int) -> dict[str, str]:

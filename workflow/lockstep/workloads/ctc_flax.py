@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from lockstep.datasets import speech
+from lockstep.datasets import framing
 from lockstep.workloads.transcripts import BLANK
 
 
@@ -25,7 +25,7 @@ def ctc(logits: Array, tokens: Array, labels: Array, samples: Array) -> Array:
     """
     rows, length = tokens.shape
     again = (tokens[:, 1:] == tokens[:, :-1]) & (jnp.arange(1, length) < labels[:, None])
-    possible = speech.feasible(samples, labels + again.sum(axis=1, dtype=jnp.int32))
+    possible = framing.feasible(samples, labels + again.sum(axis=1, dtype=jnp.int32))
     # blank, letter, blank, letter, …, blank; a letter may follow another one directly.
     states = jnp.full((rows, 2 * length + 1), BLANK).at[:, 1::2].set(tokens + 1)
     direct = jnp.zeros(states.shape, bool).at[:, 3::2].set(tokens[:, 1:] != tokens[:, :-1])
@@ -42,7 +42,7 @@ def ctc(logits: Array, tokens: Array, labels: Array, samples: Array) -> Array:
                     for k in (1, 2))  # fmt: skip
         after = _sum(before, one, jnp.where(direct, two, -jnp.inf)) + now
         after, largest = _normalised(after)
-        real = number < speech.frames(samples)
+        real = number < framing.count(samples)
         carry = jnp.where(real[:, None], after, before), total + jnp.where(real, largest, 0)
         return carry, None
 
@@ -72,5 +72,5 @@ def _sum(*logarithms: Array) -> Array:
 
 def best(logits: Array, samples: Array) -> Array:
     """Return the likeliest output of each frame, int32 ``(B, T)``; blanks behind the last one."""
-    real = jnp.arange(logits.shape[1]) < speech.frames(samples)[:, None]
+    real = jnp.arange(logits.shape[1]) < framing.count(samples)[:, None]
     return jnp.where(real, logits.argmax(axis=2), BLANK).astype(jnp.int32)

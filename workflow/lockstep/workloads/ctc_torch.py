@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lockstep.datasets import speech
+from lockstep.datasets import framing
 from lockstep.workloads.transcripts import BLANK
 
 
@@ -25,12 +25,12 @@ def ctc(logits: Tensor, tokens: Tensor, labels: Tensor, samples: Tensor) -> Tens
     """
     place = torch.arange(1, tokens.shape[1], device=tokens.device)
     again = (tokens[:, 1:] == tokens[:, :-1]) & (place < labels[:, None])
-    possible = speech.feasible(samples, labels + again.sum(1, dtype=torch.int32))
+    possible = framing.feasible(samples, labels + again.sum(1, dtype=torch.int32))
     shares = functional.log_softmax(logits.double(), dim=2)
     each = functional.ctc_loss(
         shares.transpose(0, 1),
         tokens.long() + 1,
-        speech.frames(samples).clamp(1, logits.shape[1]).long(),
+        framing.count(samples).clamp(1, logits.shape[1]).long(),
         torch.where(possible, labels, 0).long(),
         blank=BLANK,
         reduction="none",
@@ -41,5 +41,5 @@ def ctc(logits: Tensor, tokens: Tensor, labels: Tensor, samples: Tensor) -> Tens
 def best(logits: Tensor, samples: Tensor) -> Tensor:
     """Return the likeliest output of each frame, int32 ``(B, T)``; blanks behind the last one."""
     place = torch.arange(logits.shape[1], device=logits.device)
-    real = place < speech.frames(samples)[:, None]
+    real = place < framing.count(samples)[:, None]
     return torch.where(real, logits.argmax(2), BLANK).int()

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from lockstep.datasets import speech
+from lockstep.datasets import framing
 from lockstep.workloads import bert, naming, randomness
 from lockstep.workloads.contract import MOST_LENGTHS, Parameter
 
@@ -86,7 +86,7 @@ def size(model: Mapping[str, Any]) -> Size:
 
 def frames(model: Mapping[str, Any]) -> int:
     """Return the frames of a padded clip."""
-    return speech.frames(model["samples"])
+    return framing.count(model["samples"])
 
 
 def problem(model: Mapping[str, Any]) -> str | None:
@@ -96,10 +96,10 @@ def problem(model: Mapping[str, Any]) -> str | None:
             return f"model.{key} is {model[key]!r}; it must be one of {', '.join(choices)}"
     if model["letters"] < 1:
         return f"model.letters is {model['letters']}; it must be at least 1"
-    if model["samples"] < speech.FRAME or model["samples"] % speech.STEP:
+    if model["samples"] < framing.FRAME or model["samples"] % framing.STEP:
         return (
-            f"model.samples is {model['samples']}; it must be a multiple of {speech.STEP}, and at "
-            f"least {-(-speech.FRAME // speech.STEP) * speech.STEP}"
+            f"model.samples is {model['samples']}; it must be a multiple of {framing.STEP}, and at "
+            f"least {-(-framing.FRAME // framing.STEP) * framing.STEP}"
         )
     if not 1 <= model["lengths"] <= MOST_LENGTHS:
         return f"model.lengths is {model['lengths']}; it must be from 1 to {MOST_LENGTHS}"

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
 
-from lockstep.datasets import speech
+from lockstep.datasets import framing
 from lockstep.workloads import bert, wav2vec2
 from lockstep.workloads.bert_flax import Dense, wide
 from lockstep.workloads.contract import Settings
@@ -195,7 +195,7 @@ class Trunk(nnx.Module):
         x = random.dropout(x, wav2vec2.PROJECTED, self.rate)
         if mask is not None and self.masked is not None:
             x = jnp.where(mask[:, :, None] > 0, self.masked[...].astype(x.dtype), x)
-        found = speech.frames(samples)
+        found = framing.count(samples)
         x = jnp.where((jnp.arange(x.shape[1]) < found[:, None])[:, :, None], x, 0)
         x = wide(x) + jax.nn.gelu(self.positions(x), approximate=False)
         if not self.layered:

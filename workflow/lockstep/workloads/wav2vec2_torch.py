@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lockstep.datasets import speech
+from lockstep.datasets import framing
 from lockstep.workloads import bert, wav2vec2
 from lockstep.workloads.bert_torch import Dense, wide
 from lockstep.workloads.contract import Settings
@@ -166,7 +166,7 @@ class Trunk(nn.Module):
         if mask is not None and self.masked is not None:
             x = torch.where(mask[:, :, None] > 0, self.masked.to(x.dtype), x)
         place = torch.arange(x.shape[1], device=x.device)
-        real = place < speech.frames(samples)[:, None]
+        real = place < framing.count(samples)[:, None]
         x = torch.where(real[:, :, None], x, 0.0)
         x = wide(x) + functional.gelu(self.positions(x))
         if not self.layered:

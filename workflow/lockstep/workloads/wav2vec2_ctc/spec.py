@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from lockstep.datasets import speech
+from lockstep.datasets import framing
 from lockstep.workloads import bert, transcripts, wav2vec2, wav2vec2_checkpoint
 from lockstep.workloads.contract import (
     KEY,
@@ -67,13 +67,13 @@ def padded(recipe: Recipe, data: Data) -> int:
 def lengths(recipe: Recipe, data: Data) -> tuple[int, ...]:
     """Return the lengths that batches are padded to, chosen by the dataset's clips alone."""
     most, durations = recipe["model"]["lengths"], tuple(data.facts.get("durations", ()))
-    return speech.lengths(durations, most) if most > 1 and durations else ()
+    return framing.lengths(durations, most) if most > 1 and durations else ()
 
 
 def arrays(recipe: Recipe, data: Data, train: bool) -> tuple[Array, ...]:
     """Return the arrays of a batch; `samples` and `labels` say how long audio and tokens are."""
     model, long = recipe["model"], padded(recipe, data)
-    frames = speech.frames(long)
+    frames = framing.count(long)
     letters = data.facts.get("longest_transcript") or max(1, frames // 2)
     batch = (
         Array(name="audio", dtype="float32", shape=(long,)),
@@ -104,8 +104,8 @@ def prepare(
         "labels": tokens.lengths.astype(np.int32),
     }
     if "mask" in described:
-        frames = np.maximum(speech.frames(rows["samples"]), 0)
-        most = speech.frames(long)
+        frames = np.maximum(framing.count(rows["samples"]), 0)
+        most = framing.count(long)
         batch["mask"] = wav2vec2.masks(draws["key"], frames, most, recipe["model"])
     return {**batch, "key": draws["key"]} if train else batch
 
@@ -128,7 +128,7 @@ def normalised(clips: Any, long: int) -> np.ndarray:
 
 def weight(rows: Mapping[str, Any], recipe: Recipe, data: Data) -> np.ndarray:
     """Return 1 for each transcript that can be aligned with its clip, int64 ``(n,)``."""
-    return speech.feasible(rows["samples"], rows["needed"]).astype(np.int64)
+    return framing.feasible(rows["samples"], rows["needed"]).astype(np.int64)
 
 
 def finish(sums: Mapping[str, float], columns: Arrays, recipe: Recipe) -> dict[str, float]:
@@ -159,7 +159,7 @@ def check_data(recipe: Recipe, data: Data) -> str | None:
             f"set model.letters: {letters}"
         )
     if longest > model["samples"]:
-        enough = -(-longest // speech.STEP) * speech.STEP
+        enough = -(-longest // framing.STEP) * framing.STEP
         return (
             f"its longest clip has {longest} samples, but model.samples is {model['samples']}; set "
             f"model.samples: {enough}, or leave longer clips out by the dataset's options.longest"
