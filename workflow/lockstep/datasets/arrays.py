@@ -25,6 +25,8 @@ class Array:
         blank: what a blank example holds, broadcast to `shape`: engines compile with such examples.
         probe: the element that the ladder changes, to see that a model reads it; the first if
             empty. To change it must change the loss.
+        covers: whether it hides elements of other arrays, as masks do: the ladder changes those
+            where this one is blank.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Array:
     high: int | None = None
     blank: Any = 0
     probe: tuple[int, ...] = ()
+    covers: bool = False
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:

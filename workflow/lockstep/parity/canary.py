@@ -43,7 +43,8 @@ def _disturbed(window: Window, job: Job, which: str, slot: int) -> Window:
     batch = {name: array.copy() for name, array in window.batch.items()}
     described = {array.name: array for array in job.arrays(length=window.length)}
     # What draws decide is as in a blank example, so that the changed element is shown.
-    for name in described.keys() - job.shown().keys():
+    covering = {name for name, array in described.items() if array.covers}
+    for name in (described.keys() - job.shown().keys()) | covering:
         batch[name] = described[name].blanks(*batch["real"].shape)
     if which == SWAPPED:
         for name in described:

@@ -81,7 +81,7 @@ def arrays(recipe: Recipe, data: Data, train: bool) -> tuple[Array, ...]:
         Array(name="tokens", dtype="int32", shape=(letters,), high=model["letters"]),
         Array(name="labels", dtype="int32", high=letters + 1, blank=1),
     )
-    masked = Array(name="mask", dtype="uint8", shape=(frames,), high=2)
+    masked = Array(name="mask", dtype="uint8", shape=(frames,), high=2, covers=True)
     more = (masked,) if model["mask_percent"] else ()
     return (*batch, *more, KEY) if train else batch
 
