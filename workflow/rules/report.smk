@@ -8,6 +8,7 @@ rule report:
         **image_files("base"),
         blocks=[STUDY.manifest(block) for block in STUDY.blocks],
         parity=[STUDY.passed(workload) for workload in STUDY.config["workloads"]],
+        deployed=[STUDY.deployment(workload) for workload in STUDY.deployed],
         page=[
             os.path.relpath(os.path.join(workflow_folder, "lockstep", "report", name))
             for name in ("page.html.j2", "page.css")

@@ -49,6 +49,15 @@ def trace_code(framework: str, workload: str) -> str:
     return code.digest("lockstep.parity.trace", *framework_modules(framework, workload))
 
 
+@functools.cache
+def deploy_code(frameworks: tuple[str, ...], workload: str) -> str:
+    """Hash of the code that deploys a workload's final states."""
+    kinds = [f"lockstep.deploy.{kind}" for kind in ("reference", "make", "measure", "onnx_runtime")]
+    for framework in frameworks:
+        kinds += [f"lockstep.deploy.{framework}_routes", *framework_modules(framework, workload)]
+    return code.digest("lockstep.deploy.stage", *kinds)
+
+
 def dataset_identity(entry: Mapping[str, Any], package: Path | None = None) -> str:
     """Hash of what determines a preprocessed dataset: source, options and code.
 

@@ -1,0 +1,117 @@
+"""Times a route in a fresh process, in MLPerf's terms. It is not an MLPerf result.
+
+SingleStream: one example a query, the next one when the last is answered, from arrays in host
+memory to logits in host memory. Offline: batches of one size, as many as there are in the test
+split, over and over. MLPerf's own rules ask for more: minutes, and many more queries.
+"""
+
+import math
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lockstep.cluster import kernel
+from lockstep.deploy import serving
+from lockstep.deploy.reading import Answer, Arrays
+from lockstep.deploy.task import Task
+
+WARM_UP = 50  # queries
+WINDOWS = 10  # of Offline
+PERCENTILES = (50, 90, 99)
+
+
+def main(task: Task) -> dict[str, Any]:
+    """Return what was measured of a route in this process."""
+    asked = serving.questions(task)
+    opened = serving.open_route(task, asked)
+    watch = Watch(task.threads)
+    single = single_stream(opened.answer, asked, task.queries)
+    offline = [throughput(opened.answer, asked, batch) for batch in task.batches]
+    return {
+        "cold_seconds": opened.seconds,
+        "single_stream": single,
+        "offline": offline,
+        "peak_bytes": peak_bytes(),
+        **watch.told(),
+    }
+
+
+def single_stream(answer: Answer, asked: Arrays, queries: int) -> dict[str, Any]:
+    """Return percentiles of the seconds of a query, and the share of them on a CPU."""
+    examples = len(next(iter(asked.values())))
+    singles = [{n: a[k : k + 1] for n, a in asked.items()} for k in range(examples)]
+    for k in range(WARM_UP):
+        answer(singles[k % examples])
+    taken = np.empty(queries, np.int64)
+    cpu, begin = time.process_time_ns(), time.perf_counter_ns()
+    for k in range(queries):
+        question = singles[k % examples]
+        start = time.perf_counter_ns()
+        answer(question)
+        taken[k] = time.perf_counter_ns() - start
+    whole = time.perf_counter_ns() - begin
+    share = (time.process_time_ns() - cpu) / whole
+    seconds = {f"p{p}": percentile(taken, p) / 1e9 for p in PERCENTILES}
+    return {"queries": queries, "seconds": seconds, "cpu_share": min(1.0, share)}
+
+
+def percentile(values: np.ndarray, percent: float) -> float:
+    """Return the smallest of `values` that so many percent of them do not exceed."""
+    return float(np.sort(values)[max(0, math.ceil(percent / 100 * len(values)) - 1)])
+
+
+def throughput(answer: Answer, asked: Arrays, batch: int) -> dict[str, Any]:
+    """Return the median rate of some windows, each of about the questions there are."""
+    examples = len(next(iter(asked.values())))
+    count = -(-examples // batch)
+    places = [np.arange(k * batch, (k + 1) * batch) % examples for k in range(count)]
+    batches = [{n: a[place] for n, a in asked.items()} for place in places]
+    answer(batches[0])
+    rates = [_rate(lambda: [answer(each) for each in batches], count * batch)
+             for _ in range(WINDOWS)]  # fmt: skip
+    return {"batch": batch, "windows": WINDOWS, "samples_per_second": float(np.median(rates))}
+
+
+def _rate(work: Callable[[], Any], samples: int) -> float:
+    begin = time.perf_counter()
+    work()
+    return samples / (time.perf_counter() - begin)
+
+
+def peak_bytes() -> int | None:
+    """Return the most memory that this process has had; None if the kernel does not tell.
+
+    `getrusage` would count what the process that started it had.
+    """
+    try:
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    except OSError:
+        return None
+    return int(found[1]) * 1024 if found else None
+
+
+class Watch:
+    """Who else had this process's CPUs while it was timed (`lockstep.training.contention`)."""
+
+    def __init__(self, threads: int) -> None:
+        self.cpus, self.threads = os.sched_getaffinity(0), threads
+        self.delay = kernel.RunDelay()
+        self.waited, self.cpu = self.delay.seconds(), kernel.cpu_time(self.cpus)
+        self.begin = time.perf_counter()
+
+    def told(self) -> dict[str, Any]:
+        """Return seconds that passed and were waited, and others' share; None if not known."""
+        passed = time.perf_counter() - self.begin
+        waited, cpu = self.delay.seconds(), kernel.cpu_time(self.cpus)
+        self.delay.close()
+        share = delay = None
+        if self.cpu is not None and cpu is not None:
+            share = kernel.foreign(self.cpu, cpu, len(self.cpus))
+        if waited is not None and self.waited is not None:
+            delay = waited - self.waited
+        return {"timed_seconds": passed, "run_delay_seconds": delay, "foreign_cpu_share": share}
