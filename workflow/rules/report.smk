@@ -17,7 +17,7 @@ rule report:
             os.path.relpath(
                 os.path.join(workflow_folder, "schemas", f"{name}.schema.json")
             )
-            for name in ("summary", "verdict")
+            for name in ("summary", "verdict", "deploy")
         ],
     output:
         # Without it Snakemake would take a partial report for its own, and do nothing.

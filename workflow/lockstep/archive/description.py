@@ -105,6 +105,7 @@ LEFT_OUT = {
     "images": "the images (they are built from the definitions and locks)",
     "data": "the datasets themselves (the workflow obtains them again)",
     "checkpoints": "initial weights (a function of workload and seed) and final states",
+    "artefacts": "exported models (made again from a final state; their hashes are in the records)",
     "traces": "the traces of parity (the verdicts hold what was found in them)",
 }
 """Of the optional parts; the hashes of all of them are in the records."""

@@ -9,7 +9,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from lockstep.deploy.reading import Answer, Arrays
 from lockstep.deploy.task import Task
 
 WARM_UP = 50  # queries
-WINDOWS = 10  # of Offline
+LEAST_NS = 200_000_000  # of SingleStream, however fast a route is
+WINDOWS, WINDOW = 10, 0.015  # of Offline, and the seconds of each at least
 PERCENTILES = (50, 90, 99)
 
 
@@ -47,17 +48,19 @@ def single_stream(answer: Answer, asked: Arrays, queries: int) -> dict[str, Any]
     singles = [{n: a[k : k + 1] for n, a in asked.items()} for k in range(examples)]
     for k in range(WARM_UP):
         answer(singles[k % examples])
-    taken = np.empty(queries, np.int64)
+    taken: list[int] = []
     cpu, begin = time.process_time_ns(), time.perf_counter_ns()
-    for k in range(queries):
-        question = singles[k % examples]
+    start = begin
+    while len(taken) < queries or start - begin < LEAST_NS:
+        question = singles[len(taken) % examples]
         start = time.perf_counter_ns()
         answer(question)
-        taken[k] = time.perf_counter_ns() - start
+        taken.append(time.perf_counter_ns() - start)
     whole = time.perf_counter_ns() - begin
     share = (time.process_time_ns() - cpu) / whole
-    seconds = {f"p{p}": percentile(taken, p) / 1e9 for p in PERCENTILES}
-    return {"queries": queries, "seconds": seconds, "cpu_share": min(1.0, share)}
+    found = np.array(taken)
+    seconds = {f"p{p}": percentile(found, p) / 1e9 for p in PERCENTILES}
+    return {"queries": len(taken), "seconds": seconds, "cpu_share": min(1.0, share)}
 
 
 def percentile(values: np.ndarray, percent: float) -> float:
@@ -66,21 +69,23 @@ def percentile(values: np.ndarray, percent: float) -> float:
 
 
 def throughput(answer: Answer, asked: Arrays, batch: int) -> dict[str, Any]:
-    """Return the median rate of some windows, each of about the questions there are."""
+    """Return the median rate of some windows, each over all questions as often as it takes."""
     examples = len(next(iter(asked.values())))
     count = -(-examples // batch)
     places = [np.arange(k * batch, (k + 1) * batch) % examples for k in range(count)]
     batches = [{n: a[place] for n, a in asked.items()} for place in places]
-    answer(batches[0])
-    rates = [_rate(lambda: [answer(each) for each in batches], count * batch)
-             for _ in range(WINDOWS)]  # fmt: skip
+    answer(batches[0])  # which compiles, where a program is of one size
+    rates = [_rate(answer, batches, count * batch) for _ in range(WINDOWS)]
     return {"batch": batch, "windows": WINDOWS, "samples_per_second": float(np.median(rates))}
 
 
-def _rate(work: Callable[[], Any], samples: int) -> float:
-    begin = time.perf_counter()
-    work()
-    return samples / (time.perf_counter() - begin)
+def _rate(answer: Answer, batches: Sequence[Arrays], samples: int) -> float:
+    begin, rounds, passed = time.perf_counter(), 0, 0.0
+    while passed < WINDOW:
+        for each in batches:
+            answer(each)
+        rounds, passed = rounds + 1, time.perf_counter() - begin
+    return rounds * samples / passed
 
 
 def peak_bytes() -> int | None:

@@ -6,9 +6,11 @@ other, in another order each time.
 """
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from lockstep import files, inside, machine
 from lockstep.deploy import processes, worker
@@ -21,7 +23,11 @@ from lockstep.training.alone import alone
 
 SCHEMA = "lockstep-deploy/1"
 EXACT = "float64"
-INEXACT = "ONNX Runtime has no convolution in float64"
+INEXACT = {
+    "compiled": "it compiles what eager runs",
+    "onnx": "ONNX Runtime has no convolution in float64",
+}
+"""Routes that are held to the reference in float32 alone, and why."""
 LONGEST_FIRST = ("compiled", "export", "onnx", "eager")
 
 
@@ -122,7 +128,7 @@ class Stage:
         if problem:
             return [{"framework": f, "route": r, "reason": problem} for f, r in wanted]
         tasks = [self._task("make", f, r, p) for p in ("float32", EXACT) for f, r in wanted
-                 if p != EXACT or r != "onnx"]  # fmt: skip
+                 if p != EXACT or r not in INEXACT]  # fmt: skip
         tasks.sort(key=lambda task: LONGEST_FIRST.index(task.route))
         at_once = processes.room(self.settings["threads"])
         found = {
@@ -131,7 +137,7 @@ class Stage:
         }
         rows = []
         for framework, route in wanted:
-            exact = found.get((framework, route, EXACT), {"reason": INEXACT})
+            exact = found.get((framework, route, EXACT)) or {"reason": INEXACT[route]}
             exact = {"reason": exact["reason"], "equality": exact.get("equality")}
             row = {"framework": framework, "route": route, **found[framework, route, "float32"]}
             if row["reason"] is None and exact["equality"] and exact["reason"]:
@@ -149,21 +155,33 @@ class Stage:
             for row in order:
                 task = self._task("measure", row["framework"], row["route"])
                 (result,) = self._run([task])
-                if not result["reason"]:
-                    result["disturbed"] = self._disturbed(result)
                 row["repetitions"].append(result)
+        for row in rows:
+            self._judge([each for each in row["repetitions"] if not each["reason"]])
 
-    def _disturbed(self, result: Mapping[str, Any]) -> str | None:
-        """Return why a repetition does not count, None if it does (`training.contention`)."""
-        if not self.study.config["blocks"]["watch"]:
-            return None
-        foreign, waited = result["foreign_cpu_share"], result["run_delay_seconds"]
-        if foreign is not None and foreign > contention.FOREIGN:
-            return f"other work had {foreign:.0%} of its CPUs"
-        span = result["timed_seconds"] * self.settings["threads"]
-        if waited is not None and waited > contention.DELAY * span:
-            return f"it waited for a CPU during {waited / span:.0%} of its time"
-        return None
+    def _judge(self, repetitions: list[dict[str, Any]]) -> None:
+        """Say which repetitions of a route others disturbed, as of the windows of a run."""
+        threads = self.settings["threads"]
+        for each, bad in zip(repetitions, disturbed(repetitions, threads)):
+            each["disturbed"] = None
+            if bad and self.study.config["blocks"]["watch"]:
+                each["disturbed"] = (
+                    f"other work had {each['foreign_cpu_share'] or 0:.0%} of its CPUs, and it "
+                    f"waited for one during {each['run_delay_seconds'] or 0:.2f} s of "
+                    f"{each['timed_seconds']:.2f} s"
+                )
+
+
+def disturbed(repetitions: Sequence[Mapping[str, Any]], threads: int) -> np.ndarray:
+    """Return for each repetition of a route whether others disturbed it, ``(repetitions,)``.
+
+    Each of them is a start of its own, and has its own reading of others' share.
+    """
+    keys = ("timed_seconds", "run_delay_seconds", "foreign_cpu_share")
+    columns = [np.array([each[key] for each in repetitions], float) for key in keys]
+    names = ("seconds", "run_delay_seconds", "foreign_cpu_share")
+    windows = dict(zip(names, columns)) | {"attempt": np.arange(len(repetitions))}
+    return contention.disturbed(windows, threads)
 
 
 def deploy(study: Study, workload: str) -> None:

@@ -17,7 +17,7 @@ from lockstep.engines.torch_random import Random
 from lockstep.workloads import naming
 from lockstep.workloads.weights import State
 
-PACKAGE, GRAPH = "model.pt2", "model.onnx"
+PACKAGE, PROGRAM, GRAPH = "model.pt2", "program.pt2", "model.onnx"
 PACKAGES, EXPORTERS = ("torch",), ("onnx", "onnxscript")
 OPSET = 20
 
@@ -103,14 +103,22 @@ def _exported(job: Job, state: State, batch: Arrays) -> torch.export.ExportedPro
 
 
 def export(job: Job, state: State, batch: Arrays, folder: Path) -> dict[str, Any]:
-    """Write an AOTInductor package, which is bound to this CPU's instruction set."""
+    """Write an AOTInductor package, which is bound to this CPU's instruction set.
+
+    In float64, which nobody serves, the exported program itself is enough.
+    """
     program = _exported(job, state, batch)
-    torch._inductor.aoti_compile_and_package(program, package_path=str(folder / PACKAGE))
+    if job.variant["precision"] == "float64":
+        torch.export.save(program, str(folder / PROGRAM))
+    else:
+        torch._inductor.aoti_compile_and_package(program, package_path=str(folder / PACKAGE))
     return {"nodes": sum(node.op == "call_function" for node in program.graph.nodes)}
 
 
 def load(folder: Path) -> Answer:
-    """Return what answers by a package."""
+    """Return what answers by a package, or by a program."""
+    if (folder / PROGRAM).is_file():
+        return _asked(torch.export.load(str(folder / PROGRAM)).module())
     return _asked(torch._inductor.aoti_load_package(str(folder / PACKAGE)))
 
 
