@@ -121,7 +121,8 @@ def readme(study: Study, about: Mapping[str, Any], read: Read) -> bytes:
     """
     told, chosen, source = study.config.get("archive", {}), include(study.config), about["source"]
     archive = study.partial_archive() if about["missing"] else study.archive()
-    left_out = [text for part, text in LEFT_OUT.items() if not chosen[part]]
+    left_out = [text for part, text in LEFT_OUT.items() if not chosen[part]
+                and (part != "artefacts" or study.deployed)]  # fmt: skip
     return TEXT.format(
         title=title(study),
         summary=summary(study),

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lockstep import files, inside, machine
-from lockstep.deploy import processes, worker
+from lockstep.deploy import agreement, processes, worker
 from lockstep.deploy.task import Task
 from lockstep.errors import UserError
 from lockstep.study import Study
@@ -28,6 +28,17 @@ INEXACT = {
     "onnx": "ONNX Runtime has no convolution in float64",
 }
 """Routes that are held to the reference in float32 alone, and why."""
+NATIVE = {"convolution": "native"}
+LOOKED_INTO = {**NATIVE, "mode": "eager"}
+CHANGED: Mapping[str, Mapping[str, Any]] = {
+    "reference": {},
+    "make": NATIVE,
+    "measure": NATIVE,
+    "compressing": LOOKED_INTO,
+    "compressed": LOOKED_INTO,
+}
+"""How a task's variant differs from the study's: exporters know XLA's own convolution alone, and a
+layer that is looked into is not compiled."""
 LONGEST_FIRST = ("compiled", "export", "onnx", "eager")
 
 
@@ -56,9 +67,9 @@ class Stage:
             "reference": self._problem(first) or self._reference(first),
         }
         routes = self._routes(record["reference"]["reason"])
-        served = [row for row in routes if row["reason"] is None]
-        self._measure(served)
-        return {**record, "routes": routes}
+        compressed = self._compress()
+        self._measure([row for row in routes if row["reason"] is None])
+        return {**record, "routes": routes, **compressed}
 
     def _problem(self, run: Run) -> dict[str, Any] | None:
         """Return why a run has nothing to deploy, None if it has."""
@@ -81,7 +92,7 @@ class Stage:
             route=route,
             precision=precision,
             recipe=recipe,
-            variant=variant if kind == "reference" else {**variant, "convolution": "native"},
+            variant={**variant, **CHANGED[kind]},
             dataset=str(self.study.dataset_manifest(recipe["dataset"])),
             states=[str(self.study.run_folder(run) / "final.safetensors") for run in self.runs],
             artefact=str(self._artefact(framework, route, precision)),
@@ -91,6 +102,7 @@ class Stage:
             queries=self.settings["queries"],
             batches=self.settings["batches"],
             threads=self.settings["threads"],
+            forms=self.settings["compress"],
         )
 
     def _artefact(self, framework: str, route: str, precision: str) -> Path:
@@ -144,6 +156,27 @@ class Stage:
                 row["reason"] = f"in float64, {exact['reason']}"
             rows.append({**row, "exact": exact})
         return rows
+
+    def _compress(self) -> dict[str, Any]:
+        """Compress all final states once, and evaluate each form with each framework."""
+        forms = self.settings["compress"]
+        ended = {run: self._problem(run) for run in self.runs}
+        self.runs = [run for run, problem in ended.items() if problem is None]
+        known = {
+            "left_out": [problem["reason"] for problem in ended.values() if problem],
+            "seeds": [run.seed for run in self.runs],
+            "metric": self.study.workload(self.workload)["target"]["metric"],
+        }
+        if not forms or not self.runs:
+            return {"compressed": None, "compression": known}
+        (made,) = self._run([self._task("compressing", next(iter(self.variants)), "")])
+        if made["reason"]:
+            made["forms"] = {form: {"reason": made["reason"]} for form in forms}
+        tasks = {f: self._task("compressed", f, "") for f in self.variants}
+        results = self._run(tasks.values(), at_once=processes.room(self.settings["threads"]))
+        evaluated = dict(zip(tasks, results))
+        rows = agreement.rows(self.scratch, made, evaluated, forms, len(self.runs))
+        return {"compressed": rows, "compression": known}
 
     def _measure(self, rows: list[dict[str, Any]]) -> None:
         """Time routes, each in processes of its own."""

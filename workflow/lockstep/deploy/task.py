@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # a process that serves an artefact needs none of it
     from lockstep.workloads.weights import State
 
 QUESTIONS = "questions.npz"
+FORM = "form-{}-{}.safetensors"  # by the number of a state, and the form
 REFERENCE = "reference-{}.npy"  # by precision
 
 

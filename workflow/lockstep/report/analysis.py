@@ -47,6 +47,7 @@ TABLES = {
     "resources": time_tables.resources,
     "deploy-routes": deploy_tables.routes,
     "deploy-times": deploy_tables.times,
+    "deploy-compressed": deploy_tables.compressed,
 }
 """Tables of a workload, in the page's order; those but `ALWAYS` are of finished runs."""
 ALWAYS = ("parity", "layers", "deploy-routes")

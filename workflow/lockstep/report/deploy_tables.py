@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lockstep.report.dataframes import Workload
+from lockstep.report.statistics import Mean
 from lockstep.report.tables import Absent, Table, table
 
 WHO = "framework | Framework\nroute | Route\n"
@@ -160,6 +161,88 @@ def _times(row: Row, settings: Row) -> dict[str, Any]:
     if uncached := row.get("uncached_seconds"):
         known["uncached"] = uncached["first_answer"]
     return known
+
+
+FORMS = {
+    "float32": "float32",
+    "bf16": "bfloat16 weights",
+    "int8": "int8 weights",
+    "int4": "int4 weights",
+    "w8a8": "int8 weights and activations",
+    "half": "half of the weights zero",
+    "2of4": "two of four weights zero",
+}
+
+
+def compressed(view: Workload) -> Table | None:
+    """Return what compression costs, in both frameworks; None if nothing was compressed."""
+    record = view.records.deployed.get(view.name)
+    if record is None or not record.get("compressed"):
+        return None
+    about = record["compression"]
+    name, seeds = about["metric"].replace("_", " "), len(about["seeds"])
+    first, rows = record["compressed"][0], []
+    for row in record["compressed"]:
+        for framework, told in row["frameworks"].items():
+            known = {"form": FORMS.get(row["form"], row["form"]), "bytes": row.get("bytes"),
+                     "zeros": row.get("zeros"), "framework": FRAMEWORKS[framework]}  # fmt: skip
+            reason = row["reason"] or told["reason"]
+            if reason:
+                rows.append({**known, "metric": Absent(reason)})
+                continue
+            base = first["frameworks"][framework].get("metrics") or []
+            rows.append({**known, **_cost(about["metric"], base, told), **_between(row)})
+    left_out = f" Left out: {'; '.join(about['left_out'])}." if about["left_out"] else ""
+    return table(
+        f"{view.name}-deploy-compressed",
+        "Compressed: what it costs, and do both frameworks agree?",
+        f"""form | Form
+        framework | Framework
+        metric | Final {name} | | 4f
+        change | Change | | 4f
+        low | 95% from | | 4f
+        high | to | | 4f
+        bytes | Size | kB | 4g
+        zeros | Zeros among weights | % | 1f
+        moved | Logits moved, of the largest | | 2g
+        otherwise | Decisions moved | | d
+        between | PyTorch to JAX, of the largest logit | | 2g
+        between_otherwise | Decisions that differ | | d
+        sums | Equal integer sums | | 6f""",
+        rows,
+        f"Each form is made once by NumPy from the final states of {seeds} "
+        f"run{'s' if seeds != 1 else ''}, and evaluated by both frameworks; no form is trained "
+        "further. The change is from float32, its mean over seeds with a paired t interval. Logits "
+        "are of the first state. Integers of a kernel have a scale for each output channel; those "
+        "of activations have static scales, from 256 training examples. Speed is not measured: "
+        f"these forms are evaluated, not served.{left_out}",
+    )
+
+
+def _cost(metric: str, base: Sequence[Row], told: Row) -> dict[str, Any]:
+    values = np.array([each[metric] for each in told["metrics"]])
+    known: dict[str, Any] = {"metric": float(values.mean())}
+    moved = told["from_float32"]
+    known |= {"moved": moved["largest"] / (moved["scale"] or 1.0)}
+    known |= {"otherwise": moved["decided_otherwise"]}
+    if len(base) != len(values):
+        return known
+    changes = values - np.array([each[metric] for each in base])
+    known["change"] = float(changes.mean())
+    if len(changes) > 1 and changes.std() > 0:
+        low, high = Mean.of(changes).interval()
+        known |= {"low": float(low), "high": float(high)}
+    return known
+
+
+def _between(row: Row) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if between := row.get("between"):
+        found |= {"between": between["largest"] / (between["scale"] or 1.0)}
+        found |= {"between_otherwise": between["decided_otherwise"]}
+    if sums := row.get("sums"):
+        found["sums"] = sums["equal"] / sums["compared"]
+    return found
 
 
 def _median(values: Any) -> float | None:

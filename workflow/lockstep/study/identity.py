@@ -52,10 +52,12 @@ def trace_code(framework: str, workload: str) -> str:
 @functools.cache
 def deploy_code(frameworks: tuple[str, ...], workload: str) -> str:
     """Hash of the code that deploys a workload's final states."""
-    kinds = [f"lockstep.deploy.{kind}" for kind in ("reference", "make", "measure", "onnx_runtime")]
+    kinds = ["reference", "make", "measure", "compressing", "compressed", "onnx_runtime"]
+    modules: list[str] = []
     for framework in frameworks:
-        kinds += [f"lockstep.deploy.{framework}_routes", *framework_modules(framework, workload)]
-    return code.digest("lockstep.deploy.stage", *kinds)
+        kinds += [f"{framework}_routes", f"{framework}_layers"]
+        modules += framework_modules(framework, workload)
+    return code.digest("lockstep.deploy.stage", *(f"lockstep.deploy.{k}" for k in kinds), *modules)
 
 
 def dataset_identity(entry: Mapping[str, Any], package: Path | None = None) -> str:
