@@ -1,6 +1,7 @@
 """A trained model in JAX, a function from stored bytes to logits, and the routes out of it."""
 
 import importlib
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,9 @@ def onnx(job: Job, state: State, batch: Arrays, folder: Path) -> dict[str, Any]:
     """Write an ONNX graph, by jax2onnx."""
     import jax2onnx
     import onnx as files
+
+    # It warns of inner arrays whose types it does not know, which nothing needs.
+    logging.getLogger("onnx_ir").setLevel(logging.ERROR)
 
     names, served = list(batch), Served(job, state)
 

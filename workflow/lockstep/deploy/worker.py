@@ -28,13 +28,18 @@ def main(path: Path) -> None:
     here.pin()
     signal.alarm(LIMIT)
     task = Task.load(path)
+    files.write_json(Path(task.result), {"reason": None, **outcome(task)})
+
+
+def outcome(task: Task) -> dict[str, Any]:
+    """Do what a task says; returns its result, or why there is none."""
     try:
-        result = importlib.import_module(f"lockstep.deploy.{task.kind}").main(task)
+        found: dict[str, Any] = importlib.import_module(f"lockstep.deploy.{task.kind}").main(task)
     except Exception as error:
         if not isinstance(error, UserError):
             traceback.print_exc()
-        result = {"reason": reason(error)}
-    files.write_json(Path(task.result), {"reason": None, **result})
+        return {"reason": reason(error)}
+    return found
 
 
 def reason(error: Exception) -> str:
