@@ -1,7 +1,7 @@
 """All that one process of the stage is told: one JSON file, written by the stage that starts it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,14 +71,20 @@ class Task:
         return cls(**files.read_json(path))
 
     def job(self) -> "Job":
-        """Return what a model is built with, and an engine is started with."""
+        """Return what a model is built with, and an engine is started with.
+
+        Of several lengths that batches may be padded to the last one alone: an exported program is
+        of one, and whatever the batch size examples come in their own order.
+        """
         from lockstep import workloads
         from lockstep.datasets.manifest import read
         from lockstep.engines.contract import Job
         from lockstep.workloads.contract import Data
 
+        workload = workloads.of(self.recipe)
+        known = workload.lengths
         return Job(
-            workload=workloads.of(self.recipe),
+            workload=replace(workload, lengths=lambda recipe, data: known(recipe, data)[-1:]),
             recipe=self.recipe,
             variant={**self.variant, "precision": self.precision, "randomness": "shared"},
             data=Data.of(read(Path(self.dataset))),
