@@ -30,14 +30,17 @@ def run(
 
     Returns:
         The exit status of each; -N for a signal N.
+
+    Raises:
+        KeyboardInterrupt: this process was told to end; those that it started were, too.
     """
     shares = cpus.shares(at_once, threads * at_once)
     waiting, running = list(commands), dict[int, tuple[Key, int]]()
     ended: dict[Key, int] = {}
     with files.scratch() as scratch, relay() as started:
-        while waiting or running:
+        while running or (waiting and not started.interrupted):
             free = [slot for slot in range(at_once) if slot not in running]
-            while waiting and free:
+            while waiting and free and not started.interrupted:
                 key, command = waiting.pop(0)
                 slot = free.pop(0)
                 started.start(command, _environment(scratch, shares[slot]))
@@ -48,6 +51,8 @@ def run(
                     ended[key] = status
                     del running[slot]
             time.sleep(0.01)
+        if started.interrupted:
+            raise KeyboardInterrupt
     return ended
 
 

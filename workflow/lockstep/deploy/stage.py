@@ -102,6 +102,7 @@ class Stage:
             queries=self.settings["queries"],
             batches=self.settings["batches"],
             threads=self.settings["threads"],
+            timeout=self.settings["timeout"],
             forms=self.settings["compress"],
         )
 

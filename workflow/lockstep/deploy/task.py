@@ -34,6 +34,7 @@ class Task:
         queries: of SingleStream, each of one example.
         batches: batch sizes of Offline.
         threads: CPU threads.
+        timeout: seconds after which the process ends itself.
         forms: compressed forms that are evaluated.
     """
 
@@ -52,6 +53,7 @@ class Task:
     queries: int
     batches: Sequence[int]
     threads: int
+    timeout: int
     forms: Sequence[str] = ()
 
     def save(self, path: Path) -> None:

@@ -16,8 +16,6 @@ from lockstep.deploy.task import Task
 from lockstep.errors import UserError
 from lockstep.interruption import die_with_parent
 
-LIMIT = 900
-"""Seconds after which a process ends itself, as one whose exporter or compiler does not."""
 LONGEST = 300  # characters of a reason
 
 
@@ -26,8 +24,8 @@ def main(path: Path) -> None:
     here = Place.from_environment()
     die_with_parent(here.parent)
     here.pin()
-    signal.alarm(LIMIT)
     task = Task.load(path)
+    signal.alarm(task.timeout)  # an exporter or a compiler may never end
     files.write_json(Path(task.result), {"reason": None, **outcome(task)})
 
 
@@ -59,7 +57,7 @@ def result(path: Path, status: int) -> dict[str, Any]:
         return found
     how = f"status {status}" if status >= 0 else f"signal {-status}"
     if -status == signal.SIGALRM:
-        how = f"its time, {LIMIT} s"
+        return {"reason": "its process took longer than deploy.timeout"}
     return {"reason": f"its process ended with {how}; see the log"}
 
 

@@ -25,6 +25,7 @@ from lockstep.study.run import Block, Run, Scale
 
 PAIRED = "paired"
 PACKAGES = ("torch", "torchvision", "jax", "jaxlib", "flax", "optax", "grain", "numpy", "h5py")
+SERVING = ("onnx", "onnxruntime", "onnxscript", "jax2onnx")
 
 
 class Study:
@@ -358,7 +359,7 @@ class Study:
         return {
             "settings": self.config["deploy"],
             "code": deploy_code(tuple(self.deployed_variants()), kind),
-            "environment": self.environment,
+            "environment": self.environment and {**self.environment, **machine.versions(SERVING)},
         }
 
     @functools.cached_property
