@@ -224,7 +224,7 @@ def deploy(study: Study, workload: str) -> None:
     Raises:
         UserError: the study deploys nothing, or its runs have not ended.
     """
-    if study.config["deploy"] is None:
+    if workload not in study.deployed:
         raise UserError(f"study {study.name} deploys nothing; add deploy: {{}} to its config")
     for run in study.deployed_runs(workload):
         if not (study.run_folder(run) / "summary.json").is_file():

@@ -137,7 +137,7 @@ class Study:
     @property
     def deployed(self) -> list[str]:
         """The workloads that are deployed after training: all or none."""
-        return list(self.config["workloads"]) if self.config["deploy"] else []
+        return list(self.config["workloads"]) if self.config.get("deploy") else []
 
     def deployed_runs(self, workload: str) -> list[Run]:
         """Return the runs whose final states are deployed, one a seed: all are compressed, the
