@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lockstep import machine
-from lockstep.deploy import artefact, measure, stage, worker
+from lockstep.deploy import artefact, measure, processes, stage, worker
 from lockstep.deploy.equality import compare
 from lockstep.deploy.reading import reads
 from lockstep.errors import UserError
@@ -83,6 +83,32 @@ def test_throughput_counts_the_examples_of_whole_batches() -> None:
 
 def test_memory_is_that_of_this_process() -> None:
     assert measure.peak_bytes() > 10 << 20
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", f"import os, signal, sys, time\n{code}"]
+
+
+def test_processes_that_run_at_once_have_cpus_of_their_own(tmp_path: Path) -> None:
+    told = [tmp_path / name for name in "ab"]
+    write = "open(sys.argv[1], 'w').write(os.environ['LOCKSTEP_CPUS'])\nsys.exit(3)"
+    commands = [(path.name, [*python(write), str(path)]) for path in told]
+    at_once = min(2, processes.room(1))
+    assert processes.run(commands, threads=1, at_once=at_once) == {"a": 3, "b": 3}
+    assert len({path.read_text() for path in told}) == at_once
+
+
+def test_a_process_that_dies_has_its_signal_as_status() -> None:
+    dies = python("os.kill(os.getpid(), signal.SIGSEGV)")
+    assert processes.run([("one", dies)], threads=1) == {"one": -signal.SIGSEGV}
+
+
+def test_no_process_is_started_after_ctrl_c(tmp_path: Path) -> None:
+    stops = python("os.kill(os.getppid(), signal.SIGINT)\ntime.sleep(60)")
+    second = python(f"open({str(tmp_path / 'second')!r}, 'w')")
+    with pytest.raises(KeyboardInterrupt):
+        processes.run([("first", stops), ("second", second)], threads=1)
+    assert not (tmp_path / "second").exists()
 
 
 def repetition(foreign: float, waited: float = 0.0) -> dict[str, float]:
