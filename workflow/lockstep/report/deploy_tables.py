@@ -124,7 +124,8 @@ def times(view: Workload) -> Table | None:
         f"Not an MLPerf result; its terms: one by one is SingleStream ({settings['queries']} "
         "queries or more, from arrays in host memory to logits in host memory), in batches is "
         f"Offline. On {threads} of a CPU, medians over {settings['repeats']} "
-        f"fresh process{'es' if settings['repeats'] > 1 else ''} in random order; those that other programs disturbed are left out. The 99th percentile is "
+        f"fresh process{'es' if settings['repeats'] > 1 else ''} in random order; "
+        "those that other programs disturbed are left out. The 99th percentile is "
         f"of those that had {SHARE:.0%} of a CPU. torch.compile starts from what it has compiled "
         "before, JAX compiles anew. Both ONNX routes run in one runtime: what differs between "
         "them is the exporter's graph, not the framework.",
