@@ -14,7 +14,7 @@ rule deploy:
         (
             "What comes after training is compared"
             if STUDY.deployed
-            else "This study deploys nothing; deploy: {} in its config has it do so"
+            else "This study deploys nothing; deploy: {{}} in its config has it do so"
         )
 
 
