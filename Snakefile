@@ -8,6 +8,7 @@ include: "workflow/rules/images.smk"
 include: "workflow/rules/datasets.smk"
 include: "workflow/rules/parity.smk"
 include: "workflow/rules/runs.smk"
+include: "workflow/rules/deploy.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/archive.smk"
 

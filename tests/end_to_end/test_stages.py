@@ -126,3 +126,13 @@ def test_a_configured_folder_takes_everything(clone: Checkout, tmp_path: Path) -
     assert clone.files() == {}
     assert (tmp_path / "out" / "small" / "study.json").is_file()
     assert list((tmp_path / "in" / "datasets").glob("digits-*/manifest.json"))
+
+
+def test_what_comes_after_training_is_a_stage_for_those_who_ask(copied: Checkout) -> None:
+    nothing = "This study deploys nothing; deploy: {} in its config has it do so"
+    assert copied.planned("deploy") == {nothing}
+    assert copied.planned("deploy", study=small(deploy={})) == {
+        "Deploy mnist_cnn",
+        "What comes after training is compared",
+    }
+    assert copied.planned("report") == {"Deploy mnist_cnn", "Make the report of study small"}

@@ -83,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _job(options: argparse.Namespace) -> str | None:
     """Return what a stage's job is called in its log's folder; None for what is no stage."""
     given, stage = vars(options), options.command.__name__
-    if stage in ("image", "preprocess", "parity", "train", "report"):
+    if stage in ("image", "preprocess", "parity", "train", "deploy", "report"):
         names = ("name", "dataset", "workload", "block")
         return next((given[key] for key in names if key in given), "study")
     if stage in ("weights", "trace"):
@@ -144,6 +144,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--gpus-per-node", type=int, default=0, help="stop unless each node shows so many GPUs"
     )
+    sub = add("deploy", deploy, "compare inference, export and compression after training")
+    sub.add_argument("--workload", required=True)
     sub = add("report", report, "make the report from the records that are there")
     sub.add_argument("--partial", action="store_true", help="runs may be missing")
     sub = add("archive", archive, "put the study into one file that can be handed over")
@@ -327,6 +329,15 @@ def train(options: argparse.Namespace) -> int:
         time_budget=options.time_budget,
         gpus=options.gpus_per_node,
     )
+
+
+def deploy(options: argparse.Namespace) -> int:
+    from lockstep.deploy import stage
+
+    study = Study.load(options.study)
+    study.workload(options.workload)
+    stage.deploy(study, options.workload)
+    return 0
 
 
 def report(options: argparse.Namespace) -> int:

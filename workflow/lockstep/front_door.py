@@ -16,7 +16,7 @@ from lockstep.cluster import profile
 from lockstep.errors import UserError, nearest
 from lockstep.study import Study
 
-STAGES = ("all", "images", "datasets", "parity", "runs", "report", "archive")
+STAGES = ("all", "images", "datasets", "parity", "runs", "deploy", "report", "archive")
 LOCAL = "profiles/local"
 
 

@@ -87,15 +87,17 @@ def worker(
     arguments: Sequence[str],
     *,
     reads: Path | None = None,
+    package: str = "training",
     name: str = "worker",
 ) -> list[str]:
     """Return the command line of a run's process: in the framework's image if there is one.
 
     Args:
         reads: a file or folder that it must see besides those of the study.
-        name: of its module in `lockstep.training`.
+        package: the room of its module.
+        name: of its module there.
     """
-    module = ["-m", f"lockstep.training.{name}", *arguments]
+    module = ["-m", f"lockstep.{package}.{name}", *arguments]
     if not study.images:
         return [sys.executable, *module]
     also = [reads] if reads else []

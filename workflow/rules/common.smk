@@ -288,6 +288,16 @@ def block_parameters(wildcards):
     return STUDY.block_parameters(wildcards.block)
 
 
+# Deploy
+
+
+def deployed_blocks(wildcards):
+    """The blocks of the runs whose final states are deployed."""
+    wanted = set(STUDY.deployed_runs(wildcards.workload))
+    blocks = [b for b, block in STUDY.blocks.items() if wanted & {*block.runs}]
+    return [STUDY.manifest(block) for block in blocks]
+
+
 # Archive
 
 

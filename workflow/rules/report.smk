@@ -8,6 +8,7 @@ rule report:
         **image_files("base"),
         blocks=[STUDY.manifest(block) for block in STUDY.blocks],
         parity=[STUDY.passed(workload) for workload in STUDY.config["workloads"]],
+        deployed=[STUDY.deployment(workload) for workload in STUDY.deployed],
         page=[
             os.path.relpath(os.path.join(workflow_folder, "lockstep", "report", name))
             for name in ("page.html.j2", "page.css")
@@ -16,7 +17,7 @@ rule report:
             os.path.relpath(
                 os.path.join(workflow_folder, "schemas", f"{name}.schema.json")
             )
-            for name in ("summary", "verdict")
+            for name in ("summary", "verdict", "deploy")
         ],
     output:
         # Without it Snakemake would take a partial report for its own, and do nothing.

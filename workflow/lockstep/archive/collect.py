@@ -180,6 +180,9 @@ def _results(study: Study, rules: Rules) -> Iterator[Item]:
     wanted = {"": True, **layout.include(study.config)}
     asked = layout.study_files(study, optional=True)
     paths = {path for path, part in asked.items() if wanted[part]}
+    if wanted["artefacts"]:
+        made = layout.artefacts(study, lambda name: _json(Path(name)))
+        paths |= {Path(name).relative_to(study.root).as_posix() for name in made}
     for path in (*study.root.glob("report/*/*"), *study.root.glob("logs/**/*")):
         below = path.relative_to(study.root).as_posix()
         paths |= {below} if layout.FURTHER.fullmatch(below) else set()

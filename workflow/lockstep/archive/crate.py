@@ -127,6 +127,7 @@ class _Crate:
             f"{layout.SOURCE}containers/": "Definitions and locks of images",
             f"{self.top}runs/": "Records of all runs",
             f"{self.top}blocks/": "Which runs were made together, with their records' hashes",
+            f"{self.top}deploy/": "What comes after training: records, and models if asked for",
             f"{self.top}report/": "Report, tables and figures",
             f"{self.top}logs/": "Logs, and what each job ran on",
             **{f"{self.top}parity/{w}/": f"Parity of {w}: traces and verdict" for w in workloads},

@@ -105,6 +105,7 @@ LEFT_OUT = {
     "images": "the images (they are built from the definitions and locks)",
     "data": "the datasets themselves (the workflow obtains them again)",
     "checkpoints": "initial weights (a function of workload and seed) and final states",
+    "artefacts": "exported models (made again from a final state; their hashes are in the records)",
     "traces": "the traces of parity (the verdicts hold what was found in them)",
 }
 """Of the optional parts; the hashes of all of them are in the records."""
@@ -120,7 +121,8 @@ def readme(study: Study, about: Mapping[str, Any], read: Read) -> bytes:
     """
     told, chosen, source = study.config.get("archive", {}), include(study.config), about["source"]
     archive = study.partial_archive() if about["missing"] else study.archive()
-    left_out = [text for part, text in LEFT_OUT.items() if not chosen[part]]
+    left_out = [text for part, text in LEFT_OUT.items() if not chosen[part]
+                and (part != "artefacts" or study.deployed)]  # fmt: skip
     return TEXT.format(
         title=title(study),
         summary=summary(study),

@@ -43,7 +43,8 @@ and W&B's files repeat the tables, and name machines, folders and variables.
 """
 
 INCLUDE = {
-    "images": False, "data": False, "checkpoints": False, "traces": True, "untracked": False,
+    "images": False, "data": False, "checkpoints": False, "artefacts": False, "traces": True,
+    "untracked": False,
 }  # fmt: skip
 """For a config that is older than one of these keys."""
 
@@ -101,10 +102,31 @@ def study_files(study: Study, *, optional: bool = False) -> dict[str, str]:
         folder = study.run_folder(run)
         found |= {folder / name: "" for name in (*RECORDS, "run.json", *more)}
         found[folder / FINAL] = "checkpoints"
+    found |= {study.deployment(workload): "" for workload in study.deployed}
     report = study.report().parent
     found |= {report / name: "" for name in ("index.html", "report.json", "complete.json")}
     found |= {study.repetitions: ""} if optional else {}
     return {path.relative_to(study.root).as_posix(): part for path, part in found.items()}
+
+
+def artefacts(study: Study, read: Read) -> dict[str, str]:
+    """Return the exported models that the records of `deploy` name, with their sha256.
+
+    Args:
+        study: whose paths are names in the archive, or on this machine.
+        read: returns the JSON of one of its files.
+    """
+    found = {}
+    for workload in study.deployed:
+        record = study.deployment(workload)
+        try:
+            for row in read(str(record))["routes"]:
+                folder = record.parent / "artefacts" / row["framework"] / row["route"]
+                for name, told in row.get("artefact", {}).get("files", {}).items():
+                    found[str(folder / name)] = str(told["sha256"])
+        except (KeyError, TypeError, AttributeError):
+            continue  # the report says what is wrong with the record
+    return found
 
 
 def missing(study: Study, names: Collection[str], read: Read) -> list[str]:
@@ -126,6 +148,8 @@ def missing(study: Study, names: Collection[str], read: Read) -> list[str]:
         if not isinstance(summary, dict) or summary.get("status") != "finished":
             asked.discard(f"runs/{run.name}/{FINAL}")
     data = [name for name in _data(study, there, read) if name not in there]
+    made = artefacts(study, read) if wanted["artefacts"] else {}
+    asked |= {name.removeprefix(below) for name in made}
     return sorted([*data, *(path for path in asked if below + path not in there)])
 
 
@@ -194,13 +218,13 @@ def shards(manifest: Any) -> dict[str, str]:
 def unexpected(study: Study, names: Collection[str], read: Read) -> Iterator[str]:
     """Yield what is in an archive although neither the config nor a record asks for it."""
     below, asked = f"{RESULTS}{study.name}/", study_files(study, optional=True)
-    named = data_named(study, read)
+    named, made = data_named(study, read), artefacts(study, read)
     folders = {folder for folder, told in manifests(names, read).items()
                if (folder.split("/")[1], told["name"]) in named}  # fmt: skip
     for name in names:
         if name.startswith(below):
             path = name.removeprefix(below)
-            expected = path in asked or FURTHER.fullmatch(path) is not None
+            expected = path in asked or name in made or FURTHER.fullmatch(path) is not None
         elif name.startswith(DATA):
             folder, _, file = name.rpartition("/")
             expected = folder in folders and file.endswith(("manifest.json", ".h5", "image.sif"))
@@ -220,7 +244,7 @@ def too_large(name: str, size: int) -> str | None:
     elif not name.endswith((".json", ".csv")) or name.startswith(SOURCE):
         return None
     else:
-        record = re.match(r"results/[^/]+/(runs|blocks|logs|parity)/", name)
+        record = re.match(r"results/[^/]+/(runs|blocks|logs|parity|deploy)/", name)
         limit = LARGEST_RECORD if record else LARGEST_TABLE
     if size <= limit:
         return None

@@ -16,6 +16,7 @@ STAGES = {
     "trace": "Climb the parity ladder with one variant",
     "parity": "Compare the traces of a workload",
     "train": "Train a run",
+    "deploy": "Compare what comes after training",
     "report": "Make the report from the records",
 }
 """In the order in which data flows; also the names of the rules and commands."""
@@ -119,6 +120,10 @@ def _jobs(
         if verdict in names:
             failure = None if str(study.passed(workload)) in names else "parity fails"
             yield from job("parity", workload, [parity], [verdict], failure)
+    for workload in study.deployed:
+        record = str(study.deployment(workload))
+        if record in names:
+            yield from job("deploy", workload, [f"{top}runs/"], [record])
     if str(study.report()) in names:
         made = [f"{top}report/index.html", f"{top}report/report.json"]
         yield from job("report", "study", [f"{top}runs/"], made)

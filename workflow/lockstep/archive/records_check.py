@@ -27,6 +27,9 @@ def check(archive: Archive, study: Study) -> Check:
         name = str(study.manifest(block))
         if name in archive.hashes:
             wrong += guarded(name, _block, archive, study, name, block)
+    for name, sha256 in layout.artefacts(study, archive.json_of).items():
+        if archive.hashes.get(name, sha256) != sha256:
+            wrong.append(f"{name}: is not what the record of its deployment has the hash of")
     found = 0
     for run in study.runs:
         folder = str(study.run_folder(run))

@@ -216,6 +216,8 @@ def _keep(config: dict[str, Any], runs: Sequence[str]) -> None:
     # Parity is traced with the first seed, which may be another one now: then its traces are not
     # those of the archive, and are not compared.
     config["seeds"] = [seed for seed in config["seeds"] if f"seed-{seed}" in seeds]
+    if config.get("deploy") and config["deploy"]["seed"] not in config["seeds"]:
+        config["deploy"] = {**config["deploy"], "seed": None}
     used = {entry["dataset"] for entry in config["workloads"].values()}
     config["datasets"] = {k: v for k, v in config["datasets"].items() if k in used}
 

@@ -233,7 +233,8 @@ def archived_study(archive: Archive) -> Study:
 def extracted(archive: Archive) -> Iterator[Path]:
     """Give a folder with the files that the report is made of, its figures, and the code."""
     below = f"{layout.RESULTS}{archive.study}/"
-    records = tuple(below + name for name in ("study.json", "runs/", "blocks/", "parity/"))
+    parts = ("study.json", "runs/", "blocks/", "parity/", "deploy/")
+    records = tuple(below + name for name in parts)
     code = (".py", ".j2", ".css", ".json", ".yaml")
 
     def is_read(name: str) -> bool:

@@ -27,6 +27,11 @@ class Relay:
                 child.send_signal(number)
         return child
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal came."""
+        return bool(self._passed)
+
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Pass a signal on to all children; also comes in the middle of `start`."""
         reached = self.children.copy()

@@ -11,6 +11,7 @@ import pandas as pd
 
 from lockstep.report import (
     dataframes,
+    deploy_tables,
     learning_tables,
     load,
     parity_verdict,
@@ -44,8 +45,12 @@ TABLES = {
     "break-even": time_tables.break_even,
     "scaling": time_tables.scaling,
     "resources": time_tables.resources,
+    "deploy-routes": deploy_tables.routes,
+    "deploy-times": deploy_tables.times,
+    "deploy-compressed": deploy_tables.compressed,
 }
-"""Tables of a workload, in the page's order; all but the first two are of finished runs."""
+"""Tables of a workload, in the page's order; those but `ALWAYS` are of finished runs."""
+ALWAYS = ("parity", "layers", "deploy-routes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +100,7 @@ def analyse(study: Study) -> Analysis:
             **{key: frame[frame["workload"] == name] for key, frame in frames.items()},
         )
         finished = len(dataframes.finished(view.runs)) > 0
-        makers = TABLES if finished else {key: TABLES[key] for key in ("parity", "layers")}
+        makers = TABLES if finished else {key: TABLES[key] for key in ALWAYS}
         made = {key: make(view) for key, make in makers.items()}
         tables = {key: table for key, table in made.items() if table is not None}
         workloads.append(replace(view, tables=tables))

@@ -13,7 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from lockstep.report import parity_verdict, record_schema, record_tables, record_validation
+from lockstep.report import (
+    deploy_record,
+    parity_verdict,
+    record_schema,
+    record_tables,
+    record_validation,
+)
 from lockstep.report.record_tables import Columns, Unsound, read_columns
 from lockstep.report.record_validation import FAILED, FINISHED, parsed
 from lockstep.study import Study
@@ -134,6 +140,8 @@ class Records:
     runs: Sequence[Record]  # one for each run of the config, in its order
     parity: Mapping[str, Mapping[str, Any]]  # verdicts by workload
     excluded: Sequence[tuple[str, str]]  # what was found and not used, with the reason
+    # what comes after training, by workload
+    deployed: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def unfinished(self) -> list[Record]:
@@ -176,8 +184,16 @@ def load(study: Study) -> Records:
         else:
             if verdict is not None:
                 parity[workload] = verdict
+    deployed: dict[str, Mapping[str, Any]] = {}
+    for workload in study.deployed:
+        try:
+            after = deploy_record.read(study, workload)
+        except Unsound as problem:
+            excluded.append((_below(study, study.deployment(workload)), str(problem)))
+        else:
+            deployed |= {workload: after} if after else {}
     ordered = [runs[run.name] for run in study.runs]
-    return Records(study=study, runs=ordered, parity=parity, excluded=excluded)
+    return Records(study=study, runs=ordered, parity=parity, excluded=excluded, deployed=deployed)
 
 
 def _manifest(path: Path) -> Mapping[str, Any]:

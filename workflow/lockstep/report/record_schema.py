@@ -14,7 +14,7 @@ import jsonschema
 
 SCHEMAS = Path(__file__).resolve().parents[2] / "schemas"
 
-SUMMARY, BLOCK, JOB = "summary", "block", "job"
+SUMMARY, BLOCK, JOB, DEPLOY = "summary", "block", "job", "deploy"
 VERDICT, COMPARISON, RUNG = "verdict", "verdict#/$defs/comparison", "verdict#/$defs/rung"
 DATASET, IMAGE, ARCHIVE = "dataset", "image", "archive"
 """What may be checked: a schema's file, and for parts of it the place within."""

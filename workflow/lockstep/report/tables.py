@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-UNITS = {"ms": 1e3, "mJ": 1e3, "MB": 1e-6, "GFLOP/s": 1e-9, "%": 100.0}
+UNITS = {"ms": 1e3, "mJ": 1e3, "kB": 1e-3, "MB": 1e-6, "GFLOP/s": 1e-9, "%": 100.0}
 """What a number in SI units is multiplied by to be in a unit; by 1 in those that are not here."""
 
 MOST_ROWS = 300  # that the page shows; the CSV has all

@@ -15,6 +15,7 @@ from lockstep.errors import UserError, nearest
 from lockstep.images import study_image
 from lockstep.study.identity import (
     dataset_identity,
+    deploy_code,
     run_code,
     settle,
     trace_code,
@@ -24,6 +25,7 @@ from lockstep.study.run import Block, Run, Scale
 
 PAIRED = "paired"
 PACKAGES = ("torch", "torchvision", "jax", "jaxlib", "flax", "optax", "grain", "numpy", "h5py")
+SERVING = ("onnx", "onnxruntime", "onnxscript", "jax2onnx")
 
 
 class Study:
@@ -131,6 +133,29 @@ class Study:
         if name not in known:
             raise UserError(f"study {self.name} has no {kind} {name!r}; {nearest(name, known)}")
         return known[name]
+
+    @property
+    def deployed(self) -> list[str]:
+        """The workloads that are deployed after training: all or none."""
+        return list(self.config["workloads"]) if self.config.get("deploy") else []
+
+    def deployed_runs(self, workload: str) -> list[Run]:
+        """Return the runs whose final states are deployed, one a seed: all are compressed, the
+        first is what routes are timed with. They are of the first variant and scale.
+        """
+        seeds, chosen = list(self.config["seeds"]), self.config["deploy"]["seed"]
+        first = seeds[0] if chosen is None else chosen
+        variant = next(iter(self.config["variants"]))
+        scale = Scale.parse(self.config["scales"][0])
+        ordered = [first, *(seed for seed in seeds if seed != first)]
+        return [Run(workload=workload, variant=variant, scale=scale, seed=s) for s in ordered]
+
+    def deployed_variants(self) -> dict[str, Mapping[str, Any]]:
+        """Return for each framework the variant that a model is built as: its first one."""
+        found: dict[str, Mapping[str, Any]] = {}
+        for variant in self.config["variants"].values():
+            found.setdefault(variant["framework"], variant)
+        return found
 
     # Parity ----------------------------------------------------------------------------------
 
@@ -266,6 +291,10 @@ class Study:
             for path in folder.rglob("*.json")
         }
 
+    def deployment(self, workload: str) -> Path:
+        """What is known of a workload after training (`lockstep.deploy`); artefacts lie beside."""
+        return self.root / "deploy" / workload / "record.json"
+
     def report(self) -> Path:
         """The report's page."""
         return self.root / "report" / "index.html"
@@ -322,6 +351,15 @@ class Study:
             "window_steps": self.config["window_steps"],
             "code": trace_code(settings["framework"], recipe["workload"]),
             "environment": self.environment,
+        }
+
+    def deploy_parameters(self, workload: str) -> dict[str, Any]:
+        """What a workload's deployment depends on besides its runs."""
+        kind = self.workload(workload)["workload"]
+        return {
+            "settings": self.config["deploy"],
+            "code": deploy_code(tuple(self.deployed_variants()), kind),
+            "environment": self.environment and {**self.environment, **machine.versions(SERVING)},
         }
 
     @functools.cached_property

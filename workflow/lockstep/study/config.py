@@ -98,6 +98,12 @@ def complete(raw: dict[str, Any], *, where: str = "config") -> dict[str, Any]:
     _check_authors(where, config["archive"]["authors"])
     _check_inputs(where, config)
     _check_scales(where, config)
+    seed = (config["deploy"] or {}).get("seed")
+    if seed is not None and seed not in config["seeds"]:
+        raise UserError(
+            f"{where}: deploy.seed is {seed}, of which there is no run; choose one of seeds: "
+            + ", ".join(map(str, config["seeds"]))
+        )
     return config
 
 

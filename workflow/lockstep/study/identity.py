@@ -49,6 +49,17 @@ def trace_code(framework: str, workload: str) -> str:
     return code.digest("lockstep.parity.trace", *framework_modules(framework, workload))
 
 
+@functools.cache
+def deploy_code(frameworks: tuple[str, ...], workload: str) -> str:
+    """Hash of the code that deploys a workload's final states."""
+    kinds = ["reference", "make", "measure", "compressing", "compressed", "onnx_runtime"]
+    modules: list[str] = []
+    for framework in frameworks:
+        kinds += [f"{framework}_routes", f"{framework}_layers"]
+        modules += framework_modules(framework, workload)
+    return code.digest("lockstep.deploy.stage", *(f"lockstep.deploy.{k}" for k in kinds), *modules)
+
+
 def dataset_identity(entry: Mapping[str, Any], package: Path | None = None) -> str:
     """Hash of what determines a preprocessed dataset: source, options and code.
 

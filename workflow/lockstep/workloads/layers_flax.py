@@ -83,7 +83,7 @@ def max_pool_2x2(x: Array, lowering: str) -> Array:
     Where several are largest the gradient goes to the first in row-major order, as in PyTorch.
     """
     if lowering == "native":
-        return nn.max_pool(x, (2, 2), (2, 2))
+        return nn.max_pool(x, window_shape=(2, 2), strides=(2, 2))
     height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
     x = x[:, :height, :width].transpose(_TO_BATCH_MINOR)
     return _max_pool(x).transpose(_TO_BATCH_MAJOR)
@@ -96,7 +96,8 @@ def max_pool(x: Array, *, size: int, stride: int, padding: int, lowering: str) -
     """
     around = ((padding, padding), (padding, padding))
     if lowering == "native":
-        return nn.max_pool(x, (size, size), (stride, stride), around)
+        kernel, strides = (size, size), (stride, stride)
+        return nn.max_pool(x, window_shape=kernel, strides=strides, padding=around)
     lowest = jnp.asarray(-jnp.inf, x.dtype)
     x = x.transpose(_TO_BATCH_MINOR)
     x = jnp.pad(x, ((0, 0), *around, (0, 0)), constant_values=lowest)

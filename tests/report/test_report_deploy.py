@@ -1,0 +1,138 @@
+"""Tables of what comes after training: what counts, what is withheld, and for what reason."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lockstep.report import analysis, page
+from lockstep.report.tables import Absent, Table
+from tests.report.report_studies import TWO, put_json, write
+
+EQUAL = {
+    "examples": 360, "largest": 2e-5, "scale": 20.0, "decided_otherwise": 0, "first": None,
+    "passed": True,
+}  # fmt: skip
+OPENING = {"import": 1.0, "load": 0.5, "first_answer": 0.25}
+SETTINGS = {"queries": 1000, "batches": [64], "repeats": 3, "threads": 1}
+
+
+def repetition(p99: float = 0.0002, share: float = 1.0, **more: Any) -> dict[str, Any]:
+    seconds = {"p50": 0.0001, "p90": 0.00015, "p99": p99}
+    return {
+        "reason": None,
+        "disturbed": None,
+        "cold_seconds": OPENING,
+        "single_stream": {"queries": 1200, "seconds": seconds, "cpu_share": share},
+        "offline": [{"batch": 64, "samples_per_second": 25_000.0}],
+        "peak_bytes": 100_000_000,
+        **more,
+    }
+
+
+def route(framework: str, name: str, *repetitions: dict[str, Any], **more: Any) -> dict[str, Any]:
+    exact = {"reason": None, "equality": EQUAL | {"largest": 2e-14}}
+    known = {"framework": framework, "route": name, "reason": None, "equality": EQUAL}
+    return {**known, "bytes": 87_360, "exact": exact, "repetitions": [*repetitions], **more}
+
+
+def apart(largest: float) -> dict[str, Any]:
+    return {"largest": largest, "scale": 20.0, "decided_otherwise": 0, "decisions": 360}
+
+
+def form(name: str, *accuracies: float, **more: Any) -> dict[str, Any]:
+    told = {"reason": None, "metrics": [{"accuracy": a} for a in accuracies],
+            "from_float32": apart(0.1)}  # fmt: skip
+    frameworks = {"torch": copy.deepcopy(told), "jax": copy.deepcopy(told)}
+    return {"form": name, "reason": None, "bytes": 87_360, "zeros": 0.0, "frameworks": frameworks,
+            "between": apart(2e-6), **more}  # fmt: skip
+
+
+def record(*routes: dict[str, Any], compressed: Any = None) -> dict[str, Any]:
+    reference = {"reason": None, "examples": 360, "metrics": {"accuracy": 0.97},
+                 "recorded": {"accuracy": 0.97}}  # fmt: skip
+    about = {"left_out": [], "seeds": [0, 1], "metric": "accuracy"}
+    return {"schema": "lockstep-deploy/1", "workload": "mnist_cnn", "settings": SETTINGS,
+            "run": "mnist_cnn/torch-eager/1x1/seed-0", "reference": reference,
+            "routes": [*routes], "compressed": compressed, "compression": about}  # fmt: skip
+
+
+def analysed(root: Path, told: Any) -> analysis.Analysis:
+    study = write(root, variants=TWO, seeds=2, deploy={})
+    put_json(study.deployment("mnist_cnn"), told)
+    return analysis.analyse(study)
+
+
+def tables(root: Path, told: Any) -> dict[str, Table]:
+    return dict(analysed(root, told).workloads[0].tables)
+
+
+def test_a_repetition_that_was_disturbed_does_not_count(tmp_path: Path) -> None:
+    disturbed = repetition(p99=0.1, disturbed="other work had 40% of its CPUs")
+    steady, stopped = repetition(p99=0.0002), repetition(p99=0.03, share=0.8)
+    found = tables(tmp_path, record(route("torch", "eager", disturbed, steady, stopped)))
+    (row,) = found["deploy-times"].rows
+    assert (row["n"], row["p99"], row["share"]) == (2, 0.0002, 0.8)
+    assert (row["p50"], row["rate64"]) == (0.0001, 25_000.0)
+
+
+def test_a_99th_percentile_is_withheld_where_nobody_had_a_cpu(tmp_path: Path) -> None:
+    found = tables(tmp_path, record(route("jax", "onnx", repetition(share=0.9))))
+    (row,) = found["deploy-times"].rows
+    assert row["p99"] == Absent("no repetition had 95% of a CPU")
+    assert row["p90"] == 0.00015
+
+
+def test_no_repetition_counts(tmp_path: Path) -> None:
+    failed = {"reason": "onnxruntime is not installed here"}
+    found = tables(tmp_path, record(route("jax", "onnx", failed, failed)))
+    (row,) = found["deploy-times"].rows
+    assert row["n"] == 0
+    assert row["p50"] == Absent("no repetition counts: onnxruntime is not installed here")
+
+
+def test_a_route_that_is_not_the_same_model_has_its_reason_and_no_time(tmp_path: Path) -> None:
+    refused = {"framework": "jax", "route": "onnx", "reason": "no plugin for primitive sort"}
+    found = tables(tmp_path, record(route("torch", "eager", repetition()), refused))
+    same, other = found["deploy-routes"].rows
+    assert same["status"] == "the same"
+    assert (same["relative"], same["exact"]) == pytest.approx((1e-6, 1e-15))
+    assert other["status"] == "no plugin for primitive sort"
+    assert len(found["deploy-times"].rows) == 1
+
+
+def test_what_compression_costs_is_paired_over_seeds(tmp_path: Path) -> None:
+    sums = {"compared": 1000, "equal": 999, "largest": 1}
+    forms = [form("float32", 0.97, 0.96), form("w8a8", 0.96, 0.94, bytes=22_000, sums=sums),
+             {"form": "int4", "reason": "channel 0 of conv1.kernel is zero throughout",
+              "frameworks": {"torch": {"reason": None}}}]  # fmt: skip
+    rows = tables(tmp_path, record(route("torch", "eager"), compressed=forms))["deploy-compressed"]
+    base, _, integers, _, none = rows.rows
+    assert base["change"] == 0
+    assert integers["change"] == pytest.approx(-0.015)
+    assert integers["low"] < -0.015 < integers["high"]
+    assert integers["sums"] == 0.999
+    assert "zero throughout" in str(none["metric"])
+
+
+def test_the_page_shows_them_and_report_json_holds_them(tmp_path: Path) -> None:
+    found = analysed(tmp_path, record(route("torch", "export", repetition())))
+    html = page.render(found, {})
+    assert "What comes after training?" in html and "Not an MLPerf result" in html
+    held = analysis.as_json(found)["tables"]["mnist_cnn-deploy-times"]
+    assert held[0]["route"] == "torch.export, AOTInductor"
+
+
+@pytest.mark.parametrize("told", [{"schema": "lockstep-deploy/0"}, []])
+def test_a_record_of_another_kind_is_excluded(tmp_path: Path, told: Any) -> None:
+    found = analysed(tmp_path, told)
+    (excluded,) = found.records.excluded
+    assert excluded[0] == "deploy/mnist_cnn/record.json"
+    assert "run the deploy stage again" in excluded[1]
+    assert "deploy-routes" not in found.workloads[0].tables
+
+
+def test_a_study_that_deploys_nothing_says_nothing_of_it(tmp_path: Path) -> None:
+    found = analysis.analyse(write(tmp_path, variants=TWO, seeds=2))
+    assert "What comes after training?" not in page.render(found, {})

@@ -1,0 +1,27 @@
+"""Reads what comes after training of a workload: `lockstep.deploy` wrote it, in one file."""
+
+from typing import Any
+
+from lockstep.report.record_schema import DEPLOY, unsound
+from lockstep.report.record_validation import Unsound, parsed
+from lockstep.study import Study
+
+
+def read(study: Study, workload: str) -> dict[str, Any] | None:
+    """Return the record of a workload's deployment, None if there is none.
+
+    Raises:
+        Unsound: it is not whole, or not of this workload.
+    """
+    path = study.deployment(workload)
+    if not path.is_file():
+        return None
+    try:
+        record = parsed(path.read_bytes())
+    except OSError as error:
+        raise Unsound(f"not readable ({error.strerror})") from error
+    if (field := unsound(record, DEPLOY)) is not None:
+        raise Unsound(f"no sound field {field!r}; run the deploy stage again")
+    if record["workload"] != workload:
+        raise Unsound(f"foreign: it is the record of workload {record['workload']!r}")
+    return dict(record)
