@@ -1,6 +1,5 @@
 """A trained model in JAX, a function from stored bytes to logits, and the routes out of it."""
 
-import importlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,8 +31,7 @@ class Served:
     """
 
     def __init__(self, job: Job, state: State) -> None:
-        name = f"lockstep.workloads.{job.workload.name}.flax_model"
-        self.functions: Any = importlib.import_module(name)
+        self.functions = job.workload.functions("jax")
         self.job, model = job, job.recipe["model"]
         self.dtype = jnp.dtype(job.settings.param_dtype)
         self.model = jax_module.built(self.functions, model, job.settings, job.workload.name)

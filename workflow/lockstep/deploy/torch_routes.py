@@ -1,6 +1,5 @@
 """A trained model in PyTorch, a function from stored bytes to logits, and the routes out of it."""
 
-import importlib
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -27,8 +26,7 @@ class Served(torch.nn.Module):
 
     def __init__(self, job: Job, state: State) -> None:
         super().__init__()
-        name = f"lockstep.workloads.{job.workload.name}.torch_model"
-        self.functions: Any = importlib.import_module(name)
+        self.functions = job.workload.functions("torch")
         self.job = job
         self.dtype = getattr(torch, job.settings.param_dtype)
         model = job.recipe["model"]

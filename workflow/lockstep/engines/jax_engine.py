@@ -1,7 +1,7 @@
 """JAX behind the contract: jit or op by op, one process or a mesh over several."""
 
 import functools
-import importlib
+import itertools
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -13,14 +13,7 @@ import numpy as np
 from jax import Array
 
 from lockstep.engines import collecting, jax_gradient, jax_module, jax_probe, jax_runtime
-from lockstep.engines.contract import (
-    COMPUTE_DTYPE,
-    PARAMETER_DTYPE,
-    Evaluation,
-    Job,
-    Preparation,
-    Window,
-)
+from lockstep.engines.contract import PARAMETER_DTYPE, Evaluation, Job, Preparation, Window
 from lockstep.engines.jax_checksum import Checksum
 from lockstep.engines.jax_optimizer import Optimizer
 from lockstep.engines.jax_placement import Placement, local
@@ -51,11 +44,9 @@ class JaxEngine:
         self.job = job
         self.topology = job.topology
         self.param_dtype = jnp.dtype(PARAMETER_DTYPE[job.variant["precision"]])
-        self.compute_dtype = jnp.dtype(COMPUTE_DTYPE[job.variant["precision"]])
         self.native = job.variant["randomness"] == "native"
         self.compiled = job.variant["mode"] == "jit"
-        name = f"lockstep.workloads.{job.workload.name}.flax_model"
-        self.functions = importlib.import_module(name)
+        self.functions = job.workload.functions("jax")
         self.placement = Placement(job.topology)
         self._build()
 
@@ -83,12 +74,8 @@ class JaxEngine:
         self.numbers = ("weight", "learning_rate", *scalars, *self._own_numbers())
         self.several = self.job.variant["steps_per_dispatch"]
         self.values: Tree = {}  # until `load`
-        counts = {count: self._program(count) for count in {1, self.several}}
-        self.programs: dict[tuple[int, int], Any] = {
-            (length, count): program
-            for length in self.job.lengths
-            for count, program in counts.items()
-        }
+        kinds = itertools.product(self.job.lengths, {1, self.several})
+        self.programs: dict[tuple[int, int], Any] = {k: self._program(k[1]) for k in kinds}
         self._probed: Callable = self._probe
         self._evaluation: Callable = self._evaluation_sums
         self._rows: Callable = self._cut
@@ -187,9 +174,9 @@ class JaxEngine:
         return self._rows(*self.placement.put(window.batch, 1, numbers.astype(self.param_dtype)))
 
     def stage(self, window: Window) -> Window:
-        if self.topology.world_size > 1:  # programs must be started in one order everywhere
-            return window
-        return replace(window, staged=self._window(window))
+        # Of several processes each must start its programs in the same order.
+        alone = self.topology.world_size == 1
+        return replace(window, staged=self._window(window)) if alone else window
 
     def train(self, window: Window) -> Pending:
         rows = window.staged or self._window(window)

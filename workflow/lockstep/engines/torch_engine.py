@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import importlib
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -55,8 +54,7 @@ class TorchEngine:
         self.compute_dtype = getattr(torch, COMPUTE_DTYPE[job.variant["precision"]])
         self.format = FORMATS[job.variant["memory_format"]]
         self.native = job.variant["randomness"] == "native"
-        name = f"lockstep.workloads.{job.workload.name}.torch_model"
-        self.functions = importlib.import_module(name)
+        self.functions = job.workload.functions("torch")
         torch_setup.join(self.topology, self.device)
         self._build()
 
@@ -225,9 +223,8 @@ class TorchEngine:
 
     def prepare(self) -> Preparation:
         begin = time.perf_counter()
-        for length in self.job.lengths:
-            for _ in range(SETTLING_STEPS):
-                self.fetch(self.train(Window.blank(self.job, length)))
+        for length in self.job.lengths * SETTLING_STEPS:
+            self.fetch(self.train(Window.blank(self.job, length)))
         seconds = time.perf_counter() - begin
         cache = "none"
         if self.job.variant["mode"] == "compile":

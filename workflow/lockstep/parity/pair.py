@@ -5,7 +5,6 @@ part. Why is found by altering PyTorch's calls beside the JAX model, in one proc
 They are compared in float64, on the first batch of the ladder's seed.
 """
 
-import importlib
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
@@ -33,10 +32,7 @@ def names(torch_route: Route, jax_route: Route) -> dict[str, Any]:
     given = {**window.batch, **window.numbers}
     batch = {name: np.array(array[0]) for name, array in given.items()}
     weight = float(window.weights[0])
-    modules = [
-        importlib.import_module(f"lockstep.workloads.{job.workload.name}.{side}_model")
-        for side in ("torch", "flax")
-    ]
+    modules = [job.workload.functions(framework) for framework in ("torch", "jax")]
     module = _in_torch(job, modules[0], weights.load(torch_route.initial))
     model, flax_names = _in_jax(other, modules[1])
     torch_names = modules[0].names(job.recipe["model"])

@@ -28,8 +28,10 @@ the global weight. It calls `module` in `forward` alone, and once: in PyTorch it
 from the batch's array `key`, which a workload that uses it declares (`KEY`) and draws (`key_draw`).
 """
 
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -271,6 +273,11 @@ class Workload:
         """Return what is said of a dataset that a model can learn from."""
         described = {array.name: array for array in self.stored(model)}
         return Data(name=f"{self.name}-blank", arrays=described)
+
+    def functions(self, framework: str) -> ModuleType:
+        """Import what it has in a framework, `torch` or `jax`."""
+        file = {"torch": "torch_model", "jax": "flax_model"}[framework]
+        return importlib.import_module(f"lockstep.workloads.{self.name}.{file}")
 
     def trained(self, model: Model) -> list[Parameter]:
         """Return the parameters that are not frozen."""
