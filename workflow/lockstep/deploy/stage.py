@@ -25,7 +25,7 @@ SCHEMA = "lockstep-deploy/1"
 EXACT = "float64"
 INEXACT = {
     "compiled": "it compiles what eager runs",
-    "onnx": "ONNX Runtime has no convolution in float64",
+    "onnx": "ONNX Runtime lacks operations in float64, among them convolution",
 }
 """Routes that are held to the reference in float32 alone, and why."""
 NATIVE = {"convolution": "native"}
