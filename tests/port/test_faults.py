@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import equinox
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -146,3 +147,37 @@ def test_a_tap_is_seen_inside_of_vmap_and_one_for_each_example_is_left_out(mappe
     prepared = check.prepare(pair.described(Path("pair.py"), given))
     outcome = check.check(prepared, check.Options(precisions=("float64",)))
     assert faults.found(outcome) == (first, "epsilon")
+
+
+class Layers(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = torch.nn.Linear(3, 8), torch.nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.second(torch.nn.functional.gelu(self.first(x)))
+
+
+class InEquinox(equinox.Module):
+    first: equinox.nn.Linear
+    second: equinox.nn.Linear
+
+    def __init__(self) -> None:
+        keys = jax.random.split(jax.random.key(0))
+        self.first = equinox.nn.Linear(3, 8, key=keys[0])
+        self.second = equinox.nn.Linear(8, 2, key=keys[1])
+
+    def __call__(self, x):
+        one = lambda row: self.second(jax.nn.gelu(tap("first", self.first(row))))  # noqa: E731
+        return jax.vmap(one)(x)
+
+
+def test_a_module_of_equinox_is_its_own_tree_of_parameters() -> None:
+    given = {
+        "torch_model": Layers(),
+        "jax_model": InEquinox(),
+        "batch": np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32),
+    }
+    prepared = check.prepare(pair.described(Path("pair.py"), given))
+    outcome = check.check(prepared, check.Options(precisions=("float64",)))
+    assert faults.found(outcome) == ("output", "GELU")
