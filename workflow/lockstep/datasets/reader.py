@@ -8,6 +8,7 @@ rows before its first use.
 """
 
 import errno
+import itertools
 import mmap
 import os
 import resource
@@ -84,43 +85,43 @@ class Reader:
         Raises:
             UserError: a block that holds one of the examples is damaged.
         """
-        flat, found = indices.reshape(-1), dict[str, Any]()
-        wanted = [array for name, array in self.arrays.items() if names is None or name in names]
-        if len(self.shards) > 1:
-            owners = np.searchsorted(self._starts, flat, side="right") - 1
-            rows = flat - self._starts[owners]
-        else:
-            owners, rows = np.zeros(len(flat), np.intp), flat
+        flat, into, found = indices.reshape(-1), into or {}, dict[str, Any]()
+        several = len(self.shards) > 1
+        owners = np.searchsorted(self._starts, flat, side="right") - 1 if several else None
+        rows = flat if owners is None else flat - self._starts[owners]
         if not self._sound:
-            self._verify(owners, rows)
-        for array in wanted:
-            if array.ragged:
-                found[array.name] = self._ragged(array, owners, rows)
+            self._verify(np.zeros(len(flat), np.intp) if owners is None else owners, rows)
+        for name, array in self.arrays.items():
+            if names is not None and name not in names:
                 continue
-            own = (into or {}).get(array.name)
-            if own is None:
-                own = np.empty((*indices.shape, *array.shape), array.dtype)
-            # A view: what is contiguous is not copied.
-            self._gather(array, owners, rows, own.reshape(len(flat), *array.shape))
-            found[array.name] = own
+            own = into.get(name)
+            if array.ragged:
+                found[name] = self._ragged(array, owners, rows)
+            elif owners is None:
+                # mode="clip" skips a bounds check and a second buffer; indices are made by Order.
+                stored = self.shards[0].arrays[name]
+                found[name] = np.asarray(stored.take(indices, axis=0, mode="clip", out=own))
+            else:
+                if own is None:
+                    own = np.empty((*indices.shape, *array.shape), array.dtype)
+                # A view: what is contiguous is not copied.
+                self._gather(name, owners, rows, own.reshape(len(flat), *array.shape))
+                found[name] = own
         return found
 
     def lengths(self, name: str) -> np.ndarray:
         """Return how long each example of a ragged array is, int64 ``(examples,)``."""
         return np.concatenate([np.diff(shard.edges[name]) for shard in self.shards])
 
-    def _gather(self, array: Array, owners: np.ndarray, rows: np.ndarray, into: np.ndarray) -> None:
-        stored = [shard.arrays[array.name] for shard in self.shards]
-        if len(stored) == 1:
-            # mode="clip" skips a bounds check and a second buffer; indices are made by Order.
-            stored[0].take(rows, axis=0, mode="clip", out=into)
-            return
+    def _gather(self, name: str, owners: np.ndarray, rows: np.ndarray, into: np.ndarray) -> None:
+        stored = [shard.arrays[name] for shard in self.shards]
         for slot, (owner, row) in enumerate(zip(owners.tolist(), rows.tolist())):
             into[slot] = stored[owner][row]
 
-    def _ragged(self, array: Array, owners: np.ndarray, rows: np.ndarray) -> Ragged:
+    def _ragged(self, array: Array, owners: np.ndarray | None, rows: np.ndarray) -> Ragged:
         parts, lengths = [], []
-        for owner, row in zip(owners.tolist(), rows.tolist()):
+        shards = itertools.repeat(0) if owners is None else owners.tolist()
+        for owner, row in zip(shards, rows.tolist()):
             shard = self.shards[owner]
             start, end = shard.edges[array.name][row : row + 2].tolist()
             parts.append(shard.arrays[array.name][start:end])
