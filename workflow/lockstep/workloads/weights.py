@@ -7,6 +7,8 @@ same form, so a run stopped in one framework can be continued in the other.
 """
 
 import hashlib
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -137,7 +139,13 @@ def save(path: Path, state: State, metadata: Mapping[str, str] | None = None) ->
     """Write a state as safetensors, atomically; equal states give equal bytes."""
     arrays = {name: np.ascontiguousarray(state[name]) for name in sorted(state)}
     with files.atomic(path) as temporary:  # to a file at once: tables may have gigabytes
-        safetensors.numpy.save_file(arrays, temporary, dict(metadata or {}) or None)
+        try:
+            safetensors.numpy.save_file(arrays, temporary, dict(metadata or {}) or None)
+        except SafetensorError as error:  # which is how it tells what the system says
+            found = re.search(r"os error (\d+)", str(error))
+            if found is None:
+                raise
+            raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
 
 
 def load(path: Path) -> dict[str, np.ndarray]:
