@@ -73,7 +73,7 @@ def states(notes: Path, run: str, *, patience: float) -> dict[str, str]:
         if note.get("job") and note.get("job-name") == run
     }
     # Of all partitions: one that is closed to this person meanwhile would hide their jobs.
-    asked = ("squeue", "--noheader", "--all", "--states=all", f"--name={run}", "--format=%i|%T")
+    asked = ("squeue", "--noheader", "--states=all", f"--name={run}", "--format=%i|%T", "--all")
     status, said = slurm.insist(*asked, patience=patience)
     if status:
         return {}

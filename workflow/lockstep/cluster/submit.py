@@ -90,7 +90,7 @@ def _refuse_others(notes: Path) -> None:
     names = sorted({note["job-name"] for note in ours.values() if note.get("job-name")})
     if not names:
         return
-    asked = ("squeue", "--noheader", "--all", f"--name={','.join(names)}", "--format=%i %U %u")
+    asked = ("squeue", "--noheader", f"--name={','.join(names)}", "--format=%i %U %u", "--all")
     _, said = slurm.insist(*asked)
     for job, number, owner in (row for row in map(str.split, said.splitlines()) if len(row) == 3):
         if job in ours and number != str(os.getuid()):
@@ -203,7 +203,7 @@ def _job_of(note: Mapping[str, Any]) -> str | None:
     name, comment = note.get("job-name"), note.get("comment")
     if not name or not comment:  # no other submission has both
         return None
-    asked = ("squeue", "--me", "--noheader", "--all", f"--name={name}", "--format=%i %T %k")
+    asked = ("squeue", "--me", "--noheader", f"--name={name}", "--format=%i %T %k", "--all")
     status, said = slurm.insist(*asked)
     rows = [line.split(None, 2) for line in said.splitlines()] if status == 0 else []
     jobs = [row[0] for row in rows if len(row) == 3 and row[2] == comment and row[1] not in ENDED]
@@ -242,7 +242,7 @@ def _state(job: str) -> tuple[str, str] | None:
 
     It is asked until it says: a twin of a job that lives would be the worst answer.
     """
-    asked = ("squeue", "--noheader", "--all", "--states=all", "--format=%T %u", "--jobs", job)
+    asked = ("squeue", "--noheader", "--states=all", "--format=%T %u", "--jobs", job, "--all")
     status, said = slurm.insist(*asked)
     found = re.search(r"^([A-Z_]+) (\S+)$", said, re.MULTILINE) if status == 0 else None
     return (found.group(1), found.group(2)) if found else None
