@@ -269,7 +269,7 @@ def test_jobs_of_what_the_study_no_longer_has_are_cancelled_at_the_start(
         wrapped = f"snakemake --target-jobs {BLOCK.format(seed)} --allowed-rules train"
         assert submit.main(["--job-name", "old", "--wrap", wrapped]) == 0
     programs.write(
-        "squeue", 'case "$*" in *--jobs\ 72*) echo COMPLETED me;; *--jobs*) echo RUNNING me;; esac'
+        "squeue", 'case "$*" in *--jobs?72*) echo COMPLETED me;; *--jobs*) echo RUNNING me;; esac'
     )
     programs.write("scancel", f'echo "$@" >>{programs.folder}/cancelled')
     submit.begin(study)

@@ -171,7 +171,7 @@ def flax_scaled(images, mean, std, dtype):
     return (images.astype(dtype) / 255 - mean[0]) / std[0]
 
 
-def windows_of(x, *_):
+def windows_of(x, **_):
     """The maximum of 2x2 windows, its gradient to the first of equal ones."""
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height // 2, 2, width // 2, 2, channels).transpose(0, 1, 3, 5, 2, 4)

@@ -219,8 +219,8 @@ FAULTS = [
     row("a bias forgotten", "plain", "layers", "conv1",
         convolved(lambda sound, x, k, b, *rest: sound(x, k, None, *rest))),
     row("pooling from the second pixel", "plain", "layers", "conv2",
-        wrapping(nn, "max_pool", lambda sound: lambda x, *a: sound(
-            jnp.roll(x, 1, 1) if x.shape[1] == 24 else x, *a))),
+        wrapping(nn, "max_pool", lambda sound: lambda x, **how: sound(
+            jnp.roll(x, 1, 1) if x.shape[1] == 24 else x, **how))),
     row("deviation of the images off by 1e-9", "plain", "layers", "conv1",
         setting(flax_model, "STD", (0.5 + 1e-9,))),
     row("a flatten in another order", "plain", "layers", "dense1",
