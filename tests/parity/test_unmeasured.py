@@ -47,8 +47,8 @@ def test_nor_do_some_twins_of_a_rung_where_the_largest_counts() -> None:
     blind = edited(twin__step__buffer=np.array([1, np.nan, 1, 1], np.float32))
     (rung,) = failures(edited(float32__step__a=7.0, twin__step__a=7.0), blind, firm_steps=1)
     assert (rung.name, rung.first, rung.first_value) == ("step", "a", pytest.approx(6))
-    assert first(small(), blind, firm_steps=1) == ("float32", "step", "buffer of a twin")
-    assert failures(small(), blind) == []  # its distance is asked for by nobody
+    for firm_steps in (1, 10):
+        assert first(small(), blind, firm_steps) == ("float32", "step", "buffer of a twin")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
