@@ -309,7 +309,7 @@ def test_frames_of_the_padding_that_the_loss_reads(climb, reference, monkeypatch
 
 
 def test_an_alignment_that_is_impossible_let_through(climb, reference, monkeypatch) -> None:
-    always = SimpleNamespace(frames=framing.count, feasible=lambda samples, _: samples >= 0)
+    always = SimpleNamespace(count=framing.count, feasible=lambda samples, _: samples >= 0)
     monkeypatch.setattr(ctc_torch, "framing", always)
     assert broken(climb, reference)[0] in ("loss", "gradient")
 
