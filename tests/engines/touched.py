@@ -35,7 +35,7 @@ def trained(side: str, manifest: Path, steps: int, topology: Topology) -> dict[s
     exchanged = _watch(engine) if topology.devices > 1 and side == "torch" else []
     engine.prepare()
     if topology.devices > 1 and side == "jax":
-        exchanged = _sizes(engine.programs[1].as_text())
+        exchanged = _sizes(engine.programs[0, 1].as_text())
     engine.load(state)
     losses, checksums = engine.fetch(engine.train(feed.window(0, steps)))
     probe = {n: a for n, a in engine.probe(feed.window(0, 1)).items() if n.startswith("grad/")}
