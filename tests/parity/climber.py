@@ -15,7 +15,7 @@ from lockstep import engines
 from lockstep.cluster.launch import launch
 from lockstep.cluster.place import Place
 from lockstep.datasets.reader import Reader
-from lockstep.engines.contract import Topology
+from lockstep.engines.contract import Engine, Topology
 from lockstep.parity import position
 from lockstep.parity.climb import climb as climbing
 from lockstep.parity.joint import PATHS
@@ -24,11 +24,39 @@ from lockstep.training.feed import SharedFeed
 from lockstep.workloads import weights
 
 
-def climb(request: dict[str, Any], topology: Topology) -> dict[str, np.ndarray]:
-    """Return the trace in one precision, float64 unless the variant says otherwise."""
+def route_of(request: dict[str, Any]) -> Route:
+    """Return the route that a request describes."""
     names = ("recipe", "variant", "seed", "window_steps")
     paths = {name: Path(request[name]) for name in PATHS}
-    route = Route(**{name: request[name] for name in names}, **paths)
+    return Route(**{name: request[name] for name in names}, **paths)
+
+
+def started(request: dict[str, Any]) -> tuple[Engine, SharedFeed]:
+    """Return a request's engine with its initial weights, in float64, and its batches."""
+    route = route_of(request)
+    job = route.job("float64", Topology())
+    engine = engines.start(job)
+    engine.load(weights.load(route.initial))
+    return engine, SharedFeed(job, Reader(route.manifest, "train"), route.seed)
+
+
+def changed_over(first: dict[str, Any], second: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the losses of steps 25 to 49: by `second` from the state of `first`, and by `first`
+    alone.
+    """
+    engine, feed = started(first)
+    engine.fetch(engine.train(feed.window(0, 25)))
+    begun = engine.state()
+    expected, _ = engine.fetch(engine.train(feed.window(25, 25)))
+    other, own_feed = started(second)
+    other.load(begun)
+    found, _ = other.fetch(other.train(own_feed.window(25, 25)))
+    return found, expected
+
+
+def climb(request: dict[str, Any], topology: Topology) -> dict[str, np.ndarray]:
+    """Return the trace in one precision, float64 unless the variant says otherwise."""
+    route = route_of(request)
     precision = route.variant["precision"]
     job = route.job(precision, topology)
     engine = engines.start(job)

@@ -9,15 +9,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from lockstep import engines, workloads
-from lockstep.datasets.reader import Reader
+from lockstep import workloads
 from lockstep.engines import torch_optimizer
-from lockstep.engines.contract import Engine, Topology
 from lockstep.parity import compare, distances
-from lockstep.parity.joint import PATHS
-from lockstep.parity.route import Route
 from lockstep.study import config
-from lockstep.training.feed import SharedFeed
 from lockstep.workloads import bert, randomness_torch, recipe, weights
 from tests import texts
 from tests.conftest import ROOT
@@ -178,21 +173,9 @@ def test_lamb_makes_the_same_steps(climb: Climb) -> None:
     assert verdict(*traces) == ("none", None)
 
 
-def started(climb: Climb, variant: str) -> tuple[Engine, SharedFeed]:
-    """A small BERT's engine with its initial weights, and its batches."""
-    told = climb.request("bert_mlm", variant, "float64", {})
-    paths = {name: Path(told[name]) for name in PATHS}
-    names = ("recipe", "variant", "seed", "window_steps")
-    route = Route(**{name: told[name] for name in names}, **paths)
-    job = route.job("float64", Topology())
-    engine = engines.start(job)
-    engine.load(weights.load(route.initial))
-    return engine, SharedFeed(job, Reader(route.manifest, "train"), route.seed)
-
-
 @pytest.mark.slow
 def test_a_compiled_gradient_of_looked_up_rows_has_the_same_bits_each_time(climb: Climb) -> None:
-    engine, feed = started(climb, "torch-compile")
+    engine, feed = climber.started(climb.request("bert_mlm", "torch-compile", "float64", {}))
     window = feed.window(0, 1)
     found = {engine.probe(window)["grad/word.embedding"].tobytes() for _ in range(40)}
     assert len(found) == 1
@@ -200,14 +183,10 @@ def test_a_compiled_gradient_of_looked_up_rows_has_the_same_bits_each_time(climb
 
 @pytest.mark.slow
 def test_a_run_that_changes_its_framework_goes_on_as_it_would_have(climb: Climb) -> None:
-    torch_engine, feed = started(climb, "torch-eager")
-    for first in (0, 25):
-        expected, _ = torch_engine.fetch(torch_engine.train(feed.window(first, 25)))
-    first_half, _ = started(climb, "torch-eager")
-    first_half.fetch(first_half.train(feed.window(0, 25)))
-    second_half, own_feed = started(climb, "jax-jit")
-    second_half.load(first_half.state())
-    found, _ = second_half.fetch(second_half.train(own_feed.window(25, 25)))
+    requests = (
+        climb.request("bert_mlm", variant, "float64", {}) for variant in ("torch-eager", "jax-jit")
+    )
+    found, expected = climber.changed_over(*requests)
     np.testing.assert_allclose(found, expected, rtol=1e-11)
 
 

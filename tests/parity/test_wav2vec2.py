@@ -12,15 +12,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from lockstep import engines, workloads
+from lockstep import workloads
 from lockstep.datasets import framing
 from lockstep.datasets.reader import Reader
-from lockstep.engines.contract import Engine, Topology
 from lockstep.parity import compare
-from lockstep.parity.joint import PATHS
-from lockstep.parity.route import Route
 from lockstep.study import config
-from lockstep.training.feed import SharedFeed
 from lockstep.workloads import (
     ctc_flax,
     ctc_torch,
@@ -176,28 +172,10 @@ def test_two_processes_of_unequal_weight_make_the_same_steps(climb: Climb) -> No
     assert verdict(faulty, traces[1]) == ("loss", "loss"), "a mean of local means"
 
 
-def started(climb: Climb, variant: str) -> tuple[Engine, SharedFeed]:
-    """A small model's engine with its initial weights, and its batches."""
-    told = climb.request(variant, "float64", {})
-    paths = {name: Path(told[name]) for name in PATHS}
-    names = ("recipe", "variant", "seed", "window_steps")
-    route = Route(**{name: told[name] for name in names}, **paths)
-    job = route.job("float64", Topology())
-    engine = engines.start(job)
-    engine.load(weights.load(route.initial))
-    return engine, SharedFeed(job, Reader(route.manifest, "train"), route.seed)
-
-
 @pytest.mark.slow
 def test_a_run_that_changes_its_framework_goes_on_as_it_would_have(climb: Climb) -> None:
-    torch_engine, feed = started(climb, "torch-eager")
-    for first in (0, 25):
-        expected, _ = torch_engine.fetch(torch_engine.train(feed.window(first, 25)))
-    first_half, _ = started(climb, "torch-eager")
-    first_half.fetch(first_half.train(feed.window(0, 25)))
-    second_half, own_feed = started(climb, "jax-im2col")
-    second_half.load(first_half.state())
-    found, _ = second_half.fetch(second_half.train(own_feed.window(25, 25)))
+    requests = (climb.request(variant, "float64", {}) for variant in ("torch-eager", "jax-im2col"))
+    found, expected = climber.changed_over(*requests)
     np.testing.assert_allclose(found, expected, rtol=1e-11)
 
 

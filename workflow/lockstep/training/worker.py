@@ -44,13 +44,13 @@ def _run(
 ) -> int:
     """Train in a process that took so many seconds to start."""
     manifest = Path(spec.dataset)
-    # The engine has a copy: of large tables there is room for one more, and not for long.
-    initial = weights.digest(weights.load(Path(spec.weights)))
     progress, state = restore(spec)
     progress.clock.add("import", seconds)
-    resumed = state is not None
-    if state is None:
-        state = weights.load(Path(spec.weights))
+    # The engine will have a copy: of large tables there is room for one more, and not for long.
+    begun, resumed = weights.load(Path(spec.weights)), state is not None
+    initial = weights.digest(begun)
+    state = begun if state is None else state
+    del begun
     with progress.clock("staging"):
         feed = begin.feed_for(spec, job)
         test = Reader(manifest, "test")

@@ -77,7 +77,7 @@ def adopted(
         UserError: names the first tensor that is missing, too many, of another shape or type.
     """
     own = any(name.startswith("param/") for name in tensors)
-    known = _own(tensors) if own else _renamed(where, tensors)
+    known = of_state(tensors) if own else _renamed(where, tensors)
     if not own:
         _check_tied(where, known)
     result: dict[str, np.ndarray] = {}
@@ -104,7 +104,7 @@ def adopted(
     return result
 
 
-def _own(tensors: Tensors) -> dict[str, np.ndarray]:
+def of_state(tensors: Tensors) -> dict[str, np.ndarray]:
     """Return the parameters of one of Lockstep's states; an optimizer starts anew."""
     parts = {name: name.partition("/") for name in tensors}
     return {name: tensors[full] for full, (role, _, name) in parts.items() if role == "param"}
@@ -134,6 +134,18 @@ def _check_tied(where: str, known: Tensors) -> None:
             )
 
 
+def check_type(where: str, name: str, value: np.ndarray) -> None:
+    """Check that a file's tensor is of a floating type.
+
+    Raises:
+        UserError: it is not.
+    """
+    if value.dtype.name not in TYPES:
+        raise UserError(
+            f"{where}: {name} is of type {value.dtype}; it must be one of {', '.join(TYPES)}"
+        )
+
+
 def _fitted(
     where: str, name: str, value: np.ndarray, parameter: Parameter, own: bool
 ) -> np.ndarray:
@@ -145,8 +157,5 @@ def _fitted(
             f"{where}: {name} has the shape {value.shape}, but the model's is {expected}; set "
             "model.size, model.vocabulary and model.positions to those of the file"
         )
-    if value.dtype.name not in TYPES:
-        raise UserError(
-            f"{where}: {name} is of type {value.dtype}; it must be one of {', '.join(TYPES)}"
-        )
+    check_type(where, name, value)
     return np.ascontiguousarray(value.T if transposed else value, np.float32)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from lockstep.errors import UserError
-from lockstep.workloads.bert_checkpoint import LEAF, TYPES
+from lockstep.workloads.bert_checkpoint import LEAF, check_type, of_state
 from lockstep.workloads.contract import Parameter
 
 Tensors = Mapping[str, np.ndarray]
@@ -75,7 +75,7 @@ def adopted(where: str, tensors: Tensors, parameters: Iterable[Parameter]) -> di
         UserError: names the first tensor that is missing, too many, of another shape or type.
     """
     own = any(name.startswith("param/") for name in tensors)
-    known = _own(tensors) if own else _renamed(where, tensors)
+    known = of_state(tensors) if own else _renamed(where, tensors)
     result: dict[str, np.ndarray] = {}
     taken = set()
     for parameter in parameters:
@@ -102,12 +102,6 @@ def adopted(where: str, tensors: Tensors, parameters: Iterable[Parameter]) -> di
     return result
 
 
-def _own(tensors: Tensors) -> dict[str, np.ndarray]:
-    """Return the parameters of one of Lockstep's states; an optimizer starts anew."""
-    parts = {name: name.partition("/") for name in tensors}
-    return {name: tensors[full] for full, (role, _, name) in parts.items() if role == "param"}
-
-
 def _renamed(where: str, tensors: Tensors) -> dict[str, np.ndarray]:
     """Return tensors under the older names, with the trunk's prefix."""
     result: dict[str, np.ndarray] = {}
@@ -127,10 +121,7 @@ def _fitted(
     where: str, name: str, value: np.ndarray, parameter: Parameter, own: bool
 ) -> np.ndarray:
     """Return a tensor in neutral layout."""
-    if value.dtype.name not in TYPES:
-        raise UserError(
-            f"{where}: {name} is of type {value.dtype}; it must be one of {', '.join(TYPES)}"
-        )
+    check_type(where, name, value)
     found = value if own else value.T
     if not own and parameter.name == "positions.magnitude" and found.ndim == 3:
         found = found[:, 0, 0]  # published (1, 1, time)
