@@ -152,7 +152,7 @@ def prepared(cluster: Cluster) -> Cluster:
         name = ["useradd", "--root", str(cluster.box.folder / "root"), "--uid", str(OTHER)]
         subprocess.run([*name, "--create-home", "another"], check=True)
     aside = kept(cluster)
-    if aside.exists():
+    if (aside / "data").exists():  # which comes last
         copy(aside / "data", cluster.clone / "data")
         (cluster.clone / "results").mkdir()
         os.chown(cluster.clone / "results", USER, USER)
