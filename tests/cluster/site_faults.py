@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lockstep.cluster import watch
 from tests.conftest import wait_for
 
 if TYPE_CHECKING:
@@ -152,14 +153,21 @@ def loses_node(scene: "Scene") -> None:
     wait_for(lambda: "PENDING" in states(), timeout=120)
     scene.box.start_node("node2")
     scene.box.wait_for_nodes()
-    # SLURM holds a requeued job back for two minutes; nobody needs to wait for that here.
-    person("scontrol", "update", f"JobId={job}", "StartTime=now")(scene)
+    starts_now(scene, job)
 
 
 def requeues(scene: "Scene") -> None:
     job = scene.job()
     person("scontrol", "requeue", job)(scene)
-    time.sleep(8)
+    starts_now(scene, job)
+
+
+def starts_now(scene: "Scene", job: str) -> None:
+    """Let a job start of which the workflow has seen that it was queued again.
+
+    SLURM holds it back for two minutes; nobody needs to wait for all of them here.
+    """
+    time.sleep(watch.PERIOD + 5)
     person("scontrol", "update", f"JobId={job}", "StartTime=now")(scene)
 
 
