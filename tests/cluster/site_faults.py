@@ -134,6 +134,9 @@ def person(*command: str) -> Act:
     return lambda scene: print(scene.box.slurm(*(x.format(job=scene.job()) for x in command)))
 
 
+resumes = administrator("scontrol", "resume", "{job}")
+
+
 # The run's own processes and its nodes -----------------------------------------------------------
 
 
@@ -218,6 +221,7 @@ def read_only(host: str, mode: str) -> Act:
 
 def killed_and_started_again(scene: "Scene") -> None:
     assert scene.workflow
+    administrator("scontrol", "suspend", "{job}")(scene)  # it must not end meanwhile
     scene.cluster.kill(scene.workflow)
     scene.start()
 
@@ -253,7 +257,7 @@ def another_person(scene: "Scene") -> None:
     with open(scene.log, "a") as stream:
         done = subprocess.run(line, stdout=stream, stderr=stream, timeout=120)
     assert done.returncode == 2, scene.said()
-    administrator("scontrol", "resume", "{job}")(scene)
+    resumes(scene)
     scene.start()
 
 
@@ -349,7 +353,7 @@ FAULTS = [
     Fault(
         name="job suspended and resumed",
         inject=administrator("scontrol", "suspend", "{job}"),
-        undo=administrator("scontrol", "resume", "{job}"),
+        undo=resumes,
         lasts=15,
     ),
     Fault(
@@ -401,11 +405,14 @@ FAULTS = [
         told="[Rr]ead-only file system|has ended as",
         undo=read_only("node1", "rw"),
     ),
-    Fault(name="Snakemake killed", inject=killed_and_started_again, told="is adopted"),
+    Fault(
+        name="Snakemake killed", inject=killed_and_started_again, told="is adopted", undo=resumes
+    ),
     Fault(
         name="Snakemake killed, scripts on standard input",
         inject=killed_and_started_again,
         told="is adopted",
+        undo=resumes,
         options=("--slurm-pass-command-as-script",),
     ),
     Fault(name="Ctrl-C", inject=interrupted, told="stopped; the same command goes on"),
