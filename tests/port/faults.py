@@ -4,7 +4,8 @@ A fault names the first value that differs and the kind of its cause (None where
 to be claimed). `drill.py` runs all of them.
 """
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import optax
 import torch
 from flax import nnx
+from jax import lax
 
 from lockstep.port import check, outcome, pair
 from tests.port.pairs import cnn, decoder, encoder, gpt, rotary, tiny
@@ -39,6 +41,8 @@ class Fault:
         first: the first value that differs; None of a harmless rewrite.
         kind: of the cause; None where none is known.
         train: whether it shows in training mode alone.
+        bits: behind the point, that JAX keeps of float32 factors: 10 as TF32 does, 7 as bfloat16.
+            It shows in float32 alone.
     """
 
     pair: str
@@ -47,6 +51,28 @@ class Fault:
     first: str | None = None
     kind: str | None = None
     train: bool = False
+    bits: int | None = None
+
+
+@contextlib.contextmanager
+def products(bits: int) -> Iterator[None]:
+    """Have JAX round the factors of products and convolutions, as a GPU does for TF32."""
+    changed = (lax.dot_general_p, lax.conv_general_dilated_p)
+    jax.clear_caches()  # of what was compiled with other products
+    for primitive in changed:
+
+        def bind(*factors: jax.Array, sound: Any = primitive.bind, **how: Any) -> Any:
+            single = all(x.dtype == jnp.float32 for x in factors)
+            kept = (lax.reduce_precision(x, 8, bits) for x in factors) if single else factors
+            return sound(*kept, **how)
+
+        setattr(primitive, "bind", bind)  # noqa: B010
+    try:
+        yield
+    finally:
+        for primitive in changed:
+            delattr(primitive, "bind")
+        jax.clear_caches()
 
 
 def described(fault: Fault) -> pair.Pair:
@@ -55,9 +81,11 @@ def described(fault: Fault) -> pair.Pair:
 
 
 def run(fault: Fault, precisions: tuple[str, ...] = ("float64",)) -> outcome.Outcome:
-    """Compare a pair with a fault in it."""
-    prepared = check.prepare(described(fault))
-    return check.check(prepared, check.Options(precisions=precisions, train=fault.train))
+    """Compare a pair with a fault in it; one of products in float32, too."""
+    precisions = ("float64", "float32") if fault.bits else precisions
+    with products(fault.bits) if fault.bits else contextlib.nullcontext():
+        prepared = check.prepare(described(fault))
+        return check.check(prepared, check.Options(precisions=precisions, train=fault.train))
 
 
 def found(result: outcome.Outcome) -> tuple[str | None, str | None]:
@@ -128,6 +156,8 @@ def _uncorrected() -> optax.GradientTransformation:
     return optax.GradientTransformation(start, update)
 
 
+TF32 = {"name": "products in TF32", "settings": {}, "kind": "TF32", "bits": 10}
+BFLOAT16 = {"name": "products in bfloat16", "settings": {}, "bits": 7}
 KERNEL, PADDING, HEADS = "kernel's layout", "padding", "order of heads"
 MEAN = "statistics norm1.running_mean"
 
@@ -341,6 +371,13 @@ FAULTS: tuple[Fault, ...] = (
         "w",
         "Nesterov",
     ),
+    Fault("cnn", first="conv1", **TF32),
+    Fault("gpt", first="blocks.0.attn", **TF32),
+    Fault("rotary", first="layers.0.q", **TF32),
+    Fault("encoder", first="attention", **TF32),
+    Fault("decoder", first="up", **TF32),
+    Fault("cnn", first="conv1", **BFLOAT16),
+    Fault("encoder", first="attention", **BFLOAT16),
 )
 
 HARMLESS: tuple[Fault, ...] = (

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lockstep.parity import OVER_TWO, compare, update
+from lockstep.parity import OVER_TWO, cause, compare, update
 from lockstep.report import analysis, firststep, load, page, parity_verdict, sentences, verdicts
 from lockstep.report.analysis import Analysis
 from lockstep.study.run import Run
@@ -117,23 +117,17 @@ def test_failed_parity_takes_the_verdict_away_from_that_variant_alone(tmp_path: 
     assert told["word"] == "FAIL"
     place = f"results/{study.config['study']}/study.json"
     command = f"python -m lockstep port {place} --workload mnist_cnn"
-    assert f"`{command}` says why it differs" in told["text"]
+    assert f"`{command}` compares the models" in told["text"]
 
 
-@pytest.mark.parametrize(("rung", "told"), [("layers", True), ("gradient", True), ("step", False)])
-def test_a_cause_is_promised_only_where_the_models_differ(rung: str, told: bool) -> None:
-    variants = {"torch-eager": {"framework": "torch"}, "jax-jit": {"framework": "jax"}}
-    rungs = [
-        {"precision": "float64", "name": name, "passed": name != rung}
-        for name in ("weights", "layers", "gradient", "step")
-    ]
-    verdict: Verdict = {
-        "workload": "w", "reference": "torch-eager", "comparisons": {"jax-jit": {"rungs": rungs}}
-    }  # fmt: skip
-    found = compare.cause_command(verdict, variants, Path("study.json"))
-    assert found == ("python -m lockstep port study.json --workload w" if told else None)
-    variants["jax-jit"]["framework"] = "torch"
-    assert compare.cause_command(verdict, variants, Path("study.json")) is None
+def test_the_cause_that_was_found_stands_beside_what_differs(tmp_path: Path) -> None:
+    study = write(tmp_path, variants=TWO, seeds=1)
+    verdict = passing_verdict(study, "mnist_cnn", fails="jax-jit")
+    why = "cause: GELU. JAX: GELU by tanh; PyTorch: GELU by erf"
+    verdict["comparisons"]["jax-jit"]["cause"] = cause.told(why, "GELU")
+    put_json(study.verdict("mnist_cnn"), verdict)
+    told = headline(analysis.analyse(study))["text"]
+    assert "conv1.kernel differs by 5.00e-01" in told and told.endswith(why)
 
 
 def test_the_tolerance_shown_is_that_of_the_tensor_that_failed(tmp_path: Path) -> None:

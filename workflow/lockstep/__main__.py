@@ -15,6 +15,9 @@ from lockstep.port import command as port_command
 from lockstep.study import Study
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from lockstep.parity.route import Route
 
 HELP = """\
@@ -136,6 +139,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--workload", required=True)
     sub.add_argument("--variant", required=True)
     sub = add("parity", parity, "compare the traces of a workload")
+    sub.add_argument("--workload", required=True)
+    sub = add("cause", cause, "look for why the variants of a workload are not the same model")
     sub.add_argument("--workload", required=True)
     sub = add("train", train, "train the runs of a block")
     sub.add_argument("--block", required=True)
@@ -299,23 +304,60 @@ def _route(study: Study, workload: str, variant: str) -> "Route":
 
 
 def parity(options: argparse.Namespace) -> int:
+    from lockstep.parity import cause as causes
     from lockstep.parity import compare
 
     study, workload = Study.load(options.study), options.workload
     study.workload(workload)  # a name that is none is told as such, not as files that are missing
     traces = {variant: study.trace(workload, variant) for variant in study.traces()}
     study.passed(workload).unlink(missing_ok=True)  # shut whatever happens from here on
-    verdict = compare.judge(workload, traces)
-    files.write_json(study.verdict(workload), verdict)
-    command = compare.cause_command(verdict, study.config["variants"], options.study)
-    hint = f"; where both frameworks are installed, `{command}` says why it differs"
-    for line in compare.explain(verdict):
-        print(f"lockstep: parity FAILS: {line}{hint if command else ''}", file=sys.stderr)
-    if not verdict["passed"]:
-        return 1
-    files.write_json(
-        study.passed(workload), {"verdict": files.sha256_file(study.verdict(workload))}
-    )
+    verdict, path = compare.judge(workload, traces), study.verdict(workload)
+    searched = causes.to_search(verdict, study.config["variants"])
+    files.write_json(path, verdict)
+    if verdict["passed"]:
+        files.write_json(study.passed(workload), {"verdict": files.sha256_file(path)})
+        return 0
+    _tell_failure(options, verdict)  # at once: a search takes minutes, or all memory
+    if searched:
+        named = ["--study", str(options.study), "--workload", workload]
+        verdict = causes.search(path, [sys.executable, "-m", "lockstep", "cause", *named])
+        files.write_json(path, verdict)
+        _tell_failure(options, verdict)
+    return 1
+
+
+def _tell_failure(options: argparse.Namespace, verdict: "Mapping[str, Any]") -> None:
+    from lockstep.parity import cause as causes
+
+    variants = Study.load(options.study).config["variants"]
+    for line in causes.lines(verdict, variants, options.study):
+        print(f"lockstep: parity FAILS: {line}", file=sys.stderr, flush=True)
+
+
+def cause(options: argparse.Namespace) -> int:
+    from lockstep.cluster import launch
+
+    launch.let_threads_sleep()  # before a framework is imported
+    from lockstep.parity import cause as causes
+    from lockstep.port import traced
+
+    study, workload = Study.load(options.study), options.workload
+    study.workload(workload)
+    path, variants = study.verdict(workload), study.config["variants"]
+    if not path.is_file():
+        raise UserError(f"{path}: there is no verdict; run the parity stage first")
+    verdict = files.read_json(path)
+    for variant in causes.to_search(verdict, variants):
+        both = {v: study.trace(workload, v) for v in (variant, verdict["reference"])}
+        own = {variants[v]["framework"]: v for v in both}
+        found = traced.cause(
+            verdict["comparisons"][variant],
+            _route(study, workload, own["torch"]),
+            *(both[own[framework]] for framework in ("torch", "jax")),
+        )
+        verdict["comparisons"][variant]["cause"] = found
+    files.write_json(path, verdict)
+    print("\n".join(causes.lines(verdict, variants, options.study)))
     return 0
 
 

@@ -46,8 +46,10 @@ def image_of(study: Study, command: str, options: Mapping[str, Any]) -> StudyIma
     """
     if os.environ.get(enter.INSIDE) or not study.images:
         return None
-    if command in ("preprocess", "weights", "parity", "report", "tell"):
+    if command in ("preprocess", "weights", "report", "tell"):
         return study.images["base"]
+    if command in ("parity", "cause"):
+        return study.images[study.parity_image]
     if command == "trace":
         return study.images[study.variant(options["variant"])["framework"]]
     return None

@@ -66,7 +66,7 @@ rule trace:
 
 rule compare_traces:
     input:
-        **image_files("base"),
+        **image_files(STUDY.parity_image),
         traces=lambda wildcards: [
             STUDY.trace(wildcards.workload, variant) for variant in STUDY.traces()
         ],
@@ -74,6 +74,8 @@ rule compare_traces:
         STUDY.passed("{workload}"),
     log:
         STUDY.root / "logs" / "parity" / "{workload}.log",
+    # Where parity fails, PyTorch's model is called to find out why.
+    threads: STUDY.config["threads"]
     # The same traces have the same verdict; on a cluster other rules are tried again.
     retries: 0
     params:

@@ -83,6 +83,10 @@ def _judged(
         yield str(problem).replace(" ", ": ", 1)
         return
     again = json.loads(json.dumps(ladder.judge_loaded(workload, loaded)))
+    for variant, comparison in again["comparisons"].items():
+        # Why two models differ is found by calling them: it is as recorded.
+        written = verdict["comparisons"].get(variant, {})
+        comparison |= {"cause": written["cause"]} if "cause" in written else {}
     yield from _one_finding(name, difference(again, verdict, absolute=0.0), "the traces")
 
 

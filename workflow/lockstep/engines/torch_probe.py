@@ -32,8 +32,7 @@ def look(engine: "TorchEngine", row: Mapping[str, Tensor], weight: Tensor) -> di
     found = {f"output/{name}": _wide(output) for name, output in outputs.items()}
     found |= {f"term/{name}": term.double() for name, term in terms.items()}
     if engine.topology.devices == 1:
-        made = {n: x for n, x in inputs.items() if x is not batch.get(n) and x.is_floating_point()}
-        made = {n: _moved(x.detach()).requires_grad_() for n, x in made.items()}
+        made = {n: x.requires_grad_() for n, x in off_ties(inputs, batch).items()}
         layers: dict[str, Tensor] = {}
         with _listening(engine.module, engine.layers, layers):
             outputs = engine.outputs(engine.module, {**inputs, **made}, train=True)
@@ -42,7 +41,7 @@ def look(engine: "TorchEngine", row: Mapping[str, Tensor], weight: Tensor) -> di
         # None where the loss does not reach an input: zero, which the ladder shall name.
         gradients = torch.autograd.grad(loss, wanted, allow_unused=True) if wanted else ()
         for (name, x), gradient in zip(made.items(), gradients):
-            found[f"input/{name}"] = _sampled(torch.zeros_like(x) if gradient is None else gradient)
+            found[f"input/{name}"] = sampled(torch.zeros_like(x) if gradient is None else gradient)
         found |= {f"tap/{name}": layers[name] for name in engine.layers if name in layers}
         if "key" in batch:
             random = Random(batch, train=True, native=False)
@@ -67,7 +66,7 @@ def _listening(
     def keep_as(name: str) -> Callable[[nn.Module, tuple, object], None]:
         def keep(_: nn.Module, __: tuple, output: object) -> None:
             if isinstance(output, Tensor):
-                outputs[name] = _sampled(output.detach())
+                outputs[name] = sampled(output.detach())
 
         return keep
 
@@ -83,15 +82,20 @@ def _listening(
             handle.remove()
 
 
+def off_ties(inputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what was made of a batch's arrays, moved as in `lockstep.engines.jax_probe`."""
+    made = {n: x for n, x in inputs.items() if x is not batch.get(n) and x.is_floating_point()}
+    return {n: _moved(x.detach()) for n, x in made.items()}
+
+
 def _moved(x: Tensor) -> Tensor:
-    """Return an input off its ties (`lockstep.engines.jax_probe`)."""
     last = x.permute(0, 2, 3, 1) if x.dim() == 4 else x  # images: channels last, as in Flax
     steps = torch.arange(x.numel(), dtype=torch.int32, device=x.device)
     moved = last + ((steps * STRIDE) & 0xFFFF).to(x.dtype).reshape(last.shape) * SPACING
     return moved.permute(0, 3, 1, 2) if x.dim() == 4 else moved
 
 
-def _sampled(x: Tensor) -> Tensor:
+def sampled(x: Tensor) -> Tensor:
     """Return a sample of a tensor, ``(n,)``: of images channels first, as if they came last."""
     if x.dim() == 4:
         x = x.permute(0, 2, 3, 1)

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -82,39 +82,20 @@ def load(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def explain(verdict: Mapping[str, Any]) -> list[str]:
-    """Return one line per failed comparison: the first rung that failed, and what differs there."""
-    lines = []
-    for variant, comparison in verdict["comparisons"].items():
-        found = failure(comparison)
-        if found:
-            lines.append(f"{verdict['workload']}: {variant} is not {verdict['reference']}: {found}")
-    return lines
+def explain(verdict: Mapping[str, Any]) -> dict[str, str]:
+    """Return for each comparison that failed one line: the first such rung, and what differs."""
+    workload, reference = verdict["workload"], verdict["reference"]
+    found = {v: failure(comparison) for v, comparison in verdict["comparisons"].items()}
+    return {
+        variant: f"{workload}: {variant} is not {reference}: {text}"
+        for variant, text in found.items()
+        if text
+    }
 
 
-IN_MODELS = {("float64", name) for name in ("layers", "forward", "loss", "input", "gradient")}
-"""Rungs on which it is the models that differ, and not what trains them or how it is rounded."""
-
-
-def cause_command(
-    verdict: Mapping[str, Any], variants: Mapping[str, Mapping[str, Any]], study: PurePath
-) -> str | None:
-    """Return what a person types to have the cause of a difference; None if it cannot help.
-
-    Traces are made apart, each in its framework's image; a cause needs both models in one process.
-
-    Args:
-        variants: of the study's config.
-        study: its study.json.
-    """
-    for variant, comparison in verdict["comparisons"].items():
-        failed = next((rung for rung in comparison["rungs"] if not rung["passed"]), None)
-        if failed is None or (failed["precision"], failed["name"]) not in IN_MODELS:
-            continue
-        known = [variants[v]["framework"] for v in (variant, verdict["reference"]) if v in variants]
-        if set(known) == {"torch", "jax"}:
-            return f"python -m lockstep port {study} --workload {verdict['workload']}"
-    return None
+def failed_rung(comparison: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the first rung that failed, None if all passed."""
+    return next((rung for rung in comparison["rungs"] if not rung["passed"]), None)
 
 
 LATER = {"steps": "final"}
@@ -126,19 +107,19 @@ def failure(comparison: Mapping[str, Any]) -> str | None:
 
     Where that is a step's loss, the tensor that differs most afterwards is named, too.
     """
+    rung = failed_rung(comparison)
+    if rung is None:
+        return None
+    precision, name = rung["precision"], rung["name"]
+    said = (
+        f"{precision} {name}: {rung['first']} differs by {_number(rung['first_value'], 2)}, "
+        f"allowed {_number(rung.get('first_tolerance', rung['tolerance']), 1)}"
+    )
     rungs = {(rung["precision"], rung["name"]): rung for rung in comparison["rungs"]}
-    for (precision, name), rung in rungs.items():
-        if rung["passed"]:
-            continue
-        said = (
-            f"{precision} {name}: {rung['first']} differs by {_number(rung['first_value'], 2)}, "
-            f"allowed {_number(rung.get('first_tolerance', rung['tolerance']), 1)}"
-        )
-        later = rungs.get((precision, LATER.get(name, "")))
-        if later and not later["passed"]:
-            said += f"; {later['worst']} differs most then, by {_number(later['value'], 2)}"
-        return said
-    return None
+    later = rungs.get((precision, LATER.get(name, "")))
+    if later and not later["passed"]:
+        said += f"; {later['worst']} differs most then, by {_number(later['value'], 2)}"
+    return said
 
 
 def _number(value: float | str, digits: int) -> str:

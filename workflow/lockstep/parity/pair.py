@@ -6,6 +6,7 @@ They are compared in float64, on the first batch of the ladder's seed.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -15,7 +16,7 @@ from lockstep.datasets.reader import Reader
 from lockstep.engines.contract import Job, Topology
 from lockstep.parity.route import Route
 from lockstep.training.feed import SharedFeed
-from lockstep.workloads import naming, weights
+from lockstep.workloads import naming, taps, weights
 
 PRECISION = "float64"
 
@@ -26,27 +27,97 @@ def names(torch_route: Route, jax_route: Route) -> dict[str, Any]:
     Args:
         torch_route, jax_route: of a variant of each framework; both of one workload.
     """
-    job, other = (route.job(PRECISION, Topology()) for route in (torch_route, jax_route))
-    reader = Reader(torch_route.manifest, "train")
-    window = SharedFeed(job, reader, torch_route.seed).window(0, 1)
-    given = {**window.batch, **window.numbers}
-    batch = {name: np.array(array[0]) for name, array in given.items()}
-    weight = float(window.weights[0])
-    modules = [job.workload.functions(framework) for framework in ("torch", "jax")]
-    module = _in_torch(job, modules[0], weights.load(torch_route.initial))
-    model, flax_names = _in_jax(other, modules[1])
-    torch_names = modules[0].names(job.recipe["model"])
+    ours, other = torch_half(torch_route), jax_route.job(PRECISION, Topology())
+    functions = other.workload.functions("jax")
+    model, flax_names = _in_jax(other, functions)
     return {
-        "torch_model": module,
+        "torch_model": ours.module,
         "jax_model": model,
-        "batch": batch,
+        "batch": ours.batch,
         "precision": PRECISION,
-        "torch_call": _torch_call(job, modules[0], batch),
-        "jax_call": _jax_call(other, modules[1]),
-        "torch_loss": _loss(job, modules[0], weight),
-        "jax_loss": _loss(other, modules[1], weight),
-        "parameters": [_line(torch_names[name], flax_names[name]) for name in torch_names],
+        "torch_call": ours.call(),
+        "jax_call": _jax_call(other, functions),
+        "torch_loss": _loss(ours.job, ours.functions, ours.weight),
+        "jax_loss": _loss(other, functions, ours.weight),
+        "parameters": [_line(ours.names[name], flax_names[name]) for name in ours.names],
     }
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchHalf:
+    """A workload in PyTorch, as the ladder's first batch is shown to it.
+
+    Attributes:
+        functions: of the workload's model file.
+        module: with the initial weights.
+        names: from neutral names to the module's.
+        batch: NumPy arrays, with the step's numbers.
+        weight: loss units of the batch.
+    """
+
+    job: Job
+    functions: ModuleType
+    module: Any
+    names: naming.Names
+    batch: Mapping[str, np.ndarray]
+    weight: float
+
+    @property
+    def layers(self) -> dict[str, str]:
+        """The path of each tap's module, by the tap's name."""
+        model = self.job.recipe["model"]
+        parameters = self.job.workload.parameters(model)
+        return taps.layers(self.functions, model, self.names, parameters, ".")
+
+    def sample(self, output: Any) -> np.ndarray:
+        """Return what a trace keeps of a layer's output."""
+        from lockstep.engines import torch_probe
+
+        return torch_probe.numpy(torch_probe.sampled(output.detach()))
+
+    def call(self, *, moved: bool = False) -> Callable:
+        """Return what calls the module with a batch, in the mode that the module is in.
+
+        Args:
+            moved: with inputs that are moved off their ties, as layers are looked at.
+        """
+        import torch
+
+        from lockstep.engines.torch_probe import off_ties
+        from lockstep.engines.torch_random import Random
+
+        dtypes = {name: torch.from_numpy(array).dtype for name, array in self.batch.items()}
+
+        def call(module: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
+            own = {n: x if x.is_floating_point() else x.to(dtypes[n]) for n, x in batch.items()}
+            random = Random(own, train=module.training, native=False)
+            seen = _seen(self.job, self.functions, own)
+            inputs = _inputs(self.functions, seen)
+            if moved:
+                with torch._C.DisableTorchFunction():  # it is no call of the model's
+                    inputs = {**inputs, **off_ties(inputs, seen)}
+            return self.functions.forward(module, inputs, random, module.training)
+
+        return call
+
+
+def torch_half(route: Route) -> TorchHalf:
+    """Return a workload's PyTorch model and the first batch of the ladder's seed.
+
+    Args:
+        route: of a variant of PyTorch's.
+    """
+    job = route.job(PRECISION, Topology())
+    window = SharedFeed(job, Reader(route.manifest, "train"), route.seed).window(0, 1)
+    functions = job.workload.functions("torch")
+    return TorchHalf(
+        job=job,
+        functions=functions,
+        module=_in_torch(job, functions, weights.load(route.initial)),
+        names=functions.names(job.recipe["model"]),
+        batch={n: np.array(a[0]) for n, a in {**window.batch, **window.numbers}.items()},
+        weight=float(window.weights[0]),
+    )
 
 
 def _in_torch(job: Job, functions: ModuleType, state: weights.State) -> Any:
@@ -84,27 +155,13 @@ def _in_jax(job: Job, functions: ModuleType) -> tuple[Any, naming.Names]:
     }
 
 
-def _torch_call(job: Job, functions: ModuleType, batch: Mapping[str, np.ndarray]) -> Callable:
-    import torch
-
-    from lockstep.engines.torch_random import Random
-
-    dtypes = {name: torch.from_numpy(array).dtype for name, array in batch.items()}
-
-    def call(module: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
-        own = {n: x if x.is_floating_point() else x.to(dtypes[n]) for n, x in batch.items()}
-        random = Random(own, train=module.training, native=False)
-        return functions.forward(module, _inputs(job, functions, own), random, module.training)
-
-    return call
-
-
 def _jax_call(job: Job, functions: ModuleType) -> Callable:
     from lockstep.engines.jax_random import Random
 
     def call(module: Any, batch: Mapping[str, Any], train: bool = False) -> dict[str, Any]:
         random = Random(batch, train=train, native=False)
-        return functions.forward(module, _inputs(job, functions, batch), random, train)
+        inputs = _inputs(functions, _seen(job, functions, batch))
+        return functions.forward(module, inputs, random, train)
 
     return call
 
@@ -114,9 +171,9 @@ def _seen(job: Job, functions: ModuleType, batch: Mapping[str, Any]) -> Mapping[
     return augment(batch, job.recipe, job.data) if augment else batch
 
 
-def _inputs(job: Job, functions: ModuleType, batch: Mapping[str, Any]) -> Mapping[str, Any]:
-    seen, inputs = _seen(job, functions, batch), getattr(functions, "inputs", None)
-    return inputs(seen, batch["real"].dtype) if inputs else seen
+def _inputs(functions: ModuleType, seen: Mapping[str, Any]) -> Mapping[str, Any]:
+    inputs = getattr(functions, "inputs", None)
+    return inputs(seen, seen["real"].dtype) if inputs else seen
 
 
 def _loss(job: Job, functions: ModuleType, weight: float) -> Callable:

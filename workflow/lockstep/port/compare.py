@@ -7,6 +7,7 @@ and to ten times the distance of the closer framework's own twin in float32.
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,12 +15,14 @@ from lockstep.errors import UserError
 from lockstep.parity.distances import distance
 from lockstep.port import align
 from lockstep.port import lines as maps
-from lockstep.port.jax_side import JaxSide
 from lockstep.port.lines import Line
 from lockstep.port.seen import OUT, TAP, Called, Kept, Place
 from lockstep.port.torch_side import TorchSide
 from lockstep.port.value import BUFFER, DIFFERS, EQUAL, OUTPUT, Value, compared, held, marked
 from lockstep.workloads import weights
+
+if TYPE_CHECKING:  # of `ladder` an environment without JAX compares, too
+    from lockstep.port.jax_side import JaxSide
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +90,7 @@ class Comparison:
     def __init__(
         self,
         torch: TorchSide,
-        jax: JaxSide,
+        jax: "JaxSide",
         lines: Sequence[Line],
         values: Mapping[str, np.ndarray],
         orders: tuple[Mapping[str, int], Mapping[str, int]],

@@ -7,23 +7,26 @@ then of the whole model.
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 from lockstep.errors import UserError
 from lockstep.port import align, causes
 from lockstep.port.causes import Change, attention
-from lockstep.port.compare import Comparison, Run
+from lockstep.port.compare import Run
+from lockstep.port.lines import Line
 from lockstep.port.seen import IN, OUT, Place
-from lockstep.port.torch_side import Reached
+from lockstep.port.torch_side import Reached, TorchSide
 from lockstep.port.value import BUFFER, OUTPUT, ROUNDED, Value
 
 SECONDS = 120.0  # that trials may take
 CLOSER = 2e-2  # a cause takes away at least 98% of the difference; rounding may be left
+TURNED = 0.1  # the same of one that rounds: 8% is left of TF32 if its factors differ by 1e-6
 MOST = 600  # trials
 
 
@@ -47,8 +50,12 @@ class Cause:
     next: str | None = None
 
     def __str__(self) -> str:
+        return self.said("the port")
+
+    def said(self, port: str) -> str:
+        """Return it as a sentence, with a name for the side in JAX."""
         text = (
-            f"the port: {self.port}; PyTorch: {self.torch}. `{self.remedy}` in the port takes the "
+            f"{port}: {self.port}; PyTorch: {self.torch}. `{self.remedy}` in {port} takes the "
             f"difference from {self.before:.1e} to {self.after:.1e}"
         )
         if self.also:
@@ -56,6 +63,32 @@ class Cause:
         if self.next:
             text += f"; after that {self.next} differs"
         return text
+
+
+class Compared(Protocol):
+    """PyTorch beside what JAX computes: a pair that is called, or a model and a trace of JAX's."""
+
+    @property
+    def torch(self) -> TorchSide:
+        """What is altered."""
+
+    @property
+    def values(self) -> Mapping[str, np.ndarray]:
+        """Its tensors by name."""
+
+    @property
+    def lines(self) -> Sequence[Line]:
+        """The map from them to JAX's."""
+
+    @property
+    def wanted(self) -> tuple[Collection[str], Collection[str]]:
+        """The paths of its modules that are compared, then JAX's."""
+
+    def load(self, precision: str) -> None:
+        """Load the weights."""
+
+    def again(self, run: Run, altered: "Intercept") -> Run:
+        """Return a run with PyTorch altered, JAX as it was, and the tolerances of before."""
 
 
 class Intercept(TorchFunctionMode):
@@ -66,6 +99,10 @@ class Intercept(TorchFunctionMode):
         self.count = 0
         self.offered: dict[int, list[Change]] = {}
         self._change, self._at = change, set(at)
+
+    def afresh(self) -> "Intercept":
+        """Return another one that changes the same calls of the next call of the model."""
+        return Intercept(self._change, self._at)
 
     def __torch_function__(
         self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None
@@ -89,7 +126,7 @@ class Intercept(TorchFunctionMode):
         return function(*args, **named)
 
 
-def explain(comparison: Comparison, run: Run) -> list[Cause]:
+def explain(comparison: Compared, run: Run) -> list[Cause]:
     """Return the causes that make the first differing layer agree; one is an explanation."""
     first = run.first
     assert first is not None
@@ -104,7 +141,9 @@ def explain(comparison: Comparison, run: Run) -> list[Cause]:
             if trials > MOST or time.monotonic() > until:
                 break
             after = _trial(comparison, run, first, change, places)
-            if after <= max(first.tolerance, ROUNDED) and after <= CLOSER * first.distance:
+            least = max(first.tolerance, ROUNDED)
+            closer = (TURNED if change.rounds else CLOSER) * first.distance
+            if after <= closer and (after <= least or change.rounds):
                 cause = Cause(
                     kind=change.kind,
                     port=change.port,
@@ -113,7 +152,7 @@ def explain(comparison: Comparison, run: Run) -> list[Cause]:
                     before=first.distance,
                     after=after,
                 )
-                exact = after <= first.tolerance
+                exact = after <= first.tolerance or change.rounds
                 (found if exact else near).setdefault(change.key, (cause, change))
         # Where something else is rounded to float32, no cause makes it quite equal.
         causes_found = list((found or near).values())
@@ -129,7 +168,7 @@ def one(found: list[Cause]) -> Cause | None:
     return found[0] if found and len({cause.kind for cause in found}) == 1 else None
 
 
-def _recorded(comparison: Comparison, run: Run) -> tuple[Intercept, dict[Place, int]]:
+def _recorded(comparison: Compared, run: Run) -> tuple[Intercept, dict[Place, int]]:
     """Call PyTorch once more; returns its calls, and how many came before each place."""
     watch, moments = Intercept(), dict[Place, int]()
 
@@ -182,9 +221,7 @@ def _grouped(watch: Intercept, numbers: range) -> list[tuple[Change, set[int]]]:
     return found
 
 
-def _trial(
-    comparison: Comparison, run: Run, first: Value, change: Change, places: set[int]
-) -> float:
+def _trial(comparison: Compared, run: Run, first: Value, change: Change, places: set[int]) -> float:
     """Return the first differing value's distance with some calls changed; infinity if it fails."""
     side, target = comparison.torch, first.place
 
@@ -223,7 +260,7 @@ def _trial(
 
 
 def _followed(
-    comparison: Comparison, run: Run, watch: Intercept, cause: Cause, change: Change
+    comparison: Compared, run: Run, watch: Intercept, cause: Cause, change: Change
 ) -> Cause:
     """Change every call that can be changed alike, and say what differs then."""
     alike = {n for n, offered in watch.offered.items() for c in offered if c.key == change.key}

@@ -20,15 +20,21 @@ CLAMPED = "PyTorch refuses ids that are out of range, JAX clamps them or gives N
 
 
 class TorchSide:
-    """A PyTorch module of a pair."""
+    """A PyTorch module of a pair.
+
+    Args:
+        read: takes what is compared of a tensor; all of it by default.
+    """
 
     name = "PyTorch"
 
-    def __init__(self, pair: Pair) -> None:
+    def __init__(
+        self, pair: Pair, read: Callable[[Tensor], np.ndarray | None] | None = None
+    ) -> None:
         if not isinstance(pair.torch_model, nn.Module):
             kind = type(pair.torch_model).__name__
             raise UserError(f"{pair.path}: torch_model must be a torch.nn.Module, not {kind}")
-        self.pair, self.module = pair, pair.torch_model
+        self.pair, self.module, self._read = pair, pair.torch_model, read or _read
         if pair.torch_checkpoint:
             _restore(self.module, pair.torch_checkpoint)
         self.tensors: dict[str, Tensor] = {}
@@ -214,7 +220,7 @@ class TorchSide:
 
     def recorder(self, wanted: Any, told: Callable[[seen.Place], None] | None = None) -> Recorder:
         """Return what takes note of this side's layers."""
-        return Recorder(wanted, _read, told) if told else Recorder(wanted, _read)
+        return Recorder(wanted, self._read, told) if told else Recorder(wanted, self._read)
 
 
 class Reached(Exception):

@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from lockstep import __version__
-from lockstep.parity.compare import cause_command
+from lockstep.parity import cause
 from lockstep.report import dataframes, firststep, picture, sentences, study_tables, verdicts
 from lockstep.report.analysis import Analysis
 from lockstep.report.comparability import DECLARED, difference_text
@@ -181,9 +181,7 @@ def parity(
         word, symbol = ("FAIL", "✗") if "FAILS" in problems[0] else ("NOT PROVEN", "?")
         config = records.study.config
         study = PurePath("results", config["study"], "study.json")  # the same in an archive
-        command = cause_command(records.parity[workload], config["variants"], study)
-        if command:
-            problems.append(f"where both frameworks are installed, `{command}` says why it differs")
+        problems += cause.said(records.parity[workload], config["variants"], study).values()
         return {"word": word, "symbol": symbol, "text": "; ".join(problems)}
     for c in found:
         if problem := firststep.problem(c.first_step, (c.baseline, c.candidate)):

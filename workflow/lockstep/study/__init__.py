@@ -319,6 +319,11 @@ class Study:
         frameworks = {variant["framework"] for variant in self.config["variants"].values()}
         return study_image.of_study(self.config["images"], self.data, frameworks)
 
+    @property
+    def parity_image(self) -> str:
+        """The image that traces are compared in: PyTorch's, where what differs is looked for."""
+        return "torch" if "torch" in self.images else "base"
+
     # What determines things ------------------------------------------------------------------
 
     def dataset_identity(self, name: str) -> str:

@@ -29,6 +29,8 @@ class Change:
         torch: what PyTorch does.
         remedy: what to write in the port to have what PyTorch does.
         compute: PyTorch's call as the port would make it.
+        rounds: whether it rounds what both sides have: of two nearly equal numbers one may go up
+            and the other down.
     """
 
     kind: str
@@ -36,6 +38,7 @@ class Change:
     torch: str
     remedy: str
     compute: Callable[[Again, Given], Any]
+    rounds: bool = False
 
     @property
     def key(self) -> tuple[str, str]:
@@ -79,6 +82,12 @@ SIGNATURES: Mapping[str, tuple[str, ...]] = {
         "antialias",
     ),
     "linear": ("input", "weight", "bias"),
+    "matmul": ("input", "other"),
+    "mm": ("input", "mat2"),
+    "bmm": ("input", "mat2"),
+    "addmm": ("input", "mat1", "mat2"),
+    "baddbmm": ("input", "batch1", "batch2"),
+    "einsum": ("equation", "first", "second"),
     "embedding": (
         "input", "weight", "padding_idx", "max_norm", "norm_type", "scale_grad_by_freq", "sparse",
     ),
@@ -106,6 +115,7 @@ ALIASES = {
     "__add__": "add", "__radd__": "add", "add_": "add", "__iadd__": "add",
     "__mul__": "mul", "__rmul__": "mul", "multiply": "mul",
     "__truediv__": "div", "true_divide": "div", "__div__": "div", "divide": "div",
+    "__matmul__": "matmul", "__rmatmul__": "matmul",
     "masked_fill_": "masked_fill", "concat": "cat", "concatenate": "cat",
 }  # fmt: skip
 
@@ -120,6 +130,8 @@ def given(function: Any, args: tuple, named: Mapping[str, Any]) -> tuple[str, Gi
     if name in ("view", "reshape") and len(args) > 1:
         sizes = args[1] if isinstance(args[1], (tuple, list)) else args[1:]
         return name, {"input": args[0], "shape": tuple(sizes)}
+    if len(args) > len(signature):
+        return None
     return name, {**dict(zip(signature, args)), **named}
 
 
@@ -137,8 +149,8 @@ def again(name: str, function: Any, count: int) -> Again:
 
 def offers(name: str, arguments: Given) -> Iterator[Change]:
     """Yield every change that some rule offers for a call."""
-    from lockstep.port.causes import attention, layers, norms
+    from lockstep.port.causes import attention, layers, norms, products
 
-    for rules in (norms.RULES, layers.RULES, attention.RULES):
+    for rules in (norms.RULES, layers.RULES, attention.RULES, products.RULES):
         for rule in rules.get(name, ()):
             yield from rule(name, arguments)
