@@ -81,10 +81,8 @@ def serve(connection: Connection, told: tuple[str, list[int]]) -> None:
         window_steps=WINDOW,
     )
     engine = engines.start(job)
-    state = weights.initial(spec, entry["model"], 0)
-    engine.load(state)
+    engine.load(weights.initial(spec, entry["model"], 0))
     engine.prepare()
-    engine.load(state)
     window = _window(job, tables)
     connection.send("ready")
     with contextlib.suppress(EOFError):

@@ -42,7 +42,6 @@ class Trainer:
         self.initial = weights.load(Path(self.spec.weights))
         self.engine.load(self.initial)
         self.engine.prepare()
-        self.engine.load(self.initial)
         self.feed = SharedFeed(self.job, reader, self.spec.seed)
         self.test = Reader(Path(self.spec.dataset), "test")
         self.saved_at = time.monotonic()

@@ -80,7 +80,6 @@ class Trial:
         self.initial = weights.initial(self.job.workload, self.job.recipe["model"], SEED)
         self.engine.load(self.initial)
         done = self.engine.prepare()
-        self.engine.load(self.initial)
         self.feed = SharedFeed(self.job, reader, SEED)
         self.progress = loop.Progress()
         self.sources: dict[bool, Iterator[Window]] = {}

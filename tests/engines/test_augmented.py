@@ -52,10 +52,8 @@ def job_of(study: Study, caches: Path) -> Callable[..., Job]:
 
 def started(study: Study, job: Job, seed: int = 0) -> tuple[Engine, SharedFeed]:
     engine = engines.start(job)
-    state = weights.load(study.weights("mnist_cnn", 0))
-    engine.load(state)
+    engine.load(weights.load(study.weights("mnist_cnn", 0)))
     engine.prepare()
-    engine.load(state)
     return engine, SharedFeed(job, Reader(study.dataset_manifest("digits"), "train"), seed)
 
 

@@ -63,7 +63,6 @@ def engine_of(study: Study, caches: Path) -> Callable[..., tuple[Engine, SharedF
         engine = engines.start(job)
         engine.load(weights.load(study.weights("mnist_cnn", 0)))
         engine.prepare()
-        engine.load(weights.load(study.weights("mnist_cnn", 0)))
         feed = SharedFeed(job, Reader(study.dataset_manifest("digits"), "train"), seed=0)
         return engine, feed, job
 
@@ -143,6 +142,18 @@ def test_a_state_is_given_back_as_it_was_taken(engine_of, study, variant: str) -
     state = {name: value.astype(np.float32) for name, value in state.items()}
     engine.load(state)
     assert weights.digest(engine.state()) == weights.digest(state)
+
+
+@pytest.mark.parametrize("variant", ["torch-eager", "jax-jit", "jax-eager"])
+def test_neither_preparing_nor_a_later_step_changes_a_state(engine_of, study, variant: str) -> None:
+    engine, feed, _ = engine_of(variant, "float32")  # prepared
+    initial = weights.load(study.weights("mnist_cnn", 0))
+    state = engine.state()
+    assert weights.digest({name: state[name] for name in initial}) == weights.digest(initial)
+    assert not any(value.any() for name, value in state.items() if name not in initial)
+    before = weights.digest(state)
+    engine.fetch(engine.train(feed.window(0, 1)))
+    assert weights.digest(state) == before != weights.digest(engine.state())
 
 
 @pytest.mark.parametrize("variant", ["torch-eager", "jax-jit"])

@@ -32,10 +32,8 @@ def job_of(manifest: Path, caches: Path) -> Callable[..., Job]:
 
 def started(job: Job, manifest: Path) -> tuple[Engine, SharedFeed]:
     engine = engines.start(job)
-    state = weights.initial(job.workload, job.recipe["model"], 0)
-    engine.load(state)
+    engine.load(weights.initial(job.workload, job.recipe["model"], 0))
     engine.prepare()
-    engine.load(state)
     return engine, SharedFeed(job, Reader(manifest, "train"), 0)
 
 

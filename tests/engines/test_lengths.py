@@ -84,10 +84,8 @@ def job_of(manifest: Path, caches: Path) -> Callable[..., Job]:
 
 def trained(job: Job, manifest: Path, steps: int) -> Iterator[np.ndarray]:
     engine = engines.start(job)
-    state = weights.initial(job.workload, job.recipe["model"], 0)
-    engine.load(state)
+    engine.load(weights.initial(job.workload, job.recipe["model"], 0))
     engine.prepare()
-    engine.load(state)
     feed = SharedFeed(job, Reader(manifest, "train"), 0)
     for window in feed.windows(0, steps):
         losses, sums = engine.fetch(engine.train(window))

@@ -29,14 +29,12 @@ def trained(side: str, manifest: Path, steps: int, topology: Topology) -> dict[s
     changes = {"model": {"tables": [ROWS] * click_logs.LOOKUPS}}
     job = click_logs.job(manifest, side, topology=topology, **changes)
     engine = engines.start(job)
-    state = weights.initial(job.workload, job.recipe["model"], 0)
     feed = SharedFeed(job, Reader(manifest, "train"), 0)
-    engine.load(state)
+    engine.load(weights.initial(job.workload, job.recipe["model"], 0))
     exchanged = _watch(engine) if topology.devices > 1 and side == "torch" else []
     engine.prepare()
     if topology.devices > 1 and side == "jax":
         exchanged = _sizes(engine.programs[0, 1].as_text())
-    engine.load(state)
     losses, checksums = engine.fetch(engine.train(feed.window(0, steps)))
     probe = {n: a for n, a in engine.probe(feed.window(0, 1)).items() if n.startswith("grad/")}
     found = {"losses": losses, "checksums": checksums, **engine.state(), **probe}

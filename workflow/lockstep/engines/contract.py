@@ -236,7 +236,7 @@ class Engine(Protocol):
     def prepare(self) -> Preparation:
         """Compile, and settle whatever changes during the first steps.
 
-        To be called after a first `load`, whose state it spoils.
+        To be called after `load`, whose state it leaves as it was.
 
         Raises:
             UserError: the variant says that it compiles, and nothing was compiled.
@@ -250,7 +250,10 @@ class Engine(Protocol):
         """
 
     def state(self) -> dict[str, np.ndarray]:
-        """Return parameters, slots and buffers, waiting for steps under way."""
+        """Return parameters, slots and buffers, waiting for steps under way.
+
+        Later steps do not change them. They may be views of the engine's memory, not to be written.
+        """
 
     def stage(self, window: Window) -> Window:
         """Bring a window to the device ahead of its turn, if that spares the loop something.

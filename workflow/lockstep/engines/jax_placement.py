@@ -60,10 +60,14 @@ class Placement:
 
 
 def local(array: Array) -> np.ndarray:
-    """Return this process's part of an array; all of it where it is replicated."""
+    """Return this process's part of an array; all of it where it is replicated.
+
+    On a CPU what is replicated is a view, as tables may have gigabytes. A program that is given the
+    array to keep copies it first if there still is a view.
+    """
     if not isinstance(array, Array):
         return np.array(array)
     if array.is_fully_replicated:
-        return np.array(array.addressable_data(0))
+        return np.asarray(array.addressable_data(0))
     parts = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
     return np.concatenate([np.array(part.data) for part in parts])

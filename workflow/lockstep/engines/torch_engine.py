@@ -222,10 +222,11 @@ class TorchEngine:
     # Preparation and state -------------------------------------------------------------------
 
     def prepare(self) -> Preparation:
-        begin = time.perf_counter()
+        state, begin = self.state(), time.perf_counter()
         for length in self.job.lengths * SETTLING_STEPS:
             self.fetch(self.train(Window.blank(self.job, length)))
         seconds = time.perf_counter() - begin
+        self.load(state)
         cache = "none"
         if self.job.variant["mode"] == "compile":
             counters = torch._dynamo.utils.counters

@@ -48,7 +48,6 @@ def climb(
                 yield f"gradients/{k}/{name[5:]}", taps.sample(gradient, SAMPLE)
 
     engine.prepare()
-    engine.load(state)
     yield from _trained(engine, feed, steps, advance)
     yield from _at_edges(engine, feed)
 

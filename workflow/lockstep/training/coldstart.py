@@ -74,11 +74,8 @@ def main(spec_path: Path) -> int:
     spec = RunSpec.load(spec_path)
     job, engine = begin.engine_for(spec, here)
     feed = begin.feed_for(spec, job)
-    initial = weights.load(Path(spec.weights))
-    engine.load(initial)
+    engine.load(weights.load(Path(spec.weights)))
     preparation = engine.prepare()
-    engine.load(initial)
-    del initial  # of large tables there is no room for more than one state beside the engine's
     windows = feed.windows(0, feed.total_steps)
     window = next(windows)
     started = time.perf_counter()

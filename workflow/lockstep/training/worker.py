@@ -55,13 +55,11 @@ def _run(
         feed = begin.feed_for(spec, job)
         test = Reader(manifest, "test")
         engine.load(state)
+    del state
     total = total_steps(spec.recipe, feed.steps_per_epoch)
     preparation = engine.prepare()
     progress.clock.add("trace", preparation.trace_seconds)
     progress.clock.add("compile", preparation.compile_seconds)
-    with progress.clock("staging"):
-        engine.load(state)
-    del state
 
     chief = job.topology.rank == 0
     tracking = Tracking(spec, total, progress.step) if chief else None
