@@ -5,7 +5,7 @@ from collections.abc import Generator, Sequence
 from typing import Any
 
 from lockstep.engines.contract import Window
-from lockstep.training.feed import Stage, edges
+from lockstep.training.feed import SharedFeed, Stage, edges
 
 
 def place(engine: Any, window: Window) -> Window:
@@ -31,13 +31,11 @@ def place(engine: Any, window: Window) -> Window:
 class Feed:
     """The windows of one epoch, for every epoch."""
 
-    def __init__(
-        self, windows: Sequence[Window], steps_per_epoch: int, room: int, total_steps: int
-    ) -> None:
-        self.kept = windows
-        self.total_steps = total_steps
-        self.steps_per_epoch = steps_per_epoch
-        self.room = room
+    def __init__(self, windows: Sequence[Window], feed: SharedFeed) -> None:
+        self.kept, self.room = windows, feed.job.window_steps
+        self.total_steps = feed.total_steps
+        self.steps_per_epoch = feed.steps_per_epoch
+        self.forward_flops = feed.forward_flops
 
     def windows(
         self, first: int, total: int, stage: Stage = lambda window: window

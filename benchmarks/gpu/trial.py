@@ -90,7 +90,7 @@ class Trial:
             "seconds": time.perf_counter() - begin,
             "at": time.time(),
             "programs": self.compiled.since(),
-            "flops_per_example": 3 * self.job.workload.forward_flops(self.job.recipe["model"]),
+            "flops_per_example": 3 * self.feed.forward_flops,
             "facts": self.engine.facts(),
         }
 
@@ -113,12 +113,7 @@ class Trial:
         """
         feed: Feed = self.feed
         if on_device:
-            feed = resident.Feed(
-                self._on_device(),
-                self.feed.steps_per_epoch,
-                self.job.window_steps,
-                self.feed.total_steps,
-            )
+            feed = resident.Feed(self._on_device(), self.feed)
         before = dict(self.progress.clock.seconds)
         plan = loop.Plan(
             total_steps=self.progress.step + self.feed.steps_per_epoch,

@@ -139,6 +139,26 @@ def test_batches_of_several_lengths_are_the_same(climb: Climb) -> None:
     assert verdict(*traces) == ("none", None)
 
 
+@pytest.mark.parametrize("variant", SIDES)
+def test_a_run_that_is_stopped_ends_as_if_undisturbed(climb: Climb, tmp_path, variant) -> None:
+    request = climb.request(variant, "float32", {"model": {"lengths": 2}})
+    engine, feed = climber.started(request)
+    windows = list(feed.windows(0, 20))
+    edges = np.cumsum([window.steps for window in windows]).tolist()
+    assert len({window.length for window in windows[1:]}) == 2, "of both lengths after the stop"
+    engine.fetch(engine.train(windows[0]))
+    weights.save(tmp_path / "stopped.safetensors", engine.state())
+    undisturbed = [engine.fetch(engine.train(window)) for window in windows[1:]]
+
+    again, own_feed = climber.started(request)
+    again.load(weights.load(tmp_path / "stopped.safetensors"))
+    rest = list(own_feed.windows(edges[0], 20))
+    for (losses, checksums), window in zip(undisturbed, rest, strict=True):
+        found = again.fetch(again.train(window))
+        assert (found[0].tolist(), found[1].tolist()) == (losses.tolist(), checksums.tolist())
+    assert weights.digest(again.state()) == weights.digest(engine.state())
+
+
 @pytest.mark.slow
 def test_a_compiled_model_is_the_same(climb: Climb, reference: Trace) -> None:
     assert verdict(climb("torch-compile"), reference) == ("none", None)

@@ -9,10 +9,14 @@ import torch
 
 from lockstep.datasets import framing, keys
 from lockstep.datasets.arrays import Ragged
+from lockstep.datasets.reader import Reader, read_manifest
+from lockstep.engines.contract import Job
 from lockstep.errors import UserError
+from lockstep.training.feed import SharedFeed
 from lockstep.workloads import wav2vec2
 from lockstep.workloads.contract import Data
 from lockstep.workloads.wav2vec2_ctc import spec
+from tests import clips
 from tests.workloads.bert_models import distance, on_jax, on_torch, small, weights
 
 NAME, BIAS = "wav2vec2_ctc", "wav2vec2.encoder.layer_norm.bias"
@@ -232,3 +236,18 @@ def test_lengths_are_those_of_the_dataset() -> None:
     assert spec.lengths(small(NAME, lengths=2), known) == (1920, 3200)
     assert spec.lengths(small(NAME, lengths=8), known) == (960, 1920, 3200)
     assert spec.lengths(small(NAME, lengths=8), data()) == ()
+
+
+def test_operations_are_those_of_each_clip_at_its_own_length(tmp_path) -> None:
+    manifest = clips.prepared(tmp_path)
+    recipe, known = small(NAME, lengths=3), Data.of(read_manifest(manifest))
+    variant = {"precision": "float32"}
+    job = Job(workload=spec.WORKLOAD, recipe=recipe, variant=variant, data=known, window_steps=1)
+    reader = Reader(manifest, "train")
+    feed = SharedFeed(job, reader, 0)
+    padded = [min(n for n in job.lengths if n >= own) for own in reader.lengths("audio")]
+    model = recipe["model"]
+    counted = [spec.forward_flops({**model, "samples": int(samples)}) for samples in padded]
+    assert len(set(counted)) == 3
+    assert feed.forward_flops == pytest.approx(sum(counted) / len(counted), rel=1e-12)
+    assert feed.forward_flops < 0.9 * spec.forward_flops(model)

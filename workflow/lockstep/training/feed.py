@@ -22,6 +22,7 @@ class Feed(Protocol):
 
     steps_per_epoch: int
     total_steps: int
+    forward_flops: float  # `forward_flops` of the training split
 
     def windows(
         self, first: int, total: int, stage: Stage = lambda window: window
@@ -109,6 +110,7 @@ class SharedFeed:
                 f"of {recipe['global_batch']} examples; choose a smaller global_batch"
             )
         self.total_steps = total_steps(recipe, self.steps_per_epoch)
+        self.forward_flops = forward_flops(job, self.order.buckets)
 
     def windows(
         self, first: int, total: int, stage: Stage = lambda window: window
@@ -213,6 +215,17 @@ def buckets(job: Job, reader: Reader) -> np.ndarray | None:
         raise ValueError(f"{job.workload.name}: lengths are {lengths}")
     own = reader.lengths(job.workload.length_of)
     return np.minimum(np.searchsorted(lengths, own), len(lengths) - 1)
+
+
+def forward_flops(job: Job, own: np.ndarray | None = None) -> float:
+    """Return the operations of an example's forward pass, the mean over the examples.
+
+    Args:
+        own: which of the job's `lengths` each example is padded to, as `buckets` says.
+    """
+    model, of = job.recipe["model"], job.workload
+    counted = [of.forward_flops(of.at_length(model, length)) for length in job.lengths]
+    return counted[0] if own is None else float(np.mean(np.array(counted)[own]))
 
 
 def prepared(

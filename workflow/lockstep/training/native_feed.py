@@ -18,7 +18,7 @@ from lockstep.engines.contract import Job, Window
 from lockstep.engines.part import Part
 from lockstep.errors import UserError
 from lockstep.training import schedule
-from lockstep.training.feed import Stage, checked, edges, total_steps
+from lockstep.training.feed import Stage, checked, edges, forward_flops, total_steps
 
 
 class NativeFeed:
@@ -46,6 +46,7 @@ class NativeFeed:
         steps, rest = divmod(len(self.source), batch)
         self.steps_per_epoch = steps + bool(rest and not job.recipe["drop_last"])
         self.total_steps = total_steps(job.recipe, self.steps_per_epoch)
+        self.forward_flops = forward_flops(job)
         self._next = -1  # the step that the open loader gives next
         self._batches: Any = None
 

@@ -93,8 +93,8 @@ def summary(
     Args:
         status: `finished` or `failed`.
         reason: why it failed.
-        about: `dataset`, `weights`, `attempts`, `total_steps`, `cold_start` and `contention`, as
-            they go into the summary.
+        about: `dataset`, `weights`, `attempts`, `total_steps`, `flops`, `cold_start` and
+            `contention`, as they go into the summary.
     """
     last = progress.epochs[-1] if progress.epochs else {}
     return {
@@ -114,7 +114,6 @@ def summary(
         "seconds": progress.clock.seconds,
         "cache": preparation.cache,
         "steady": _steady(progress, job, about["contention"]["cpus"]),
-        "flops": _flops(progress, job),
         "mfu": absent("the report works it out, from the peak that the config states"),
         "energy": absent("no energy counter was read"),
         "memory": {
@@ -181,8 +180,8 @@ def _steady(progress: Progress, job: Job, cpus: int) -> dict[str, Any]:
     }
 
 
-def _flops(progress: Progress, job: Job) -> dict[str, Any]:
-    forward = job.workload.forward_flops(job.recipe["model"])
+def flops(progress: Progress, forward: float) -> dict[str, Any]:
+    """Return the operations of a run whose examples have so many in a forward pass."""
     counts = np.concatenate([np.empty(0, np.int64), *progress.counts])
     examples = int(counts[_begun_at(progress) :].sum())
     seconds = progress.clock.seconds["training"]

@@ -103,6 +103,7 @@ def _run(
             "weights": {"initial": initial, "final": weights.digest(final)},
             "attempts": spec.attempt + 1,
             "total_steps": total,
+            "flops": records.flops(progress, feed.forward_flops),
             "cold_start": coldstart.told(spec),
             "contention": watch.summary(
                 progress.windows, gave_up=isinstance(failure, loop.Disturbed)

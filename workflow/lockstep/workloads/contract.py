@@ -202,6 +202,8 @@ class Workload:
         parameters: from the recipe's `model` to all parameters, in a fixed order.
         forward_flops: from the recipe's `model` to floating-point operations of one example's
             forward pass, a multiplication and an addition counted as two.
+        at_length: from the recipe's `model` and one of the `lengths` to the model whose operations
+            are those of an example that is padded to it.
         stored: from the recipe's `model` to the arrays of a dataset that it can learn from.
         arrays: from the recipe, the dataset and whether it is trained on, to the arrays of a batch.
         buffers: from the recipe's `model` to all buffers.
@@ -252,6 +254,7 @@ class Workload:
     )
     lengths: Callable[[Recipe, Data], tuple[int, ...]] = lambda recipe, data: ()
     length_of: str = ""
+    at_length: Callable[[Model, int], Model] = lambda model, length: model
     weight: Callable[[Mapping[str, Stored], Recipe, Data], np.ndarray] | None = None
     weight_reads: tuple[str, ...] = ()
     weight_unit: str = ""
