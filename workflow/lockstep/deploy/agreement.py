@@ -48,7 +48,7 @@ def rows(
 
 def _apart(scratch: Path, pair: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """Return how far two evaluations of the first state are apart."""
-    one, other = (np.load(scratch / LOGITS.format(f, 0, form)) for f, form in pair)
+    one, other = (np.load(scratch / LOGITS.format(f, form)) for f, form in pair)
     return {
         "largest": float(np.abs(one - other).max()),
         "scale": float(np.abs(one).max()),

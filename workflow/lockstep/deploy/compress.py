@@ -6,6 +6,7 @@ A form is a mapping from names to arrays, as a state is: ``param/conv1.kernel`` 
 compressed: what multiplies an activation and is a matrix or more.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,6 +18,8 @@ from lockstep.workloads.weights import State
 LEVELS = {"int8": 127, "int4": 7}
 """Largest integers of symmetric quantisation: as many below zero as above it."""
 KERNEL, SCALE, STEP = "param/", "scale/", "activation/"
+SUMMED, LARGEST = 256, 1 << 24
+"""Examples whose integer sums are compared, and sums of a layer at most."""
 
 
 def kernels(state: State) -> list[str]:
@@ -64,10 +67,12 @@ def static(state: State, largest: Mapping[str, float]) -> dict[str, np.ndarray]:
         largest: of each kernel's layer, the largest input that training images gave.
 
     Raises:
-        UserError: a channel is zero throughout, or a layer has seen nothing but zeros.
+        UserError: a channel is zero throughout, or a layer has seen nothing, or only zeros.
     """
     form = integers(state, LEVELS["int8"])
     for name in kernels(state):
+        if name not in largest:
+            raise UserError(f"the layer of {name} was not called: its inputs have no scale")
         if not (np.isfinite(largest[name]) and largest[name] > 0):
             raise UserError(f"the inputs of {name} are zero throughout: they have no scale")
         form[STEP + name] = np.array(largest[name] / LEVELS["int8"], np.float32)
@@ -127,6 +132,16 @@ def restored(form: State) -> dict[str, np.ndarray]:
             value = value.astype(np.float32) * form[SCALE + name.removeprefix(KERNEL)]
         state[name] = value
     return state
+
+
+class Sums(dict[str, np.ndarray]):
+    """The int32 sums of layers, channels last, ``(examples, …)`` by their kernel's name."""
+
+    def keep(self, name: str, sums: Any) -> None:
+        """Keep the first examples of a layer's first batch."""
+        if name not in self:
+            most = max(1, min(SUMMED, LARGEST // math.prod(sums.shape[1:])))
+            self[name] = np.asarray(sums[:most]).copy()
 
 
 def size(form: State, name: str) -> int:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lockstep.deploy.compress import KERNEL, LEVELS, SCALE, STEP
+from lockstep.deploy.compress import KERNEL, LEVELS, SCALE, STEP, Sums
 from lockstep.errors import UserError
 from lockstep.workloads.weights import State
 
@@ -48,21 +48,17 @@ def observed(engine: Any, kernels: Sequence[str]) -> Iterator[dict[str, float]]:
 
 
 @contextlib.contextmanager
-def static(engine: Any, form: State, most: int) -> Iterator[dict[str, np.ndarray]]:
+def static(engine: Any, form: State) -> Iterator[Sums]:
     """Compute layers in 8-bit integers while the block runs; yields their sums.
 
     Args:
         form: integers, their scales and the steps of activations.
-        most: examples whose sums are kept, the first ones.
-
-    Yields:
-        The int32 sums of each layer, channels last, ``(examples, …)`` by the kernel's name.
     """
     kernels = [name.removeprefix(STEP) for name in form if name.startswith(STEP)]
-    sums: dict[str, np.ndarray] = {}
+    sums = Sums()
     layers = _layers(engine, kernels)
     for name, layer in layers.items():
-        layer.forward = _integer(engine, name, layer, form, sums, most)
+        layer.forward = _integer(engine, name, layer, form, sums)
     try:
         yield sums
     finally:
@@ -70,9 +66,7 @@ def static(engine: Any, form: State, most: int) -> Iterator[dict[str, np.ndarray
             del layer.forward
 
 
-def _integer(
-    engine: Any, name: str, layer: nn.Module, form: State, sums: dict[str, np.ndarray], most: int
-) -> Any:
+def _integer(engine: Any, name: str, layer: nn.Module, form: State, sums: Sums) -> Any:
     """Return a layer's forward pass in integers: exact ones, held in float64."""
     layout = engine.names[name][1]
     kernel = torch.from_numpy(layout.apply(form[KERNEL + name])).double()
@@ -87,8 +81,7 @@ def _integer(
         else:
             total = inputs @ kernel.T
         whole = total.to(torch.int32)
-        if len(sums.get(name, ())) < min(most, len(whole)):
-            sums[name] = whole[:most].numpy()
+        sums.keep(name, whole)
         y = whole.to(x.dtype) * scale
         y = y if layer.bias is None else y + layer.bias  # type: ignore[operator]
         return y.permute(0, 3, 1, 2) if isinstance(layer, nn.Conv2d) else y

@@ -1,7 +1,9 @@
 """A Flax model, Linen or NNX, as a function of flat mappings from neutral names to arrays."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -17,6 +19,8 @@ from lockstep.workloads.naming import Names
 from lockstep.workloads.taps import replaced_calls
 
 Arrays = Mapping[str, Array]
+Instead = Callable[..., Any]
+"""Computes a layer: from its path, its module, its own call, and what that is called with."""
 
 
 class Called(NamedTuple):
@@ -50,6 +54,19 @@ class Linen:
 
     def __init__(self, module: linen.Module, functions: ModuleType, workload: str) -> None:
         self._module, self._functions, self._workload = module, functions, workload
+
+    @contextlib.contextmanager
+    def replaced(self, paths: Collection[str], instead: Instead) -> Iterator[None]:
+        """Have `instead` compute the layers of some paths while the block runs."""
+
+        def intercept(own: Callable, arguments: tuple, more: dict[str, Any], context: Any) -> Any:
+            path = "/".join(context.module.path)
+            if path not in paths or context.method_name != "__call__":
+                return own(*arguments, **more)
+            return instead(path, context.module, own, *arguments, **more)
+
+        with linen.intercept_methods(intercept):
+            yield
 
     def shapes(self, batch: Arrays) -> dict[str, tuple[int, ...]]:
         """Return the shape of each tensor by Flax's name, given what a forward pass reads."""
@@ -121,6 +138,16 @@ class Nnx:
         draws = [name for name, (_, leaf) in self._leaves.items() if isinstance(leaf, nnx.RngState)]
         if draws:
             raise _draws_itself(workload)
+        self._replaced: Callable[[nnx.Module], AbstractContextManager] = contextlib.nullcontext
+
+    @contextlib.contextmanager
+    def replaced(self, paths: Collection[str], instead: Instead) -> Iterator[None]:
+        """Have `instead` compute the layers of some paths while the block runs."""
+        self._replaced = functools.partial(_replaced, paths=paths, instead=instead)
+        try:
+            yield
+        finally:
+            self._replaced = contextlib.nullcontext
 
     def shapes(self, batch: Arrays) -> dict[str, tuple[int, ...]]:
         """Return the shape of each tensor by Flax's name."""
@@ -141,7 +168,14 @@ class Nnx:
         flat = {path: leaf.replace(own[name]) for name, (path, leaf) in self._leaves.items()}
         module = nnx.merge(self._graph, nnx.from_flat_state(flat))
         found: dict[str, Array] = {}
-        with _listening(module, taps, found):
+
+        def listened(path: str, layer: Any, own: Callable, *arguments: Any, **more: Any) -> Any:
+            output = own(*arguments, **more)
+            if isinstance(output, Array):
+                found[path] = output
+            return output
+
+        with self._replaced(module), _replaced(module, taps, listened):
             outputs = self._functions.forward(module, batch, random, train)
         after = {_path(p): leaf for p, leaf in nnx.to_flat_state(nnx.split(module)[1])}
         return Called(outputs, {name: after[names[name][0]][...] for name in buffers}, found)
@@ -152,22 +186,22 @@ def _path(path: tuple[Any, ...]) -> str:
 
 
 @contextlib.contextmanager
-def _listening(module: nnx.Module, taps: Collection[str], found: dict[str, Array]) -> Iterator:
-    """Put what each of some layers gives into `found`: Python finds `__call__` on the class."""
+def _replaced(module: nnx.Module, paths: Collection[str], instead: Instead) -> Iterator[None]:
+    """Have `instead` compute some layers of a model: Python finds `__call__` on the class."""
     wanted = {id(layer): _path(path) for path, layer in nnx.iter_modules(module)}
-    wanted = {key: path for key, path in wanted.items() if path in taps}
+    wanted = {key: path for key, path in wanted.items() if path in paths}
     kinds = {type(layer) for _, layer in nnx.iter_modules(module) if id(layer) in wanted}
 
-    def listened(own: Callable) -> Callable:
+    def replace(own: Callable) -> Callable:
         def call(self: Any, *arguments: Any, **more: Any) -> Any:
-            output = own(self, *arguments, **more)
-            if id(self) in wanted and isinstance(output, Array):
-                found[wanted[id(self)]] = output
-            return output
+            if id(self) not in wanted:
+                return own(self, *arguments, **more)
+            itself = functools.partial(own, self)
+            return instead(wanted[id(self)], self, itself, *arguments, **more)
 
         return call
 
-    with replaced_calls(kinds, listened):
+    with replaced_calls(kinds, replace):
         yield
 
 
