@@ -16,7 +16,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from lockstep import files
-from lockstep.archive import archive_reader, layout, reproduction_outcome, reproduction_plan, verify
+from lockstep.archive import (
+    archive_reader,
+    deployment_outcome,
+    layout,
+    reproduction_outcome,
+    reproduction_plan,
+    verify,
+)
 from lockstep.archive.archive_reader import Archive, printable
 from lockstep.archive.reproduction_outcome import YES, Outcome
 from lockstep.archive.reproduction_plan import ARCHIVED, CONFIG, RUN, Plan
@@ -160,6 +167,7 @@ def conclude(chosen: Plan, path: Path, sha256: str | None, status: int) -> int:
     again = Study(chosen.config)
     again.root = chosen.checkout / again.root
     found = reproduction_outcome.outcomes(archived, again, chosen.runs)
+    found += deployment_outcome.outcomes(archived, again)
     conclusion = reproduction_outcome.conclusion(found) if status == 0 else FAILED
     record = chosen.folder / "reproduction.json"
     files.write_json(

@@ -23,6 +23,7 @@ from lockstep.study.run import Run
 FLOAT64 = 1e-11
 BITS, DOUBLE, STATISTICS = "same bits", "float64 within 1e-11", "statistics"
 YES, NO, UNDECIDED = "reproduced", "NOT REPRODUCED", "undecided"
+NOT_JUDGED = "not judged"  # what is said and decides nothing
 
 Side = tuple[Mapping[str, Any], np.ndarray, np.ndarray]
 """A run's summary, losses ``(steps,)`` and checksums of batches ``(steps,)``."""
@@ -33,8 +34,8 @@ class Outcome:
     """What became of one run, trace or comparison."""
 
     what: str  # its name
-    measure: str  # one of `BITS`, `DOUBLE` and `STATISTICS`
-    outcome: str  # `YES`, `NO` or `UNDECIDED`
+    measure: str  # `BITS`, `DOUBLE`, `STATISTICS`, or one of `deployment_outcome`
+    outcome: str  # `YES`, `NO`, `UNDECIDED` or `NOT_JUDGED`
     says: str  # what was found, in words
     differs: Sequence[str] = ()  # which conditions are not those of the record
 

@@ -140,6 +140,8 @@ def lines(chosen: Plan, archive: Archive, *, trusted: bool) -> list[str]:
         found += [f"  raw files of {name}: {entry['raw']}"] if entry["raw"] else []
     for name, entry in chosen.config["workloads"].items():
         found += [f"{name} starts from: {entry['start']}"] if entry.get("start") else []
+    if study.deployed:
+        found.append("after training: exported models are made again and run, no archived one is")
     if images["enabled"] and len(held) > len(shards):
         found.append("images: archived ones, below; others are built from the definitions")
     elif images["enabled"]:
