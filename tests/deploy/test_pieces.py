@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from lockstep import machine
+from lockstep.cluster import kernel
 from lockstep.deploy import artefact, measure, processes, stage, worker
 from lockstep.deploy.equality import compare
 from lockstep.deploy.reading import reads
@@ -61,10 +62,12 @@ def test_a_stream_of_queries_is_timed_one_by_one() -> None:
         time.sleep(0.002)
         return question["image"]
 
-    told = measure.single_stream(answer, asked, 120)
+    delay = kernel.RunDelay()
+    told = measure.single_stream(answer, asked, 120, delay)
+    delay.close()
     assert told["queries"] >= 120 and set(seen) == {1}
     assert 0.002 <= told["seconds"]["p50"] <= told["seconds"]["p99"]
-    assert told["cpu_share"] < 0.9  # it slept
+    assert told["cpu_share"] < 0.9 and told["waited_share"] < 0.9  # it slept
 
 
 def test_throughput_counts_the_examples_of_whole_batches() -> None:

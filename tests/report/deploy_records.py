@@ -18,7 +18,12 @@ def repetition(p99: float = 0.0002, share: float = 1.0, **more: Any) -> dict[str
         "reason": None,
         "disturbed": None,
         "cold_seconds": OPENING,
-        "single_stream": {"queries": 1200, "seconds": seconds, "cpu_share": share},
+        "single_stream": {
+            "queries": 1200,
+            "seconds": seconds,
+            "cpu_share": share,
+            "waited_share": 1 - share,
+        },
         "offline": [{"batch": 64, "samples_per_second": 25_000.0}],
         "peak_bytes": 100_000_000,
         **more,

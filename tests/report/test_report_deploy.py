@@ -27,6 +27,7 @@ def test_a_repetition_that_was_disturbed_does_not_count(tmp_path: Path) -> None:
     found = tables(tmp_path, record(route("torch", "eager", disturbed, steady, stopped)))
     (row,) = found["deploy-times"].rows
     assert (row["n"], row["p99"], row["share"]) == (2, 0.0002, 0.8)
+    assert row["waited"] == pytest.approx(0.2)
     assert (row["p50"], row["rate64"]) == (0.0001, 25_000.0)
 
 
@@ -35,6 +36,13 @@ def test_a_99th_percentile_is_withheld_where_nobody_had_a_cpu(tmp_path: Path) ->
     (row,) = found["deploy-times"].rows
     assert row["p99"] == Absent("no repetition had 95% of a CPU")
     assert row["p90"] == 0.00015
+
+
+def test_a_99th_percentile_takes_a_thousand_queries(tmp_path: Path) -> None:
+    few = repetition()
+    few["single_stream"]["queries"] = 999
+    found = tables(tmp_path, record(route("jax", "onnx", few)))
+    assert found["deploy-times"].rows[0]["p99"] == Absent("it takes 1,000 queries")
 
 
 def test_no_repetition_counts(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def main(task: Task) -> dict[str, Any]:
     asked = serving.questions(task)
     opened = serving.open_route(task, asked)
     watch = Watch(task.threads)
-    single = single_stream(opened.answer, asked, task.queries)
+    single = single_stream(opened.answer, asked, task.queries, watch.delay)
     offline = [throughput(opened.answer, asked, batch) for batch in task.batches]
     return {
         "cold_seconds": opened.seconds,
@@ -43,14 +43,18 @@ def main(task: Task) -> dict[str, Any]:
     }
 
 
-def single_stream(answer: Answer, asked: Arrays, queries: int) -> dict[str, Any]:
-    """Return percentiles of the seconds of a query, and the share of them on a CPU."""
+def single_stream(
+    answer: Answer, asked: Arrays, queries: int, delay: kernel.RunDelay
+) -> dict[str, Any]:
+    """Return percentiles of the seconds of a query, the share of a CPU that this process had, and
+    how long its threads waited for one, as a share of the time (None if the kernel does not tell).
+    """
     examples = len(next(iter(asked.values())))
     singles = [{n: a[k : k + 1] for n, a in asked.items()} for k in range(examples)]
     for k in range(WARM_UP):
         answer(singles[k % examples])
     taken: list[int] = []
-    cpu, begin = time.process_time_ns(), time.perf_counter_ns()
+    before, cpu, begin = delay.seconds(), time.process_time_ns(), time.perf_counter_ns()
     start = begin
     while len(taken) < queries or start - begin < LEAST_NS:
         question = singles[len(taken) % examples]
@@ -58,10 +62,12 @@ def single_stream(answer: Answer, asked: Arrays, queries: int) -> dict[str, Any]
         answer(question)
         taken.append(time.perf_counter_ns() - start)
     whole = time.perf_counter_ns() - begin
-    share = (time.process_time_ns() - cpu) / whole
+    share, after = (time.process_time_ns() - cpu) / whole, delay.seconds()
+    waited = None if before is None or after is None else (after - before) * 1e9 / whole
     found = np.array(taken)
     seconds = {f"p{p}": percentile(found, p) / 1e9 for p in PERCENTILES}
-    return {"queries": len(taken), "seconds": seconds, "cpu_share": min(1.0, share)}
+    shares = {"cpu_share": min(1.0, share), "waited_share": waited}
+    return {"queries": len(taken), "seconds": seconds, **shares}
 
 
 def percentile(values: np.ndarray, percent: float) -> float:

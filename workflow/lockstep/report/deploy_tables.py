@@ -113,6 +113,7 @@ def times(view: Workload) -> Table | None:
         p90 | p90 | ms | 4g
         p99 | p99 | ms | 4g
         share | Share of a CPU, least | % | 1f
+        waited | Waited for a CPU, most | % | 2f
         """
         + "".join(f"rate{b} | In batches of {b} | /s | 0f\n" for b in settings["batches"])
         + """import | Import | s | 3f
@@ -141,9 +142,11 @@ def _times(row: Row, settings: Row) -> dict[str, Any]:
         why = "; ".join(dict.fromkeys(str(each["reason"] or each["disturbed"]) for each in every))
         return {**known, "p50": Absent(f"no repetition counts: {why}")}
     single = [each["single_stream"] for each in own]
-    steady = [each for each in single if each["cpu_share"] >= SHARE]
+    enough = [each for each in single if each["queries"] >= LEAST]
+    steady = [each for each in enough if each["cpu_share"] >= SHARE]
+    waited = [each["waited_share"] for each in single if each.get("waited_share") is not None]
     p99: Any = Absent(f"no repetition had {SHARE:.0%} of a CPU")
-    if single[0]["queries"] < LEAST:
+    if not enough:
         p99 = Absent(f"it takes {LEAST:,} queries")
     elif steady:
         p99 = _median(each["seconds"]["p99"] for each in steady)
@@ -152,6 +155,7 @@ def _times(row: Row, settings: Row) -> dict[str, Any]:
         "p90": _median(each["seconds"]["p90"] for each in single),
         "p99": p99,
         "share": min(each["cpu_share"] for each in single),
+        "waited": max(waited, default=None),
         "peak": _median(each["peak_bytes"] for each in own if each["peak_bytes"] is not None),
     }
     for name, key in (("import", "import"), ("load", "load"), ("first", "first_answer")):
