@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,17 +54,31 @@ def task(workload: str, framework: str, folder: Path) -> Task:
     )
 
 
+def compared(workload: str, first: str, folder: Path) -> dict[str, Any]:
+    """Return the row of a form that is made with one framework's layers, and evaluated by both."""
+    made = compressing.main(task(workload, first, folder))
+    found = {name: compressed.main(task(workload, name, folder)) for name in VARIANTS}
+    _, row = agreement.rows(folder, made, found, ["w8a8"], 1)
+    assert not row["reason"], row
+    return row
+
+
 @pytest.mark.parametrize(
     ("workload", "first"), [("bert_classify", "jax"), ("resnet18_cifar10", "torch")]
 )
 def test_all_sums_are_equal(workload: str, first: str, tmp_path: Path) -> None:
     """Whatever lies between two layers (normalisation, attention), and whichever is looked into."""
-    made = compressing.main(task(workload, first, tmp_path))
-    found = {name: compressed.main(task(workload, name, tmp_path)) for name in VARIANTS}
-    _, row = agreement.rows(tmp_path, made, found, ["w8a8"], 1)
-    assert not row["reason"], row
+    row = compared(workload, first, tmp_path)
     assert row["sums"]["equal"] == row["sums"]["compared"] > 100_000
     # Integers have moved the logits, by as much in both.
     moved = row["frameworks"]["jax"]["from_float32"]
     assert 1e-4 < moved["largest"] / moved["scale"] < 0.2
     assert row["between"]["largest"] < 1e-9 * row["between"]["scale"]
+
+
+def test_in_float32_a_last_place_between_layers_decides_an_integer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compressed, "BETWEEN", "float32")
+    sums = compared("bert_classify", "torch", tmp_path)["sums"]
+    assert 0.999 < sums["equal"] / sums["compared"] < 1

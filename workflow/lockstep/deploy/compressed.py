@@ -1,8 +1,4 @@
-"""Evaluates compressed forms of all final states with one framework.
-
-All in float32, and what is computed in 8-bit integers in float64 between its layers: there a last
-place would decide how an activation is rounded, and with it whole rows of sums.
-"""
+"""Evaluates compressed forms of all final states with one framework."""
 
 import contextlib
 import importlib
@@ -21,6 +17,9 @@ from lockstep.workloads import weights
 FLOAT32 = "float32"
 LOGITS = "logits-{}-{}.npy"  # of the first state: by framework and form
 SUMS = "sums-{}-{}.npz"  # integer sums of each layer: by framework and the number of a state
+BETWEEN = "float64"
+"""Precision between layers in 8-bit integers; all else is evaluated in float32, where a last place
+would decide how an activation is rounded, and with it a row of sums."""
 
 
 def layers_of(framework: str) -> Any:
@@ -35,7 +34,7 @@ def main(task: Task) -> dict[str, Any]:
     # Last is what changes how all of JAX computes in this process.
     for form in sorted((FLOAT32, *task.forms), key=compress.STATIC.__eq__):
         if form == compress.STATIC:
-            exact = replace(task, precision="float64")
+            exact = replace(task, precision=BETWEEN)
             evaluator = Evaluator(exact.job(), Path(task.dataset))
         metrics = []
         try:
