@@ -1,9 +1,10 @@
 """Layers in 8-bit integers: Linen's and NNX's have the sums of PyTorch's, of all that there are."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 
 from lockstep import workloads
@@ -20,6 +21,14 @@ DATA: dict[str, Callable[[Path], Path]] = {
     "resnet18_cifar10": lambda folder: pictures.write(folder / "mine", pictures.coloured()),
 }
 VARIANTS = {name: {"framework": name, "mode": "eager"} for name in ("torch", "jax")}
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    """Engines tell JAX how precise it is, for the whole process."""
+    before = jax.config.jax_enable_x64
+    yield
+    jax.config.update("jax_enable_x64", before)
 
 
 def task(workload: str, framework: str, folder: Path) -> Task:

@@ -1,6 +1,7 @@
 """One FLOP formula a workload, held against what both frameworks count themselves."""
 
 import importlib
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,13 @@ WIDER = {
     "wav2vec2_ctc": {"model": {"preset": "small"}},
 }
 VARIANT = {"precision": "float32", "convolution": "native", "attention": "written"}
+
+
+@pytest.fixture(autouse=True)
+def _float32() -> Iterator[None]:
+    """Whatever an engine of another test has told JAX."""
+    with jax.enable_x64(False):
+        yield
 
 
 def preset(name: str) -> Job:
