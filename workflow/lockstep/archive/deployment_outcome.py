@@ -116,7 +116,7 @@ def _forms(archived: Study, again: Study, workload: str, old: Row, new: Row) -> 
              for record in (old, new)]  # fmt: skip
     runs = again.deployed_runs(workload)
     pairs = [(_summary(archived, run), _summary(again, run)) for run in runs]
-    other = any(a["weights"]["final"] != b["weights"]["final"] for a, b in pairs)
+    other = any(a["weights"].get("final") != b["weights"].get("final") for a, b in pairs)
     differs = _differs((old, pairs[0][0]), (new, pairs[0][1]))
     known = {row["form"]: row for row in old["compressed"]}
     for row in new["compressed"]:
