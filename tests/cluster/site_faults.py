@@ -186,10 +186,9 @@ def answers_lost(action: str) -> Act:
 
 
 def in_mounts(scene: "Scene", host: str, *command: str) -> None:
-    """Run a command of this machine among the mounts of a host."""
-    subprocess.run(
-        ["nsenter", "--target", str(child(scene, host)), "--mount", *command], check=True
-    )
+    """Run a command of a host's among its mounts, and its processes: mount asks /proc for them."""
+    enter = ["nsenter", "--target", str(child(scene, host)), "--mount", "--pid"]
+    subprocess.run([*enter, *command], check=True)
 
 
 def clock(ahead: int) -> Act:
@@ -208,12 +207,18 @@ def clock(ahead: int) -> Act:
     return act
 
 
-def read_only(host: str, mode: str) -> Act:
-    def act(scene: "Scene") -> None:
-        options = f"remount,bind,{mode}"
-        in_mounts(scene, host, "/bin/mount", "-o", options, str(scene.box.shared))
+def read_only(scene: "Scene") -> None:
+    """Put the results' folder over itself, as one in which nothing can be written, on node1.
 
-    return act
+    The mount itself would stay as it is as long as a file in it is written to.
+    """
+    results = str(scene.results)
+    in_mounts(scene, "node1", "/bin/mount", "--bind", results, results)
+    in_mounts(scene, "node1", "/bin/mount", "-o", "remount,bind,ro", results)
+
+
+def writable(scene: "Scene") -> None:
+    in_mounts(scene, "node1", "/bin/umount", "--lazy", str(scene.results))
 
 
 # People ------------------------------------------------------------------------------------------
@@ -401,9 +406,9 @@ FAULTS = [
     ),
     Fault(
         name="results read-only on the first node",
-        inject=read_only("node1", "ro"),
+        inject=read_only,
         told="[Rr]ead-only file system|has ended as",
-        undo=read_only("node1", "rw"),
+        undo=writable,
     ),
     Fault(
         name="Snakemake killed", inject=killed_and_started_again, told="is adopted", undo=resumes
