@@ -59,7 +59,8 @@ class Cause:
             f"difference from {self.before:.1e} to {self.after:.1e}"
         )
         if self.also:
-            text += f"; {self.also} further calls differ in the same way"
+            calls = "further call differs" if self.also == 1 else "further calls differ"
+            text += f"; {self.also} {calls} in the same way"
         if self.next:
             text += f"; after that {self.next} differs"
         return text
