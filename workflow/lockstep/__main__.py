@@ -15,9 +15,6 @@ from lockstep.port import command as port_command
 from lockstep.study import Study
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
-
     from lockstep.parity.route import Route
 
 HELP = """\
@@ -317,21 +314,18 @@ def parity(options: argparse.Namespace) -> int:
     if verdict["passed"]:
         files.write_json(study.passed(workload), {"verdict": files.sha256_file(path)})
         return 0
-    _tell_failure(options, verdict)  # at once: a search takes minutes, or all memory
+
+    def tell() -> None:
+        for line in causes.lines(verdict, study.config["variants"], options.study):
+            print(f"lockstep: parity FAILS: {line}", file=sys.stderr, flush=True)
+
+    tell()  # at once: a search takes minutes, or more memory than there is
     if searched:
         named = ["--study", str(options.study), "--workload", workload]
         verdict = causes.search(path, [sys.executable, "-m", "lockstep", "cause", *named])
         files.write_json(path, verdict)
-        _tell_failure(options, verdict)
+        tell()
     return 1
-
-
-def _tell_failure(options: argparse.Namespace, verdict: "Mapping[str, Any]") -> None:
-    from lockstep.parity import cause as causes
-
-    variants = Study.load(options.study).config["variants"]
-    for line in causes.lines(verdict, variants, options.study):
-        print(f"lockstep: parity FAILS: {line}", file=sys.stderr, flush=True)
 
 
 def cause(options: argparse.Namespace) -> int:
