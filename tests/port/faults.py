@@ -372,7 +372,7 @@ FAULTS: tuple[Fault, ...] = (
         "Nesterov",
     ),
     Fault("cnn", first="conv1", **TF32),
-    Fault("gpt", first="blocks.0.attn", **TF32),
+    Fault("gpt", first="blocks.0.qkv", **TF32),
     Fault("rotary", first="layers.0.q", **TF32),
     Fault("encoder", first="attention", **TF32),
     Fault("decoder", first="up", **TF32),

@@ -1,8 +1,6 @@
 """Where a study's ladder fails, its line and its page say why."""
 
 import html
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,16 +17,22 @@ from lockstep.port import traced
 from lockstep.study import Study
 from lockstep.training.feed import SharedFeed
 from lockstep.workloads import layers_flax, weights
-from tests.conftest import environment
+from tests.conftest import ROOT
 from tests.port import faults
 from tests.port.test_workload import VARIANTS
 
 
 def test_a_planted_fault_fails_and_line_and_page_say_why(
     study_of: Callable[..., Study],
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ) -> None:
+    """The cause is looked for in a process that has no JAX, as in PyTorch's image."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\nsys.modules.update(jax=None, flax=None)"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT / 'workflow'}")
     study = study_of("mirrored", parity={"steps": 2, "float32_steps": 2})
     sound = layers_flax._im2col
     monkeypatch.setattr(layers_flax, "_im2col", lambda x, k, *more: sound(x, k[::-1, ::-1], *more))
@@ -47,11 +51,6 @@ def test_a_planted_fault_fails_and_line_and_page_say_why(
     assert not study.passed("mnist_cnn").exists()
     assert main(["report", "--study", str(study.path), "--partial"]) == 0
     assert why in html.unescape(study.report().read_text())
-
-
-def test_a_cause_is_looked_for_where_there_is_no_jax() -> None:
-    code = "import sys; sys.modules.update(jax=None, flax=None); import lockstep.port.traced"
-    subprocess.run([sys.executable, "-c", code], env=environment(), check=True)
 
 
 def seen(study: Study, workload: str, variant: str, precision: str, *, step: bool = True) -> Path:
