@@ -141,7 +141,7 @@ def test_batches_of_several_lengths_are_the_same(climb: Climb) -> None:
 
 @pytest.mark.parametrize("variant", SIDES)
 def test_a_run_that_is_stopped_ends_as_if_undisturbed(climb: Climb, tmp_path, variant) -> None:
-    request = climb.request(variant, "float32", {"model": {"lengths": 2}})
+    request = climb.request(variant, "float64", {"model": {"lengths": 2}})
     engine, feed = climber.started(request)
     windows = list(feed.windows(0, 20))
     edges = np.cumsum([window.steps for window in windows]).tolist()
