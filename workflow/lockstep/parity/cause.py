@@ -65,7 +65,7 @@ def not_searched(failed: Mapping[str, Any], frameworks: Set[str]) -> str | None:
     """
     precision, rung = failed["precision"], failed["name"]
     if frameworks != {"torch", "jax"}:
-        return "known causes are those between PyTorch and JAX, and both variants are of one"
+        return "known causes lie between PyTorch and JAX, and both variants are of one framework"
     if rung in ("weights", "batches", "random"):
         return "no layer differs, but what both models are given"
     if precision not in SEARCHED:
