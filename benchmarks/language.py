@@ -5,27 +5,30 @@ variant, in turns. Dropout is on, and its random numbers are the shared ones (a 
 frameworks); beside it the same step with the numbers of the framework's own generator.
 
 `reader` takes rows of 128 tokens in random order, windows of 25 batches of 64 at once, as a run's
-feed does; `np.take` gathers as many at once from RAM. The order of an epoch is told apart.
+feed does; `np.take` gathers as many at once from RAM. Both are compared within a process, in some
+processes one after the other. The order of an epoch is told apart.
 """
 
 import itertools
 import tempfile
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks import data, studies
-from benchmarks.row import Row, ratio, times
+from benchmarks.row import Row, extremes, ratio, times
 from benchmarks.step import take_turns
-from benchmarks.turns import in_turns
+from benchmarks.turns import elsewhere, in_turns
 from lockstep.datasets.order import Order
 from lockstep.datasets.reader import Reader
 
 WORKLOAD = "bert_mlm"
 WINDOW, BATCH = 5, 16
 LENGTH, PIECES = 128, 8192
+ROWS = 25 * 64  # that are taken at once
 REFERENCE = "torch-eager"
 SHARED = ("<=", 1.05)
 COMPILED = ("torch-compile", "jax-jit")
@@ -55,39 +58,54 @@ def measure(quick: bool) -> list[Row]:
     rows += [times(name, "ms/step", 1e3 / WINDOW * np.array(turns[name])) for name in variants]
     tokens = WINDOW * recipe["global_batch"] * LENGTH
     rows += [times(name, "tokens/s", tokens / np.array(turns[name])) for name in variants]
-    return rows + _reading(*((2_000, 3) if quick else (50_000, 124)))
+    return rows + _reading(*((2_000, 3, 1) if quick else (50_000, 124, 8)))
 
 
-def _reading(examples: int, rounds: int) -> list[Row]:
-    window = 25 * 64
+def _reading(examples: int, rounds: int, processes: int) -> list[Row]:
+    """Return what reading takes; where memory comes to lie, each process decides anew."""
     with tempfile.TemporaryDirectory() as folder:
         made = data.write_tokens(Path(folder) / "data", examples, LENGTH, PIECES)
-        reader = Reader(made, "train")
-        stored = reader.take(np.arange(examples))
-        permutation = np.random.Generator(np.random.Philox(1)).permutation(examples)
-        order = Order(examples, window, seed=0, drop_last=True)
-        epochs = itertools.count()
-        windows = [permutation[k : k + window] for k in range(0, examples - window + 1, window)]
-
-        # Both let go of each window before the next one: memory that is new is slow.
-        def with_reader() -> None:
-            for rows in windows:
-                reader.take(rows)
-
-        def from_ram() -> None:
-            for rows in windows:
-                for values in stored.values():
-                    np.take(values, rows, axis=0)
-
-        functions: dict[str, Callable[[], object]] = {
-            "reader": with_reader,
-            "np.take": from_ram,
-            "order": lambda: order.batch(next(epochs) * order.steps_per_epoch),
-        }
-        turns = in_turns(functions, rounds, warm_up=2)
-    speed = {n: window * len(windows) / np.array(turns[n]) for n in ("reader", "np.take")}
+        turns = []
+        for _ in range(processes):
+            with elsewhere(serve, (made, rounds)) as worker:
+                turns.append(worker.recv())
+    sides = {name: np.array([each[name] for each in turns]) for name in turns[0]}
+    shares = np.median(sides["np.take"] / sides["reader"], axis=1)
+    taken = examples // ROWS * ROWS
     return [
-        ratio("reader : np.take from RAM", speed["reader"], speed["np.take"], (">=", 0.95)),
-        *(times(f"{name}, rows of tokens", "rows/s", values) for name, values in speed.items()),
-        times(f"the order of {examples:,} rows", "ms", 1e3 * np.array(turns["order"])),
+        extremes("reader : np.take from RAM, by process", "x", shares, (">=", 0.95)),
+        *(
+            times(f"{name}, rows of tokens", "rows/s", taken / sides[name].ravel())
+            for name in ("reader", "np.take")
+        ),
+        times(f"the order of {examples:,} rows", "ms", 1e3 * sides["order"].ravel()),
     ]
+
+
+def serve(connection: Connection, told: tuple[Path, int]) -> None:
+    """In a process of its own: take all rows in random order, by the reader and from RAM."""
+    made, rounds = told
+    reader = Reader(made, "train")
+    stored = reader.take(np.arange(reader.examples))
+    permutation = np.random.Generator(np.random.Philox(1)).permutation(reader.examples)
+    order = Order(reader.examples, ROWS, seed=0, drop_last=True)
+    epochs = itertools.count()
+    starts = range(0, reader.examples - ROWS + 1, ROWS)
+    windows = [permutation[start : start + ROWS] for start in starts]
+
+    # Both let go of each window before the next one: memory that is new is slow.
+    def with_reader() -> None:
+        for rows in windows:
+            reader.take(rows)
+
+    def from_ram() -> None:
+        for rows in windows:
+            for values in stored.values():
+                np.take(values, rows, axis=0)
+
+    functions: dict[str, Callable[[], object]] = {
+        "reader": with_reader,
+        "np.take": from_ram,
+        "order": lambda: order.batch(next(epochs) * order.steps_per_epoch),
+    }
+    connection.send(in_turns(functions, rounds, warm_up=2))

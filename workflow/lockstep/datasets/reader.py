@@ -98,9 +98,13 @@ class Reader:
             if array.ragged:
                 found[name] = self._ragged(array, owners, rows)
             elif owners is None:
-                # mode="clip" skips a bounds check and a second buffer; indices are made by Order.
                 stored = self.shards[0].arrays[name]
-                found[name] = np.asarray(stored.take(indices, axis=0, mode="clip", out=own))
+                # mode="clip" spares a second buffer behind `out`, and costs 4% where there is none.
+                found[name] = (
+                    np.asarray(stored.take(indices, axis=0))
+                    if own is None
+                    else stored.take(indices, axis=0, out=own, mode="clip")
+                )
             else:
                 if own is None:
                     own = np.empty((*indices.shape, *array.shape), array.dtype)
