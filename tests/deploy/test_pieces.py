@@ -184,5 +184,5 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_process_that_left_nothing_behind_has_a_reason(tmp_path: Path) -> None:
     lost = tmp_path / "result.json"
-    assert "ended with signal 11; see the log" in worker.result(lost, -signal.SIGSEGV)["reason"]
-    assert "longer than deploy.timeout" in worker.result(lost, -signal.SIGALRM)["reason"]
+    assert "ended with signal 11; see the log" in processes.result(lost, -signal.SIGSEGV)["reason"]
+    assert "longer than deploy.timeout" in processes.result(lost, -signal.SIGALRM)["reason"]

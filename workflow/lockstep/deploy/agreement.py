@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from lockstep.deploy.compress import STATIC
-from lockstep.deploy.compressed import FLOAT32, LOGITS, SUMS
 from lockstep.deploy.equality import decided
+from lockstep.deploy.task import FLOAT32, LOGITS, STATIC, SUMS
 
 
 def rows(

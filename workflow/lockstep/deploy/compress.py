@@ -116,8 +116,7 @@ FORMS: Mapping[str, Callable[[State], dict[str, np.ndarray]]] = {
     "half": half,
     "2of4": two_of_four,
 }
-"""By name; there is `STATIC`, too, which needs the inputs of layers."""
-STATIC = "w8a8"
+"""By name; there is `lockstep.deploy.task.STATIC`, too, which needs the inputs of layers."""
 
 
 def restored(form: State) -> dict[str, np.ndarray]:

@@ -10,13 +10,10 @@ import numpy as np
 
 from lockstep.deploy import compress
 from lockstep.deploy.evaluation import Evaluator
-from lockstep.deploy.task import FORM, Task
+from lockstep.deploy.task import FLOAT32, FORM, LOGITS, STATIC, SUMS, Task
 from lockstep.errors import UserError
 from lockstep.workloads import weights
 
-FLOAT32 = "float32"
-LOGITS = "logits-{}-{}.npy"  # of the first state: by framework and form
-SUMS = "sums-{}-{}.npz"  # integer sums of each layer: by framework and the number of a state
 BETWEEN = "float64"
 """Precision between layers in 8-bit integers; all else is evaluated in float32, where a last place
 would decide how an activation is rounded, and with it a row of sums."""
@@ -32,8 +29,8 @@ def main(task: Task) -> dict[str, Any]:
     evaluator = Evaluator(task.job(), Path(task.dataset))
     found: dict[str, Any] = {}
     # Last is what changes how all of JAX computes in this process.
-    for form in sorted((FLOAT32, *task.forms), key=compress.STATIC.__eq__):
-        if form == compress.STATIC:
+    for form in sorted((FLOAT32, *task.forms), key=STATIC.__eq__):
+        if form == STATIC:
             exact = replace(task, precision=BETWEEN)
             evaluator = Evaluator(exact.job(), Path(task.dataset))
         metrics = []
@@ -54,7 +51,7 @@ def _evaluate(
     task: Task, evaluator: Evaluator, form: str, number: int, made: weights.State
 ) -> dict[str, float]:
     replaced: contextlib.AbstractContextManager = contextlib.nullcontext({})
-    if form == compress.STATIC:
+    if form == STATIC:
         replaced = layers_of(task.framework).static(evaluator.engine, made)
     with replaced as sums:
         evaluated = evaluator(compress.restored(made))

@@ -10,7 +10,7 @@ from lockstep.datasets.reader import Reader
 from lockstep.deploy import compress
 from lockstep.deploy.compressed import layers_of
 from lockstep.deploy.evaluation import Evaluator
-from lockstep.deploy.task import FORM, Task
+from lockstep.deploy.task import FORM, STATIC, Task
 from lockstep.errors import UserError
 from lockstep.training.feed import evaluation_batches
 from lockstep.workloads import weights
@@ -40,7 +40,7 @@ def main(task: Task) -> dict[str, Any]:
 def _form(
     form: str, task: Task, evaluator: Evaluator, state: weights.State
 ) -> dict[str, np.ndarray]:
-    if form != compress.STATIC:
+    if form != STATIC:
         return compress.FORMS[form](state)
     job, train = task.job(), Reader(Path(task.dataset), "train")
     examples = min(train.examples, CALIBRATION)

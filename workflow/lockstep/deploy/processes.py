@@ -1,9 +1,11 @@
 """Starts the processes of the stage, each with CPUs of its own, some at once or one by one."""
 
 import os
+import signal
 import time
 from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 from lockstep import files
 from lockstep.cluster import cpus
@@ -54,6 +56,17 @@ def run(
         if started.interrupted:
             raise KeyboardInterrupt
     return ended
+
+
+def result(path: Path, status: int) -> dict[str, Any]:
+    """Return what a process left behind; if nothing, how it ended."""
+    if path.is_file():
+        found: dict[str, Any] = files.read_json(path)
+        return found
+    how = f"status {status}" if status >= 0 else f"signal {-status}"
+    if -status == signal.SIGALRM:
+        return {"reason": "its process took longer than deploy.timeout"}
+    return {"reason": f"its process ended with {how}; see the log"}
 
 
 def _environment(scratch: str, share: Sequence[int]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lockstep import files, inside, machine
-from lockstep.deploy import agreement, processes, worker
+from lockstep.deploy import agreement, processes
 from lockstep.deploy.task import Task
 from lockstep.errors import UserError
 from lockstep.study import Study
@@ -119,7 +119,7 @@ class Stage:
             line = inside.worker(self.study, task.framework, [str(path)], package="deploy")
             commands.append((task.result, line))
         statuses = processes.run(commands, threads=self.settings["threads"], at_once=at_once)
-        return [worker.result(Path(task.result), statuses[task.result]) for task in tasks]
+        return [processes.result(Path(task.result), statuses[task.result]) for task in tasks]
 
     # Its parts -------------------------------------------------------------------------------
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:  # a process that serves an artefact needs none of it
 QUESTIONS = "questions.npz"
 FORM = "form-{}-{}.safetensors"  # by the number of a state, and the form
 REFERENCE = "reference-{}.npy"  # by precision
+FLOAT32, STATIC = "float32", "w8a8"  # forms: not compressed, and what needs the layers' inputs
+LOGITS = "logits-{}-{}.npy"  # of the first state: by framework and form
+SUMS = "sums-{}-{}.npz"  # integer sums of each layer: by framework and the number of a state
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,16 +50,5 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def result(path: Path, status: int) -> dict[str, Any]:
-    """Return what a process left behind; if nothing, how it ended."""
-    if path.is_file():
-        found: dict[str, Any] = files.read_json(path)
-        return found
-    how = f"status {status}" if status >= 0 else f"signal {-status}"
-    if -status == signal.SIGALRM:
-        return {"reason": "its process took longer than deploy.timeout"}
-    return {"reason": f"its process ended with {how}; see the log"}
-
-
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
