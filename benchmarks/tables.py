@@ -167,7 +167,8 @@ def _memory(quick: bool) -> list[Row]:
                     },
                     "variants": {side: studies.VARIANTS[side] for side in SIDES[quick:]},
                     "threads": 2,
-                    "blocks": {"cold_start": False},
+                    # Nothing is timed: other work may go on.
+                    "blocks": {"cold_start": False, "share_nodes": True, "watch": False},
                     "paths": {"results": f"{folder}/results", "data": f"{folder}/data"},
                 }
             )
