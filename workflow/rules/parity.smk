@@ -74,10 +74,10 @@ rule compare_traces:
         STUDY.passed("{workload}"),
     log:
         STUDY.root / "logs" / "parity" / "{workload}.log",
-    # Where parity fails, PyTorch's model is called to find out why.
-    threads: STUDY.config["threads"]
     # The same traces have the same verdict; on a cluster other rules are tried again.
     retries: 0
+    # Where parity fails, PyTorch's model is called to find out why.
+    threads: STUDY.config["threads"]
     params:
         code=stage_code("lockstep.parity.compare"),
     message:
