@@ -13,6 +13,7 @@ import pytest
 from lockstep import files
 from lockstep.archive import build, layout, verify
 from lockstep.errors import UserError
+from lockstep.report import record_schema
 from tests.archive import tamper
 from tests.archive.conftest import SECRET, Archived, ask, git, make, wrong
 from tests.end_to_end.checkout import Checkout
@@ -79,7 +80,9 @@ def test_every_stage_says_where_and_with_what_it_ran(archived: Archived) -> None
     job = json.loads((folder / "parity" / "mnist_cnn.json").read_text())
     assert job["status"] == 0 and job["started"] <= job["ended"]
     assert job["packages"]["numpy"] and job["host"]["cpu"]
-    stages = {path.relative_to(folder).parts[0] for path in folder.rglob("*.json")}
+    paths = [*folder.rglob("*.json")]
+    assert not any(record_schema.unsound(files.read_json(p), record_schema.JOB) for p in paths)
+    stages = {path.relative_to(folder).parts[0] for path in paths}
     assert stages == {"preprocess", "weights", "trace", "parity", "train", "report"}
 
 
