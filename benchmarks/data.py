@@ -1,6 +1,6 @@
 """Datasets of any size in the format that preprocessing writes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +8,11 @@ import numpy as np
 
 from lockstep import files
 from lockstep.datasets import arrays, manifest, shards, wordpiece
+from lockstep.datasets.reader import Reader
 from lockstep.datasets.sources import digits
 
 CLASSES = 10
+Functions = dict[str, Callable[[], object]]
 Split = tuple[np.ndarray, np.ndarray]
 
 
@@ -119,3 +121,22 @@ def many_digits(examples: int) -> dict[str, Split]:
     images, labels = splits["train"]
     which = np.arange(examples) % len(images)
     return {"train": (images[which], labels[which]), "test": splits["test"]}
+
+
+def gathering(reader: Reader, windows: Sequence[np.ndarray]) -> Functions:
+    """Return what takes a split's rows, window by window: the reader, and `np.take` from RAM.
+
+    Both let go of each window before the next one: memory that is new is slow.
+    """
+    stored = reader.take(np.arange(reader.examples))
+
+    def with_reader() -> None:
+        for rows in windows:
+            reader.take(rows)
+
+    def from_ram() -> None:
+        for rows in windows:
+            for values in stored.values():
+                np.take(values, rows, axis=0)
+
+    return {"reader": with_reader, "np.take": from_ram}

@@ -11,7 +11,6 @@ processes one after the other. The order of an epoch is told apart.
 
 import itertools
 import tempfile
-from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -86,26 +85,14 @@ def serve(connection: Connection, told: tuple[Path, int]) -> None:
     """In a process of its own: take all rows in random order, by the reader and from RAM."""
     made, rounds = told
     reader = Reader(made, "train")
-    stored = reader.take(np.arange(reader.examples))
     permutation = np.random.Generator(np.random.Philox(1)).permutation(reader.examples)
     order = Order(reader.examples, ROWS, seed=0, drop_last=True)
     epochs = itertools.count()
     starts = range(0, reader.examples - ROWS + 1, ROWS)
     windows = [permutation[start : start + ROWS] for start in starts]
 
-    # Both let go of each window before the next one: memory that is new is slow.
-    def with_reader() -> None:
-        for rows in windows:
-            reader.take(rows)
-
-    def from_ram() -> None:
-        for rows in windows:
-            for values in stored.values():
-                np.take(values, rows, axis=0)
-
-    functions: dict[str, Callable[[], object]] = {
-        "reader": with_reader,
-        "np.take": from_ram,
+    functions = {
+        **data.gathering(reader, windows),
         "order": lambda: order.batch(next(epochs) * order.steps_per_epoch),
     }
     connection.send(in_turns(functions, rounds, warm_up=2))

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmarks import studies
+from benchmarks import data, studies
 from benchmarks.row import Row, ratio, times
 from benchmarks.step import asker
 from benchmarks.turns import elsewhere, in_turns
@@ -115,18 +115,7 @@ def _records(quick: bool) -> list[Row]:
         order = np.random.Generator(np.random.Philox(1)).permutation(reader.examples)
         size = WINDOW * BATCH
         windows = [order[start : start + size] for start in range(0, len(order), size)]
-        whole = reader.take(np.arange(reader.examples))
-
-        def shared() -> None:
-            for rows in windows:
-                reader.take(rows)
-
-        def from_ram() -> None:
-            for rows in windows:
-                for array in whole.values():
-                    np.take(array, rows, axis=0)
-
-        taken = in_turns({"reader": shared, "np.take": from_ram}, rounds, warm_up=2)
+        taken = in_turns(data.gathering(reader, windows), rounds, warm_up=2)
         path = raw / "train.txt"
         click_log.write(path, options)
         text = {k: str for k in range(1 + clicks.NUMBERS, clicks.FIELDS)}

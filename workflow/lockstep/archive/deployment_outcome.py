@@ -6,12 +6,12 @@ machine. What a compressed form's evaluation gives has to be the same to the bit
 conditions are those of the record. How long an answer takes is said, and decides nothing.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from lockstep import files
 from lockstep.archive.reproduction_outcome import (
     BITS,
     NO,
@@ -19,10 +19,10 @@ from lockstep.archive.reproduction_outcome import (
     UNDECIDED,
     YES,
     Outcome,
+    unequal,
 )
 from lockstep.report import deploy_record
 from lockstep.study import Study
-from lockstep.study.run import Run
 
 LOGITS, SUMS, TIME = "logits of training", "integer sums", "time"
 
@@ -96,7 +96,7 @@ def _times(old: Row, new: Row, batches: list[int]) -> str:
     batch = max(batches)
 
     def told(row: Row) -> str:
-        own = [r for r in row["repetitions"] if not r["reason"] and not r.get("disturbed")]
+        own = deploy_record.counted(row)
         if not own:
             return "no repetition counts"
         p50 = np.median([r["single_stream"]["seconds"]["p50"] for r in own])
@@ -115,7 +115,8 @@ def _forms(archived: Study, again: Study, workload: str, old: Row, new: Row) -> 
     seeds = [[record["compression"]["seeds"].index(s) for s in new["compression"]["seeds"]]
              for record in (old, new)]  # fmt: skip
     runs = again.deployed_runs(workload)
-    pairs = [(_summary(archived, run), _summary(again, run)) for run in runs]
+    pairs = [[files.read_json(study.run_folder(run) / "summary.json")
+              for study in (archived, again)] for run in runs]  # fmt: skip
     other = any(a["weights"].get("final") != b["weights"].get("final") for a, b in pairs)
     differs = _differs((old, pairs[0][0]), (new, pairs[0][1]))
     known = {row["form"]: row for row in old["compressed"]}
@@ -165,11 +166,4 @@ def _differs(old: tuple[Row, Row], new: tuple[Row, Row]) -> list[str]:
             **made["environment"],
         }
 
-    a, b = of(*old), of(*new)
-    return [f"{name}: {a.get(name, 'none')} / {b.get(name, 'none')}"
-            for name in {**a, **b} if a.get(name) != b.get(name)]  # fmt: skip
-
-
-def _summary(study: Study, run: Run) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((study.run_folder(run) / "summary.json").read_bytes())
-    return found
+    return unequal(of(*old), of(*new))

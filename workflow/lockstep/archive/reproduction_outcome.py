@@ -153,11 +153,16 @@ def conditions(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         }
 
     a, b = of(old), of(new)
-    differs = [f"{name}: {a.get(name, 'none')} / {b.get(name, 'none')}"
-               for name in {**a, **b} if a.get(name) != b.get(name)]  # fmt: skip
+    differs = unequal(a, b)
     if a["GPUs"] and not old["contract"]["variant"]["deterministic"]:
         differs.append("a GPU without deterministic kernels need not give the same bits twice")
     return differs
+
+
+def unequal(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """Return which of two sides' conditions, by name, are not the same, with both values."""
+    return [f"{name}: {a.get(name, 'none')} / {b.get(name, 'none')}"
+            for name in {**a, **b} if a.get(name) != b.get(name)]  # fmt: skip
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> float:

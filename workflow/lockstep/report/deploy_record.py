@@ -1,5 +1,6 @@
 """Reads what comes after training of a workload: `lockstep.deploy` wrote it, in one file."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from lockstep.report.record_schema import DEPLOY, unsound
@@ -25,3 +26,8 @@ def read(study: Study, workload: str) -> dict[str, Any] | None:
     if record["workload"] != workload:
         raise Unsound(f"foreign: it is the record of workload {record['workload']!r}")
     return dict(record)
+
+
+def counted(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return those repetitions of a route that count: they ended, and nobody disturbed them."""
+    return [r for r in row["repetitions"] if not r["reason"] and not r.get("disturbed")]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from lockstep.report import deploy_record
 from lockstep.report.dataframes import Workload
 from lockstep.report.statistics import Mean
 from lockstep.report.tables import Absent, Table, table
@@ -135,8 +136,7 @@ def times(view: Workload) -> Table | None:
 
 def _times(row: Row, settings: Row) -> dict[str, Any]:
     every = row["repetitions"]
-    whole = [each for each in every if not each["reason"]]
-    own = [each for each in whole if not each.get("disturbed")]
+    own = deploy_record.counted(row)
     known: dict[str, Any] = {**_who(row), "n": len(own)}
     if not own:
         why = "; ".join(dict.fromkeys(str(each["reason"] or each["disturbed"]) for each in every))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lockstep.port.causes import Again, Change, Given, Rule
 
-FRACTION, DROPPED = 23, 13  # bits that float32 has, and that TF32 has not
+DROPPED = 13  # bits of a fraction that float32 has, and that TF32 has not
 
 
 def rounded(x: Tensor) -> Tensor:
