@@ -15,7 +15,8 @@ def packages(name: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "module", ["training.block", "deploy.stage", "archive.build", "archive.reproduce", "front_door"]
+    "module",
+    ["training.block", "deploy.stage", "archive.build", "reproduce.repetition", "front_door"],
 )
 def test_it_can_be_imported_on_a_login_node(module: str) -> None:
     missing = packages("cpu") - packages("workflow")

@@ -13,7 +13,7 @@ import pytest
 from lockstep import files
 from lockstep.archive import build, layout, verify
 from lockstep.errors import UserError
-from lockstep.report import record_schema
+from lockstep.records import record_schema
 from tests.archive import tamper
 from tests.archive.conftest import SECRET, Archived, ask, git, make, wrong
 from tests.end_to_end.checkout import Checkout

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from lockstep.archive import deployment_outcome, reproduction_outcome
-from lockstep.archive.reproduction_outcome import NO, NOT_JUDGED, UNDECIDED, YES
+from lockstep.reproduce import deployment_outcome, reproduction_outcome
+from lockstep.reproduce.reproduction_outcome import NO, NOT_JUDGED, UNDECIDED, YES
 from lockstep.study import Study
 from lockstep.study.run import Run
 from tests.report.deploy_records import EQUAL, form, record, repetition, route

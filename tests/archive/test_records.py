@@ -12,7 +12,7 @@ import pytest
 
 from lockstep.archive import archive_reader, derived_check, layout, verify
 from lockstep.errors import UserError
-from lockstep.report import record_tables
+from lockstep.records import record_tables
 from lockstep.report.page import says as text_of
 from lockstep.training import records
 from tests.archive import tamper

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from lockstep import files
-from lockstep.archive import archive_reader, layout, reproduce, reproduction_plan
+from lockstep.archive import archive_reader, layout
 from lockstep.errors import UserError
 from lockstep.images.identity import recipe
+from lockstep.reproduce import repetition, reproduction_plan
 from lockstep.study import Study, config
 from tests.archive import tamper
 from tests.archive.tamper import Contents
@@ -60,7 +61,7 @@ def set_up(
             profile="profiles/local",
             raw=[f"photos={raw}"] if raw else [],
         )
-        reproduce.set_up(archive, chosen)
+        repetition.set_up(archive, chosen)
         lines = reproduction_plan.lines(chosen, archive, trusted=True)
     assert lines[0] == f"archive: {file}, sha256 {files.sha256_file(file)}"
     study = Study(json.loads((chosen.checkout / reproduction_plan.CONFIG).read_text()))

@@ -14,11 +14,11 @@ import pytest
 
 from lockstep import machine
 from lockstep.__main__ import main
-from lockstep.archive import archive_reader, layout, reproduction_plan, verify
-from lockstep.archive import reproduce as repetition
-from lockstep.archive.reproduction_outcome import BITS, YES
-from lockstep.archive.reproduction_plan import Plan
+from lockstep.archive import archive_reader, layout, verify
 from lockstep.errors import UserError
+from lockstep.reproduce import repetition, reproduction_plan
+from lockstep.reproduce.reproduction_outcome import BITS, YES
+from lockstep.reproduce.reproduction_plan import Plan
 from lockstep.study import PACKAGES, Study
 from tests.archive import tamper
 from tests.archive.conftest import Archived, git

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lockstep.archive import archive_reader, reproduction_outcome, reproduction_plan
-from lockstep.archive import reproduce as repetition
-from lockstep.archive.reproduction_outcome import (
+from lockstep.archive import archive_reader
+from lockstep.reproduce import repetition, reproduction_outcome, reproduction_plan
+from lockstep.reproduce.reproduction_outcome import (
     BITS,
     DOUBLE,
     NO,

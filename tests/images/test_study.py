@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
-from lockstep.report import parity_verdict
+from lockstep.records import parity_verdict
 from lockstep.study import Study
 from tests import pictures, texts
 from tests.end_to_end.test_language import STUDY as WORDS

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from lockstep.report import parity_verdict
-from lockstep.report.record_validation import Unsound
+from lockstep.records import parity_verdict
+from lockstep.records.record_validation import Unsound
 from lockstep.study import Study
 from tests.conftest import lockstep
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lockstep.report import analysis, comparability, load, sentences
-from lockstep.report.load import Records
+from lockstep.records import load
+from lockstep.records.load import Records
+from lockstep.report import analysis, comparability, sentences
 from lockstep.report.verdicts import Comparison
 from lockstep.study.run import Run
 from tests.report.report_studies import TWO, Edit, write

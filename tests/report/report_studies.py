@@ -14,7 +14,7 @@ import numpy as np
 from lockstep import places
 from lockstep.datasets import checksum
 from lockstep.engines.contract import types
-from lockstep.report import parity_verdict, record_tables
+from lockstep.records import parity_verdict, record_tables
 from lockstep.study import Study
 from lockstep.study import config as study_config
 from lockstep.study.run import Run

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lockstep.records import load
 from lockstep.report import (
     analysis,
     build,
@@ -15,7 +16,6 @@ from lockstep.report import (
     drawing,
     figures,
     learning_figures,
-    load,
     page,
     threats_to_validity,
 )

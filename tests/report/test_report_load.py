@@ -11,6 +11,10 @@ import numpy as np
 import pytest
 
 from lockstep.errors import UserError
+from lockstep.records import load, parity_verdict, record_validation
+from lockstep.records.load import Record
+from lockstep.records.record_tables import read_columns
+from lockstep.records.record_validation import FAILED, FINISHED
 from lockstep.report import (
     analysis,
     build,
@@ -18,14 +22,8 @@ from lockstep.report import (
     figures,
     learning_figures,
     learning_tables,
-    load,
     page,
-    parity_verdict,
-    record_validation,
 )
-from lockstep.report.load import Record
-from lockstep.report.record_tables import read_columns
-from lockstep.report.record_validation import FAILED, FINISHED
 from lockstep.study import Study
 from lockstep.study.run import Run
 from tests.report.planted import changed

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from lockstep.parity import OVER_TWO, cause, compare, update
-from lockstep.report import analysis, firststep, load, page, parity_verdict, sentences, verdicts
+from lockstep.records import load, parity_verdict
+from lockstep.report import analysis, firststep, page, sentences, verdicts
 from lockstep.report.analysis import Analysis
 from lockstep.study.run import Run
 from lockstep.workloads import optimizers

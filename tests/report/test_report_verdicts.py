@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lockstep.records.load import Record
+from lockstep.records.run_facts import facts_of
 from lockstep.report import analysis, sentences, verdicts
-from lockstep.report.load import Record
-from lockstep.report.run_facts import facts_of
 from lockstep.report.verdicts import Comparison, Side
 from tests.report.planted import comparison
 from tests.report.report_studies import STEP_SECONDS, TWO, write

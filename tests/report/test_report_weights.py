@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from lockstep.datasets import checksum
-from lockstep.report import record_tables
-from lockstep.report.record_validation import Unsound
+from lockstep.records import record_tables
+from lockstep.records.record_validation import Unsound
 
 LOSS, CHECKSUM = np.array([4.0, 2.0]), np.array([1, 2], np.uint32)
 COUNT, WEIGHT = np.array([8, 8], np.int32), np.array([10, 30])

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lockstep.report import record_tables
+from lockstep.records import record_tables
 from lockstep.study import Study
 from tests.conftest import checkpoints, stop, summary, train
 

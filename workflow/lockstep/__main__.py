@@ -406,7 +406,7 @@ def verify(options: argparse.Namespace) -> int:
 
 
 def reproduce(options: argparse.Namespace) -> int:
-    from lockstep.archive import reproduce as repetition
+    from lockstep.reproduce import repetition
 
     return repetition.main(
         options.archive,

@@ -17,7 +17,7 @@ from lockstep.archive import layout
 from lockstep.archive.zip_container import CHUNK, Damaged, reading, reason
 from lockstep.archive.zip_container import Reader as ZipReader
 from lockstep.errors import UserError
-from lockstep.report import record_schema
+from lockstep.records import record_schema
 
 
 class FolderReader:

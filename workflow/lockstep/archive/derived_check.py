@@ -19,8 +19,9 @@ from lockstep.archive.layout import named_as_archived
 from lockstep.archive.source import same_code
 from lockstep.archive.verify import Check, guarded
 from lockstep.parity import compare as ladder
-from lockstep.report import analysis, page, record_tables, tables
-from lockstep.report.record_tables import Unsound
+from lockstep.records import record_tables
+from lockstep.records.record_tables import Unsound
+from lockstep.report import analysis, page, tables
 from lockstep.study import Study
 
 RELATIVE, ABSOLUTE = 1e-9, 1e-15

@@ -1,6 +1,6 @@
 """Whether the records of an archive agree: each with itself, with its block, and with its data.
 
-What makes a record sound is decided by `lockstep.report.record_validation`, as for the report.
+What makes a record sound is decided by `lockstep.records.record_validation`, as for the report.
 """
 
 import json
@@ -10,8 +10,8 @@ from typing import Any
 from lockstep.archive import layout
 from lockstep.archive.archive_reader import Archive
 from lockstep.archive.verify import Check, guarded
-from lockstep.report import record_schema, record_tables, record_validation
-from lockstep.report.record_tables import Unsound
+from lockstep.records import record_schema, record_tables, record_validation
+from lockstep.records.record_tables import Unsound
 from lockstep.study import Study
 from lockstep.study.run import Run
 

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lockstep.records import load, parity_verdict
+from lockstep.records.load import Record, Records
+from lockstep.records.record_validation import FINISHED
 from lockstep.report import (
     dataframes,
     deploy_tables,
     learning_tables,
-    load,
-    parity_verdict,
     sentences,
     study_tables,
     threats_to_validity,
@@ -24,8 +25,6 @@ from lockstep.report import (
 )
 from lockstep.report.comparability import difference_text
 from lockstep.report.dataframes import Workload
-from lockstep.report.load import Record, Records
-from lockstep.report.record_validation import FINISHED
 from lockstep.report.tables import Absent, Table
 from lockstep.report.threats_to_validity import Threat
 from lockstep.report.verdicts import Comparison

@@ -1,6 +1,6 @@
 """Compares the contracts of compared runs: every difference is declared by a variant, or flagged.
 
-A *fact* is anything in a record that could explain a difference; `lockstep.report.run_facts` words
+A *fact* is anything in a record that could explain a difference; `lockstep.records.run_facts` words
 it the same for both frameworks. A rule says for each fact what a difference means; a fact without a
 rule is flagged, so that a new one is never silent.
 """
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lockstep.report.run_facts import Facts, nodes
+from lockstep.records.run_facts import Facts, nodes
 
 DECLARED = "declared"  # the variants say so: it is what is compared
 FLAGGED = "flagged"  # shown beside the verdict

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from lockstep.errors import UserError
-from lockstep.report import analysis, load, parity_verdict, sentences, verdicts
+from lockstep.records import load, parity_verdict
+from lockstep.records.load import Record, Records
+from lockstep.report import analysis, sentences, verdicts
 from lockstep.report.comparability import DECLARED
-from lockstep.report.load import Record, Records
 from lockstep.report.verdicts import Comparison
 from lockstep.study import Study
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lockstep.report.load import EXAMPLES, Record, Records
-from lockstep.report.record_validation import FAILED, FINISHED
+from lockstep.records.load import EXAMPLES, Record, Records
+from lockstep.records.record_validation import FAILED, FINISHED
 from lockstep.report.tables import Table
 from lockstep.report.verdicts import Comparison
 from lockstep.study.run import Scale

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lockstep.report import deploy_record
+from lockstep.records import deploy_record
 from lockstep.report.dataframes import Workload
 from lockstep.report.statistics import Mean
 from lockstep.report.tables import Absent, Table, table

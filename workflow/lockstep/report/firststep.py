@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lockstep.report.load import Record
-from lockstep.report.run_facts import Facts
+from lockstep.records.load import Record
+from lockstep.records.run_facts import Facts
 
 FIRST = {"float64": 1e-9, "float32": 1e-4, "tf32": 2e-2, "bfloat16": 2e-2}
 """Relative tolerance of the first loss, by the precision that a variant declares."""

@@ -13,11 +13,11 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 
-from lockstep.report import parity_verdict
+from lockstep.records import parity_verdict
+from lockstep.records.load import Records, step_losses
+from lockstep.records.record_validation import FINISHED
 from lockstep.report.drawing import SIZE, WIDE, Look, Looks, finish, new, panel, power_of_ten, ticks
-from lockstep.report.load import Records, step_losses
 from lockstep.report.picture import INK, PALETTE, Picture
-from lockstep.report.record_validation import FINISHED
 from lockstep.study import Study
 
 LOSS_TICKS = [m * 10.0**e for e in range(-6, 3) for m in (1, 2, 5)]

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lockstep.records.parity_verdict import number
+from lockstep.records.record_validation import FAILED
 from lockstep.report import dataframes, statistics
 from lockstep.report.dataframes import Workload
-from lockstep.report.parity_verdict import number
-from lockstep.report.record_validation import FAILED
 from lockstep.report.tables import RUNS, WHO, Absent, Table, table
 
 

@@ -13,10 +13,10 @@ from markupsafe import Markup
 
 from lockstep import __version__
 from lockstep.parity import cause
+from lockstep.records.parity_verdict import claim, compared, parity_problem
 from lockstep.report import dataframes, firststep, picture, sentences, study_tables, verdicts
 from lockstep.report.analysis import Analysis
 from lockstep.report.comparability import DECLARED, difference_text
-from lockstep.report.parity_verdict import claim, compared, parity_problem
 from lockstep.report.picture import Picture
 from lockstep.report.tables import Table, number, rendered
 from lockstep.report.verdicts import Comparison

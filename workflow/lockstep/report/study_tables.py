@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lockstep.records.load import Records
 from lockstep.report.comparability import BLOCKS, DECLARED, FLAGGED
-from lockstep.report.load import Records
 from lockstep.report.sentences import metric_decimals, some
 from lockstep.report.tables import Absent, Table, table, with_reasons
 from lockstep.report.threats_to_validity import Threat

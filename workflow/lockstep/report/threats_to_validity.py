@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lockstep.report import dataframes, parity_verdict, statistics
+from lockstep.records import parity_verdict
+from lockstep.records.load import Records
+from lockstep.records.run_facts import each_host
+from lockstep.report import dataframes, statistics
 from lockstep.report.comparability import Difference, difference_text
-from lockstep.report.load import Records
-from lockstep.report.run_facts import each_host
 from lockstep.report.sentences import some
 from lockstep.report.verdicts import NO_PAIR, NOT_COMPARABLE, Comparison
 from lockstep.study.run import Scale

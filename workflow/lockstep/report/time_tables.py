@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lockstep.records.record_validation import FINISHED
+from lockstep.records.run_facts import Facts, facts_of
 from lockstep.report import comparability
 from lockstep.report.comparability import BLOCKS, FLAGGED, difference_text
 from lockstep.report.dataframes import (
@@ -22,8 +24,6 @@ from lockstep.report.dataframes import (
     finished,
     warm,
 )
-from lockstep.report.record_validation import FINISHED
-from lockstep.report.run_facts import Facts, facts_of
 from lockstep.report.tables import RUNS, WHO, Absent, Table, table, with_reasons
 from lockstep.report.verdicts import NOT_COMPARABLE
 

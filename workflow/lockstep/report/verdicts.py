@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from lockstep.report import comparability, firststep, parity_verdict, statistics
+from lockstep.records import parity_verdict
+from lockstep.records.load import Record, Records
+from lockstep.records.record_validation import FAILED, FINISHED
+from lockstep.records.run_facts import Facts, facts_of, undeclared_precision
+from lockstep.report import comparability, firststep, statistics
 from lockstep.report.comparability import BLOCKS, FLAGGED, PREPARATION, TIMING, Difference
 from lockstep.report.firststep import FirstStep
-from lockstep.report.load import Record, Records
-from lockstep.report.record_validation import FAILED, FINISHED
-from lockstep.report.run_facts import Facts, facts_of, undeclared_precision
 from lockstep.report.statistics import Equivalence, Ratio
 
 ALPHA = 0.05

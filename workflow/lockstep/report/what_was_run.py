@@ -6,9 +6,9 @@ from typing import Any
 import pandas as pd
 
 from lockstep import __version__
+from lockstep.records.load import Record, Records
+from lockstep.records.run_facts import cudnn, each_host
 from lockstep.report.comparability import PLAIN, phrases
-from lockstep.report.load import Record, Records
-from lockstep.report.run_facts import cudnn, each_host
 from lockstep.report.tables import number
 from lockstep.workloads.optimizers import UNUSED
 

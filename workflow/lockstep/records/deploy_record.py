@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lockstep.report.record_schema import DEPLOY, unsound
-from lockstep.report.record_validation import Unsound, parsed
+from lockstep.records.record_schema import DEPLOY, unsound
+from lockstep.records.record_validation import Unsound, parsed
 from lockstep.study import Study
 
 

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from lockstep.parity import compare as ladder
+from lockstep.records import record_tables
+from lockstep.records.record_tables import Unsound
 from lockstep.report import compare as studies
-from lockstep.report import record_tables, sentences, verdicts
-from lockstep.report.record_tables import Unsound
+from lockstep.report import sentences, verdicts
 from lockstep.study import Study
 from lockstep.study.run import Run
 

@@ -13,13 +13,13 @@ import numpy as np
 
 from lockstep.parity import OVER_TWO, own
 from lockstep.parity.compare import failure
-from lockstep.report.record_schema import COMPARISON, RUNG, VERDICT, unsound
-from lockstep.report.record_validation import Unsound, parsed
+from lockstep.records.record_schema import COMPARISON, RUNG, VERDICT, unsound
+from lockstep.records.record_validation import Unsound, parsed
 from lockstep.study import Study
 from lockstep.study.identity import trace_key
 
 if TYPE_CHECKING:
-    from lockstep.report.load import Records
+    from lockstep.records.load import Records
 
 SCHEMA = "lockstep-parity/4"
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lockstep.report.load import Record
+from lockstep.records.load import Record
 
 Facts = Mapping[str, Any]
 """By dotted name."""

@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from lockstep.report import (
+from lockstep.records import (
     deploy_record,
     parity_verdict,
     record_schema,
     record_tables,
     record_validation,
 )
-from lockstep.report.record_tables import Columns, Unsound, read_columns
-from lockstep.report.record_validation import FAILED, FINISHED, parsed
+from lockstep.records.record_tables import Columns, Unsound, read_columns
+from lockstep.records.record_validation import FAILED, FINISHED, parsed
 from lockstep.study import Study
 from lockstep.study.run import Run
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from lockstep import files, places
-from lockstep.report import record_schema, record_tables
-from lockstep.report.record_tables import Columns, Unsound
+from lockstep.records import record_schema, record_tables
+from lockstep.records.record_tables import Columns, Unsound
 from lockstep.study import Study
 from lockstep.study.run import Run
 

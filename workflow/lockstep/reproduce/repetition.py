@@ -16,19 +16,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from lockstep import files
-from lockstep.archive import (
-    archive_reader,
-    deployment_outcome,
-    layout,
-    reproduction_outcome,
-    reproduction_plan,
-    verify,
-)
+from lockstep.archive import archive_reader, layout, verify
 from lockstep.archive.archive_reader import Archive, printable
-from lockstep.archive.reproduction_outcome import YES, Outcome
-from lockstep.archive.reproduction_plan import ARCHIVED, CONFIG, RUN, Plan
 from lockstep.archive.zip_container import reason
 from lockstep.errors import UserError
+from lockstep.reproduce import deployment_outcome, reproduction_outcome, reproduction_plan
+from lockstep.reproduce.reproduction_outcome import YES, Outcome
+from lockstep.reproduce.reproduction_plan import ARCHIVED, CONFIG, RUN, Plan
 from lockstep.study import Study
 
 SCHEMA = "lockstep-reproduction/2"

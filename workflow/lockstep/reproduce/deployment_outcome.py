@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from lockstep import files
-from lockstep.archive.reproduction_outcome import (
+from lockstep.records import deploy_record
+from lockstep.reproduce.reproduction_outcome import (
     BITS,
     NO,
     NOT_JUDGED,
@@ -21,7 +22,6 @@ from lockstep.archive.reproduction_outcome import (
     Outcome,
     unequal,
 )
-from lockstep.report import deploy_record
 from lockstep.study import Study
 
 LOGITS, SUMS, TIME = "logits of training", "integer sums", "time"

@@ -1,0 +1,1 @@
+"""What a study has recorded, read without trusting it: runs, parity verdicts, deployments."""

@@ -1,0 +1,1 @@
+"""An archived study, run again and compared with its records."""
