@@ -1,8 +1,10 @@
-"""What it costs PyTorch if its threads wait for each other otherwise than runs let them.
+"""What PyTorch's step takes if its threads wait, or memory is kept, otherwise than in runs.
 
-Engines of `torch-eager` in processes of their own, each with other variables of GNU's libgomp, take
-turns, a window each (`benchmarks.step`). Runs spin 300,000 times before they sleep
-(`lockstep.cluster.launch.WAITING`). XLA's pool of threads is Eigen's, which has no such variable.
+Engines of `torch-eager` in processes of their own, each with other variables of GNU's libgomp or of
+glibc's allocator, take turns, a window each (`benchmarks.step`). Runs spin 300,000 times before
+they sleep (`lockstep.cluster.launch.WAITING`), and glibc gives memory back to the system, and asks
+for it again, every step. XLA's pool of threads is Eigen's, which has no such variable, and it keeps
+its memory.
 """
 
 import contextlib
@@ -24,6 +26,13 @@ POLICIES: dict[str, Mapping[str, str]] = {
     "OMP_WAIT_POLICY=passive": {"OMP_WAIT_POLICY": "passive"},
     "OMP_PROC_BIND=true": {**WAITING, "OMP_PROC_BIND": "true"},
 }
+MEMORY = {
+    "memory kept (MALLOC_*_THRESHOLD_)": {
+        **WAITING,
+        "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+        "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+    }
+}
 WINDOW = 20
 
 
@@ -31,7 +40,7 @@ def measure(quick: bool) -> list[Row]:
     """Return the step under each policy, and its ratio to that of runs."""
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         functions = {}
-        for number, (name, variables) in enumerate(POLICIES.items()):
+        for number, (name, variables) in enumerate({**POLICIES, **MEMORY}.items()):
             told: tuple[str, dict[str, Any], str, dict[str, Any], int]
             told = (f"{folder}/{number}", studies.VARIANTS["torch-eager"], "mnist_cnn", {}, WINDOW)
             with environment(variables):
@@ -42,9 +51,9 @@ def measure(quick: bool) -> list[Row]:
     first, *others = POLICIES
     # What runs set may cost no more than two hundredths of the best of the others.
     limit = (">=", 0.98)
-    return [ratio(f"{name} : {first}", turns[name], turns[first], limit) for name in others] + [
-        times(name, "ms/step", 1e3 / WINDOW * np.array(turns[name])) for name in POLICIES
-    ]
+    rows = [ratio(f"{name} : {first}", turns[name], turns[first], limit) for name in others]
+    rows += [ratio(f"{name} : {first}", turns[name], turns[first]) for name in MEMORY]
+    return rows + [times(n, "ms/step", 1e3 / WINDOW * np.array(turns[n])) for n in turns]
 
 
 @contextlib.contextmanager

@@ -67,6 +67,15 @@ def test_no_record_names_where_caches_lie(monkeypatch: pytest.MonkeyPatch) -> No
     assert environment.recorded() == {"JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1"}
 
 
+def test_a_record_says_where_memory_came_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"MALLOC_TRIM_THRESHOLD_": "1", "LD_PRELOAD": "/home/ada/lib/libjemalloc.so.2:b.so"}
+    monkeypatch.setattr(environment, "FOUND", found)
+    assert environment.recorded() == {**found, "LD_PRELOAD": "libjemalloc.so.2:b.so"}
+    inside = enter.environment(LEAVE, found, gpu=False)
+    assert inside["MALLOC_TRIM_THRESHOLD_"] == "1"
+    assert "LD_PRELOAD" not in inside
+
+
 def test_jax_is_told_where_there_is_no_gpu() -> None:
     assert enter.environment(LEAVE, {}, gpu=False)["JAX_PLATFORMS"] == "cpu"
     assert "JAX_PLATFORMS" not in enter.environment(LEAVE, {}, gpu=True)

@@ -1,6 +1,7 @@
 """Environment variables that change what a framework computes: refused, or recorded."""
 
 import os
+import re
 from collections.abc import Mapping
 
 from lockstep.engines.contract import Job
@@ -19,8 +20,11 @@ OFF = ("", "0", "false", "no", "off")
 PREFIXES = (
     *("TORCH", "PYTORCH_", "JAX_", "XLA_", "TF_XLA", "TRITON_", "NVIDIA_TF32", "CUBLAS", "CUDNN_"),
     *("CUDA_LAUNCH", "NCCL_", "OMP_", "GOMP_", "KMP_", "MKL_", "ONEDNN_", "DNNL_"),
+    *("MALLOC_", "GLIBC_TUNABLES", "TCMALLOC_", "MIMALLOC_", "LD_PRELOAD"),
 )
-"""What a framework, or a library below it, reads when it decides how to compute."""
+"""What a framework, or a library below it, reads when it decides how to compute; also what says
+where PyTorch has its memory from on a CPU, which may be an eighth of a step (docs/performance.md).
+"""
 
 FOLDERS = ("_CACHE_DIR", "_HOME")  # how their names end
 """Where compiled programs are kept changes nothing that is computed."""
@@ -46,9 +50,12 @@ def refuse(job: Job) -> None:
 
 
 def recorded() -> dict[str, str]:
-    """Return the variables that were set when this process started and may change a result."""
+    """Return the variables that were set when this process started and may change a result.
+
+    Of files that one names, the name alone: where a library lies may be a person's folder.
+    """
     return {
-        name: value
+        name: re.sub(r"[^\s:]*/", "", value) if name == "LD_PRELOAD" else value
         for name, value in sorted(FOUND.items())
         if name.startswith(PREFIXES) and not name.endswith(FOLDERS)
     }

@@ -30,6 +30,8 @@ FORWARDED = (  # what of the host's environment goes in, by name or by prefix
     "OMP_",
     "GOMP_",
     "MKL_NUM_THREADS",
+    "MALLOC_",
+    "GLIBC_TUNABLES",
     "XLA_FLAGS",
     "TERM",
 )
