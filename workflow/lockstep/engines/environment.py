@@ -22,8 +22,8 @@ PREFIXES = (
     *("CUDA_LAUNCH", "NCCL_", "OMP_", "GOMP_", "KMP_", "MKL_", "ONEDNN_", "DNNL_"),
     *("MALLOC_", "GLIBC_TUNABLES", "TCMALLOC_", "MIMALLOC_", "LD_PRELOAD"),
 )
-"""What a framework, or a library below it, reads when it decides how to compute; also what says
-where PyTorch has its memory from on a CPU, which may be an eighth of a step (docs/performance.md).
+"""What a framework, or a library below it, reads when it decides how to compute; and what says
+where PyTorch has its memory from on a CPU.
 """
 
 FOLDERS = ("_CACHE_DIR", "_HOME")  # how their names end
