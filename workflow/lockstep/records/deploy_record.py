@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lockstep.records.record_schema import DEPLOY, unsound
-from lockstep.records.record_validation import Unsound, parsed
+from lockstep.records.record_validation import Unsound, read_json
 from lockstep.study import Study
 
 
@@ -17,10 +17,7 @@ def read(study: Study, workload: str) -> dict[str, Any] | None:
     path = study.deployment(workload)
     if not path.is_file():
         return None
-    try:
-        record = parsed(path.read_bytes())
-    except OSError as error:
-        raise Unsound(f"not readable ({error.strerror})") from error
+    record = read_json(path)
     if (field := unsound(record, DEPLOY)) is not None:
         raise Unsound(f"no sound field {field!r}; run the deploy stage again")
     if record["workload"] != workload:

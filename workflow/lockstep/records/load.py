@@ -6,8 +6,9 @@ in the list of runs with the reason and takes no part in any number.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,15 @@ from lockstep.records import (
     record_validation,
 )
 from lockstep.records.record_tables import Columns, Unsound, read_columns
-from lockstep.records.record_validation import FAILED, FINISHED, parsed
+from lockstep.records.record_validation import FAILED, FINISHED, read_json
 from lockstep.study import Study
 from lockstep.study.run import Run
 
 INTERRUPTED, MISSING, EXCLUDED = "interrupted", "missing", "excluded"
+STOPPED = {
+    "interrupted": "interrupted at a checkpoint; start again to go on",
+    "signal 15": "stopped (signal 15) before it reached a checkpoint; start again",
+}
 
 FIRST_LOSSES = 20  # of a run that are compared with its partner's
 EXAMPLES = "examples"
@@ -105,6 +110,11 @@ class Record:
         )
 
     @property
+    def counts(self) -> bool:
+        """Whether it finished, and its times and its learning are its own."""
+        return self.status == FINISHED and not self.begun_elsewhere
+
+    @property
     def disturbed(self) -> str | None:
         """Why its times must not be compared with another run's, None if they may."""
         if self.windows.get("enough", True):
@@ -143,6 +153,14 @@ class Records:
     # what comes after training, by workload
     deployed: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
+    @cached_property
+    def by_side(self) -> Mapping[tuple[str, str, str], Mapping[int, Record]]:
+        """Runs by workload, variant and scale, and each of these by seed."""
+        found: dict[tuple[str, str, str], dict[int, Record]] = {}
+        for run in self.runs:
+            found.setdefault((run.workload, run.variant, run.scale), {})[run.seed] = run
+        return found
+
     @property
     def unfinished(self) -> list[Record]:
         """Runs that did not end or cannot be used; a failed run has ended."""
@@ -153,20 +171,25 @@ def load(study: Study) -> Records:
     """Read everything below the study's folder that the report needs."""
     excluded: list[tuple[str, str]] = []
     runs: dict[str, Record] = {}
-    parity = {}
-    for name, block in study.blocks.items():
-        where = _below(study, study.manifest(name))
-        entries: Mapping[str, Any] = {}
+
+    def used(read: Callable[..., Any], path: Path, *arguments: Any, follows: str = "") -> Any:
+        """Return what a file holds; None if there is none, or if it is unsound and excluded."""
         try:
-            entries = _manifest(study.manifest(name))
-        except (Unsound, OSError) as problem:
-            excluded.append((where, f"{problem}: its runs are not bound by their hashes"))
+            return read(*arguments)
+        except Unsound as problem:
+            excluded.append((_below(study, path), f"{problem}{follows}"))
+            return None
+
+    unbound = ": its runs are not bound by their hashes"
+    for name, block in study.blocks.items():
+        path = study.manifest(name)
+        entries = used(_manifest, path, path, follows=unbound) or {}
         for run in block.runs:
             entry = entries.get(run.name)
             record = runs[run.name] = _record(study, run, entry)
             if entry and record.summary and record.summary["identity"] != entry["identity"]:
                 why = f"its entry of {run.name} has another identity: the run is not bound by it"
-                excluded.append((where, why))
+                excluded.append((_below(study, path), why))
     for record in runs.values():
         if record.status == EXCLUDED:
             excluded.append((str(record.folder), record.reason or ""))
@@ -176,22 +199,16 @@ def load(study: Study) -> Records:
     for path in sorted((study.root / "runs").glob("*/*/*/seed-*")):
         if path not in expected:
             excluded.append((_below(study, path), "the study's config does not ask for this run"))
-    for workload in study.config["workloads"]:
-        try:
-            verdict = parity_verdict.read(study, workload)
-        except Unsound as problem:
-            excluded.append((_below(study, study.verdict(workload)), str(problem)))
-        else:
-            if verdict is not None:
-                parity[workload] = verdict
-    deployed: dict[str, Mapping[str, Any]] = {}
-    for workload in study.deployed:
-        try:
-            after = deploy_record.read(study, workload)
-        except Unsound as problem:
-            excluded.append((_below(study, study.deployment(workload)), str(problem)))
-        else:
-            deployed |= {workload: after} if after else {}
+    parity = {
+        name: found
+        for name in study.config["workloads"]
+        if (found := used(parity_verdict.read, study.verdict(name), study, name))
+    }
+    deployed = {
+        name: found
+        for name in study.deployed
+        if (found := used(deploy_record.read, study.deployment(name), study, name))
+    }
     ordered = [runs[run.name] for run in study.runs]
     return Records(study=study, runs=ordered, parity=parity, excluded=excluded, deployed=deployed)
 
@@ -200,7 +217,7 @@ def _manifest(path: Path) -> Mapping[str, Any]:
     """Return the runs that a block's manifest lists; a block without one lists none."""
     if not path.is_file():
         return {}
-    manifest = parsed(path.read_bytes())
+    manifest = read_json(path)
     if (field := record_schema.unsound(manifest, record_schema.BLOCK)) is not None:
         raise Unsound(f"no sound field {field!r}")
     return dict(manifest["runs"])
@@ -273,13 +290,11 @@ def _why_none(folder: Path) -> tuple[str, str]:
         started = (folder / "run.json").is_file()
         return MISSING, "started, but left no record" if started else "never started"
     try:
-        reason = str(parsed(failure.read_bytes())["reason"])
-    except (Unsound, KeyError, TypeError, OSError):
+        reason = str(read_json(failure)["reason"])
+    except (Unsound, KeyError, TypeError):
         return INTERRUPTED, "stopped, and its failure.json is not readable"
-    if reason == "interrupted":
-        return INTERRUPTED, "interrupted at a checkpoint; start again to go on"
-    if reason == "signal 15":
-        return INTERRUPTED, "stopped (signal 15) before it reached a checkpoint; start again"
+    if reason in STOPPED:
+        return INTERRUPTED, STOPPED[reason]
     if reason == "signal 9":
         reason = "killed (signal 9), as happens when memory runs out"
     return FAILED, f"{reason}; see its log"

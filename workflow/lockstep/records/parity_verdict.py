@@ -13,8 +13,8 @@ import numpy as np
 
 from lockstep.parity import OVER_TWO, own
 from lockstep.parity.compare import failure
-from lockstep.records.record_schema import COMPARISON, RUNG, VERDICT, unsound
-from lockstep.records.record_validation import Unsound, parsed
+from lockstep.records.record_schema import VERDICT, unsound
+from lockstep.records.record_validation import Unsound, read_json
 from lockstep.study import Study
 from lockstep.study.identity import trace_key
 
@@ -47,10 +47,7 @@ def read(study: Study, workload: str) -> dict[str, Any] | None:
     path = study.verdict(workload)
     if not path.is_file():
         return None
-    try:
-        verdict = parsed(path.read_bytes())
-    except OSError as error:
-        raise Unsound(f"not readable ({error.strerror})") from error
+    verdict = read_json(path)
     found = verdict.get("schema") if isinstance(verdict, dict) else None
     if found != SCHEMA:
         raise Unsound(
@@ -66,7 +63,8 @@ def _problems(study: Study, workload: str, verdict: Mapping[str, Any]) -> Iterat
     """Yield why a verdict proves nothing about a study; the first one counts."""
     if verdict.get("workload") != workload:
         yield f"foreign: it is the verdict of workload {verdict.get('workload')!r}"
-    yield from _fields(verdict)
+    if (field := unsound(verdict, VERDICT)) is not None:
+        yield f"it has no sound field {field!r}"
     reference, about = verdict["reference"], verdict.get("about") or {}
     if reference not in study.traces():
         yield f"foreign: the study has no trace of its reference {reference!r}"
@@ -95,20 +93,6 @@ def wanted(study: Study, about: Mapping[str, Any], *variants: str) -> frozenset[
         if precision in own.BOUNDS and precision not in without:
             result |= {(precision, rung) for rung in REDUCED}
     return result
-
-
-def _fields(verdict: Mapping[str, Any]) -> Iterator[str]:
-    """Yield where a field that is read is missing or not of its kind."""
-    parts: list[tuple[str, Any, str]] = [("it", verdict, VERDICT)]
-    comparisons = verdict.get("comparisons")
-    for variant, comparison in comparisons.items() if isinstance(comparisons, dict) else ():
-        parts.append((f"its comparison of {variant}", comparison, COMPARISON))
-        rungs = comparison.get("rungs") if isinstance(comparison, dict) else None
-        found = rungs if isinstance(rungs, list) else ()
-        parts += [(f"a rung of {variant}", rung, RUNG) for rung in found]
-    for what, value, schema in parts:
-        if (field := unsound(value, schema)) is not None:
-            yield f"{what} has no sound field {field!r}"
 
 
 def _incomplete(
@@ -184,14 +168,14 @@ def claim(records: "Records", workload: str) -> str:
     traced, parts = compared(records, workload), []
     if traced:
         parts.append(
-            f"{how_traced(records, workload)}, {_listed(traced)} "
+            f"{how_traced(records, workload)}, {listed(traced)} "
             f"compute{'s' if len(traced) == 1 else ''} what {verdict['reference']} computes"
         )
     for trace in dict.fromkeys(study.traced.values()):
         others = [v for v, stands in study.traced.items() if stands == trace != v]
         if others:
             parts.append(
-                f"no trace was made of {_listed(others)}: the trace of {trace} stands for "
+                f"no trace was made of {listed(others)}: the trace of {trace} stands for "
                 f"{'it' if len(others) == 1 else 'them'}, as only the source of the batches differs"
             )
     return "; ".join(parts)
@@ -209,8 +193,9 @@ def how_traced(records: "Records", workload: str) -> str:
     )
 
 
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+def listed(names: Sequence[str]) -> str:
+    """Return names as a sentence has them: one, two and three."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
 def curves(records: "Records", workload: str) -> dict[str, np.ndarray]:

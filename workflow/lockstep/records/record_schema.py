@@ -15,9 +15,8 @@ import jsonschema
 SCHEMAS = Path(__file__).resolve().parents[2] / "schemas"
 
 SUMMARY, BLOCK, JOB, DEPLOY = "summary", "block", "job", "deploy"
-VERDICT, COMPARISON, RUNG = "verdict", "verdict#/$defs/comparison", "verdict#/$defs/rung"
-DATASET, IMAGE, ARCHIVE = "dataset", "image", "archive"
-"""What may be checked: a schema's file, and for parts of it the place within."""
+VERDICT, DATASET, IMAGE, ARCHIVE = "verdict", "dataset", "image", "archive"
+"""What may be checked: the name of a schema's file."""
 
 
 def _integer(_: Any, value: Any) -> bool:
@@ -37,23 +36,17 @@ Validator = jsonschema.validators.extend(
 
 
 @functools.cache
-def _compiled(which: str) -> Any:
-    name, _, inner = which.partition("#")
-    schema = json.loads((SCHEMAS / f"{name}.schema.json").read_bytes())
-    if inner:
-        schema |= {"$ref": f"#{inner}"}
-        for key in ("type", "required", "properties"):
-            schema.pop(key, None)
-    return Validator(schema)
+def _compiled(name: str) -> Any:
+    return Validator(json.loads((SCHEMAS / f"{name}.schema.json").read_bytes()))
 
 
-def unsound(value: Any, which: str) -> str | None:
+def unsound(value: Any, name: str) -> str | None:
     """Return the first field that is missing or not of its kind, as a path; None if none is.
 
     Args:
-        which: one of the constants above. An empty path is the value itself.
+        name: one of the constants above. An empty path is the value itself.
     """
-    error = next(_compiled(which).iter_errors(value), None)
+    error = next(_compiled(name).iter_errors(value), None)
     if error is None:
         return None
     path = [str(part) for part in error.absolute_path]

@@ -6,6 +6,7 @@ The one validator of records: the report leaves out what it refuses, the archive
 import json
 import math
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,18 @@ def parsed(content: bytes) -> Any:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
         raise Unsound(f"not whole ({error})") from error
+
+
+def read_json(path: Path) -> Any:
+    """Return the value in a record's JSON file.
+
+    Raises:
+        Unsound: it cannot be read, or is not JSON.
+    """
+    try:
+        return parsed(path.read_bytes())
+    except OSError as error:
+        raise Unsound(f"not readable ({error.strerror})") from error
 
 
 # A summary, and the tables beside it ----------------------------------------------------------
