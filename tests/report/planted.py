@@ -34,7 +34,7 @@ def comparison(root: Path, edit: Edit | None = None, **options: Any) -> Comparis
         if edit:
             edit(run, summary)
         runs.append(replace(record, summary=summary))
-    chosen = analysis.options(records.study)
+    chosen = records.study.config["report"]
     changed = replace(records, runs=runs)
     (only,) = analysis.compare_all(changed, chosen["margin"], chosen["precision"])
     return only

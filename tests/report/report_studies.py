@@ -75,36 +75,81 @@ def write(
     *,
     noise: float = 0.02,
     step_seconds: Mapping[str, float] = STEP_SECONDS,
-    edit: Edit | None = None,
     skip: Callable[[Run], bool] = lambda run: False,
-    edit_loss: Callable[[Run, np.ndarray], np.ndarray] = lambda run, loss: loss,
-    edit_epochs: Callable[[Run, list], None] = lambda run, epochs: None,
-    edit_windows: Callable[[Run, list], None] = lambda run, windows: None,
     parity: bool = True,
     manifests: bool = True,
     rng: int = 1,
     spread: float = 0.01,
+    edit: Edit | None = None,
+    edit_loss: Callable[[Run, np.ndarray], np.ndarray] = lambda run, loss: loss,
+    edit_epochs: Callable[[Run, list], None] = lambda run, epochs: None,
+    edit_windows: Callable[[Run, list], None] = lambda run, windows: None,
     **options: Any,
 ) -> Study:
     """Write a finished study.
 
     Args:
         noise, spread: standard deviation of the log step time between runs, and windows of one.
-        edit: changes a run's summary before it is written.
-        edit_loss: returns another loss of every step, which all records then agree on.
-        edit_epochs: changes the rows of epochs, which all records then agree on.
-        edit_windows: changes the rows of windows, which all records then agree on.
         skip: runs that leave nothing.
+        edit: changes a run's summary before it is written.
+        edit_loss, edit_epochs, edit_windows: return another loss of every step, and change the rows
+            of epochs and of windows, which all records then agree on.
         options: of `config`.
     """
     study = Study(config(root, **options))
     put_json(study.path, study.config)
     generator = np.random.default_rng(rng)
+
+    def write_run(run: Run, step: float) -> None:
+        folder = study.run_folder(run)
+        folder.mkdir(parents=True, exist_ok=True)
+        base = np.random.default_rng(1000 + run.seed)
+        sums = base.integers(0, 2**32, TOTAL, dtype=np.uint32)
+        curve = 2.3 * np.exp(-3.75 * np.arange(TOTAL) / TOTAL)
+        curve *= 1 + 0.02 * base.normal(size=TOTAL)
+        loss = edit_loss(run, curve * (1 + 1e-6 * generator.normal(size=TOTAL)))
+        windows = []
+        for k, part in enumerate(np.split(loss, EPOCHS * WINDOWS)):
+            seconds = step * STEPS * float(np.exp(spread * generator.normal())) + 0.3 * (k == 0)
+            row = {"step": k * STEPS, "steps": STEPS, "epoch": k // WINDOWS, "seconds": seconds}
+            row |= {"data_seconds": 0.0, "loss": float(part.mean()), "warm_up": int(k == 0)}
+            row |= {"attempt": 0, "examples": 64 * STEPS, "run_delay_seconds": 0.001 * seconds}
+            windows.append({**row, "involuntary_switches": 1, "foreign_cpu_share": 0.0})
+        edit_windows(run, windows)
+        for row in windows:
+            row["data_seconds"] = 0.01 * row["seconds"]
+        elapsed = np.cumsum([w["seconds"] for w in windows])
+        epochs = [
+            {
+                "epoch": e,
+                "step": (e + 1) * EPOCH,
+                "train_loss": float(part.mean()),
+                "test_loss": float(part.mean() * 1.1),
+                "test_accuracy": 0.9 + 0.03 * e + float(base.integers(-2, 3)) / 1000,
+                "training_seconds": float(elapsed[(e + 1) * WINDOWS - 1]),
+            }
+            for e, part in enumerate(np.split(loss, EPOCHS))
+        ]
+        edit_epochs(run, epochs)
+        summary = run_summary(study, run, windows, epochs, checksum.chain(sums))
+        if edit:
+            before = dict(summary["target"])
+            edit(run, summary)
+            if summary["batches"] != checksum.chain(sums):  # other batches, as all records then say
+                sums = sums ^ np.uint32(1)
+                summary["batches"] = checksum.chain(sums)
+            epochs[-1] |= {k: v for k, v in summary["metrics"].items() if k in epochs[-1]}
+            if summary["target"] == before:  # the last epoch may be the one that met it
+                summary["target"] = met(before, epochs)
+        put_csv(folder / "windows.csv", windows)
+        put_csv(folder / "epochs.csv", epochs)
+        np.savez(folder / "steps.npz", loss=loss, checksum=sums, count=np.full(TOTAL, 64, np.int32))
+        put_json(folder / "summary.json", summary)
+
     for run in study.runs:
         step = step_seconds[run.variant] * float(np.exp(noise * generator.normal()))
-        if skip(run):
-            continue
-        write_run(study, run, step, generator, edit, edit_loss, edit_epochs, edit_windows, spread)
+        if not skip(run):
+            write_run(run, step)
     if parity:
         for workload in study.config["workloads"]:
             put_json(study.verdict(workload), passing_verdict(study, workload))
@@ -112,65 +157,6 @@ def write(
         for name in study.blocks:
             write_manifest(study, name)
     return study
-
-
-def write_run(
-    study: Study,
-    run: Run,
-    step: float,
-    generator: np.random.Generator,
-    edit: Edit | None,
-    edit_loss: Callable[[Run, np.ndarray], np.ndarray],
-    edit_epochs: Callable[[Run, list], None],
-    edit_windows: Callable[[Run, list], None],
-    spread: float,
-) -> None:
-    """Write the records of one run."""
-    folder = study.run_folder(run)
-    folder.mkdir(parents=True, exist_ok=True)
-    base = np.random.default_rng(1000 + run.seed)
-    sums = base.integers(0, 2**32, TOTAL, dtype=np.uint32)
-    curve = 2.3 * np.exp(-np.arange(TOTAL) / (TOTAL / 3.75)) * (1 + 0.02 * base.normal(size=TOTAL))
-    loss = edit_loss(run, curve * (1 + 1e-6 * generator.normal(size=TOTAL)))
-    windows = []
-    for k in range(EPOCHS * WINDOWS):
-        seconds = step * STEPS * float(np.exp(spread * generator.normal())) + (0.3 if k == 0 else 0)
-        where = {"step": k * STEPS, "steps": STEPS, "epoch": k // WINDOWS, "seconds": seconds}
-        mean = float(loss[k * STEPS : (k + 1) * STEPS].mean())
-        found = {"data_seconds": 0.0, "loss": mean, "warm_up": int(k == 0), "attempt": 0}
-        watched = {"run_delay_seconds": 0.001 * seconds, "involuntary_switches": 1}
-        windows.append({**where, **found, "examples": 64 * STEPS, **watched})
-        windows[-1]["foreign_cpu_share"] = 0.0
-    edit_windows(run, windows)
-    for row in windows:
-        row["data_seconds"] = 0.01 * row["seconds"]
-    elapsed = np.cumsum([w["seconds"] for w in windows])
-    epochs = [
-        {
-            "epoch": e,
-            "step": (e + 1) * EPOCH,
-            "train_loss": float(loss[e * EPOCH : (e + 1) * EPOCH].mean()),
-            "test_loss": float(loss[e * EPOCH : (e + 1) * EPOCH].mean() * 1.1),
-            "test_accuracy": 0.9 + 0.03 * e + float(base.integers(-2, 3)) / 1000,
-            "training_seconds": float(elapsed[(e + 1) * WINDOWS - 1]),
-        }
-        for e in range(EPOCHS)
-    ]
-    edit_epochs(run, epochs)
-    summary = run_summary(study, run, windows, epochs, checksum.chain(sums))
-    if edit:
-        before = dict(summary["target"])
-        edit(run, summary)
-        if summary["batches"] != checksum.chain(sums):  # other batches, as all records then say
-            sums = sums ^ np.uint32(1)
-            summary["batches"] = checksum.chain(sums)
-        epochs[-1] |= {k: v for k, v in summary["metrics"].items() if k in epochs[-1]}
-        if summary["target"] == before:  # the last epoch may be the one that met it
-            summary["target"] = met(before, epochs)
-    put_csv(folder / "windows.csv", windows)
-    put_csv(folder / "epochs.csv", epochs)
-    np.savez(folder / "steps.npz", loss=loss, checksum=sums, count=np.full(TOTAL, 64, np.int32))
-    put_json(folder / "summary.json", summary)
 
 
 def run_summary(

@@ -84,7 +84,7 @@ def test_a_run_that_gave_up_on_a_busy_machine_has_not_failed_to_learn(tmp_path: 
             summary["contention"]["gave_up"] = True
 
     found = analysis.analyse(write(tmp_path, variants=TWO, seeds=3, edit=edit))
-    (_, row) = found.workloads[0].tables["target"].rows
+    (_, row) = found.workloads[0].tables["time-to-target"].rows
     assert (row["variant"], row["n"], row["failed"]) == ("jax-jit", 2, 0)
     assert "the machine is busy" in found.comparisons[0].left_out[0][1]
 
@@ -110,9 +110,8 @@ def test_every_declared_setting_is_in_the_verdict(tmp_path: Path) -> None:
 def test_a_setting_that_no_phrase_knows_appears_by_its_name() -> None:
     own = {"framework": "jax", "mode": "jit", "precision": "float32", "wait_policy": "passive"}
     other = own | {"framework": "torch", "mode": "eager", "wait_policy": "active"}
-    assert comparability.listed(own, other) == "wait_policy passive"
-    assert comparability.listed(own, own) == ""
+    assert comparability.phrases(own, other) == ["wait_policy passive"]
     plain = {"framework": "torch", "attention": "written", "randomness": "shared"}
     fused = {**plain, "attention": "fused"}
-    assert comparability.listed(fused, plain) == "the framework's own fused attention"
-    assert comparability.listed(plain, {}) == comparability.listed(plain, fused) == ""
+    assert comparability.phrases(fused, plain) == ["the framework's own fused attention"]
+    assert comparability.phrases(plain, {}) == comparability.phrases(plain, fused) == []

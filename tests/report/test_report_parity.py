@@ -10,8 +10,10 @@ import pytest
 
 from lockstep.parity import OVER_TWO, cause, compare, update
 from lockstep.records import load, parity_verdict
+from lockstep.records.record_validation import Unsound
 from lockstep.report import analysis, firststep, page, sentences, verdicts
 from lockstep.report.analysis import Analysis
+from lockstep.study import Study
 from lockstep.study.run import Run
 from lockstep.workloads import optimizers
 from tests.parity.small import ABOUT, at, edited, small, written
@@ -31,6 +33,11 @@ def judged_as(root: Path, change: Callable[[Verdict], object], **options: Any) -
 def headline(found: Analysis, scale: str = "1x1") -> dict[str, str]:
     here = [c for c in found.comparisons if c.scale == scale]
     return page.parity(found, "mnist_cnn", scale, here)
+
+
+@pytest.fixture(scope="module")
+def fair(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return write(tmp_path_factory.mktemp("fair"), variants=TWO, seeds=1)
 
 
 def rungs(verdict: Verdict) -> list[dict[str, Any]]:
@@ -56,10 +63,18 @@ def rungs(verdict: Verdict) -> list[dict[str, Any]]:
         (lambda v: v.pop("reference"), "no sound field 'reference'"),
     ],
 )
-def test_a_verdict_that_proves_less_than_all_rungs_proves_nothing(tmp_path, change, named) -> None:
-    found = judged_as(tmp_path, change)
+def test_a_verdict_that_proves_less_than_all_rungs_proves_nothing(fair, change, named) -> None:
+    verdict = passing_verdict(fair, "mnist_cnn")
+    change(verdict)
+    put_json(fair.verdict("mnist_cnn"), verdict)
+    with pytest.raises(Unsound, match=named):
+        parity_verdict.read(fair, "mnist_cnn")
+
+
+def test_what_is_not_proven_has_no_verdict_and_is_named(tmp_path: Path) -> None:
+    found = judged_as(tmp_path, lambda v: v.update(workload="other"))
     ((name, reason),) = found.records.excluded
-    assert name == "parity/mnist_cnn/verdict.json" and named in reason
+    assert name == "parity/mnist_cnn/verdict.json" and "foreign" in reason
     assert found.comparisons[0].kind == verdicts.NOT_COMPARABLE
     assert headline(found)["word"] == "NOT PROVEN"
     assert "Parity was" not in " ".join(t.what for t in found.threats)
@@ -93,16 +108,19 @@ def test_only_a_model_of_integers_needs_no_gradient_of_its_input(tmp_path: Path)
     [
         ({"mode": "eager"}, 0, "other settings than jax-jit now has"),
         ({}, 99, "made with seed 99"),
-        ({}, 0, None),
         ({"input": "native", "workers": 4}, 0, None),  # a trace sees neither
     ],
 )
 def test_a_verdict_of_other_settings_or_another_seed_proves_nothing(tmp_path, variant, seed, named):
-    study = write(tmp_path / "plain", variants=TWO, seeds=1)
+    study = write(tmp_path, variants=TWO, seeds=1, parity=False)
     traced = {"variant": {**study.variant("jax-jit"), **variant}, "seed": seed}
-    found = judged_as(tmp_path, lambda v: v.update(about={"jax-jit": traced}))
-    reasons = [reason for _, reason in found.records.excluded]
-    assert any(named in reason for reason in reasons) if named else not reasons
+    told = passing_verdict(study, "mnist_cnn") | {"about": {"jax-jit": traced}}
+    put_json(study.verdict("mnist_cnn"), told)
+    if named is None:
+        assert parity_verdict.read(study, "mnist_cnn") == told
+        return
+    with pytest.raises(Unsound, match=named):
+        parity_verdict.read(study, "mnist_cnn")
 
 
 def test_failed_parity_takes_the_verdict_away_from_that_variant_alone(tmp_path: Path) -> None:
@@ -260,9 +278,11 @@ def test_input_of_its_own_is_exempt_from_the_first_losses(tmp_path: Path) -> Non
 def test_a_run_whose_first_losses_are_not_known_is_left_out_by_name(tmp_path: Path) -> None:
     study = write(tmp_path, variants=TWO, manifests=False)
     (study.run_folder(study.runs[0]) / "steps.npz").unlink()
-    (c,) = analysis.analyse(study).comparisons
+    found = analysis.analyse(study)
+    (c,) = found.comparisons
     assert c.seeds == [1, 2, 3, 4]
     assert "torch-eager: the losses of its first steps are not known" in c.left_out[0][1]
+    assert found.records.excluded[0][0].endswith("seed-0/steps.npz")
 
 
 # Runs that were begun from another run's checkpoint -------------------------------------------
@@ -280,7 +300,7 @@ def test_a_run_begun_elsewhere_is_in_no_verdict_and_no_median_but_named(tmp_path
     assert "begun at step 0 from a checkpoint of another run (abcabcabcabc)" in c.left_out[0][1]
     tables = found.workloads[0].tables
     assert [row["n"] for row in tables["step-time"].rows] == [5, 4]
-    assert [row["n"] for row in tables["target"].rows] == [5, 4]
+    assert [row["n"] for row in tables["time-to-target"].rows] == [5, 4]
     (named,) = [r for r in found.tables["runs"].rows if isinstance(r["reason"], str)]
     assert (named["variant"], named["seed"]) == ("jax-jit", 2)
     assert "Begun elsewhere" in {t.name for t in found.threats}

@@ -109,7 +109,7 @@ def test_a_run_without_a_steady_state_has_an_absent_step_time(tmp_path: Path) ->
 
 def test_time_to_target_is_shown_with_preparation_and_evaluation_too(tmp_path: Path) -> None:
     view = analysis.analyse(write(tmp_path, variants=TWO, seeds=1)).workloads[0]
-    for row in view.tables["target"].rows:
+    for row in view.tables["time-to-target"].rows:
         before = 3.0 + 0.1 + 0.2 + (row["variant"] == "jax-jit")  # import, staging, trace, compile
         epochs = view.epochs.set_index("variant").loc[row["variant"]]
         epoch = 1 + int((epochs["metric"] >= 0.93).to_numpy().argmax())
@@ -132,7 +132,7 @@ def test_times_to_target_have_one_median_in_table_and_figure(tmp_path: Path) -> 
     found = analysis.analyse(study)
     met = found.runs[found.runs["target_reached"].eq(True)]
     reached = met.groupby("variant", observed=True)["target_seconds"].max()
-    for row in found.workloads[0].tables["target"].rows:
+    for row in found.workloads[0].tables["time-to-target"].rows:
         assert (row["n"], row["reached"], row["failed"]) == (4, 2, 1)
         assert row["median"] == reached[row["variant"]]  # of four, the second to arrive
     drawn = {p.name: p for p in figures.draw(found)["mnist_cnn"]}
@@ -162,7 +162,7 @@ def test_killed_runs_never_met_their_target(tmp_path: Path) -> None:
                 path.unlink()
             put_json(folder / "failure.json", {"identity": "x", "reason": "signal 9"})
     found = analysis.analyse(study)
-    row = found.workloads[0].tables["target"].rows[1]
+    row = found.workloads[0].tables["time-to-target"].rows[1]
     assert (row["n"], row["reached"], row["failed"]) == (5, 1, 4)
     assert isinstance(row["median"], Absent)
     assert found.comparisons[0].to_target is None  # the only pair is no sample of who arrived
@@ -199,7 +199,7 @@ def test_another_device_at_a_scale_makes_efficiency_absent(tmp_path, change, nam
     one, two = [r for r in rows if r["variant"] == "jax-jit"]
     assert one["efficiency"] == 1 and two["throughput"] > 0
     assert isinstance(two["efficiency"], Absent) and named in two["efficiency"].reason
-    picture = figures.scaling_lines("w", rows, "examples", drawing.looks(TWO))
+    picture = figures.scaling_lines(rows, "examples", drawing.looks(TWO))
     assert picture is not None and f"jax-jit at 1x2 absent: {named}" in picture.alternative
 
 
@@ -213,25 +213,24 @@ def test_another_library_at_a_scale_is_flagged_beside_efficiency(tmp_path: Path)
 # Resources ------------------------------------------------------------------------------------
 
 
-def test_mfu_and_cost_follow_from_what_the_config_states_of_a_device(tmp_path, plain) -> None:
+def energy(run: Run, summary: dict[str, Any]) -> None:
+    summary["energy"] = {"value": 960.0}
+
+
+def test_mfu_cost_and_energy_follow_from_records_and_what_the_config_states(tmp_path, plain):
     device = {"peak_flops": {"float32": 1e12}, "price_per_hour": 36.0, "currency": "EUR"}
-    table = made(tmp_path / "a", report={"device": device})["resources"]
+    table = made(tmp_path, seeds=3, report={"device": device}, edit=energy)["resources"]
     for row in table.rows:
+        assert row["n"] == 3
         assert row["mfu"] == pytest.approx(row["flops_per_second"] / 1e12)
         assert row["cost"] == pytest.approx(0.01 * row["device_seconds"])  # 36 per hour
-    assert {c.key: c.unit for c in table.columns}["cost"] == "EUR per million examples"
-    for row in plain["resources"].rows:
-        for key, stated in (("mfu", "peak_flops.float32"), ("cost", "price_per_hour")):
-            assert row[key] == Absent(f"the config does not state report.device.{stated}")
-
-
-def test_energy_is_given_by_the_example_and_to_the_target(tmp_path, plain) -> None:
-    known = made(tmp_path / "a", seeds=3, edit=lambda run, s: s.update(energy={"value": 960.0}))
-    for row in known["resources"].rows:
-        assert row["n"] == 3
         assert row["example_energy"] == pytest.approx(960 / (150 * 64))
         assert 0 < row["target_energy"] <= 960
+    assert {c.key: c.unit for c in table.columns}["cost"] == "EUR per million examples"
+    unstated = "the config does not state report.device."
     for row in plain["resources"].rows:
+        assert row["mfu"] == Absent(f"{unstated}peak_flops.float32")
+        assert row["cost"] == row["target_cost"] == Absent(f"{unstated}price_per_hour")
         for key in ("energy", "example_energy", "target_energy"):
             assert row[key] == Absent("no energy counter was read")
 
@@ -241,9 +240,11 @@ def test_energy_to_a_target_that_not_every_run_met_is_absent(tmp_path: Path) -> 
         for row in epochs if run.seed else ():
             row["test_accuracy"] = 0.5
 
-    energy: Edit = lambda run, summary: summary.update(energy={"value": 960.0})  # noqa: E731
-    for row in made(tmp_path, edit=energy, edit_epochs=miss)["resources"].rows:
-        assert row["target_energy"] == Absent("not every run met the target")
+    device = {"price_per_hour": 36.0}
+    options = {"edit": energy, "edit_epochs": miss, "report": {"device": device}}
+    for row in made(tmp_path, **options)["resources"].rows:
+        for key in ("target_energy", "target_cost"):
+            assert row[key] == Absent("not every run met the target")
 
 
 # How they are rendered ------------------------------------------------------------------------
@@ -251,18 +252,18 @@ def test_energy_to_a_target_that_not_every_run_met_is_absent(tmp_path: Path) -> 
 
 def test_a_table_of_many_runs_shows_the_lost_ones_and_leaves_the_rest_to_the_csv() -> None:
     rows = [{"status": "finished"}] * 1_000 + [{"status": "failed"}]
-    shown = tables.rendered(tables.table("runs", "", "status | Status", rows))
+    shown = tables.rendered(tables.table("", "status | Status", rows))
     assert shown["hidden"] == 1_001 - tables.MOST_ROWS
     assert shown["rows"][0][0]["text"] == "failed"
 
 
 def test_numbers_of_a_column_have_their_points_below_each_other() -> None:
     rows = [{"x": 0.006364}, {"x": 0.2058}]
-    shown = tables.rendered(tables.table("t", "", "x | X | ms | 4g", rows))
+    shown = tables.rendered(tables.table("", "x | X | ms | 4g", rows))
     assert [row[0]["text"] for row in shown["rows"]] == ["6.36", "205.80"]
 
 
 def test_a_csv_is_in_si_units_with_full_precision_and_says_what_is_absent() -> None:
     rows = [{"x": 1 / 3, "n": 2, "y": Absent("no, really")}, {"n": float("nan"), "y": None}]
-    table = tables.table("t", "", "x | X | ms | 4g\nn | N | | d\ny | Y", rows)
+    table = tables.table("", "x | X | ms | 4g\nn | N | | d\ny | Y", rows)
     assert tables.as_csv(table) == b'x,n,y\n0.3333333333333333,2,"absent: no, really"\n,,\n'

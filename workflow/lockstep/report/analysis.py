@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lockstep.records import load, parity_verdict
+from lockstep.records import load
 from lockstep.records.load import Record, Records
 from lockstep.records.record_validation import FINISHED
 from lockstep.report import (
@@ -37,7 +37,7 @@ TABLES = {
     "layers": learning_tables.layers,
     "losses": learning_tables.losses,
     "final-metric": learning_tables.final_metric,
-    "target": learning_tables.target,
+    "time-to-target": learning_tables.target,
     "step-time": time_tables.step_times,
     "time-split": time_tables.time_split,
     "preparation": time_tables.preparation,
@@ -48,7 +48,7 @@ TABLES = {
     "deploy-times": deploy_tables.times,
     "deploy-compressed": deploy_tables.compressed,
 }
-"""Tables of a workload, in the page's order; those but `ALWAYS` are of finished runs."""
+"""Tables of a workload by name, in the page's order; those but `ALWAYS` are of finished runs."""
 ALWAYS = ("parity", "layers", "deploy-routes")
 
 
@@ -63,7 +63,7 @@ class Analysis:
     workloads: Sequence[Workload]
     tables: Mapping[str, Table]
     described: Sequence[tuple[str, str]]
-    options: Mapping[str, float]
+    options: Mapping[str, Any]  # the section `report` of its config
 
     @property
     def all_tables(self) -> list[Table]:
@@ -71,25 +71,18 @@ class Analysis:
         of_workloads = (view.tables.values() for view in self.workloads)
         return [*itertools.chain(*of_workloads), *self.tables.values()]
 
-    @property
-    def partial(self) -> bool:
-        """Whether runs of the study are missing or could not be used."""
-        return bool(self.records.unfinished)
-
-
-def options(study: Study) -> dict[str, float]:
-    """Return the `report` section of a study's config."""
-    return dict(study.config["report"])
-
 
 def analyse(study: Study) -> Analysis:
     """Read a study's records and work out everything that its report says."""
-    records, chosen = load.load(study), options(study)
+    records, chosen = load.load(study), study.config["report"]
     comparisons = compare_all(records, chosen["margin"], chosen["precision"])
     runs = dataframes.runs(records)
     found = threats_to_validity.find(records, runs, comparisons)
-    frames = {"runs": runs, "epochs": dataframes.epochs(records)}
-    frames["cold"] = dataframes.cold_starts(records)
+    frames = {
+        "runs": runs,
+        "epochs": dataframes.epochs(records),
+        "cold": dataframes.cold_starts(records),
+    }
     workloads = []
     for name in study.config["workloads"]:
         view = Workload(
@@ -98,23 +91,23 @@ def analyse(study: Study) -> Analysis:
             comparisons=[c for c in comparisons if c.workload == name],
             **{key: frame[frame["workload"] == name] for key, frame in frames.items()},
         )
-        finished = len(dataframes.finished(view.runs)) > 0
-        makers = TABLES if finished else {key: TABLES[key] for key in ALWAYS}
-        made = {key: make(view) for key, make in makers.items()}
-        tables = {key: table for key, table in made.items() if table is not None}
-        workloads.append(replace(view, tables=tables))
+        wanted = [*TABLES] if len(dataframes.finished(view.runs)) else ALWAYS
+        made = {key: TABLES[key](view) for key in wanted}
+        named = {key: replace(t, name=f"{name}-{key}") for key, t in made.items() if t}
+        workloads.append(replace(view, tables=named))
+    tables = {
+        "comparisons": study_tables.comparisons(comparisons),
+        "contract": study_tables.contract(comparisons),
+        "threats": study_tables.threats(found),
+        "runs": study_tables.runs(runs),
+    }
     return Analysis(
         records=records,
         runs=runs,
         comparisons=comparisons,
         threats=found,
         workloads=workloads,
-        tables={
-            "comparisons": study_tables.comparisons(records, comparisons),
-            "contract": study_tables.contract(comparisons),
-            "threats": study_tables.threats(found),
-            "runs": study_tables.runs(runs),
-        },
+        tables={key: replace(table, name=key) for key, table in tables.items()},
         described=what_was_run.describe(records),
         options=chosen,
     )
@@ -129,17 +122,13 @@ def compare_all(records: Records, margin: float, precision: float) -> list[Compa
     The variant that stands first in the config is the baseline.
     """
     config = records.study.config
-    by_place: dict[tuple[str, str, str], dict[int, Record]] = {}
-    for run in records.runs:
-        by_place.setdefault((run.workload, run.scale, run.variant), {})[run.seed] = run
     unlike, result = _unlike_batches(records), []
     for workload, scale in itertools.product(config["workloads"], config["scales"]):
         sides = []
         for variant in config["variants"]:
-            problem = parity_verdict.parity_problem(records, workload, variant)
-            problems = [why for why in (problem, unlike.get((workload, variant))) if why]
-            runs = by_place[workload, scale, variant]
-            sides.append(verdicts.side(records, runs, variant, problems))
+            side = verdicts.side(records, workload, variant, scale, variant)
+            more = filter(None, [unlike.get((workload, variant))])
+            sides.append(replace(side, problems=[*side.problems, *more]))
         result += [
             verdicts.compare(workload, scale, a, b, margin=margin, precision=precision)
             for a, b in itertools.combinations(sides, 2)
@@ -175,7 +164,7 @@ def as_json(analysis: Analysis) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "study": analysis.records.study.name,
-        "partial": analysis.partial,
+        "partial": bool(analysis.records.unfinished),
         "options": dict(analysis.options),
         "what_was_run": dict(analysis.described),
         "runs": analysis.runs["status"].value_counts().to_dict(),

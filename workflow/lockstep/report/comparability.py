@@ -17,6 +17,7 @@ DECLARED = "declared"  # the variants say so: it is what is compared
 FLAGGED = "flagged"  # shown beside the verdict
 BLOCKS = "not comparable"  # there is no verdict
 IGNORED = "ignored"
+GRAVEST = (BLOCKS, FLAGGED, DECLARED)
 
 TIMING = "timing"
 PREPARATION = "preparation"
@@ -113,11 +114,11 @@ def diff(
     for name, values in found.items():
         level, label, touches, why = _judge(name, values, pairs[0], between_studies)
         was, has = (_shown(side) for side in zip(*values))
-        judged: dict[str, Any] = {"label": label, "level": level, "touches": touches, "why": why}
+        judged: dict[str, Any] = {"level": level, "label": label, "touches": touches, "why": why}
         judged |= {"baseline": was, "candidate": has, "pairs": len(values), "of": len(pairs)}
-        if level != IGNORED:
-            result.append(Difference(fact=name, **judged))
-    return sorted(result, key=lambda d: ((BLOCKS, FLAGGED, DECLARED).index(d.level), d.fact))
+        result.append(Difference(fact=name, **judged))
+    known = [d for d in result if d.level != IGNORED]
+    return sorted(known, key=lambda d: (GRAVEST.index(d.level), d.fact))
 
 
 def _judge(
@@ -269,9 +270,3 @@ def phrases(own: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
         and not (name in PLAIN and own[name] == PLAIN[name])
         and not (name == "workers" and own.get("input") == "shared")
     ]
-
-
-def listed(own: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """Return the phrases of `phrases` as one; empty if there is none."""
-    *others, last = phrases(own, other) or [""]
-    return " and ".join(filter(None, [", ".join(others), last]))

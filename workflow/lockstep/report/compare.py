@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lockstep.errors import UserError
-from lockstep.records import load, parity_verdict
-from lockstep.records.load import Record, Records
+from lockstep.records import load
+from lockstep.records.load import Records
 from lockstep.report import analysis, sentences, verdicts
 from lockstep.report.comparability import DECLARED
 from lockstep.report.verdicts import Comparison
@@ -31,9 +31,6 @@ class StudyComparison:
     excluded: Sequence[tuple[str, str]]
 
 
-Group = tuple[str, str, str]
-
-
 def open_study(folder: Path) -> Records:
     """Read a study from its folder, wherever that was moved to.
 
@@ -46,7 +43,7 @@ def open_study(folder: Path) -> Records:
     try:
         study = Study.at(folder)
         records = load.load(study)
-        study.traces(), analysis.options(study)  # what is read later is there too
+        study.traces(), dict(study.config["report"])  # what is read later is there too
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path}: not the complete config of a study that this version reads ({error!r})"
@@ -67,22 +64,20 @@ def compare(a: Path, b: Path, *, called: tuple[str, str] | None = None) -> Study
     names = [records.study.name for records in both]
     own = called or (str(a), str(b))
     names = [*own] if names[0] == names[1] else names
-    groups: list[dict[Group, dict[int, Record]]] = [{}, {}]
-    for records, grouped in zip(both, groups):
-        for run in records.runs:
-            grouped.setdefault((run.workload, run.variant, run.scale), {})[run.seed] = run
-    shared = [group for group in groups[0] if group in groups[1]]
+    shared = [group for group in both[0].by_side if group in both[1].by_side]
     if not shared:
         raise UserError(f"{own[0]} and {own[1]} have no workload, variant and scale in common")
-    chosen, made = analysis.options(both[1].study), []
+    chosen, made = both[1].study.config["report"], []
     for workload, variant, scale in shared:
-        sides = []
-        for records, grouped, name in zip(both, groups, names):
-            problem = parity_verdict.parity_problem(records, workload, variant)
-            problems = [f"in study {records.study.name}, {problem}"] if problem else []
-            runs = grouped[workload, variant, scale]
-            sides.append(verdicts.side(records, runs, f"{variant} of {name}", problems))
-        options: dict[str, Any] = {name: chosen[name] for name in ("margin", "precision")}
+        sides = [
+            verdicts.side(
+                *(records, workload, variant, scale),
+                label=f"{variant} of {name}",
+                where=f"in study {records.study.name}, ",
+            )
+            for records, name in zip(both, names)
+        ]
+        options = {"margin": chosen["margin"], "precision": chosen["precision"]}
         made.append(verdicts.compare(workload, scale, *sides, **options, between_studies=True))
     return StudyComparison(
         a=names[0],
@@ -90,8 +85,8 @@ def compare(a: Path, b: Path, *, called: tuple[str, str] | None = None) -> Study
         comparisons=[(key[1], c) for key, c in zip(shared, verdicts.corrected(made))],
         only=[
             f"only {name} has {' '.join(group)}"
-            for name, runs_of in zip(names, groups)
-            for group in runs_of
+            for name, records in zip(names, both)
+            for group in records.by_side
             if group not in shared
         ],
         excluded=[(f"{n}: {what}", why) for n, r in zip(names, both) for what, why in r.excluded],

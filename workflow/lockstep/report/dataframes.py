@@ -28,20 +28,10 @@ RESOURCES = ("rss", "allocated", "reserved", "planned", "flops_per_second", "ene
 STEP = ("step_median", "step_q1", "step_q3", "step_p95", "throughput")
 NAN = float("nan")
 
-COLUMNS = [
-    *(*KEY, "devices", "global_batch", "status", "reason", "own", "gave_up", *PHASES, "total"),
-    *("data_wait", "first_window", "steady", "cache", "attempts", "drift", *STEP, "step_absent"),
-    *("windows", "disturbed", "data_wait_fraction", "noise", "steps", "metric", "target_reached"),
-    *("target_step", "target_seconds", "target_wall", *RESOURCES),
-    *(f"{name}_absent" for name in RESOURCES),
-]
-
 
 def runs(records: Records) -> pd.DataFrame:
     """Return one row for each run of the study, finished or not."""
-    rows = [_row(records, run) for run in records.runs]
-    frame = pd.DataFrame(rows, columns=COLUMNS).assign(finished=lambda f: f["status"] == FINISHED)
-    return _ordered(records, frame)
+    return _ordered(records, pd.DataFrame([_row(records, run) for run in records.runs]))
 
 
 def _ordered(records: Records, frame: pd.DataFrame) -> pd.DataFrame:
@@ -113,13 +103,12 @@ def epochs(records: Records) -> pd.DataFrame:
 
 def windows(records: Records, workload: str, seeds: int) -> pd.DataFrame:
     """Return the timed windows of a few seeds of each variant, at the first scale."""
-    scale = records.study.config["scales"][0]
-    parts: dict[tuple[str, int], pd.DataFrame] = {}
-    for run in records.runs:
-        here = (run.workload, run.scale, run.status) == (workload, scale, FINISHED)
-        if here and run.windows and sum(key[0] == run.variant for key in parts) < seeds:
+    scale, parts = records.study.config["scales"][0], {}
+    for variant in records.study.config["variants"]:
+        runs = records.by_side[workload, variant, scale].values()
+        for run in [run for run in runs if run.status == FINISHED and run.windows][:seeds]:
             columns = {"step": run.windows["at"], "seconds": run.windows["seconds_per_step"]}
-            parts[run.variant, run.seed] = pd.DataFrame(columns)
+            parts[variant, run.seed] = pd.DataFrame(columns)
     return pd.concat(parts, names=["variant", "seed"]).reset_index() if parts else pd.DataFrame()
 
 
@@ -146,46 +135,45 @@ def measured(value: Any) -> tuple[float, str | None]:
 
 
 def _row(records: Records, record: Record) -> dict[str, Any]:
-    row: dict[str, Any] = {
+    summary, windows = record.summary, record.windows
+    none = 0.0 if summary else NAN  # a run that left no record spent no known time
+    seconds, target = summary.get("seconds", {}), summary.get("target", {})
+    phases = {phase: float(seconds.get(phase, none)) for phase in PHASES}
+    first, waited = windows.get("first_seconds", none), float(seconds.get("data_wait", none))
+    steady = {} if record.disturbed else windows.get("steady") or {}
+    steps = steady.get("step_seconds") or dict.fromkeys(("median", "q1", "q3", "p95"), NAN)
+    rate = "examples_per_second" if record.unit == EXAMPLES else "weight_per_second"
+    reached, wall = bool(summary) and record.seconds_to_target is not None, NAN
+    if reached and record.status == FINISHED:
+        wall = float(_wall(record)[record.epochs["step"] == target.get("step")][0])
+    timed, undisturbed = windows.get("timed", none), windows.get("undisturbed", none)
+    row = {
         **dict(zip(KEY, record.key)),
         "devices": Scale.parse(record.scale).size,
         "global_batch": records.study.workload(record.workload)["global_batch"],
         "status": record.status,
+        "finished": record.status == FINISHED,
         "reason": record.reason or record.begun_elsewhere,
         "own": not record.begun_elsewhere,
         "gave_up": record.gave_up,
-    }
-    if not record.summary:
-        return row
-    summary, seconds, windows = record.summary, record.summary["seconds"], record.windows
-    phases: dict[str, Any] = {phase: float(seconds.get(phase, 0.0)) for phase in PHASES}
-    first, waited = windows.get("first_seconds", 0.0), float(seconds.get("data_wait", 0.0))
-    steady = {} if record.disturbed else windows.get("steady") or {}
-    steps = steady.get("step_seconds") or {}
-    rate = "examples_per_second" if record.unit == EXAMPLES else "weight_per_second"
-    target = summary["target"]
-    step, reached, wall = target.get("step"), record.seconds_to_target is not None, NAN
-    if reached and record.status == FINISHED:
-        wall = float(_wall(record)[record.epochs["step"] == step][0])
-    row |= phases | {
+        **phases,
         "total": sum(phases.values()),
         "data_wait": waited,
         "first_window": first,
         "steady": max(0.0, phases["training"] - waited - first),
         "cache": summary.get("cache"),
-        "attempts": summary.get("attempts") or 1,
+        "attempts": summary.get("attempts") or (1 if summary else NAN),
         "drift": windows.get("drift", NAN),
         **{f"step_{name}": value for name, value in steps.items()},
-        "step_absent": record.disturbed or summary["steady"].get("absent"),
-        "windows": windows.get("undisturbed", 0),
-        "disturbed": windows.get("timed", 0) - windows.get("undisturbed", 0),
+        "step_absent": record.disturbed or summary.get("steady", {}).get("absent"),
+        "windows": undisturbed,
+        "disturbed": timed - undisturbed,
         "data_wait_fraction": steady.get("data_wait_fraction", NAN),
         "throughput": steady.get(rate, NAN),
-        "noise": (steps["q3"] - steps["q1"]) / steps["median"] if steps else NAN,
-        "steps": summary["steps"],
-        "metric": summary["metrics"].get(record.metric, NAN),
-        "target_reached": reached,
-        "target_step": NAN if step is None else step,
+        "noise": (steps["q3"] - steps["q1"]) / steps["median"],
+        "steps": summary.get("steps", NAN),
+        "metric": summary["metrics"].get(record.metric, NAN) if summary else NAN,
+        "target_reached": reached if summary else None,
         "target_seconds": record.seconds_to_target if reached else seconds.get("training", NAN),
         "target_wall": wall,
     }
@@ -196,7 +184,7 @@ def _row(records: Records, record: Record) -> dict[str, Any]:
 
 def _resources(summary: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return what a record says of `RESOURCES`."""
-    memory = summary["memory"]
+    memory = summary.get("memory", {})
     device, planned = memory.get("device") or {}, memory.get("planned") or {}
     if "absent" not in planned:
         numbers = [v for v in planned.values() if isinstance(v, (int, float))]

@@ -6,8 +6,8 @@ serves light and dark pages; text stays text.
 """
 
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
@@ -15,14 +15,13 @@ import matplotlib as mpl
 mpl.use("agg")
 
 import matplotlib.pyplot as plt
-import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lockstep.report.picture import INK, PALETTE, Picture
 
-DASHES: tuple[Any, ...] = ("", (4, 2), (1, 1.5), (5, 1.5, 1, 1.5), (5, 1, 1, 1, 1, 1))
+LINES = ("-", *((0, dashes) for dashes in ((4, 2), (1, 1.5), (5, 1.5, 1, 1.5), (5, 1, 1, 1, 1, 1))))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 SIZE = (4.8, 3.2)  # inches; shown at this size, so that 9 points are 9 points
 WIDE = 2 * SIZE[0]
@@ -45,40 +44,28 @@ STYLE = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Look:
-    """How a variant is drawn."""
-
-    colour: str
-    line: Any
-    marker: str
-
-    def style(self, **more: Any) -> dict[str, Any]:
-        """Return what Matplotlib takes for a line."""
-        return {"color": self.colour, "linestyle": self.line, **more}
-
-    def points(self, **more: Any) -> dict[str, Any]:
-        """Return what Matplotlib takes for markers alone."""
-        return {"color": self.colour, "marker": self.marker, "linestyle": "none", **more}
-
-
+Look = Mapping[str, Any]
+"""What Matplotlib takes: a variant's colour, line style and marker."""
 Looks = Mapping[str, Look]
 """By variant."""
+OTHER: Look = {"color": PALETTE["other"], "linestyle": "-", "marker": "o"}
 
 
 def looks(variants: Mapping[str, Mapping[str, Any]]) -> dict[str, Look]:
     """Return how each variant of a study is drawn."""
-    counts: dict[str, int] = {}
-    result = {}
+    counts, result = Counter[str](), dict[str, Look]()
     for name, variant in variants.items():
-        k = counts[variant["framework"]] = counts.get(variant["framework"], -1) + 1
-        dashes = DASHES[k % len(DASHES)]
-        result[name] = Look(
-            colour=PALETTE.get(variant["framework"], PALETTE["other"]),
-            line=(0, dashes) if dashes else "-",
-            marker=MARKERS[k % len(MARKERS)],
-        )
+        framework = variant["framework"]
+        k = counts[framework]
+        counts[framework] += 1
+        style = {"linestyle": LINES[k % len(LINES)], "marker": MARKERS[k % len(MARKERS)]}
+        result[name] = {"color": PALETTE[framework], **style}
     return result
+
+
+def points(look: Look, **more: Any) -> dict[str, Any]:
+    """Return a look of markers alone."""
+    return {**look, "linestyle": "none", **more}
 
 
 def new(width: float = SIZE[0], height: float = SIZE[1], **kwargs: Any) -> tuple[Figure, Any]:
@@ -88,16 +75,16 @@ def new(width: float = SIZE[0], height: float = SIZE[1], **kwargs: Any) -> tuple
     return figure, axes
 
 
-def finish(figure: Figure, name: str, title: str, words: Sequence[str], note: str = "") -> Picture:
+def finish(figure: Figure, title: str, words: Sequence[str], note: str = "") -> Picture:
     """Render a figure and close it.
 
     Args:
         words: what it shows, for who cannot see it.
     """
-    files = {}
+    files: dict[str, Any] = {}
     figure.draw_without_rendering()
     figure.set_layout_engine(None)  # laid out once is enough, and half of the time
-    with mpl.rc_context({"svg.hashsalt": name}):
+    with mpl.rc_context({"svg.hashsalt": title}):
         for kind, options in (
             ("svg", {"metadata": {"Date": None, "Creator": None}}),
             ("png", {"dpi": 150, "facecolor": "white", "metadata": {"Software": None}}),
@@ -107,7 +94,7 @@ def finish(figure: Figure, name: str, title: str, words: Sequence[str], note: st
             files[kind] = stream.getvalue()
     plt.close(figure)
     text = f"{'; '.join(words)}."
-    return Picture(name=name, title=title, alternative=text, note=note.strip(), **files)
+    return Picture(title=title, alternative=text, note=note.strip(), **files)
 
 
 def panel(axes: Axes, axis: Any = "y", *, width: int | None = 55, **labels: Any) -> None:
@@ -147,12 +134,17 @@ def ticks(axis: Any, values: Sequence[float], labels: Sequence[str] | None = Non
 
 
 def plain(axis: Any) -> None:
-    """Label a logarithmic axis with plain numbers: 1, 2 and 5 of each power of ten."""
-    axis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    """Label a logarithmic axis with plain numbers: 1, 2 and 5 of each power of ten.
+
+    One that spans less than a power of ten has even steps, so that it has two labels at least;
+    1 is among them where it is in sight.
+    """
+    low, high = axis.get_view_interval()
+    even = mpl.ticker.MaxNLocator(8, steps=[1, 2, 5, 10])
+    axis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)) if high >= 10 * low else even)
+    axis.set_major_formatter("{x:g}")
     axis.set_minor_locator(mpl.ticker.NullLocator())
 
 
-def power_of_ten(value: float, _: Any = None) -> str:
-    """Return 1e-7 as 10⁻⁷, as text: typesetting it takes seconds."""
-    return "10" + f"{np.log10(value):.0f}".translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+POWER = "{x:.0e}"
+"""How a power of ten is labelled: typesetting one takes seconds."""

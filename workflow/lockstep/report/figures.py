@@ -1,16 +1,17 @@
 """All figures of a report, and those of time: verdicts, runs, parts of a run, scaling."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 
-from lockstep.report import dataframes, learning_figures, learning_tables, statistics
+from lockstep.report import dataframes, drawing, learning_figures, learning_tables, statistics
 from lockstep.report.analysis import Analysis
 from lockstep.report.dataframes import Workload
-from lockstep.report.drawing import WIDE, Looks, finish, looks, new, panel, plain, rows, ticks
+from lockstep.report.drawing import Looks
 from lockstep.report.picture import INK, PALETTE, PAPER, Picture
 from lockstep.report.sentences import ratio_text
 from lockstep.report.time_tables import COLD, SPLIT
@@ -18,45 +19,39 @@ from lockstep.report.verdicts import NO_PAIR, NOT_COMPARABLE, Comparison
 
 MOST_ROWS = 30
 MOST_DOTS = 40
-RATIO_TICKS = (
-    (0.8, 0.85, 0.9, 0.95, 1, 1.05, 1.1, 1.15, 1.2),
-    (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.2, 1.4, 1.7, 2, 2.5, 3),
-    (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100),
-)
-"""Ticks of an axis of ratios, from the narrowest range to the widest."""
 
 
 def draw(analysis: Analysis) -> dict[str, list[Picture]]:
     """Return all figures by workload; those over the whole study under an empty name."""
-    styles = looks(analysis.records.study.config["variants"])
+    styles = drawing.looks(analysis.records.study.config["variants"])
     drawn = {view.name: _pictures(view, styles) for view in analysis.workloads}
     verdicts = forest(analysis.comparisons, styles)
-    return {**drawn, "": [verdicts] if verdicts else []}
+    return {**drawn, "": [replace(verdicts, name="verdicts")] if verdicts else []}
 
 
 def _pictures(view: Workload, styles: Looks) -> list[Picture]:
     records, name = view.records, view.name
-    made = [learning_figures.parity_curves(records, name, styles)]
+    made = {"parity": learning_figures.parity_curves(records, name, styles)}
     if "losses" in view.tables:
-        limits = learning_figures.limits(records.study)
         runs, ended = dataframes.finished(view.runs), dataframes.ended(view.runs)
         first = view.epochs[view.epochs["scale"] == records.study.config["scales"][0]]
         windows = dataframes.windows(records, name, learning_figures.SEEDS)
-        curves = learning_figures.curves(records, name)
-        made += [
-            learning_figures.learning_curves(name, first, view.metric, styles, limits),
-            learning_figures.difference_curves(name, curves, limits),
-            dots(name, "final-metric", f"Final test {view.metric}", runs, "metric", styles),
-            dots(name, "time-to-target", "Training time to the target (s)", ended,
-                 "target_seconds", styles, censored=True),
-            dots(name, "step-time", "Step time of each run (ms)", runs, "step_median", styles,
-                 scale=1e3),
-            step_course(name, windows, styles, limits),
-            split_bars(name, view.tables["time-split"].rows),
-        ]  # fmt: skip
+        metric, until = f"Final test {view.metric}", "Training time to the target (s)"
+        step_time = runs.assign(step_median=1e3 * runs["step_median"])
+        made |= {
+            "learning": learning_figures.learning_curves(first, view.metric, styles),
+            "difference": learning_figures.difference_curves(
+                learning_figures.curves(records, name)
+            ),
+            "final-metric": dots(metric, runs, "metric", styles),
+            "time-to-target": dots(until, ended, "target_seconds", styles, censored=True),
+            "step-time": dots("Step time of each run (ms)", step_time, "step_median", styles),
+            "step-course": step_course(windows, styles),
+            "time-split": split_bars(view.tables["time-split"].rows),
+        }
         if "scaling" in view.tables:
-            made.append(scaling_lines(name, view.tables["scaling"].rows, view.unit, styles))
-    return [picture for picture in made if picture]
+            made["scaling"] = scaling_lines(view.tables["scaling"].rows, view.unit, styles)
+    return [replace(found, name=f"{name}-{key}") for key, found in made.items() if found]
 
 
 def forest(comparisons: Sequence[Comparison], styles: Looks) -> Picture | None:
@@ -66,13 +61,13 @@ def forest(comparisons: Sequence[Comparison], styles: Looks) -> Picture | None:
     if not shown:
         return None
     several = len({(c.workload, c.scale) for c, _ in shown}) > 1
-    figure, axes = new(WIDE, 0.8 + (0.38 if several else 0.3) * len(shown))
+    figure, axes = drawing.new(drawing.WIDE, 0.8 + (0.38 if several else 0.3) * len(shown))
     words, labels = [], []
     for y, (c, r) in enumerate(shown):
         look = styles[c.candidate]
         if r.low is not None and r.high is not None:
-            axes.plot([r.low, r.high], [y, y], color=look.colour, lw=2, solid_capstyle="butt")
-        axes.plot(r.value, y, **look.points(markersize=6))
+            axes.plot([r.low, r.high], [y, y], color=look["color"], lw=2, solid_capstyle="butt")
+        axes.plot(r.value, y, **drawing.points(look, markersize=6))
         where = f"\n{c.workload}, {c.scale}" if several else ""
         labels.append(f"{c.candidate} / {c.baseline}{where}")
         words.append(f"{c.candidate} over {c.baseline} {ratio_text(r)}, {c.kind}")
@@ -80,102 +75,85 @@ def forest(comparisons: Sequence[Comparison], styles: Looks) -> Picture | None:
     axes.set_xscale("log")
     low, high = axes.get_xlim()
     axes.set_xlim(min(low, 1 / 1.1), max(high, 1.1))
-    low, high = axes.get_xlim()
-    choice = next((c for c in RATIO_TICKS if c[0] <= low and high <= c[-1]), RATIO_TICKS[-1])
-    ticks(axes.xaxis, [t for t in choice if low <= t <= high])
-    rows(axes, labels, "Ratio of step times with its 95% interval")
+    drawing.plain(axes.xaxis)
+    drawing.rows(axes, labels, "Ratio of step times with its 95% interval")
     note = "Left of 1, the variant named first is faster."
     if len(every) > len(shown):
         note += f" These are the first {len(shown)} of {len(every)}; the table has all."
-    return finish(figure, "verdicts", "Step time against step time", words, note)
+    return drawing.finish(figure, "Step time against step time", words, note)
 
 
 def dots(
-    workload: str,
-    name: str,
-    title: str,
-    runs: pd.DataFrame,
-    column: str,
-    styles: Looks,
-    *,
-    scale: float = 1.0,
-    censored: bool = False,
+    title: str, runs: pd.DataFrame, column: str, styles: Looks, *, censored: bool = False
 ) -> Picture | None:
     """Draw one dot for each run and a line at the median, a row for each variant and scale.
 
-    Where times to a target are `censored`, the dot of a run that did not meet it is hollow and an
-    arrow says "not yet"; the median is then Kaplan and Meier's.
+    Where times to a target are `censored`, the dot of a run that did not meet it is hollow, and the
+    median is Kaplan and Meier's.
     """
     known = runs if censored else runs.dropna(subset=[column])
     if known.empty:
         return None
     several = known["scale"].nunique() > 1
     groups = list(dataframes.by_variant(known))
-    figure, axes = new(height=max(1.5, 0.7 + 0.34 * len(groups)))
+    figure, axes = drawing.new(height=max(1.5, 0.7 + 0.34 * len(groups)))
     words, labels, crowded = [], [], False
     for y, ((where, variant), group) in enumerate(groups):
-        look = styles[variant]
         labels.append(f"{variant}, {where}" if several else variant)
         x, full = group[column].to_numpy(dtype=float), np.ones(len(group), bool)
         if censored:
             x, full = learning_tables.to_target(group)
         order = np.argsort(x, kind="stable")
-        x, full, count = scale * x[order], full[order], len(x)
+        x, full, count = x[order], full[order], len(x)
         median = statistics.censored_median(x, full) if censored else float(np.median(x))
         lost = f", {(~full).sum()} of them censored" if not full.all() else ""
         if count > MOST_DOTS:
             chosen = np.linspace(0, count - 1, MOST_DOTS).round().astype(int)
             x, full, crowded = x[chosen], full[chosen], True
         at = y + np.resize([0.0, -0.13, 0.13, -0.06, 0.06], len(x))  # near ones beside each other
-        axes.plot(x[full], at[full], **look.points(markersize=5))
-        axes.plot(x[~full], at[~full], fillstyle="none", **look.points(markersize=5))
-        for point in zip(x[~full], at[~full]):
-            place = {"xytext": (4, -3), "textcoords": "offset points"}
-            axes.annotate("→", point, color=look.colour, **place)
+        axes.plot(x[full], at[full], **drawing.points(styles[variant], markersize=5))
+        hollow = drawing.points(styles[variant], markersize=5, fillstyle="none")
+        axes.plot(x[~full], at[~full], **hollow)
         if median is not None:
             axes.plot([median, median], [y - 0.32, y + 0.32], color=INK, linewidth=1.2)
         middle = "no median" if median is None else f"median {median:.4g}"
         words.append(f"{labels[-1]}: {middle} of {count} runs{lost}")
-    rows(axes, labels, title)
+    drawing.rows(axes, labels, title)
     axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(6))
     note = f"Each dot is one run, the line is the {'Kaplan–Meier ' if censored else ''}median."
     note += f" Of more than {MOST_DOTS} runs, evenly spaced ones are shown." if crowded else ""
-    note += " Hollow with an arrow: censored, not met by then." if censored else ""
-    return finish(figure, f"{workload}-{name}", title, words, note)
+    note += " Hollow: censored, not met by then." if censored else ""
+    return drawing.finish(figure, title, words, note)
 
 
-def step_course(
-    workload: str, windows: pd.DataFrame, styles: Looks, limits: str = ""
-) -> Picture | None:
+def step_course(windows: pd.DataFrame, styles: Looks) -> Picture | None:
     """Draw how step times are distributed, and their course along a run.
 
     Args:
         windows: of `lockstep.report.dataframes.windows`.
-        limits: what is not drawn, in sentences.
     """
     if not len(windows):
         return None
-    figure, (left, right) = new(WIDE, ncols=2)
+    figure, (left, right) = drawing.new(drawing.WIDE, ncols=2)
     words, shares = [], np.linspace(0, 1, 101)
     for variant, group in windows.groupby("variant", sort=False):
-        times, style = 1e3 * group["seconds"], styles[variant].style(label=variant)
+        times, style = 1e3 * group["seconds"], {**styles[variant], "marker": "", "label": variant}
         course = times.groupby(group["step"]).median()
         left.plot(times.quantile(shares), shares, **style)
         right.plot(course.index, course, **style)
         low, high = times.quantile([0.05, 0.95])
         words.append(f"{variant}: 90% of its windows between {low:.3g} and {high:.3g} ms per step")
     share = "Share of windows up to this time"
-    panel(left, "both", xlabel="Step time (ms)", ylabel=share, xscale="log")
-    panel(right, "both", xlabel="Step", ylabel="Step time (ms)", yscale="log")
-    plain(left.xaxis)
-    plain(right.yaxis)
-    return finish(
+    drawing.panel(left, "both", xlabel="Step time (ms)", ylabel=share, xscale="log")
+    drawing.panel(right, "both", xlabel="Step", ylabel="Step time (ms)", yscale="log")
+    drawing.plain(left.xaxis)
+    drawing.plain(right.yaxis)
+    return drawing.finish(
         figure,
-        f"{workload}-step-course",
         "Distribution of step times, and their course along a run",
         words,
-        f"Of all windows but the first of each start, over at most {learning_figures.SEEDS} seeds; "
-        f"the course is the median over seeds. {limits}",
+        f"Of all windows but the first of each start, over at most {learning_figures.SEEDS} seeds "
+        "of the study's first scale; the course is the median over seeds.",
     )
 
 
@@ -183,7 +161,7 @@ HATCHES = ("", "//", "", "xx", "\\\\", "", "++", "", "--")
 SPLIT_COLOURS = ("grey", "sky", "sand", "orange", "rose", "green", "wine", "olive", "slate")
 
 
-def split_bars(workload: str, bars: Sequence[Mapping[str, Any]]) -> Picture | None:
+def split_bars(bars: Sequence[Mapping[str, Any]]) -> Picture | None:
     """Draw where the time of a run goes, as stacked bars."""
     if not bars:
         return None
@@ -194,39 +172,39 @@ def split_bars(workload: str, bars: Sequence[Mapping[str, Any]]) -> Picture | No
         + (", cold start" if bar["start"] == COLD else "")
         for bar in bars
     ]
-    figure, axes = new(WIDE, max(1.9, 1.2 + 0.34 * len(bars)))
+    figure, axes = drawing.new(drawing.WIDE, max(1.9, 1.2 + 0.34 * len(bars)))
     left = np.zeros(len(bars))
     for (key, label), colour, hatch in zip(SPLIT.items(), SPLIT_COLOURS, HATCHES):
         values = np.array([bar[key] for bar in bars], dtype=float)
         look = {"color": PALETTE[colour], "edgecolor": PAPER, "linewidth": 0.5, "hatch": hatch}
         axes.barh(range(len(bars)), values, left=left, label=label, height=0.62, **look)
         left += values
-    rows(axes, labels, "Time of a run (s)")
+    drawing.rows(axes, labels, "Time of a run (s)")
     axes.legend(ncols=5, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=8)
     words = [f"{label} {total:.3g} s" for label, total in zip(labels, left)]
-    return finish(figure, f"{workload}-time-split", "Where the time of a run goes", words)
+    return drawing.finish(figure, "Where the time of a run goes", words)
 
 
-def scaling_lines(
-    workload: str, points: Sequence[Mapping[str, Any]], unit: str, styles: Looks
-) -> Picture | None:
+def scaling_lines(points: Sequence[Mapping[str, Any]], unit: str, styles: Looks) -> Picture | None:
     """Draw throughput against devices, with perfect scaling as a thin line."""
     frame = pd.DataFrame(points)
     if frame.empty or frame["devices"].nunique() < 2:
         return None
-    figure, axes = new()
+    figure, axes = drawing.new()
     for variant, group in frame.groupby("variant", sort=False):
-        look, group = styles[variant], group.sort_values("devices")
+        group = group.sort_values("devices")
         x, y = (group[name].to_numpy(float) for name in ("devices", "throughput"))
-        axes.plot(x, y, **look.style(marker=look.marker, label=variant))
-        axes.plot(x, y[0] * x / x[0], color=look.colour, linewidth=0.6)
-    panel(axes, xlabel="Devices", ylabel=f"Throughput ({unit}/s)", xscale="log", yscale="log")
-    ticks(axes.xaxis, sorted(frame["devices"].unique()))
-    plain(axes.yaxis)
+        axes.plot(x, y, label=variant, **styles[variant])
+        axes.plot(x, y[0] * x / x[0], color=styles[variant]["color"], linewidth=0.6)
+    drawing.panel(
+        axes, xlabel="Devices", ylabel=f"Throughput ({unit}/s)", xscale="log", yscale="log"
+    )
+    drawing.ticks(axes.xaxis, sorted(frame["devices"].unique()))
+    drawing.plain(axes.yaxis)
     words = [
         f"efficiency of {p['variant']} at {p['scale']} "
         + (f"{p['efficiency']:.0%}" if isinstance(p["efficiency"], float) else str(p["efficiency"]))
         for p in points
         if p["scale"] != p["against"]
     ]
-    return finish(figure, f"{workload}-scaling", "Strong scaling (thin lines: perfect)", words)
+    return drawing.finish(figure, "Strong scaling (thin lines: perfect)", words)

@@ -35,7 +35,6 @@ def parity(view: Workload) -> Table | None:
             row[f"{variant} at"] = at
             row["tolerance"] = max(row["tolerance"], number(allowed))
     return table(
-        f"{view.name}-parity",
         f"Parity ladder: relative difference from {verdict['reference']}",
         "precision | Precision\nrung | Rung\ntolerance | Tolerance | | 2g\n"
         + "".join(f"{v} | {v}\n{v} at | where largest\n" for v in verdict["comparisons"]),
@@ -52,17 +51,14 @@ def layers(view: Workload) -> Table | None:
     rows: dict[str, dict[str, Any]] = {}
     columns: dict[str, str] = {}
     for variant, comparison in verdict["comparisons"].items():
-        found = comparison.get("layers")
-        for layer in found if isinstance(found, list) else ():
-            if isinstance(layer, dict):
-                row = rows.setdefault(str(layer.get("name")), {"layer": str(layer.get("name"))})
-                for precision in ("float64", "float32"):
-                    columns[f"{variant} {precision}"] = f"{variant}, {precision}"
-                    row[f"{variant} {precision}"] = layer.get(precision)
+        for layer in comparison.get("layers", ()):
+            row = rows.setdefault(layer["name"], {"layer": layer["name"]})
+            for precision in ("float64", "float32"):
+                columns[f"{variant} {precision}"] = f"{variant}, {precision}"
+                row[f"{variant} {precision}"] = layer.get(precision)
     if not columns:
         return None
     return table(
-        f"{view.name}-layers",
         f"Layer by layer: relative difference of outputs from {verdict['reference']}",
         "layer | Layer\n" + "".join(f"{k} | {label} | | 2g\n" for k, label in columns.items()),
         list(rows.values()),
@@ -79,7 +75,6 @@ def losses(view: Workload) -> Table:
     seeds = chosen.groupby("variant")["seed"].nunique()
     variants = [v for v in config["variants"] if v in means]
     return table(
-        f"{view.name}-losses",
         "Training loss by epoch",
         "epoch | Epoch | | d\n" + "".join(f"{v} | {v} | | 4f\n" for v in variants),
         means.assign(epoch=means.index + 1).to_dict("records"),
@@ -95,7 +90,6 @@ def final_metric(view: Workload) -> Table:
     rows = dataframes.by_variant(known)["metric"].agg(**names).reset_index()
     half = statistics.half_width(rows["sd"] / np.sqrt(rows["n"]), rows["n"] - 1)
     return table(
-        f"{view.name}-final-metric",
         f"Final test {view.metric}",
         f"""{WHO}{RUNS}
         mean | Mean | | 4f
@@ -117,20 +111,26 @@ def target(view: Workload) -> Table:
     rows, few = [], Absent("fewer than half of the runs met the target")
     for (scale, variant), group in dataframes.by_variant(dataframes.ended(view.runs)):
         times, reached = to_target(group)
-        wall = group["target_wall"].to_numpy(dtype=float)
-        known = reached & np.isfinite(wall)
+        wall = group["target_wall"].to_numpy(dtype=float)  # NaN where it was not met
+        known = np.isfinite(wall)
         training = statistics.censored_median(times, reached)
         whole = statistics.censored_median(np.where(known, wall, np.inf), known)
-        row = {"scale": scale, "variant": variant, "n": len(group), "reached": int(reached.sum())}
-        row |= {"failed": int((group["status"] == FAILED).sum())}
-        row |= {"median": few if training is None else training}
-        row |= {"wall": few if whole is None else whole}
-        row["fastest"] = float(times[reached].min()) if reached.any() else None
-        row["slowest"] = float(times.max()) or Absent("no run has a time")
-        row["slowest_is"] = "met" if reached[times == times.max()].all() else "censored: not met"
-        rows.append(row)
+        slowest = times.max()
+        rows.append(
+            {
+                "scale": scale,
+                "variant": variant,
+                "n": len(group),
+                "reached": reached.sum(),
+                "failed": (group["status"] == FAILED).sum(),
+                "median": few if training is None else training,
+                "wall": few if whole is None else whole,
+                "fastest": times[reached].min() if reached.any() else None,
+                "slowest": slowest or Absent("no run has a time"),
+                "slowest_is": "met" if reached[times == slowest].all() else "censored: not met",
+            }
+        )
     return table(
-        f"{view.name}-time-to-target",
         f"Time to a test {view.metric} of {view.recipe['target']['value']:g}",
         f"""{WHO}{RUNS}
         reached | Met it | | d

@@ -14,11 +14,11 @@ from markupsafe import Markup
 from lockstep import __version__
 from lockstep.parity import cause
 from lockstep.records.parity_verdict import claim, compared, parity_problem
-from lockstep.report import dataframes, firststep, picture, sentences, study_tables, verdicts
-from lockstep.report.analysis import Analysis
-from lockstep.report.comparability import DECLARED, difference_text
+from lockstep.report import firststep, picture, study_tables, verdicts
+from lockstep.report.analysis import Analysis, verdict_json
+from lockstep.report.comparability import DECLARED
 from lockstep.report.picture import Picture
-from lockstep.report.tables import Table, number, rendered
+from lockstep.report.tables import Table, rendered
 from lockstep.report.verdicts import Comparison
 
 HERE = Path(__file__).resolve().parent
@@ -37,14 +37,7 @@ BADGES = {
     verdicts.NOT_COMPARABLE: ("✗", "not comparable"),
 }
 
-GLOSSARY = {
-    "Variant": "a way to run the workload: framework, mode, precision and other settings.",
-    "Scale": "nodes × devices per node, such as 2x4.",
-    "Seed": "fixes the initial weights and the order of examples, nothing else.",
-    "Pair": "two runs of equal seed, hence of equal weights and batches; ratios are of pairs.",
-    "Parity": "the proof, before anything is timed, that all variants compute the same model.",
-    "Window": "some steps between two readings of the clock; the first of a start is not counted.",
-}
+SYMBOLS = {"PASS": "✓", "FAIL": "✗", "NOT TRACED": "=", "NOT PROVEN": "?"}
 
 
 def render(analysis: Analysis, drawn: Mapping[str, Sequence[Picture]]) -> str:
@@ -59,7 +52,8 @@ def render(analysis: Analysis, drawn: Mapping[str, Sequence[Picture]]) -> str:
     )
     config, contract = analysis.records.study.config, analysis.tables["contract"]
     declared = contract.frame["level"].eq(DECLARED)
-    cards = carded(analysis)
+    places = answers(analysis)
+    cards = sum(len(place["cards"]) for place in places)
     return environment.from_string(TEMPLATE.read_text()).render(
         analysis=analysis,
         style=Markup(STYLE.read_text()),
@@ -68,10 +62,9 @@ def render(analysis: Analysis, drawn: Mapping[str, Sequence[Picture]]) -> str:
         counts=analysis.runs["status"].value_counts().to_dict(),
         unfinished=analysis.records.unfinished,
         excluded=analysis.records.excluded,
-        answers=answers(analysis, cards),
-        hidden=len(analysis.comparisons) - len(cards),
-        cards=len(cards),
-        glossary=GLOSSARY,
+        answers=places,
+        hidden=len(analysis.comparisons) - cards,
+        cards=cards,
         forest=_inlined(drawn.get("", ())).get("verdicts"),
         workloads={
             view.name: (_rendered(view.tables), _inlined(drawn.get(view.name, ())))
@@ -130,42 +123,19 @@ def says(html: str, figures: Path | None = None) -> list[str]:
 # The verdicts at the top ----------------------------------------------------------------------
 
 
-def carded(analysis: Analysis) -> list[Comparison]:
-    """Return the comparisons that have a card at the top: all, or those with the first variant."""
-    first = next(iter(analysis.records.study.config["variants"]))
-    if len(analysis.comparisons) <= MOST_CARDS:
-        return list(analysis.comparisons)
-    return [c for c in analysis.comparisons if c.baseline == first]
+def answers(analysis: Analysis) -> list[dict[str, Any]]:
+    """Return for each workload and scale what is proven, and the cards of its verdicts.
 
-
-def answers(analysis: Analysis, cards: Sequence[Comparison]) -> list[dict[str, Any]]:
-    """Return for each workload and scale what is proven, and the cards of its verdicts."""
-    config, result = analysis.records.study.config, []
+    All comparisons have a card, or, where they are many, those with the first variant.
+    """
+    config, every = analysis.records.study.config, analysis.comparisons
+    first, result = next(iter(config["variants"])), []
     for workload, scale in itertools.product(config["workloads"], config["scales"]):
-        found = [c for c in analysis.comparisons if (c.workload, c.scale) == (workload, scale)]
-        result.append(
-            {
-                "workload": workload,
-                "scale": scale,
-                "parity": parity(analysis, workload, scale, found),
-                "cards": [_card(c) for c in found if c in cards],
-                "alone": None if found else _alone(analysis, workload, scale),
-            }
-        )
+        found = [c for c in every if (c.workload, c.scale) == (workload, scale)]
+        cards = [_card(c) for c in found if len(every) <= MOST_CARDS or c.baseline == first]
+        proven = parity(analysis, workload, scale, found)
+        result.append({"workload": workload, "scale": scale, "parity": proven, "cards": cards})
     return result
-
-
-def _alone(analysis: Analysis, workload: str, scale: str) -> str:
-    """Return the text for a study of one variant, where nothing can be compared."""
-    (variant,) = analysis.records.study.config["variants"]
-    text = f"{variant} is the only variant of this study: there is nothing to compare it with."
-    runs = dataframes.finished(analysis.runs)
-    here = (runs["workload"] == workload) & (runs["scale"] == scale)
-    timed = runs.loc[here, "step_median"].dropna()
-    if not len(timed):
-        return text
-    count = f"{len(timed)} run{'s' if len(timed) > 1 else ''}"
-    return f"{text} Its step takes {number(timed.median() * 1e3)} ms (median of {count})."
 
 
 def parity(
@@ -173,44 +143,39 @@ def parity(
 ) -> dict[str, str]:
     """Return what is proven of a workload at a scale, in a word and in a sentence."""
     records = analysis.records
-    if workload not in records.parity:
-        return {"word": "NOT PROVEN", "symbol": "?", "text": "there is no readable parity verdict"}
-    known = (parity_problem(records, workload, v) for v in records.study.config["variants"])
+    config, first = records.study.config, [c.first_step for c in found if c.first_step]
+    known = (parity_problem(records, workload, v) for v in config["variants"])
     problems = sorted(filter(None, known), key=lambda problem: "FAILS" not in problem)
-    if problems:
-        word, symbol = ("FAIL", "✗") if "FAILS" in problems[0] else ("NOT PROVEN", "?")
-        config = records.study.config
+    apart = [firststep.problem(c.first_step, (c.baseline, c.candidate)) for c in found]
+    if workload not in records.parity:
+        word, text = "NOT PROVEN", "there is no readable parity verdict"
+    elif problems:
+        word = "FAIL" if "FAILS" in problems[0] else "NOT PROVEN"
         study = PurePath("results", config["study"], "study.json")  # the same in an archive
         problems += cause.said(records.parity[workload], config["variants"], study).values()
-        return {"word": word, "symbol": symbol, "text": "; ".join(problems)}
-    for c in found:
-        if problem := firststep.problem(c.first_step, (c.baseline, c.candidate)):
-            return {"word": "NOT PROVEN", "symbol": "?", "text": f"at this scale, {problem}"}
-    text = claim(records, workload) or "there is one variant, and no trace to compare it with"
-    first = [c.first_step for c in found if c.first_step]
-    if first:
-        text += (
-            f"; at this scale the first losses of {sum(f.pairs for f in first)} pairs agree "
-            f"within {max(f.largest for f in first):.1e}"
-        )
-    if not compared(records, workload):
-        return {"word": "NOT TRACED", "symbol": "=", "text": text}
-    return {"word": "PASS", "symbol": "✓", "text": text}
+        text = "; ".join(problems)
+    elif why := next(filter(None, apart), None):
+        word, text = "NOT PROVEN", f"at this scale, {why}"
+    else:
+        word = "PASS" if compared(records, workload) else "NOT TRACED"
+        text = claim(records, workload) or "there is one variant, and no trace to compare it with"
+        if first:
+            text += (
+                f"; at this scale the first losses of {sum(f.pairs for f in first)} pairs agree "
+                f"within {max(f.largest for f in first):.1e}"
+            )
+    return {"word": word, "symbol": SYMBOLS[word], "text": text}
 
 
 def _card(c: Comparison) -> dict[str, Any]:
     symbol, word = BADGES[c.kind]
     untimed = c.untimed if c.kind != verdicts.NOT_COMPARABLE else ()
     return {
-        "of": c,
-        "kind": c.kind.replace(" ", "-"),
+        **verdict_json(c),
+        "class": c.kind.replace(" ", "-"),
         "symbol": symbol,
         "word": word,
-        "sentence": sentences.sentence(c),
-        "quality": sentences.quality_sentence(c),
-        "more": sentences.more_sentence(c),
         "problems": [*c.problems, *c.timing_problems][1:],
-        "flags": [difference_text(d) for d in c.flags],
         "left_out": [
             *(f"Seed {seed} is left out: {why}." for seed, why in c.left_out),
             *(f"Seed {seed} is left out of step time: {why}." for seed, why in untimed),

@@ -28,12 +28,12 @@ PALETTE = {
 class Picture:
     """A finished figure."""
 
-    name: str  # of its files
     title: str  # its caption
     alternative: str  # what it shows, in words, for who cannot see it
     note: str  # how to read it
     svg: bytes  # its files' content
     png: bytes
+    name: str = ""  # of its files, once it is part of a report
 
 
 def inline(picture: Picture) -> str:

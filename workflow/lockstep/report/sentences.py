@@ -115,20 +115,18 @@ def more_sentence(c: Comparison) -> str | None:
     """Return what would have to change to know more; None where nothing sensible can be said."""
     if c.kind == ONE_PAIR:
         return "At least two seeds give an interval; five or more give a useful one."
-    if c.kind in (NOT_COMPARABLE, NO_PAIR) or c.step_time is None or not c.step_time.log_sd:
+    ratio = c.step_time
+    if c.kind in (NOT_COMPARABLE, NO_PAIR) or not ratio or ratio.low is None or not ratio.log_sd:
         return None
-    needed, n, goal = c.seeds_needed, c.step_time.n, f"±{percent(c.precision)}"
-    if c.step_time.low is None:
-        return None
-    if needed is not None and needed <= n:
+    needed, goal = c.seeds_needed, f"±{percent(c.precision)}"
+    if needed and needed <= ratio.n:
         return f"The interval is within {goal} already."
-    spread = percent(np.expm1(c.step_time.log_sd))
-    if needed is not None and needed <= FEASIBLE:
+    if needed and needed <= FEASIBLE:
         return f"About {needed} seeds would narrow the interval to {goal}."
+    count = needed or f"more than {statistics.MOST_SEEDS}"
     return (
-        f"Pairs differ by ±{spread}, so that an interval of {goal} would need "
-        + (f"{needed} seeds" if needed else f"more than {statistics.MOST_SEEDS} seeds")
-        + ": a quieter machine would help more."
+        f"Pairs differ by ±{percent(np.expm1(ratio.log_sd))}, so that an interval of {goal} "
+        f"would need {count} seeds: a quieter machine would help more."
     )
 
 
@@ -167,8 +165,7 @@ def interval_text(r: Ratio) -> str:
     """Return a ratio's interval, with as many digits as it deserves."""
     if r.low is None or r.high is None:
         return "none"
-    decimals = _decimals(r)
-    return f"{r.low:.{decimals}f} to {r.high:.{decimals}f}"
+    return f"{r.low:.{_decimals(r)}f} to {r.high:.{_decimals(r)}f}"
 
 
 def _decimals(r: Ratio) -> int:
@@ -176,16 +173,12 @@ def _decimals(r: Ratio) -> int:
     decimals = max(0, 2 - max(0, math.floor(math.log10(r.value))))
     if r.low is None or r.high is None or r.low == r.high:
         return decimals
-    while decimals < MOST_DECIMALS and _hides(r.low, r.value, r.high, decimals):
-        decimals += 1
-    return decimals
-
-
-def _hides(low: float, value: float, high: float, decimals: int) -> bool:
-    """Whether so few decimals round an interval's width away, or an end or the value to 1."""
-    a, middle, b = (round(x, decimals) for x in (low, value, high))
-    coarse = (high - low) * 10**decimals < 2  # units of the last place
-    return coarse or low > 1 >= a or high < 1 <= b or middle == 1 != value
+    for digits in range(decimals, MOST_DECIMALS):
+        low, value, high = (round(x, digits) for x in (r.low, r.value, r.high))
+        hides = r.low > 1 >= low or r.high < 1 <= high or value == 1 != r.value
+        if not hides and (r.high - r.low) * 10**digits >= 2:  # units of the last place
+            return digits
+    return MOST_DECIMALS
 
 
 def percent(share: float) -> str:

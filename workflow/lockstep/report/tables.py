@@ -42,11 +42,11 @@ class Column:
 class Table:
     """A table of the report."""
 
-    name: str  # of its CSV file
     title: str  # its caption
     columns: Sequence[Column]
     frame: pd.DataFrame  # with Python's own values; what is missing is None or NaN
     note: str = ""  # what to know when reading it
+    name: str = ""  # of its CSV file, once it is part of a report
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -60,7 +60,6 @@ class Table:
 
 
 def table(
-    name: str,
     title: str,
     specification: str,
     rows: pd.DataFrame | Sequence[Mapping[str, Any]],
@@ -74,7 +73,7 @@ def table(
     lines = [line for line in specification.splitlines() if line.strip()]
     known = [Column(*(field.strip() for field in line.split("|"))) for line in lines]
     frame = pd.DataFrame(rows, columns=[c.key for c in known], dtype=object)
-    return Table(name=name, title=title, columns=known, frame=frame, note=note)
+    return Table(title=title, columns=known, frame=frame, note=note)
 
 
 def with_reasons(frame: pd.DataFrame, column: str, reasons: "pd.Series[Any] | str") -> pd.DataFrame:
@@ -123,25 +122,23 @@ def rendered(source: Table) -> dict[str, Any]:
 
 
 def _cell(value: Any, column: Column) -> dict[str, str]:
-    text = _shown(value, column)
+    """Return a value's text and class: `n` of a number, `long` of a text that may break."""
     if isinstance(value, Absent):
-        return {"text": text, "class": "absent"}
-    number = bool(column.format) and not isinstance(value, str)
-    return {"text": text, "class": "n" if number else "long" if len(text) > LONG else ""}
+        return {"text": str(value), "class": "absent"}
+    text = "–" if _missing(value) else str(value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and not _missing(value):
+        text = _shown(value * UNITS.get(column.unit, 1), column.format)
+    numeric = column.format and not isinstance(value, str)
+    return {"text": text, "class": "n" if numeric else "long" if len(text) > LONG else ""}
 
 
-def _shown(value: Any, column: Column) -> str:
-    if _missing(value):
-        return "–"
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return str(value)
+def _shown(value: float, form: str) -> str:
     if math.isinf(value):
         return "infinite"
-    value = value * UNITS.get(column.unit, 1)
-    if column.format.endswith("f"):
-        return grouped(f"{value:.{column.format}}")
-    if column.format.endswith("g"):
-        return number(value, int(column.format[:-1]))
+    if form.endswith("f"):
+        return grouped(f"{value:.{form}}")
+    if form.endswith("g"):
+        return number(value, int(form[:-1]))
     return grouped(f"{value:g}" if isinstance(value, float) else str(value))
 
 

@@ -25,27 +25,27 @@ EVERYWHERE = "the whole study"
 
 TEXT = {
     "CPU only": "No run had a GPU: the ratios say nothing about GPUs.",
-    "Unpaired": "{split} of {pairs} pairs did not share a job: what the machine did meanwhile is "
+    "Unpaired": "{count} of {pairs} pairs did not share a job: what the machine did meanwhile is "
     "part of their ratio. With “blocks: {{paired: true}}” in the config all variants of a seed "
     "share one.",
-    "Several nodes": "Runs were made on {nodes} nodes; nodes of one kind differ too.",
-    "Contention not watched": "{unwatched} of {runs} runs do not say whether other programs used "
+    "Several nodes": "Runs were made on {count} nodes; nodes of one kind differ too.",
+    "Contention not watched": "{count} of {runs} runs do not say whether other programs used "
     "their CPU cores: {why}.",
-    "Disturbed windows": "In {disturbed} of {runs} runs other programs used the CPU cores during "
+    "Disturbed windows": "In {count} of {runs} runs other programs used the CPU cores during "
     "some windows; these windows do not count.",
-    "Begun elsewhere": "{foreign} of {runs} runs were begun from a checkpoint of another run: they "
+    "Begun elsewhere": "{count} of {runs} runs were begun from a checkpoint of another run: they "
     "take part in no verdict and no median. The table of runs names them.",
-    "Lost runs": "{lost} of {runs} runs did not finish. Runs are rarely lost at random, and the "
+    "Lost runs": "{count} of {runs} runs did not finish. Runs are rarely lost at random, and the "
     "verdicts rest on the others.",
-    "Few seeds": "n = {fewest}: the t interval assumes that log ratios are normally distributed, "
+    "Few seeds": "n = {count}: the t interval assumes that log ratios are normally distributed, "
     "which so few cannot show; it is wide for that reason.",
     "Noisy step times": "Half of a run's steps spread over {noise:.0%} of their median: something "
     "else ran on this machine, or the node is shared.",
     "Drift": "Steps of the last third of a run take {size:.1%} {direction} than those of the first "
     "third (difference {shift:+.1%}, 95% interval {low:+.1%} to {high:+.1%}): heat, clocks or "
     "memory, not the variant alone.",
-    "Short runs": "{windows} timed windows in the shortest run are few.",
-    "Resumed runs": "{resumed} of {runs} runs were interrupted and resumed: import, staging and "
+    "Short runs": "{count} timed windows in the shortest run are few.",
+    "Resumed runs": "{count} of {runs} runs were interrupted and resumed: import, staging and "
     "compilation are counted once for each start.",
 }
 
@@ -79,40 +79,35 @@ def _study(
 ) -> Iterator[Threat]:
     known = [run for run in records.runs if run.summary]
     contracts = [run.summary["contract"] for run in known]
-    hosts = [host for c in contracts for host in each_host(c["host"])]
+    nodes = {str(host.get("node")) for c in contracts for host in each_host(c["host"])}
     unwatched = [run.unwatched for run in known if run.unwatched]
-    split, pairs = _split_pairs(records, comparisons)
-    values = {"runs": len(runs), "pairs": pairs, "split": split, "unwatched": len(unwatched)}
-    values |= {"nodes": len({str(host.get("node")) for host in hosts})}
-    values |= {"disturbed": int((runs["disturbed"] > 0).sum())}
-    values |= {"foreign": int((~runs["own"]).sum()), "lost": int((~runs["finished"]).sum())}
+    values = {"runs": len(runs), "pairs": sum(len(c.seeds) for c in comparisons)}
+    paired = records.study.config["blocks"]["paired"]
     cpus = [str(c["engine"].get("device", "cpu")) == "cpu" for c in contracts]
-    for name, found in {
-        "CPU only": bool(cpus) and all(cpus),
-        "Unpaired": split,
-        "Several nodes": values["nodes"] > 1,
-        "Contention not watched": unwatched,
-        "Disturbed windows": values["disturbed"],
-        "Begun elsewhere": values["foreign"],
-        "Lost runs": values["lost"],
+    for name, count in {
+        "CPU only": cpus and all(cpus),
+        "Unpaired": _split(records, comparisons) if paired else values["pairs"],
+        "Several nodes": len(nodes) if len(nodes) > 1 else 0,
+        "Contention not watched": len(unwatched),
+        "Disturbed windows": (runs["disturbed"] > 0).sum(),
+        "Begun elsewhere": (~runs["own"]).sum(),
+        "Lost runs": (~runs["finished"]).sum(),
     }.items():
-        if found:
-            yield _threat(name, why=next(iter(unwatched), ""), **values)
+        if count:
+            yield _threat(name, count=count, why=next(iter(unwatched), ""), **values)
 
 
-def _split_pairs(records: Records, comparisons: Sequence[Comparison]) -> tuple[int, int]:
-    """Return how many pairs did not share a job, and of how many."""
-    total = sum(len(c.seeds) for c in comparisons)
-    if not records.study.config["blocks"]["paired"]:
-        return total, total
+def _split(records: Records, comparisons: Sequence[Comparison]) -> int:
+    """Return how many pairs did not share a job and a node."""
     hosts = {run.key: run.summary["contract"]["host"] for run in records.runs if run.summary}
-    split = 0
-    for c in comparisons:
-        for seed in c.seeds:
-            a, b = (hosts[c.workload, side, c.scale, seed] for side in (c.baseline, c.candidate))
-            jobs = [((host.get("job") or {}).get("id"), host.get("node")) for host in (a, b)]
-            split += jobs[0] != jobs[1]
-    return split, total
+    jobs = {
+        key: ((host.get("job") or {}).get("id"), host.get("node")) for key, host in hosts.items()
+    }
+    return sum(
+        jobs[c.workload, c.baseline, c.scale, seed] != jobs[c.workload, c.candidate, c.scale, seed]
+        for c in comparisons
+        for seed in c.seeds
+    )
 
 
 def _reach(records: Records, comparisons: Sequence[Comparison]) -> Iterator[Threat]:
@@ -136,13 +131,14 @@ def _reach(records: Records, comparisons: Sequence[Comparison]) -> Iterator[Thre
 
 
 def _sample(comparisons: Sequence[Comparison]) -> Iterator[Threat]:
-    places: dict[str, list[int]] = {}
+    places: dict[str, int] = {}
     for c in comparisons:
         if c.step_time and c.kind not in (NOT_COMPARABLE, NO_PAIR):
-            places.setdefault(f"{c.workload} at {c.scale}", []).append(c.step_time.n)
-    for where, counts in places.items():
-        if min(counts) < FEW_SEEDS:
-            yield _threat("Few seeds", where, fewest=min(counts))
+            where = f"{c.workload} at {c.scale}"
+            places[where] = min(c.step_time.n, places.get(where, FEW_SEEDS))
+    for where, fewest in places.items():
+        if fewest < FEW_SEEDS:
+            yield _threat("Few seeds", where, count=fewest)
 
 
 def _flagged(comparisons: Sequence[Comparison]) -> Iterator[Threat]:
@@ -177,6 +173,6 @@ def _variants(runs: pd.DataFrame) -> Iterator[Threat]:
             values = {"size": abs(shift), "shift": shift, "low": below, "high": above}
             yield _threat("Drift", where, direction=way, **values)
         if (windows := int((group["windows"] + group["disturbed"]).min())) < FEW_WINDOWS:
-            yield _threat("Short runs", where, windows=windows)
+            yield _threat("Short runs", where, count=windows)
         if resumed := int((group["attempts"] > 1).sum()):
-            yield _threat("Resumed runs", where, resumed=resumed, runs=len(group))
+            yield _threat("Resumed runs", where, count=resumed, runs=len(group))

@@ -5,14 +5,12 @@ A run counts once; times are medians over runs unless a note says otherwise.
 
 import math
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from lockstep.records.record_validation import FINISHED
-from lockstep.records.run_facts import Facts, facts_of
+from lockstep.records.run_facts import facts_of
 from lockstep.report import comparability
 from lockstep.report.comparability import BLOCKS, FLAGGED, difference_text
 from lockstep.report.dataframes import (
@@ -51,7 +49,6 @@ def step_times(view: Workload) -> Table:
     counts = {"n": ("seed", "size"), "disturbed": ("disturbed", "sum")}
     rows = rows.join(grouped.agg(**counts, why=("step_absent", "first"))).reset_index()
     return table(
-        f"{view.name}-step-time",
         "Step time and throughput, steady state",
         f"""{WHO}{RUNS}
         step_median | Median | ms | 4g
@@ -74,7 +71,6 @@ def time_split(view: Workload) -> Table:
     grouped = by_variant(runs.assign(start=np.where(runs["cache"] == COLD, COLD, WARM)), "start")
     means = grouped[list(SPLIT)].mean()
     return table(
-        f"{view.name}-time-split",
         "Parts of a run",
         WHO
         + START
@@ -92,7 +88,6 @@ def preparation(view: Workload) -> Table:
     runs = runs.assign(start=np.where(runs["cache"] == "none", NOTHING, WARM))
     grouped = by_variant(pd.concat([view.cold.assign(start=COLD), runs]), "start")
     return table(
-        f"{view.name}-preparation",
         "Before training is steady: cold and warm starts",
         f"""{WHO}{START}{RUNS}
         trace | Trace | s | 2f
@@ -121,17 +116,17 @@ def break_even(view: Workload) -> Table:
         if c.kind == NOT_COMPARABLE or not known:
             continue
         row: dict[str, Any] = {"scale": c.scale, "longer": c.candidate, "shorter": c.baseline}
-        if unmeasured := [variant for place, variant in sides if (place, variant) not in spent]:
+        if unmeasured := [side[1] for side in sides if side not in spent]:
             why = Absent(f"no cold start of {unmeasured[0]} was measured")
-            rows.append(row | dict.fromkeys(("preparation", "saved", "steps"), why))
-            continue
-        short, long = sorted(sides, key=lambda side: spent[side])
-        more, saved = spent[long] - spent[short], step[short] - step[long]
-        steps = more / saved if saved > 0 else "never: its steps are not shorter"
-        row |= {"longer": long[1], "shorter": short[1], "preparation": more, "saved": saved}
-        rows.append(row | {"steps": Absent("a step time is absent") if np.isnan(saved) else steps})
+            row |= dict.fromkeys(("preparation", "saved", "steps"), why)
+        else:
+            short, long = sorted(sides, key=lambda side: spent[side])
+            more, saved = spent[long] - spent[short], step[short] - step[long]
+            steps = more / saved if saved > 0 else "never: its steps are not shorter"
+            row |= {"longer": long[1], "shorter": short[1], "preparation": more, "saved": saved}
+            row["steps"] = Absent("a step time is absent") if np.isnan(saved) else steps
+        rows.append(row)
     return table(
-        f"{view.name}-break-even",
         "Break-even between a cold start and step time",
         """scale | Scale
         longer | Prepares longer
@@ -149,9 +144,10 @@ def break_even(view: Workload) -> Table:
 # Scaling and resources ------------------------------------------------------------------------
 
 EXPECTED = re.compile(
-    r"topology\.(devices|examples)|host\.node|gpu\.units|engine\.(devices|backend)|cache"
+    r"topology\.(devices|examples)|host\.node|gpu\.units|engine\.(devices|backend)|cache|"
+    r"weights\.initial|batches"
 )
-"""Facts that another scale has of necessity, or that touch compilation alone."""
+"""Facts that another scale or another seed has of necessity, or that touch compilation alone."""
 
 
 def scaling(view: Workload) -> Table | None:
@@ -161,10 +157,6 @@ def scaling(view: Workload) -> Table | None:
     """
     if len(view.records.study.config["scales"]) < 2:
         return None
-    known: dict[tuple[str, str], dict[int, Facts]] = {}
-    for run in view.records.runs:
-        if run.workload == view.name and run.status == FINISHED and not run.begun_elsewhere:
-            known.setdefault((run.variant, run.scale), {})[run.seed] = facts_of(run)
     rows = []
     timed = finished(view.runs).dropna(subset=["throughput"])
     for variant, runs in timed.groupby("variant", observed=True):
@@ -172,14 +164,13 @@ def scaling(view: Workload) -> Table | None:
         found = rates.agg(["median", "size"])
         (few, base), slow = found.index[0], found["median"].iloc[0]
         for (devices, scale), rate, n in found.itertuples():
-            forbidden, flags = _difference(known[variant, base], known[variant, scale])
+            forbidden, flags = _difference(view, variant, base, scale)
             row = {"scale": scale, "variant": variant, "n": n, "devices": devices}
             row |= {"throughput": rate, "against": base, "flags": flags}
             row["speedup"] = forbidden or rate / slow
             row["efficiency"] = forbidden or rate / slow / (devices / few)
             rows.append(row)
     return table(
-        f"{view.name}-scaling",
         "Strong scaling: the same global batch over more devices",
         f"""{WHO}{RUNS}
         devices | Devices | | d
@@ -193,14 +184,11 @@ def scaling(view: Workload) -> Table | None:
     )
 
 
-def _difference(a: Mapping[int, Facts], b: Mapping[int, Facts]) -> tuple[Absent | None, str]:
+def _difference(view: Workload, variant: str, *scales: str) -> tuple[Absent | None, str]:
     """Return why two scales of a variant must not be compared, if so, and what else differed."""
-    pairs = [(a[s], b[s]) for s in a.keys() & b.keys()]
-    if not pairs:  # then what depends on the seed is not looked at
-        one, two = next(iter(a.values())), next(iter(b.values()))
-        seedless = {name: two.get(name) for name in ("weights.initial", "batches")}
-        pairs = [({**one, **seedless}, two)]
-    found = [d for d in comparability.diff(pairs) if not EXPECTED.match(d.fact)]
+    sides = (view.records.by_side[view.name, variant, scale].values() for scale in scales)
+    a, b = ([facts_of(run) for run in side if run.counts] for side in sides)
+    found = [d for d in comparability.diff(list(zip(a, b))) if not EXPECTED.match(d.fact)]
     grave = [difference_text(d) for d in found if d.level == BLOCKS]
     flags = [difference_text(d) for d in found if d.level == FLAGGED]
     return (Absent(grave[0]) if grave else None), "; ".join(flags)
@@ -208,43 +196,45 @@ def _difference(a: Mapping[int, Facts], b: Mapping[int, Facts]) -> tuple[Absent 
 
 def resources(view: Workload) -> Table:
     """Return memory, arithmetic, energy and cost: what follows of each run, medians over runs."""
-    study = view.records.study
-    device: dict[str, Any] = {"peak_flops": {}, "price_per_hour": None, "currency": ""}
-    device |= study.config.get("report", {}).get("device", {})
-    price, runs = device["price_per_hour"] or math.nan, finished(view.runs)
-    precision = {v: study.variant(v)["precision"] for v in runs["variant"].unique()}
-    peaks = {variant: device["peak_flops"].get(p, math.nan) for variant, p in precision.items()}
+    study, runs = view.records.study, finished(view.runs)
+    device = study.config["report"]["device"]
+    price = device["price_per_hour"] or math.nan
+    precision = {name: study.variant(name)["precision"] for name in study.config["variants"]}
+    peaks = {name: device["peak_flops"].get(p, math.nan) for name, p in precision.items()}
     spent = runs["step_median"] * runs["devices"] / runs["global_batch"] * 1e6
-    runs = runs.assign(
-        example_energy=runs["energy"] / (runs["steps"] * runs["global_batch"]),
-        target_energy=runs["energy"] * runs["target_seconds"] / runs["training"],
-        device_seconds=spent,
-        mfu=runs["flops_per_second"] / runs["devices"] / runs["variant"].map(peaks).astype(float),
-        cost=spent * price / 3600,
-        target_cost=runs["target_seconds"] * runs["devices"] * price / 3600,
-    )
-    grouped = by_variant(runs)
-    derived = ["example_energy", "target_energy", "device_seconds", "mfu", "cost", "target_cost"]
-    rows = grouped[[*RESOURCES, *derived]].median().assign(n=grouped.size())
-    unmet = ~grouped["target_reached"].agg(lambda reached: reached.eq(True).all()).astype(bool)
-    rows = rows.reset_index()
-    absent = {name: grouped[f"{name}_absent"].agg(_most) for name in RESOURCES}
-    absent |= dict.fromkeys(("example_energy", "target_energy"), absent["energy"])
-    stated = "the config does not state report.device."
+    # Where a run of a variant did not meet the target, the others do not speak for it.
+    met = by_variant(runs)["target_reached"].transform(lambda reached: reached.eq(True).all())
+    until = runs["target_seconds"].where(met.astype(bool))
+    derived = {
+        "example_energy": runs["energy"] / (runs["steps"] * runs["global_batch"]),
+        "target_energy": runs["energy"] * until / runs["training"],
+        "device_seconds": spent,
+        "mfu": runs["flops_per_second"]
+        / runs["devices"]
+        / runs["variant"].map(peaks).astype(float),
+        "cost": spent * price / 3600,
+        "target_cost": until * runs["devices"] * price / 3600,
+    }
+    grouped = by_variant(runs.assign(**derived))
+    rows = grouped[[*RESOURCES, *derived]].median().assign(n=grouped.size()).reset_index()
+    absent: dict[str, Any] = {
+        name: grouped[f"{name}_absent"].agg(lambda reasons: next(iter(reasons.mode()), None))
+        for name in RESOURCES
+    }
+    stated, unmet = "the config does not state report.device.", "not every run met the target"
     absent["mfu"] = f"{stated}peak_flops." + rows["variant"].map(precision).astype(str)
-    absent |= dict.fromkeys(("cost", "target_cost"), f"{stated}price_per_hour")
+    absent["cost"] = f"{stated}price_per_hour"
+    absent["target_cost"] = unmet if device["price_per_hour"] else absent["cost"]
+    absent["example_energy"] = absent["energy"]
+    absent["target_energy"] = absent["energy"].fillna(unmet)
     for column, reasons in absent.items():
         rows = with_reasons(rows, column, reasons)
-    for column in ("target_energy", "target_cost"):
-        number = rows[column].map(lambda value: not isinstance(value, Absent))
-        rows.loc[number & unmet.to_numpy(), column] = Absent("not every run met the target")
     formulas = (
         (run.summary.get("flops") or {}).get("formula", "formula not stated")
         for run in view.records.runs
         if run.workload == view.name and run.summary
     )
     return table(
-        f"{view.name}-resources",
         "Memory, arithmetic, energy, cost",
         f"""{WHO}{RUNS}
         rss | Peak resident memory | MB | 0f
@@ -266,8 +256,3 @@ def resources(view: Workload) -> Table:
         "waiting for data. Energy to the target is a run's energy in the share of its training "
         "time until then. Cost is device time in training at the config's price.",
     )
-
-
-def _most(reasons: "pd.Series[str]") -> str | None:
-    """Return the most frequent reason."""
-    return next(iter(reasons.mode()), None)

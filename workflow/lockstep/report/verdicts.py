@@ -90,7 +90,7 @@ class Comparison:
     differences: Sequence[Difference]  # between the contracts
     problems: Sequence[str]  # what forbids any verdict, and one on time
     timing_problems: Sequence[str]
-    declared: tuple[str, str]  # how baseline and candidate are set where the other is not, in words
+    declared: Sequence[str]  # how baseline and candidate are set where the other is not, in words
     # why nobody can say whether runs had to share their cores; None if it was watched
     unwatched: str | None
     precision: float  # for `seeds_needed`
@@ -142,16 +142,23 @@ class Comparison:
         return statistics.seeds_needed(self.step_time.log_sd, self.precision)
 
 
-def side(records: Records, runs: Mapping[int, Record], label: str, problems: Sequence[str]) -> Side:
-    """Return the side that some runs of one variant are, by seed."""
-    run = next(iter(runs.values()))
+def side(
+    records: Records, workload: str, variant: str, scale: str, label: str, where: str = ""
+) -> Side:
+    """Return the side that a variant's runs of a workload and scale are.
+
+    Args:
+        where: what a problem of parity is told with.
+    """
+    runs = records.by_side[workload, variant, scale]
+    problem = parity_verdict.parity_problem(records, workload, variant)
     return Side(
         label=label,
-        settings=records.study.variant(run.variant),
+        settings=records.study.variant(variant),
         runs=runs,
         facts={seed: facts_of(run) for seed, run in runs.items() if run.summary},
-        problems=problems,
-        curves=parity_verdict.curves(records, run.workload),
+        problems=[f"{where}{problem}"] if problem else [],
+        curves=parity_verdict.curves(records, workload),
     )
 
 
@@ -186,13 +193,9 @@ def compare(
 ) -> Comparison:
     """Compare two sides, paired by seed."""
     sides = (baseline, candidate)
-    seeds, left_out = [], []
-    for seed in sorted(baseline.runs.keys() | candidate.runs.keys()):
-        missing = [why for side in sides if (why := side.unusable(seed))]
-        if missing:
-            left_out.append((seed, "; ".join(missing)))
-        else:
-            seeds.append(seed)
+    every_seed = sorted(baseline.runs.keys() | candidate.runs.keys())
+    missing = {s: "; ".join(filter(None, (side.unusable(s) for side in sides))) for s in every_seed}
+    seeds = [seed for seed, why in missing.items() if not why]
     runs = {seed: (baseline.runs[seed], candidate.runs[seed]) for seed in seeds}
     facts = {seed: (baseline.facts[seed], candidate.facts[seed]) for seed in seeds}
     pairs = list(facts.values())
@@ -221,14 +224,17 @@ def compare(
     warm = [pair for pair in near if all(run.summary["cache"] != "cold" for run in pair)]
     lost = any(run.status == FAILED for side in sides for run in side.runs.values())
     every = [run for pair in runs.values() for run in pair]
-    ours, theirs = (comparability.listed(x.settings, y.settings) for x, y in (sides, sides[::-1]))
+    declared = (
+        parity_verdict.listed(comparability.phrases(one.settings, other.settings))
+        for one, other in (sides, sides[::-1])
+    )
     return Comparison(
         workload=workload,
         scale=scale,
         baseline=baseline.label,
         candidate=candidate.label,
         seeds=seeds,
-        left_out=left_out,
+        left_out=[(seed, why) for seed, why in missing.items() if why],
         untimed=list(untimed.items()),
         first_step=first,
         step_time=_ratio(timed, "step_time"),
@@ -239,7 +245,7 @@ def compare(
         differences=differences,
         problems=list(dict.fromkeys(problems)),
         timing_problems=timing_problems,
-        declared=(ours, theirs),
+        declared=tuple(declared),
         unwatched=next((run.unwatched for run in every if run.unwatched), None),
         precision=precision,
     )

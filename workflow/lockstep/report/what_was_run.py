@@ -1,9 +1,8 @@
 """What was run: task, machine, versions, settings, when, and the command that repeats it."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-
-import pandas as pd
 
 from lockstep import __version__
 from lockstep.records.load import Record, Records
@@ -47,10 +46,7 @@ def _task(config: Mapping[str, Any], name: str) -> str:
     numbers = [
         f"{key.replace('_', ' ')} {value:g}"
         for key, value in optimizer.items()
-        if isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and value
-        and key not in UNUSED[optimizer["name"]]
+        if value and type(value) in (int, float) and key not in UNUSED[optimizer["name"]]
     ]
     steps = recipe.get("max_steps")
     length = f"{steps} steps" if steps else f"{recipe['epochs']} epochs"
@@ -63,8 +59,7 @@ def _task(config: Mapping[str, Any], name: str) -> str:
 
 
 def _variant(settings: Mapping[str, Any]) -> str:
-    framework = FRAMEWORKS.get(settings["framework"], settings["framework"])
-    words = [f"{framework}, {settings['mode']}", f"{settings['precision']}"]
+    words = [FRAMEWORKS[settings["framework"]], settings["mode"], settings["precision"]]
     return ", ".join(words + phrases({**settings, "precision": PLAIN["precision"]}, {}))
 
 
@@ -74,25 +69,24 @@ def _machines(run: Record) -> Iterable[str]:
     threads = contract["topology"].get("threads")
     for node in each_host(contract["host"]):
         host = {**contract["host"], **node}
-        gpus = [str(gpu.get("name")) for gpu in host.get("gpus") or []]
+        gpus = Counter(str(gpu.get("name")) for gpu in host.get("gpus") or [])
         drivers = ", ".join(sorted({str(gpu.get("driver")) for gpu in host.get("gpus") or []}))
-        counts = ", ".join(f"{gpus.count(name)} × {name}" for name in sorted(set(gpus)))
+        counts = ", ".join(f"{count} × {name}" for name, count in sorted(gpus.items()))
         parts = [
-            str(host.get("cpu") or ""),
-            f"{host['cores']} cores" if host.get("cores") else "",
-            f"{threads} threads used" if threads else "",
+            host.get("cpu"),
+            host.get("cores") and f"{host['cores']} cores",
+            threads and f"{threads} threads used",
             f"{counts} (driver {drivers})" if counts else "no GPU",
-            str(host.get("system") or ""),
+            host.get("system"),
         ]
-        yield ", ".join(part for part in parts if part)
+        yield ", ".join(str(part) for part in parts if part)
 
 
 def _versions(runs: Iterable[Record]) -> str:
     found: dict[str, dict[str, None]] = {}
-    for run in runs:
-        contract = run.summary["contract"]
-        packages = contract["determined_by"].get("environment") or {}
-        known = {"Python": contract["host"].get("python"), **packages}
+    for contract in (run.summary["contract"] for run in runs):
+        known = {"Python": contract["host"].get("python")}
+        known |= contract["determined_by"].get("environment") or {}
         known |= {name: contract["engine"].get(name) for name in ENGINE}
         known |= {"cudnn": cudnn(known["cudnn"]), "image": None}
         for name, version in known.items():
@@ -116,11 +110,9 @@ def _scales(config: Mapping[str, Any]) -> str:
 def _when(runs: Sequence[Record]) -> str:
     total = sum(run.whole_seconds for run in runs)
     words = [f"All runs together took {_duration(total)}"] if total else []
-    # Records without it are read as well.
-    texts = [str(run.summary.get("ended")) for run in runs]
-    ended = pd.to_datetime(texts, errors="coerce", format="ISO8601", utc=True)
-    if ended.notna().any():
-        first, last = (f"{end:%Y-%m-%d %H:%M}" for end in (ended.min(), ended.max()))
+    ended = sorted(str(run.summary["ended"]) for run in runs if run.summary.get("ended"))
+    if ended:  # which older records do not say
+        first, last = (f"{text[:10]} {text[11:16]}" for text in (ended[0], ended[-1]))
         words.insert(0, f"Runs ended from {first} to {last} UTC")
     return ". ".join(words)
 
