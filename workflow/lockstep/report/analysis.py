@@ -96,7 +96,7 @@ def analyse(study: Study) -> Analysis:
         named = {key: replace(t, name=f"{name}-{key}") for key, t in made.items() if t}
         workloads.append(replace(view, tables=named))
     tables = {
-        "comparisons": study_tables.comparisons(comparisons),
+        "comparisons": study_tables.comparisons(records, comparisons),
         "contract": study_tables.contract(comparisons),
         "threats": study_tables.threats(found),
         "runs": study_tables.runs(runs),

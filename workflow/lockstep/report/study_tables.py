@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from lockstep.records.load import Records
 from lockstep.report.comparability import BLOCKS, DECLARED, FLAGGED
 from lockstep.report.sentences import metric_decimals, some
-from lockstep.report.tables import Table, table, with_reasons
+from lockstep.report.tables import Absent, Table, table, with_reasons
 from lockstep.report.threats_to_validity import Threat
 from lockstep.report.verdicts import Comparison
 
@@ -38,20 +40,24 @@ PARTS = {
         quality.margin | Margin ± | | 2g
         quality_p_holm | TOST p, Holm | | 2g
         different_p_holm | p of a difference, Holm | | 2g
+        within | Within one framework | | {decimals}f
         first_step.largest | Largest difference of losses | | 2g
         """,
 }
 """Columns of the parts in which the page shows the table of comparisons: no page has the width."""
 
+UNKNOWN = Absent("no two comparable variants of one framework")
 
-def comparisons(found: Sequence[Comparison]) -> Table:
+
+def comparisons(records: Records, found: Sequence[Comparison]) -> Table:
     """Return every comparison with its numbers."""
-    rows = []
+    rows, within = [], _within(records, found)
     for c in found:
         problem = next(iter([*c.problems, *c.timing_problems]), None)
         derived = ("kind", "quality_kind", "seeds_needed")
         row = asdict(c) | {name: getattr(c, name) for name in derived}
         row["beside"] = problem or ", ".join(f"{d.label} ({d.fact})" for d in c.flags) or None
+        row["within"] = within.get((c.workload, c.scale), UNKNOWN) if c.quality else None
         rows.append(row)
     decimals = max((metric_decimals(c.quality.margin) for c in found if c.quality), default=4)
     return table(
@@ -60,8 +66,24 @@ def comparisons(found: Sequence[Comparison]) -> Table:
         pd.json_normalize(rows),
         "Ratios are the variant's time over the other's, paired by seed, with t intervals; below 1 "
         "the variant is faster. Only step time carries a verdict; the other ratios are without "
-        "correction. The ratio of whole runs is of runs that did not start cold.",
+        "correction. The ratio of whole runs is of runs that did not start cold. “Within one "
+        "framework” is the mean absolute difference of the metric, at equal seed, between variants "
+        "of one framework and precision: what rounding within a framework does to it.",
     )
+
+
+def _within(records: Records, found: Sequence[Comparison]) -> dict[tuple[str, str], float]:
+    """Return the largest mean absolute difference within a framework, by workload and scale."""
+    result: dict[tuple[str, str], float] = {}
+    for c in found:
+        a, b = (records.study.variant(v) for v in (c.baseline, c.candidate))
+        same = (a["framework"], a["precision"]) == (b["framework"], b["precision"])
+        if same and c.quality and not c.problems:
+            runs = [records.by_side[c.workload, v, c.scale] for v in (c.baseline, c.candidate)]
+            values = [[side[s].summary["metrics"][c.metric] for s in c.seeds] for side in runs]
+            place, gap = (c.workload, c.scale), float(np.abs(np.diff(values, axis=0)).mean())
+            result[place] = max(result.get(place, 0.0), gap)
+    return result
 
 
 def parts(whole: Table) -> list[Table]:
