@@ -22,10 +22,6 @@ def test_a_harmless_rewrite_passes(ground: Ground, rewrite: Rewrite) -> None:
     assert faults_harmless.failure(ground, rewrite) is None
 
 
-def test_faults_over_two_processes_are_named(ground: Ground) -> None:
-    assert faults_several.wrong(ground, "torch") == []
-
-
 def test_the_table_is_long_enough() -> None:
     assert len(FAULTS) + len(faults_several.FAULTS["torch"]()) >= 30
     assert len(REWRITES) >= 6
