@@ -84,8 +84,7 @@ class Checkout:
         for name in PARTS:
             source = ROOT / name
             if source.is_dir():
-                ignored = shutil.ignore_patterns("__pycache__")
-                shutil.copytree(source, root / name, ignore=ignored)
+                shutil.copytree(source, root / name)  # with its byte code: compiling takes seconds
             else:
                 shutil.copy2(source, root / name)
         return cls(root=root, home=home, compiled=compiled)

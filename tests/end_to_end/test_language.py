@@ -57,12 +57,13 @@ def tuned(state: str) -> dict:
 @pytest.mark.slow
 def test_what_was_pretrained_is_fine_tuned(clone: Checkout) -> None:
     texts.write(clone.root / "raw")
-    clone.snakemake("archive", study=STUDY)
+    # That JAX pretrains the same is shown over 300 steps by tests/parity/test_bert.py.
+    variants = {"torch-eager": STUDY["variants"]["torch-eager"]}
+    clone.snakemake("archive", study=STUDY | {"variants": variants})
     block = "bert_mlm/torch-eager/1x1/seed-0"
     results = clone.results("words")
-    for variant in STUDY["variants"]:
-        curve = losses(results, f"bert_mlm/{variant}/1x1/seed-0")
-        assert np.mean(curve[-20:]) < np.mean(curve[:20]) - 0.3, "it has learned nothing"
+    curve = losses(results, block)
+    assert np.mean(curve[-20:]) < np.mean(curve[:20]) - 0.3, "it has learned nothing"
     (state,) = (results / "states" / block).glob("*.safetensors")
     study = tuned(str(state.relative_to(clone.root)))
     clone.snakemake("archive", study=study)

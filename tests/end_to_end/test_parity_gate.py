@@ -1,4 +1,8 @@
-"""A model that is not the same in both frameworks is named, and is not trained."""
+"""A model that is not the same in both frameworks is named, and is not trained.
+
+Faults that two processes alone show: tests/parity/test_faults_several.py; that the gate stops for
+them: tests/parity/test_joint.py.
+"""
 
 import json
 
@@ -8,7 +12,6 @@ from tests.end_to_end.checkout import Checkout, small
 
 ENGINE = "workflow/lockstep/engines/jax_optimizer.py"
 MODEL = "workflow/lockstep/workloads/mnist_cnn/flax_model.py"
-PROCESSES = "workflow/lockstep/engines/torch_engine.py"
 SOUND = 'momentum = settings["momentum"] * kept'
 BROKEN = 'momentum = settings["momentum"] * 0.9 * kept'
 STUDY = small(
@@ -69,11 +72,3 @@ def test_a_broken_optimizer_stops_its_workload_until_it_is_mended(broken: Checko
     for workload in ("heavy", "plain"):
         assert f"{workload}: jax-jit is not torch-eager: float64 layers: conv1" in again.text
         assert not (broken.results() / "parity" / workload / "passed.json").exists()
-
-
-def test_a_gradient_that_is_averaged_twice_over_processes_stops_their_runs(clone: Checkout) -> None:
-    """On one process, and in every first loss, nothing shows it."""
-    clone.edit(PROCESSES, "(loss * world if world", "(loss if world")
-    said = clone.snakemake("parity", study=small(scales=["1x2"]), status=1)
-    assert "jax-jit is not torch-eager: float64x2 gradient: " in said.text
-    assert not (clone.results() / "parity" / "mnist_cnn" / "passed.json").exists()
