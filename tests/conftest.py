@@ -112,6 +112,20 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
+def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with the machine of tests/cluster/root.sh: images are built on it.
+
+    The cluster has a copy: a machine with that in its file system believes to be on it.
+    """
+    script, kept = ROOT / "tests" / "cluster" / "root.sh", os.environ.get("LOCKSTEP_BOX")
+    folder = Path(kept) / "machine" if kept else tmp_path_factory.mktemp("box") / "box"
+    subprocess.run([script, "make", folder], check=True, stdin=subprocess.DEVNULL)
+    yield folder
+    if not kept:
+        subprocess.run([script, "remove", folder], check=True)
+
+
+@pytest.fixture(scope="session")
 def caches(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Compiled programs, shared by all tests: compiling them anew would take most of the time."""
     return tmp_path_factory.mktemp("cache")
@@ -171,7 +185,7 @@ def residual_of(study_of: Callable[..., Study]) -> Callable[..., Study]:
             "dataset": "digits",
             "epochs": 2,
             "global_batch": 32,
-            "model": {"blocks": [1, 1], "width": 4, "size": 12, "batch_norm": batch_norm},
+            "model": {"blocks": [1], "width": 4, "size": 12, "batch_norm": batch_norm},
             "augment": {"padding": 2},
         }
         study = study_of(name, workloads={"resnet18_cifar10": entry}, **changes)

@@ -37,7 +37,9 @@ class Cluster:
         """Return the command line that runs a command on the login node, in the clone."""
         package = f"PYTHONPATH={self.clone}/workflow"
         images = f"LOCKSTEP_IMAGE_CACHE={self.box.images}"
-        return self.box.login("env", package, images, *command, folder=self.clone)
+        # The nodes share this machine's cores: threads that spin while they wait would hold them.
+        waiting = "OMP_WAIT_POLICY=passive"
+        return self.box.login("env", package, images, waiting, *command, folder=self.clone)
 
     def run(self, *command: str, status: int | None = 0) -> str:
         """Run a command on the login node; returns what it said."""
@@ -105,7 +107,9 @@ class Cluster:
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
     """The cluster, up."""
     if os.getuid() != 0:
         lacks("slurm", "a cluster in a box takes root")
@@ -120,6 +124,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     kept = os.environ.get("LOCKSTEP_BOX")
     box = Box(folder=Path(kept or tmp_path_factory.mktemp("slurm") / "box").absolute())
     shutil.rmtree(box.shared, ignore_errors=True)
+    if not (box.folder / "root").exists():
+        box.folder.mkdir(parents=True, exist_ok=True)
+        made = request.getfixturevalue("box") / "root"
+        subprocess.run(["cp", "--archive", made, box.folder / "root"], check=True)
     try:
         box.up()
         yield Cluster(box=box, clone=box.clone(REPOSITORY))

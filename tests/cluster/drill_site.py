@@ -68,10 +68,7 @@ class Scene:
     def start(self) -> None:
         """Start the workflow, or start it again."""
         command = self.cluster.command(self.config)
-        # The nodes share this machine's cores.
-        line = self.cluster.line(
-            *("env", "OMP_WAIT_POLICY=passive", command[0], "runs"), *command[1:], *self.options
-        )
+        line = self.cluster.line(command[0], "runs", *command[1:], *self.options)
         with open(self.log, "a") as stream:
             self.workflow = subprocess.Popen(
                 line, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL

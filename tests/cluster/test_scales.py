@@ -12,7 +12,7 @@ import yaml
 
 from tests.cluster.conftest import Cluster
 
-SCALES = {"1x1": 1, "1x2": 2, "2x1": 2, "2x2": 4}
+SCALES = {"1x1": 1, "1x2": 2, "2x2": 4}  # of 2x1 are the runs of test_interruption.py
 VARIANTS = ("torch-eager", "jax-jit", "jax-per-node")
 TOLERANCE = 1e-11  # relative, of float64
 

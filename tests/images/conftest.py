@@ -1,7 +1,7 @@
 """Fixtures for tests of images: a machine with Apptainer, and images built on it.
 
 On a machine with Apptainer and an ordinary user, tests run there. As root, they run in a machine in
-a folder (tests/cluster/root.sh); LOCKSTEP_BOX names a folder in which it is kept for the next time.
+a folder (`box` in tests/conftest.py); LOCKSTEP_BOX names one in which it is kept for the next time.
 Where neither is possible they are skipped; with LOCKSTEP_REQUIRE=containers that is a failure.
 """
 
@@ -95,7 +95,9 @@ class Machine:
 
 
 @pytest.fixture(scope="session")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+def machine(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Machine]:
     """A machine with Apptainer, a clone of this repository, and an ordinary user."""
     if os.getuid() != 0:
         if shutil.which("apptainer") is None:
@@ -108,10 +110,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         return
     if shutil.which("mmdebstrap") is None:
         lacks("containers", "there is neither an ordinary user with Apptainer nor mmdebstrap")
-    kept = os.environ.get("LOCKSTEP_BOX")
-    # Not the cluster's own: a machine with that in its file system believes to be on it.
-    box = Path(kept) / "machine" if kept else tmp_path_factory.mktemp("box") / "box"
-    subprocess.run([ROOT, "make", box], check=True, stdin=subprocess.DEVNULL)
+    box = request.getfixturevalue("box")
     # Beside the root, at a path that every user may come through; images are kept between sessions.
     folder = box.absolute() / "work"
     shutil.rmtree(folder, ignore_errors=True)
@@ -133,9 +132,8 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     made.run("make", f"VENV={made.venv}", "setup")
     yield made
     shutil.rmtree(folder, ignore_errors=True)
-    if not kept:
+    if not os.environ.get("LOCKSTEP_BOX"):
         shutil.rmtree(box / "cache")
-        subprocess.run([ROOT, "remove", box], check=True)
 
 
 def _clone(folder: Path) -> None:
