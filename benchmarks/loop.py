@@ -37,7 +37,8 @@ def measure(quick: bool) -> list[Row]:
     rows = []
     for variant in VARIANTS:
         with tempfile.TemporaryDirectory() as folder:
-            job = {"folder": folder, "variant": variant, "turns": 3 if quick else 80}
+            turns, epoch = (3, 11) if quick else (80, EPOCH)
+            job = {"folder": folder, "variant": variant, "turns": turns, "epoch": epoch}
             with elsewhere(serve, job) as worker:
                 seconds: Times = worker.recv()
         milliseconds = {name: 1e3 * np.array(values) for name, values in seconds.items()}
@@ -62,7 +63,8 @@ def serve(connection: Connection, job: dict[str, Any]) -> None:
     from lockstep.training.tracking import Tracking
     from lockstep.training.watch import Watch
 
-    study = studies.make(Path(job["folder"]), examples=EPOCH * WINDOW * 64, window_steps=WINDOW)
+    examples = job["epoch"] * WINDOW * 64
+    study = studies.make(Path(job["folder"]), examples=examples, window_steps=WINDOW)
     trainer = Trainer(study, job["variant"])
     feed, spec = trainer.feed, trainer.spec
     by_hand = getattr(minimal, f"{spec.settings['framework']}_loop")(spec.recipe, trainer.initial)
