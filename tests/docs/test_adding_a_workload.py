@@ -30,8 +30,7 @@ def mine(tmp_path: Path) -> Path:
         "parity": {"steps": 40},
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "workflow", tmp_path / "workflow", ignore=ignored)
+    shutil.copytree(ROOT / "workflow", tmp_path / "workflow")
     shutil.copy(ROOT / "Snakefile", tmp_path)
     return tmp_path
 

@@ -12,9 +12,7 @@ from tests.conftest import PATIENCE, environment
 def edited(folder: Path, old: str, new: str, file: str = "feed.py") -> Path:
     """Return a copy of the package in which a file of `training` is another."""
     copy = folder / "edited"
-    shutil.copytree(
-        Path(environment()["PYTHONPATH"]), copy, ignore=shutil.ignore_patterns("__pycache__")
-    )
+    shutil.copytree(environment()["PYTHONPATH"], copy)  # with its byte code
     path = copy / "lockstep" / "training" / file
     text = path.read_text()
     assert old in text

@@ -7,8 +7,9 @@ import pytest
 
 from lockstep import files, machine
 from lockstep.study import Study
-from tests.conftest import kill, slowly, start, summary, train, wait_for
+from tests.conftest import DIGITS, kill, slowly, start, summary, train, wait_for
 
+COMPILED = {"jax-jit": DIGITS["variants"]["jax-jit"]}
 MEASURED = {"paired": True, "share_nodes": True, "watch": False, "cold_start": True}
 
 
@@ -50,8 +51,7 @@ def test_a_trace_does_not_warm_the_start_of_a_run(study_of, tmp_path: Path) -> N
 def test_a_cold_start_that_was_killed_is_made_again_and_a_finished_one_is_not(
     study_of, tmp_path: Path
 ) -> None:
-    only = {"jax-jit": {"framework": "jax", "mode": "jit", "convolution": "im2col"}}
-    study = made(study_of, tmp_path, variants=only)
+    study = made(study_of, tmp_path, variants=COMPILED)
     block, folder = "mnist_cnn/paired/1x1/seed-0", programs(study, "jax-jit")
     process = start(study, block, slowly(tmp_path, "cold-start.json", 600.0))
     wait_for(lambda: list((folder / "xla").glob("jit_steps*")), process)
@@ -89,7 +89,7 @@ def test_a_first_start_is_left_out_where_the_config_says_so(study_of, tmp_path: 
 
 @pytest.mark.slow
 def test_several_ranks_start_cold_together(study_of, tmp_path: Path) -> None:
-    study = made(study_of, tmp_path, scales=["1x2"])
+    study = made(study_of, tmp_path, variants=COMPILED, scales=["1x2"])
     train(study, "mnist_cnn/paired/1x2/seed-0")
     record = summary(study, "mnist_cnn/jax-jit/1x2/seed-0")
     assert record["cache"] == "warm"

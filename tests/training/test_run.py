@@ -34,9 +34,11 @@ def steps(study, block: str) -> dict[str, np.ndarray]:
 @pytest.mark.slow
 def test_scales_and_frameworks_see_the_same_batches_and_losses(study_of) -> None:
     study = study_of(variants=FLOAT64, scales=["1x1", "1x2"])
-    for block in study.blocks:
+    # Of one device per node there is one process either way.
+    blocks = [block for block in study.blocks if "jax-per-node/1x1" not in block]
+    for block in blocks:
         train(study, block)
-    runs = {block: steps(study, block) for block in study.blocks}
+    runs = {block: steps(study, block) for block in blocks}
     first = next(iter(runs.values()))
     split = Reader(study.dataset_manifest("digits"), "train")
     planned = [Order(1437, 64, 0).batch(k) for k in range(23)]
@@ -44,7 +46,7 @@ def test_scales_and_frameworks_see_the_same_batches_and_losses(study_of) -> None
     for block, run in runs.items():
         assert run["checksum"].tolist() == expected, block
         np.testing.assert_allclose(run["loss"], first["loss"], rtol=1e-11, err_msg=block)
-    accuracies = {summary(study, block)["metrics"]["test_accuracy"] for block in study.blocks}
+    accuracies = {summary(study, block)["metrics"]["test_accuracy"] for block in blocks}
     assert len(accuracies) == 1
     per_node = summary(study, "mnist_cnn/jax-per-node/1x2/seed-0")["contract"]["topology"]
     assert (per_node["devices"], per_node["world_size"], per_node["local_batch"]) == (2, 1, 64)
@@ -55,24 +57,21 @@ SLICE = "start = self.job.topology.rank * local"
 MASK = "(start + np.arange(local) < counts[:, None])"
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [(SLICE, "start = 0"), (MASK, f"({MASK} & (start == 0))")],
-    ids=["reads another's", "drops its own"],
-)
-def test_a_rank_that_does_not_read_its_slice_is_found(
-    study_of, tmp_path: Path, old: str, new: str
-) -> None:
+def test_a_rank_that_does_not_read_its_slice_is_found(study_of, tmp_path: Path) -> None:
     """A worker whose feed gives rank 1 the slice of rank 0, or nothing but padding."""
     study = study_of(scales=["1x2"])
     block = "mnist_cnn/torch-eager/1x2/seed-0"
     train(study, block)
     sound = steps(study, block)["checksum"]
-    changed = edited(tmp_path, old, new)
-    done = train_with(changed, study, block)
-    assert done.returncode == 0, done.stderr
-    # Of the last step rank 1 has nothing but padding.
-    assert (steps(study, block)["checksum"][:-1] != sound[:-1]).all()
+    faults = {
+        "reads another's": (SLICE, "start = 0"),
+        "drops its own": (MASK, f"({MASK} & (start == 0))"),
+    }
+    for name, change in faults.items():
+        done = train_with(edited(tmp_path / name, *change), study, block)
+        assert done.returncode == 0, done.stderr
+        # Of the last step rank 1 has nothing but padding.
+        assert (steps(study, block)["checksum"][:-1] != sound[:-1]).all(), name
 
 
 def test_a_rank_that_fails_ends_the_run_and_waits_for_nobody(study_of, tmp_path: Path) -> None:
