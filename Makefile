@@ -7,7 +7,7 @@ SNAKEMAKE := $(VENV)/bin/snakemake
 SHELL := /bin/bash
 AT_ONCE ?= 2
 
-.PHONY: help setup demo demo-containers demo-language test cluster drill drill-archive drill-busy \
+.PHONY: help setup demo demo-containers demo-language test pytest cluster drill drill-archive drill-busy \
   drill-parity drill-port drill-port-real drill-site bench lint format lock clean
 
 help: ## list the commands
@@ -26,7 +26,9 @@ demo-language: $(VENV)/cpu.installed ## pretrain a small BERT and fine-tune it (
 	@$(SNAKEMAKE) --profile profiles/local --configfile demo/language.yaml
 	@$(SNAKEMAKE) --profile profiles/local --configfile demo/language-era.yaml
 
-test: $(VENV)/dev.installed lint ## every test that this machine can run
+test: lint pytest ## every test that this machine can run
+
+pytest: $(VENV)/dev.installed # the tests alone
 	$(RUN) -m pytest --numprocesses $(AT_ONCE)
 
 cluster: $(VENV)/dev.installed ## a shell on the login node of a SLURM cluster in a box (root)
