@@ -89,7 +89,7 @@ def test_sigkill_at_random_moments(
     killed = long_study(study_of, "killed")
     moment = random.Random(f"{variant} {scale}")
     kills = 0
-    for _ in range(2 if scale == "1x1" else 1):
+    for _ in range(2 if block == "mnist_cnn/torch-eager/1x1/seed-0" else 1):
         before = checkpoints(killed.root, block)[-1:]
         process = start(killed, block, env=slowly(tmp_path, "/step-", 0.1))
         wait_for(
