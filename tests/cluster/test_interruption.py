@@ -178,6 +178,7 @@ def test_a_killed_workflow_adopts_its_jobs_and_a_cancelled_job_is_tried_again(
     cluster, variant = prepared, "jax-jit"
     config = CONFIG | {"study": "adopted", "variants": {variant: CONFIG["variants"][variant]}}
     config["workloads"] = {"mnist_cnn": CONFIG["workloads"]["mnist_cnn"] | {"epochs": 60}}
+    config["blocks"] = {"cold_start": True}  # over two nodes, which no other test does
     command = cluster.command(config)
     asked = ("--parsable", "--nodes=2", "--exclusive", "--wrap", "sleep 600")
     busy = cluster.run("sbatch", *asked).strip()
@@ -201,6 +202,7 @@ def test_a_killed_workflow_adopts_its_jobs_and_a_cancelled_job_is_tried_again(
     record = json.loads((run / "summary.json").read_text())
     assert record["attempts"] == 2
     assert record["contract"]["host"]["job"]["id"] != job
+    assert record["cold_start"]["compile_seconds"] > 0
     assert (cluster.results("adopted") / "report" / "index.html").is_file()
 
 
