@@ -1,29 +1,25 @@
 """One real study, run and archived from a git checkout; tests copy what they change."""
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from lockstep.archive import verify as verifying
-from lockstep.archive.verify import Check
+from lockstep.archive import build, verify
+from lockstep.errors import UserError
 from lockstep.study import Study
 from tests.conftest import ROOT
 from tests.end_to_end.checkout import Checkout, Said, small
 
-AUTHORS = [
-    {
-        "name": "Ada Example",
-        "orcid": "0000-0002-1825-0097",
-        "affiliation": {"name": "Example University", "url": "https://example.org"},
-    }
-]
 SECRET = "s3cr3t-value-of-a-token"
+ORCID = "0000-0002-1825-0097"
+Found = Callable[[], list[str]]
 
 STUDY = small(
     workloads__mnist_cnn__epochs=1,
@@ -31,7 +27,13 @@ STUDY = small(
     threads=1,
     archive={
         "title": "Digits, twice",
-        "authors": AUTHORS,
+        "authors": [
+            {
+                "name": "Ada Example",
+                "orcid": ORCID,
+                "affiliation": {"name": "Example University", "url": "https://example.org"},
+            }
+        ],
         "licence": "CC-BY-4.0",
         "repository": "https://example.org/lockstep",
         "doi": "10.5281/zenodo.1234567",
@@ -93,9 +95,8 @@ def archived(tmp_path_factory: pytest.TempPathFactory) -> Archived:
 def everything(archived: Archived, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same study's archive, its data and states included."""
     copied = archived.checkout.duplicate(tmp_path_factory.mktemp("everything") / "lockstep")
-    ask(copied, include={"data": True, "checkpoints": True})
-    make(copied)
-    return copied.results("small.crate.zip")
+    ask(copied, include={"data": True, "checkpoints": True, "traces": False})
+    return make(copied)[0]
 
 
 @pytest.fixture
@@ -104,19 +105,31 @@ def copied(archived: Archived, tmp_path: Path) -> Checkout:
     return archived.checkout.duplicate(tmp_path / "lockstep")
 
 
-def ask(checkout: Checkout, *, include: Mapping[str, bool] | None = None, **fields: object) -> None:
-    """Change what the study's config says of its archive."""
+def ask(checkout: Checkout, **fields: object) -> None:
+    """Change what the study's config says of its archive; `include` keeps what is not named."""
     path = checkout.results() / "study.json"
     config = json.loads(path.read_text())
+    fields["include"] = {**config["archive"]["include"], **fields.get("include", {})}
     config["archive"] |= fields
-    config["archive"]["include"] |= include or {}
     path.write_text(json.dumps(config))
 
 
-def make(checkout: Checkout, *more: object, status: int = 0) -> Said:
-    """Archive by hand."""
-    study = "results/small/study.json"
-    return checkout.lockstep("archive", "--study", study, *more, status=status)
+def make(
+    checkout: Checkout, *, output: str | None = "x.zip", partial: bool = False
+) -> tuple[Path, str]:
+    """Archive a study; returns the file, and what a person sees of it."""
+    with contextlib.chdir(checkout.root):
+        study, to = Study.load(Path("results/small/study.json")), Path(output) if output else None
+        path, lines = build.build(study, partial=partial, output=to, root=checkout.root)
+    return checkout.root / path, "\n".join(lines)
+
+
+def refused(checkout: Checkout, **options: bool) -> str:
+    """Say why a study cannot be archived."""
+    with pytest.raises(UserError) as refusal:
+        make(checkout, **options)
+    assert not (checkout.root / "x.zip").exists()
+    return str(refusal.value)
 
 
 @pytest.fixture
@@ -126,11 +139,11 @@ def file(archived: Archived, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def findings(file: Path) -> Callable[[], list[str]]:
+def found(file: Path) -> Found:
     """What verifying the copy finds."""
-    return lambda: wrong(verifying.verify(file))
+    return lambda: findings(file)
 
 
-def wrong(checks: list[Check]) -> list[str]:
-    """All that does not hold, in one list."""
-    return [problem for check in checks for problem in check.wrong]
+def findings(file: Path) -> list[str]:
+    """All that does not hold in an archive."""
+    return [problem for check in verify.verify(file) for problem in check.wrong]

@@ -23,6 +23,11 @@ def about(path: Path) -> dict[str, Any]:
     return json.loads(load(path)[layout.ABOUT])
 
 
+def graph(path: Path) -> dict[str, Any]:
+    """Return what an archive's description says, by identifier."""
+    return {entity["@id"]: entity for entity in json.loads(load(path)[layout.CRATE])["@graph"]}
+
+
 def store(path: Path, contents: Mapping[str, bytes]) -> None:
     """Write an archive of these members, whose form is right."""
     with open(path, "wb") as stream, zip_container.Writer(stream) as writer:
@@ -84,7 +89,7 @@ def owner(path: Path, place: int) -> str:
     with open(path, "rb") as stream:
         reader = zip_container.Reader(stream)
         for name, size in reader.sizes.items():
-            if place < reader.place(name) + size:
+            if place < reader.places[name] + size:
                 return name
     return ""
 

@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 
 from lockstep import files
-from lockstep.archive import layout, verify
 from lockstep.images import sif
 from lockstep.study import Study
 from tests.archive import tamper
-from tests.archive.conftest import Archived, ask, make, wrong
+from tests.archive.conftest import Archived, ask, findings, make
 from tests.end_to_end.checkout import Checkout
 
 NAMES = ("base", "torch", "jax")
@@ -84,39 +83,47 @@ def edit_run(study, run, image: dict) -> None:
     path.write_text(json.dumps(block))
 
 
-def archive(checkout: Checkout, folder: Path, *, images: bool) -> Path:
-    ask(checkout, include={"images": images})
-    make(checkout)
-    return Path(shutil.copy(checkout.results("small.crate.zip"), folder))
-
-
 @pytest.fixture(scope="module")
 def without(contained: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its archive without the images."""
-    return archive(contained, tmp_path_factory.mktemp("without"), images=False)
+    return make(contained, output=str(tmp_path_factory.mktemp("without") / "x.zip"))[0]
 
 
 @pytest.fixture(scope="module")
-def whole(contained: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(without: Path, contained: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its archive with the images."""
-    return archive(contained, tmp_path_factory.mktemp("whole"), images=True)
+    ask(contained, include={"images": True})
+    return make(contained, output=str(tmp_path_factory.mktemp("whole") / "x.zip"))[0]
 
 
 def test_images_are_named_by_identity_and_hash(contained: Checkout, without: Path) -> None:
     contents = tamper.load(without)
     held = [name for name in contents if name.startswith("data/images/")]
     assert len(held) == 3 and all(name.endswith("/manifest.json") for name in held)
-    graph = {e["@id"]: e for e in json.loads(contents[layout.CRATE])["@graph"]}
+    graph = tamper.graph(without)
     image = graph["#train-mnist_cnn/jax-jit/1x1/seed-0"]["containerImage"]["@id"]
     assert image.startswith("#image-jax-") and graph[image]["@type"] == "ContainerImage"
-    assert wrong(verify.verify(without)) == []
+    assert findings(without) == []
     for name, content in contents.items():
         assert str(contained.root.parent).encode() not in content, name
 
 
-def test_images_are_archived_where_asked_for(whole: Path) -> None:
-    assert sum(name.endswith("image.sif") for name in tamper.load(whole)) == 3
-    assert wrong(verify.verify(whole)) == []
+def test_archived_images_are_those_of_their_manifests(whole: Path, tmp_path: Path) -> None:
+    held = [name for name in tamper.load(whole) if name.endswith("image.sif")]
+    assert len(held) == 3 and findings(whole) == []
+    file = Path(shutil.copy(whole, tmp_path))
+    other = next(name for name in held if "/jax" in name)
+    tamper.forge(file, lambda contents: contents.update({other: b"another image"}))
+    assert f"{other}: is not what its manifest has the hash of" in findings(file)
+
+
+def test_an_image_of_another_hash_is_found(without: Path, tmp_path: Path) -> None:
+    file = Path(shutil.copy(without, tmp_path))
+    name = next(name for name in tamper.load(file) if name.startswith("data/images/jax"))
+    other = {"sha256": "0" * 64}
+    tamper.forge(file, lambda c: tamper.edit_json(c, name, lambda told: told["sif"].update(other)))
+    says = "its image's sha256 is not that of data/images"
+    assert any(says in problem for problem in findings(file))
 
 
 def test_an_image_that_is_not_built_yet_is_not_told_of(contained: Checkout, tmp_path: Path) -> None:
@@ -125,29 +132,8 @@ def test_an_image_that_is_not_built_yet_is_not_told_of(contained: Checkout, tmp_
         shutil.rmtree(begun.results() / name)
     (image,) = (begun.root / "data" / "images").glob("jax-*")
     shutil.rmtree(image)
-    make(begun, "--partial")
-    file = begun.results("small.partial.crate.zip")
-    graph = {e["@id"]: e for e in json.loads(tamper.load(file)[layout.CRATE])["@graph"]}
+    file, _ = make(begun, partial=True)
     missing = tamper.about(file)["missing"]
     assert "data/images/jax-*/manifest.json" in missing  # no record says which
-    assert "containerImage" not in graph["#trace-mnist_cnn-jax-jit"]
-    assert wrong(verify.verify(file)) == []
-
-
-def test_another_image_is_found(whole: Path, tmp_path: Path) -> None:
-    file = Path(shutil.copy(whole, tmp_path))
-    name = next(n for n in tamper.load(file) if "/jax" in n and n.endswith("image.sif"))
-    tamper.forge(file, lambda contents: contents.update({name: b"another image"}))
-    assert any("is not what its manifest has the hash of" in w for w in wrong(verify.verify(file)))
-
-
-def test_an_image_of_another_hash_is_found(without: Path, tmp_path: Path) -> None:
-    file = Path(shutil.copy(without, tmp_path))
-    name = next(n for n in tamper.load(file) if n.startswith("data/images/jax"))
-
-    def change(told: dict) -> None:
-        told["sif"]["sha256"] = "0" * 64
-
-    tamper.forge(file, lambda contents: tamper.edit_json(contents, name, change))
-    found = wrong(verify.verify(file))
-    assert any("its image's sha256 is not that of data/images" in problem for problem in found)
+    assert "containerImage" not in tamper.graph(file)["#trace-mnist_cnn-jax-jit"]
+    assert findings(file) == []

@@ -34,11 +34,3 @@ def test_models_are_missing_only_where_they_are_asked_for(tmp_path: Path, asked:
     found = layout.missing(study(tmp_path, deploy={}, archive=include), [], read)
     assert "deploy/mnist_cnn/record.json" in found
     assert ("deploy/mnist_cnn/artefacts/torch/export/model.pt2" in found) == asked
-
-
-def test_a_file_that_the_record_does_not_name_is_unexpected(tmp_path: Path) -> None:
-    other = MODEL.replace("export", "onnx")
-    names = [f"{TOP}/record.json", MODEL, other]
-    (said,) = layout.unexpected(study(tmp_path, deploy={}), names, read)
-    assert said.startswith(other)
-    assert len([*layout.unexpected(study(tmp_path), names, read)]) == 3

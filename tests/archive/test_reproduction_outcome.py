@@ -1,7 +1,9 @@
 """What running a study again is compared by."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,98 +17,97 @@ from lockstep.reproduce.reproduction_outcome import (
     STATISTICS,
     UNDECIDED,
     YES,
-    Side,
+    Outcome,
 )
 from lockstep.study import Study
 from tests.archive.conftest import Archived
 
 
+class Pair:
+    """What the first run is compared by, of the archive and of its repetition."""
+
+    def __init__(self, study: Study) -> None:
+        self.name = study.runs[0].name
+        self.old, self.new = (self._side(study) for _ in "ab")
+
+    @staticmethod
+    def _side(study: Study) -> dict[str, Any]:
+        side = reproduction_outcome.side(study, study.runs[0])
+        assert side is not None
+        return dict(zip(("summary", "loss", "checksum"), side, strict=True))
+
+    def judged(self) -> Outcome:
+        sides = (tuple(side.values()) for side in (self.old, self.new))
+        return reproduction_outcome.judge(self.name, *sides)
+
+
 @pytest.fixture
-def again(archived: Archived, tmp_path: Path) -> Study:
-    """A copy of the finished study, as if it had been run again."""
-    copied = archived.checkout.duplicate(tmp_path / "lockstep")
-    return Study.at(copied.results())
-
-
-def outcome(archived: Archived, again: Study) -> list[reproduction_outcome.Outcome]:
-    return reproduction_outcome.outcomes(archived.study, again, [run.name for run in again.runs])
-
-
-def sides(archived: Archived, again: Study) -> tuple[str, Side, Side]:
-    """The first run's name and what it is compared by."""
-    first = again.runs[0]
-    old, new = (reproduction_outcome.side(study, first) for study in (archived.study, again))
-    assert old and new
-    return first.name, old, new
-
-
-def change_summary(study: Study, change) -> None:
-    for run in study.runs:
-        path = study.run_folder(run) / "summary.json"
-        summary = json.loads(path.read_text())
-        change(summary)
-        path.write_text(json.dumps(summary))
-
-
-def change_steps(study: Study, factor: float, checksum: int = 0) -> None:
-    for run in study.runs:
-        path = study.run_folder(run) / "steps.npz"
-        with np.load(path) as steps:
-            arrays = dict(steps)
-        arrays["loss"] = arrays["loss"] * factor
-        arrays["checksum"] = arrays["checksum"] ^ np.uint32(checksum)
-        np.savez(path, **arrays)
+def pair(archived: Archived) -> Pair:
+    """Two sides of one run, which are equal."""
+    return Pair(archived.study)
 
 
 def other_cpu(summary: dict) -> None:
     summary["contract"]["host"]["cpu"] = "another CPU"
 
 
-def test_equal_conditions_ask_for_equal_bits(archived: Archived, again: Study) -> None:
-    found = outcome(archived, again)
-    assert {o.measure for o in found if o.what.startswith("mnist")} == {BITS}
-    assert reproduction_outcome.conclusion(found) == YES
-    change_steps(again, 1 + 1e-15)
-    found = outcome(archived, again)
-    assert reproduction_outcome.conclusion(found) == NO
-    assert any("losses differ by" in o.says for o in found)
+def test_equal_conditions_ask_for_equal_bits(pair: Pair) -> None:
+    assert (pair.judged().measure, pair.judged().outcome) == (BITS, YES)
+    pair.new["loss"] = pair.new["loss"] * (1 + 1e-15)
+    judged = pair.judged()
+    assert (judged.measure, judged.outcome) == (BITS, NO)
+    assert judged.says.startswith("losses differ by")
 
 
-def test_on_another_cpu_float64_is_held_to_its_tolerance(archived: Archived, again: Study) -> None:
-    def double(summary: dict) -> None:
-        other_cpu(summary)
-        summary["contract"]["variant"]["precision"] = "float64"
-
-    name, old, new = sides(archived, again)
-    double(old[0])
-    double(new[0])
-    new[0]["contract"]["host"]["cpu"] = "yet another CPU"
-    for factor, word in ((1 + 1e-13, YES), (1 + 1e-9, NO)):
-        judged = reproduction_outcome.judge(name, old, (new[0], new[1] * factor, new[2]))
-        assert (judged.measure, judged.outcome) == (DOUBLE, word)
+def test_equal_bits_are_a_reproduction_whatever_differs(pair: Pair) -> None:
+    other_cpu(pair.new["summary"])
+    judged = pair.judged()
+    assert (judged.outcome, judged.measure) == (YES, BITS)
+    assert judged.differs[0].startswith("CPU: ")
 
 
-def test_on_another_cpu_float32_is_left_to_the_statistics(archived: Archived, again: Study) -> None:
-    change_summary(again, other_cpu)
-    change_steps(again, 1 + 1e-6)
-    found = outcome(archived, again)
-    runs = [o for o in found if "/seed-" in o.what]
-    assert {o.measure for o in runs} == {STATISTICS}
-    assert all("CPU: " in o.differs[0] for o in runs)
-    traces = [o for o in found if o.what.startswith("trace ")]
-    assert {(o.measure, o.outcome) for o in traces} == {(DOUBLE, YES)}
-    verdicts = [o for o in found if o.measure == STATISTICS and o not in runs]
-    assert len(verdicts) == 2
+@pytest.mark.parametrize(("factor", "word"), [(1 + 1e-13, YES), (1 + 1e-9, NO)])
+def test_float64_elsewhere_has_a_tolerance(pair: Pair, factor: float, word: str) -> None:
+    other_cpu(pair.new["summary"])
+    pair.old["summary"]["contract"]["variant"]["precision"] = "float64"
+    pair.new["loss"] = pair.new["loss"] * factor
+    assert (pair.judged().measure, pair.judged().outcome) == (DOUBLE, word)
 
 
-def test_a_run_that_another_run_began_is_not_held_to_its_bits(
-    archived: Archived, again: Study
-) -> None:
-    name, old, new = sides(archived, again)
-    old[0]["resumed_from"] = {"identity": "f" * 64, "step": 5}
-    judged = reproduction_outcome.judge(name, old, (new[0], new[1] * (1 + 1e-7), new[2]))
+def test_a_run_that_another_run_began_is_not_held_to_its_bits(pair: Pair) -> None:
+    pair.old["summary"]["resumed_from"] = {"identity": "f" * 64, "step": 5}
+    pair.new["loss"] = pair.new["loss"] * (1 + 1e-7)
+    judged = pair.judged()
     assert judged.measure == STATISTICS
     assert judged.differs == [f"begun from: step 5 of run {'f' * 12} / its weights"]
+
+
+@pytest.mark.parametrize("side", ["old", "new"])
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_nan_on_one_side_is_no_reproduction(pair: Pair, side: str, precision: str) -> None:
+    other_cpu(pair.new["summary"])
+    pair.old["summary"]["contract"]["variant"]["precision"] = precision
+    getattr(pair, side)["loss"][3] = np.nan
+    judged = pair.judged()
+    assert judged.outcome == NO
+    assert judged.says == "the loss is not a number on one side alone (step 4)"
+
+
+def test_another_final_state_alone_is_called_so(pair: Pair) -> None:
+    pair.new["summary"]["weights"]["final"] = "0" * 64
+    judged = pair.judged()
+    assert (judged.outcome, judged.measure) == (NO, BITS)
+    assert judged.says.endswith("losses have the same bits, but the final state differs")
+    pair.new["loss"][0] = pair.old["loss"][0] = np.nan
+    pair.new["loss"][4] += 1
+    assert pair.judged().says.endswith("first in step 5")
+
+
+def test_other_batches_are_never_a_reproduction(pair: Pair) -> None:
+    other_cpu(pair.new["summary"])
+    pair.new["checksum"] ^= np.uint32(1)
+    assert pair.judged().outcome == NO
+    assert pair.judged().says == "other batches than in the archive (step 1)"
 
 
 @pytest.mark.parametrize(
@@ -122,59 +123,58 @@ def test_a_run_that_another_run_began_is_not_held_to_its_bits(
         ([], [], 0.0),
     ],
 )
-def test_a_loss_that_is_none_is_as_far_as_can_be(
-    a: list[float], b: list[float], distance: float
-) -> None:
+def test_how_far_losses_are(a: list[float], b: list[float], distance: float) -> None:
     assert reproduction_outcome._distance(np.array(a), np.array(b)) == distance
 
 
-def test_equal_bits_are_a_reproduction_whatever_differs(archived: Archived, again: Study) -> None:
-    name, old, new = sides(archived, again)
-    other_cpu(new[0])
-    judged = reproduction_outcome.judge(name, old, new)
-    assert (judged.outcome, judged.measure) == (YES, BITS)
-    assert judged.differs[0].startswith("CPU: ")
+# Of a whole study -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("side", [1, 2])
-@pytest.mark.parametrize("precision", ["float32", "float64"])
-def test_nan_on_one_side_is_no_reproduction(
-    archived: Archived, again: Study, side: int, precision: str
-) -> None:
-    name, *both = sides(archived, again)
-    other_cpu(both[1][0])
-    both[0][0]["contract"]["variant"]["precision"] = precision
-    both[side - 1][1][3] = np.nan
-    judged = reproduction_outcome.judge(name, *both)
-    assert judged.outcome == NO
-    assert judged.says == "the loss is not a number on one side alone (step 4)"
+@pytest.fixture
+def again(archived: Archived, tmp_path: Path) -> Study:
+    """A copy of the finished study, as if it had been run again."""
+    return Study.at(archived.checkout.duplicate(tmp_path / "lockstep").results())
 
 
-def test_another_final_state_alone_is_called_so(archived: Archived, again: Study) -> None:
-    name, old, new = sides(archived, again)
-    new[0]["weights"]["final"] = "0" * 64
-    judged = reproduction_outcome.judge(name, old, new)
-    assert (judged.outcome, judged.measure) == (NO, BITS)
-    assert judged.says.endswith("losses have the same bits, but the final state differs")
-    new[1][:1] = old[1][:1] = np.nan
-    new[1][4] += 1
-    assert reproduction_outcome.judge(name, old, new).says.endswith("first in step 5")
+def outcomes(archived: Archived, again: Study) -> dict[str, Outcome]:
+    names = [run.name for run in again.runs]
+    return {o.what: o for o in reproduction_outcome.outcomes(archived.study, again, names)}
 
 
-@pytest.mark.parametrize("path", ["status", "contract.host.cpu", "weights.final"])
-@pytest.mark.parametrize("side", [0, 1])
-def test_a_run_whose_record_says_too_little_is_undecided(
-    archived: Archived, again: Study, path: str, side: int
-) -> None:
-    name, *both = sides(archived, again)
-    *parents, last = path.split(".")
-    inner = both[side][0]
-    for key in parents:
-        inner = inner[key]
-    del inner[last]
-    judged = reproduction_outcome.judge(name, *both)
-    assert judged.outcome == UNDECIDED
-    assert judged.says == f"its records cannot be compared (KeyError('{last}'))"
+def change(study: Study, edit: Callable[[dict], object]) -> None:
+    """Change the summary of each run."""
+    for run in study.runs:
+        path = study.run_folder(run) / "summary.json"
+        summary = json.loads(path.read_text())
+        edit(summary)
+        path.write_text(json.dumps(summary))
+
+
+def test_a_study_is_reproduced_if_every_run_and_trace_is(archived: Archived, again: Study) -> None:
+    found = outcomes(archived, again)
+    assert {run.name for run in again.runs} < found.keys()
+    assert reproduction_outcome.conclusion([*found.values()]) == YES
+    again.trace("mnist_cnn", "jax-jit").unlink()
+    (again.run_folder(again.runs[0]) / "summary.json").unlink()
+    found = outcomes(archived, again)
+    assert reproduction_outcome.conclusion([*found.values()]) == NO
+    trace, run = found["trace mnist_cnn/jax-jit"], found[again.runs[0].name]
+    assert (trace.outcome, trace.says) == (NO, "the repetition has none")
+    assert (run.outcome, run.says) == (NO, "the repetition has no record of it")
+
+
+def test_on_another_cpu_float32_is_left_to_the_statistics(archived: Archived, again: Study) -> None:
+    change(again, other_cpu)
+    for run in again.runs:
+        path = again.run_folder(run) / "steps.npz"
+        with np.load(path) as steps:
+            np.savez(path, **{**steps, "loss": steps["loss"] * (1 + 1e-6)})
+    found = outcomes(archived, again)
+    runs = [found.pop(run.name) for run in again.runs]
+    assert all(run.measure == STATISTICS and "CPU: " in run.differs[0] for run in runs)
+    traces = [found.pop(name) for name in [*found] if name.startswith("trace ")]
+    assert {(o.measure, o.outcome) for o in traces} == {(DOUBLE, YES)}
+    assert [o.measure for o in found.values()] == [STATISTICS] * 2
 
 
 def test_there_is_a_record_whatever_is_missing_in_those_that_are_compared(
@@ -185,40 +185,17 @@ def test_there_is_a_record_whatever_is_missing_in_those_that_are_compared(
         del summary["metrics"]
         summary["resumed_from"] = {"step": 1}
 
-    change_summary(again, emptied)
+    change(again, emptied)
     (again.run_folder(again.runs[0]) / "summary.json").write_text("[]")
     with archive_reader.opened(archived.file) as archive:
         chosen = reproduction_plan.plan(archive, folder=tmp_path / "x", profile="profiles/local")
-    (chosen.folder / "archived").mkdir(parents=True)
-    (chosen.folder / "archived" / "small").symlink_to(archived.study.root)
-    (chosen.checkout / "results").mkdir(parents=True)
-    (chosen.checkout / "results" / "small").symlink_to(again.root)
+    for folder, study in ((chosen.folder / "archived", archived.study),
+                          (chosen.checkout / "results", again)):  # fmt: skip
+        folder.mkdir(parents=True)
+        (folder / "small").symlink_to(study.root)
     assert repetition.conclude(chosen, archived.file, None, 0) == repetition.DIFFERS
     said = capsys.readouterr().out
-    assert "study small: undecided" in said and "cannot be compared" in said
+    assert "study small: undecided" in said
+    assert "its records cannot be compared (KeyError('identity'))" in said
     told = json.loads((chosen.folder / "reproduction.json").read_text())
     assert told["conclusion"] == UNDECIDED
-
-
-def test_a_trace_that_is_not_made_again_is_no_reproduction(
-    archived: Archived, again: Study
-) -> None:
-    again.trace("mnist_cnn", "jax-jit").unlink()
-    found = outcome(archived, again)
-    assert reproduction_outcome.conclusion(found) == NO
-    (trace,) = [o for o in found if o.what == "trace mnist_cnn/jax-jit"]
-    assert (trace.outcome, trace.says) == (NO, "the repetition has none")
-
-
-def test_other_batches_are_never_a_reproduction(archived: Archived, again: Study) -> None:
-    change_summary(again, other_cpu)
-    change_steps(again, 1.0, checksum=1)
-    found = outcome(archived, again)
-    assert reproduction_outcome.conclusion(found) == NO
-    assert any("other batches than in the archive (step 1)" in o.says for o in found)
-
-
-def test_a_missing_run_is_no_reproduction(archived: Archived, again: Study) -> None:
-    (again.run_folder(again.runs[0]) / "summary.json").unlink()
-    found = outcome(archived, again)
-    assert reproduction_outcome.conclusion(found) == NO

@@ -24,48 +24,29 @@ def cleaned(text: str, environment: dict[str, str] | None = None, **options: str
     return rules(environment, **options).clean(text.encode()).decode()
 
 
-def test_values_of_variables_that_hold_secrets_are_replaced() -> None:
-    environment = {"HF_TOKEN": "abcd-1234", "BASIC_AUTH": "ada:swordfish", "GIT_AUTHOR_NAME": "Ada"}
-    said = cleaned("abcd-1234 and ada:swordfish", environment)
-    assert said == "[$HF_TOKEN] and [$BASIC_AUTH]"
+LINES = 'first-of"them\nsecond-of-them'
+VALUES = [
+    ({"HF_TOKEN": "abcd-1234"}, "it is abcd-1234", "it is [$HF_TOKEN]"),
+    ({"BASIC_AUTH": "ada:swordfish"}, "ada:swordfish", "[$BASIC_AUTH]"),
+    *(({name: "hunter2abc!"}, "it is hunter2abc!", f"it is [${name}]")
+      for name in ("DB_PASS", "MYSQL_PWD", "SSHPASS", "REGISTRY_PAT", "A_PASSPHRASE")),
+    # Of two, the longest; line by line, and in JSON.
+    ({"A_TOKEN": "abcd1234", "B_TOKEN": "abcd1234-and-more"}, "abcd1234-and-more", "[$B_TOKEN]"),
+    ({"DEPLOY_KEY": LINES}, "x\nsecond-of-them\n", "x\n[$DEPLOY_KEY]\n"),
+    ({"DEPLOY_KEY": LINES}, json.dumps({"said": LINES}), '{"said": "[$DEPLOY_KEY]"}'),
+    # No secrets: where programs are, a word, an author.
+    ({"PATH": "bin:sbin:x"}, *("it is bin:sbin:x",) * 2),
+    ({"PWD": "/opt/things", "OLDPWD": "/opt/things"}, *("it is /opt/things",) * 2),
+    ({"X_PAT": "reader", "HF_TOKEN": "finished"}, *("the reader has finished",) * 2),
+    ({"GIT_AUTHOR_NAME": "Ada Example"}, *("by Ada Example",) * 2),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "name", ["DB_PASS", "MYSQL_PWD", "SSHPASS", "REGISTRY_PAT", "A_PASSPHRASE"]
-)
-def test_passwords_are_known_by_their_short_names_too(name: str) -> None:
-    assert cleaned("it is hunter2abc!", {name: "hunter2abc!"}) == f"it is [${name}]"
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("PATH", "bin:sbin:x"),
-        ("PWD", "/opt/things"),
-        ("OLDPWD", "/opt/things"),
-        ("X_PAT", "reader"),
-    ],
-)
-def test_where_programs_are_is_no_secret(name: str, value: str) -> None:
-    assert cleaned(f"it is {value}", {name: value}) == f"it is {value}"
-
-
-def test_an_author_is_no_secret_and_neither_is_a_word() -> None:
-    environment = {"GIT_AUTHOR_NAME": "Ada Example", "HF_TOKEN": "finished"}
-    text = "Ada Example has finished"
-    assert cleaned(text, environment) == text
-
-
-def test_the_longest_of_two_secrets_is_replaced_whole() -> None:
-    environment = {"A_TOKEN": "abcd1234", "B_TOKEN": "abcd1234-and-more"}
-    assert cleaned("abcd1234-and-more", environment) == "[$B_TOKEN]"
-
-
-def test_a_secret_of_several_lines_is_found_line_by_line_and_in_json() -> None:
-    environment = {"DEPLOY_KEY": 'first-of"them\nsecond-of-them'}
-    assert "second-of-them" not in cleaned("x\nsecond-of-them\n", environment)
-    spelled = json.dumps({"said": environment["DEPLOY_KEY"]})
-    assert cleaned(spelled, environment) == '{"said": "[$DEPLOY_KEY]"}'
+@pytest.mark.parametrize(("environment", "text", "says"), VALUES)
+def test_values_of_variables_that_hold_secrets_are_replaced(
+    environment: dict[str, str], text: str, says: str
+) -> None:
+    assert cleaned(text, environment) == says
 
 
 @pytest.mark.parametrize(
@@ -128,23 +109,18 @@ def test_tokens_are_known_by_their_looks(text: str, says: str) -> None:
         (r'{"said": "no\n/scratch/ada/out"}', r'{"said": "no\n$RESULTS"}'),
         ("/scratch/ada/outer and my/scratch/ada/out", "/scratch/ada/outer and my/scratch/ada/out"),
         ("/home/ada/x", "$HOME/x"),
+        (json.dumps("/cluster/jürgen/raw/x"), '"$RAW/digits/x"'),
+        ("in /usr/bin", "in /usr/bin"),  # where archiving is started is no rule
     ],
 )
-def test_paths_are_replaced_wherever_they_begin(text: str, says: str) -> None:
-    assert cleaned(text) == says
-
-
-def test_paths_are_known_in_json_too() -> None:
-    text = json.dumps({"raw": "/cluster/jürgen/raw/x"})
-    assert cleaned(text, raw="/cluster/jürgen/raw") == '{"raw": "$RAW/digits/x"}'
+def test_paths_are_replaced_wherever_they_begin(
+    monkeypatch: pytest.MonkeyPatch, text: str, says: str
+) -> None:
+    monkeypatch.chdir("/usr")
+    assert cleaned(text, raw="/cluster/jürgen/raw") == says
 
 
 KEY = b"-----BEGIN A PRIV" + b"ATE KEY-----\n" + b"MIIE\n" * 40 + b"-----END A PRIVATE KEY-----\n"
-
-
-def test_where_archiving_is_started_is_no_rule(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir("/usr")
-    assert cleaned("in /usr/bin") == "in /usr/bin"
 
 
 @pytest.mark.parametrize("block", [b"", b" BLOCK"])

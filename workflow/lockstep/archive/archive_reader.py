@@ -5,16 +5,15 @@ Nothing of it is used before it was checked, nothing is executed or unpickled.
 
 import contextlib
 import hashlib
-import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lockstep.archive import layout
-from lockstep.archive.zip_container import CHUNK, Damaged, reading, reason
+from lockstep.archive.zip_container import CHUNK, Damaged, reason
 from lockstep.archive.zip_container import Reader as ZipReader
 from lockstep.errors import UserError
 from lockstep.records import record_schema
@@ -38,14 +37,11 @@ class FolderReader:
         """Yield a file's content.
 
         Raises:
-            Damaged: it cannot be read.
+            OSError: it cannot be read.
         """
-        with reading(name), open(self.folder / name, "rb", buffering=0) as stream:
+        with open(self.folder / name, "rb", buffering=0) as stream:
             while piece := stream.read(CHUNK):
                 yield piece
-
-    def checksum(self, name: str) -> None:
-        """Return None: a folder has no checksums of its own."""
 
 
 Reader = ZipReader | FolderReader
@@ -72,23 +68,22 @@ class Archive:
 
     def json_of(self, name: str) -> Any:
         """Return a file's JSON; None if it is missing or is not JSON."""
-        if name not in self.reader.sizes:
-            return None
-        try:
-            return json.loads(self.bytes_of(name))
-        except (ValueError, RecursionError):
-            return None
+        return layout.parsed(self.bytes_of(name)) if name in self.reader.sizes else None
 
     def verified(self, name: str) -> Iterator[bytes]:
         """Yield a file's content in pieces.
 
         Raises:
+            Damaged: it cannot be read.
             UserError: at the end, if it has not its listed hash.
         """
         total = hashlib.sha256()
-        for piece in self.reader.pieces(name):
-            total.update(piece)
-            yield piece
+        try:
+            for piece in self.reader.pieces(name):
+                total.update(piece)
+                yield piece
+        except OSError as error:  # or one could think that it cannot be written
+            raise Damaged(f"{name}: cannot be read, {reason(error)}") from error
         if total.hexdigest() != self.hashes.get(name):
             raise UserError(f"{self.path}: {name} was changed after it was verified")
 
@@ -101,8 +96,13 @@ def opened(path: Path) -> Iterator[Archive]:
         UserError: it cannot be read, is not an archive, or has names that must not be written.
     """
     try:
-        with contextlib.ExitStack() as stack:
-            yield _open(path, stack)
+        if path.is_dir():
+            yield _described(path, FolderReader(path), None)
+            return
+        with path.open("rb") as stream:
+            reader = ZipReader(stream)
+            stream.seek(0)
+            yield _described(path, reader, hashlib.file_digest(stream, "sha256").hexdigest())
     except Damaged as problem:
         raise UserError(f"{path}: {printable(str(problem))}") from problem
     except OSError as error:
@@ -110,18 +110,8 @@ def opened(path: Path) -> Iterator[Archive]:
         raise UserError(f"{where}: cannot be read, {reason(error)}") from error
 
 
-def _open(path: Path, stack: contextlib.ExitStack) -> Archive:
-    if not path.exists():
-        raise UserError(f"{path}: no such file")
-    reader: Reader
-    sha256 = None
-    if path.is_dir():
-        reader = FolderReader(path)
-    else:
-        stream = stack.enter_context(path.open("rb"))
-        reader = ZipReader(stream)
-        stream.seek(0)
-        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+def _described(path: Path, reader: Reader, sha256: str | None) -> Archive:
+    """Return an archive, after its names, its sizes and what it says of itself were checked."""
     unsafe = layout.unsafe(reader.sizes)
     if unsafe:
         raise UserError(f"{path}: holds {unsafe}; it was not opened")
@@ -163,7 +153,8 @@ LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 def _hashes(archive: Archive) -> dict[str, str]:
     """Return the sha256 of each listed file, as `sha256sum` writes it."""
     found: dict[str, str] = {}
-    for line in archive.bytes_of(layout.HASHES).decode(errors="replace").splitlines():
+    listed = archive.bytes_of(layout.HASHES).decode(errors="replace")
+    for line in listed.removesuffix("\n").split("\n"):
         match = LINE.fullmatch(line)
         if match is None or match[2] in found:
             where = f"{archive.path}: {layout.HASHES}"
@@ -185,27 +176,18 @@ def printable(text: str) -> str:
 # Extracting -----------------------------------------------------------------------------------
 
 
-def extract(
-    archive: Archive,
-    wanted: Callable[[str], bool],
-    folder: Path,
-    *,
-    strip: str = "",
-    places: Mapping[str, str] | None = None,
-) -> None:
+def extract(archive: Archive, places: Mapping[str, str], folder: Path) -> None:
     """Write files of an archive into a folder; what is executable or a link as it was.
 
     Args:
-        wanted: of which names.
-        strip: what names begin with that is left away.
-        places: where files go instead, below the folder.
+        places: where files go, below the folder, by their names in the archive.
 
     Raises:
         UserError: they cannot be written, a link leads out of the folder, or the archive has been
             changed since it was verified.
     """
-    for name in filter(wanted, archive.reader.sizes):
-        path = folder / (places or {}).get(name, name.removeprefix(strip))
+    for name, place in places.items():
+        path = folder / place
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if name in archive.about["links"]:

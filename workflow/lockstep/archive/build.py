@@ -15,12 +15,12 @@ from lockstep.archive import (
     layout,
     provenance,
     secret_rules,
+    source,
     zip_container,
 )
-from lockstep.archive import source as sources
 from lockstep.archive.collect import Item
 from lockstep.archive.layout import Read
-from lockstep.archive.source import Source, other_code
+from lockstep.archive.source import Source
 from lockstep.errors import UserError
 from lockstep.study import Study
 
@@ -37,7 +37,7 @@ class Plan:
 
 
 def build(
-    study: Study, *, partial: bool = False, output: Path | None = None, root: Path = sources.ROOT
+    study: Study, *, partial: bool = False, output: Path | None = None, root: Path = source.ROOT
 ) -> tuple[Path, list[str]]:
     """Write a study's archive.
 
@@ -54,8 +54,6 @@ def build(
             one holds a secret.
     """
     try:
-        if output is not None and output.is_dir():
-            raise UserError(f"{output}: is a folder; name a file")
         plan = _plan(study, root)
         if not partial:
             _check_complete(plan, study, root)
@@ -71,10 +69,10 @@ def build(
 
 
 def _plan(study: Study, root: Path) -> Plan:
-    source, rules = sources.find(root), secret_rules.here(study, root)
+    found, rules = source.find(root), secret_rules.here(study, root)
     if layout.include(study.config)["untracked"]:
-        source = source.with_untracked()
-    items = collect.items(study, source, rules)
+        found = found.with_untracked()
+    items = collect.items(study, found, rules)
     unsafe = layout.unsafe([*(item.name for item in items), *layout.DERIVED, layout.HASHES])
     if unsafe:
         raise UserError(f"no archive can hold {unsafe}; rename it")
@@ -88,7 +86,7 @@ def _plan(study: Study, root: Path) -> Plan:
     clean = json.loads(rules.clean(json.dumps(study.config).encode()))
     archived = layout.named_as_archived(clean)
     missing = layout.missing(archived, {item.name for item in items}, read)
-    return Plan(study=archived, source=source, items=items, missing=missing, read=read)
+    return Plan(study=archived, source=found, items=items, missing=missing, read=read)
 
 
 def _check_complete(plan: Plan, study: Study, root: Path) -> None:
@@ -98,8 +96,8 @@ def _check_complete(plan: Plan, study: Study, root: Path) -> None:
             f"first is {plan.missing[0]}); finish it, leave parts out (archive.include), or add "
             "--partial for an archive that says so"
         )
-    other = list(other_code(plan.study, plan.read, root / "workflow" / "lockstep"))
-    if other:
+    trained = source.trained_by(plan.study, plan.read, root / "workflow" / "lockstep")
+    if other := list(filter(None, trained.values())):
         raise UserError(
             f"study {study.name}: {len(other)} runs were trained by other code than is in {root} "
             f"({other[0]}); run the workflow again, check the commit out that they were made with, "
@@ -153,7 +151,9 @@ def derived(study: Study, told: Mapping[str, Any], sizes: Mapping[str, int],
     """
     happened = provenance.actions(study, [n for n in hashes if n not in layout.DERIVED], read)
     date = provenance.span(happened)[1][:10]
-    told = {**told, "lockstep": __version__}  # whatever an archive says of that
+    # Whatever an archive says of that.
+    told = {**told, "lockstep": __version__, "complete": not told["missing"],
+            "include": layout.include(study.config)}  # fmt: skip
     yield layout.README, description.readme(study, told, read)
     yield layout.UPLOAD, description.upload(study, date)
     yield layout.CITATION, description.citation(study, date)

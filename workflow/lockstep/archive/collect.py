@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lockstep.archive import layout, secret_rules
+from lockstep.archive.layout import Read
 from lockstep.archive.secret_rules import Rules
 from lockstep.archive.source import Source
 from lockstep.archive.zip_container import CHUNK
@@ -181,7 +182,7 @@ def _results(study: Study, rules: Rules) -> Iterator[Item]:
     asked = layout.study_files(study, optional=True)
     paths = {path for path, part in asked.items() if wanted[part]}
     if wanted["artefacts"]:
-        made = layout.artefacts(study, lambda name: _json(Path(name)))
+        made = layout.artefacts(study, _json)
         paths |= {Path(name).relative_to(study.root).as_posix() for name in made}
     for path in (*study.root.glob("report/*/*"), *study.root.glob("logs/**/*")):
         below = path.relative_to(study.root).as_posix()
@@ -214,11 +215,7 @@ def _data(study: Study, rules: Rules) -> Iterator[Item]:
 
 def _data_folders(study: Study) -> list[Path]:
     """Return the folders of data that the config names and that are there, and those of records."""
-
-    def read(name: str) -> Any:
-        return _json(study.root / name.removeprefix(f"{layout.RESULTS}{study.name}/"))
-
-    recorded = layout.data_named(layout.named_as_archived(study.config), read)
+    recorded = layout.data_named(study, _json)
     wanted = {identity for identities in recorded.values() for identity in identities}
     datasets = {study.workload(workload)["dataset"] for workload in study.config["workloads"]}
     wanted |= {study.dataset_identity(name)[:12] for name in datasets}
@@ -227,20 +224,11 @@ def _data_folders(study: Study) -> list[Path]:
     return sorted(folder for folder in described if folder.name.rpartition("-")[2] in wanted)
 
 
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
+def _json(name: str | Path) -> Any:
+    """Return the JSON of a file of this machine; see `layout.Read`."""
+    return layout.parsed(Path(name).read_bytes()) if Path(name).is_file() else None
 
 
-def as_archived(found: Mapping[str, Item]) -> Callable[[str], Any]:
+def as_archived(found: Mapping[str, Item]) -> Read:
     """Return what reads the JSON of collected files as the archive will have them."""
-
-    def read(name: str) -> Any:
-        try:
-            return json.loads(b"".join(found[name].pieces()))
-        except (KeyError, ValueError, RecursionError):
-            return None
-
-    return read
+    return lambda name: layout.parsed(b"".join(found[name].pieces())) if name in found else None

@@ -119,10 +119,6 @@ class _Crate:
             f"{self.top}report/index.html": "The report",
             f"{self.top}report/report.json": "All numbers and verdicts of the report",
             **{str(self.study.verdict(w)): f"Verdict on parity of {w}" for w in workloads},
-        }.items():
-            if name in self.hashes or name == layout.HASHES:
-                self.file(name, says, about=_to("./") if name == layout.README else None)
-        for name, says in {
             layout.SOURCE: "Workflow and package",
             f"{layout.SOURCE}containers/": "Definitions and locks of images",
             f"{self.top}runs/": "Records of all runs",
@@ -136,6 +132,8 @@ class _Crate:
             if name in self.folders:
                 ours = __version__ if name == layout.SOURCE else None
                 self.add(name, "Dataset", name=says, version=ours)
+            elif name in self.hashes or name == layout.HASHES:
+                self.file(name, says, about=_to("./") if name == layout.README else None)
         for folder, told in layout.manifests(self.hashes, self.read).items():
             more = {}
             if folder.startswith(f"{layout.DATA}datasets/"):

@@ -3,7 +3,6 @@
 Each is made again and compared, if this version of Lockstep made it.
 """
 
-import csv
 import io
 import itertools
 import json
@@ -13,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from lockstep.archive import build, layout
 from lockstep.archive.archive_reader import Archive
 from lockstep.archive.layout import named_as_archived
@@ -20,6 +21,7 @@ from lockstep.archive.source import same_code
 from lockstep.archive.verify import Check, guarded
 from lockstep.parity import compare as ladder
 from lockstep.records import record_tables
+from lockstep.records.load import Records
 from lockstep.records.record_tables import Unsound
 from lockstep.report import analysis, page, tables
 from lockstep.study import Study
@@ -35,13 +37,13 @@ NUMBER = re.compile(r"[-+−]?\d+(?:[.,]\d+)*(?:e[-+]?\d+)?")
 # Parity ---------------------------------------------------------------------------------------
 
 
-def parity(archive: Archive, study: Study, folder: Path) -> Check:
+def parity(archive: Archive, study: Study, package: Path) -> Check:
     """Do the verdicts on parity follow from the traces?
 
     Args:
-        folder: what was extracted.
+        package: the archived code, extracted.
     """
-    ours = same_code(folder / layout.PACKAGE, ladder.__name__)
+    ours = same_code(package, ladder.__name__)
     wrong: list[str] = []
     judged, other, untraced = [], [], []
     for workload in study.config["workloads"]:
@@ -49,13 +51,12 @@ def parity(archive: Archive, study: Study, folder: Path) -> Check:
         verdict = archive.json_of(name)
         if verdict is None:
             continue
-        wrong += guarded(name, _passed, archive, study, workload, verdict)
         traces = {variant: str(study.trace(workload, variant)) for variant in study.traces()}
         if not all(trace in archive.hashes for trace in traces.values()):
             untraced.append(workload)
         elif ours or verdict.get("schema") == ladder.SCHEMA:
             judged.append(workload)
-            wrong += guarded(name, _judged, archive, workload, traces, verdict, name)
+            wrong += guarded(name, _judged, archive, workload, traces, name)
         else:  # the schema alone does not decide: who forges a verdict writes that too
             other.append(workload)
     says = f"{len(judged)} verdicts follow from the archived traces"
@@ -66,17 +67,8 @@ def parity(archive: Archive, study: Study, folder: Path) -> Check:
     return Check(name="parity", says=says, wrong=wrong, skipped=not judged)
 
 
-def _passed(archive: Archive, study: Study, workload: str, verdict: Any) -> Iterator[str]:
-    passed, name = archive.json_of(str(study.passed(workload))), str(study.verdict(workload))
-    if passed is not None and passed["verdict"] != archive.hashes[name]:
-        yield f"{name}: is not what passed.json has the hash of"
-    if passed is not None and not verdict["passed"]:
-        yield f"{name}: says that parity fails, but passed.json is there"
-
-
-def _judged(
-    archive: Archive, workload: str, traces: dict[str, str], verdict: Any, name: str
-) -> Iterator[str]:
+def _judged(archive: Archive, workload: str, traces: dict[str, str], name: str) -> Iterator[str]:
+    verdict = archive.json_of(name)
     try:
         loaded = {v: record_tables.read_arrays(archive.bytes_of(trace), trace)
                   for v, trace in traces.items()}  # fmt: skip
@@ -95,16 +87,15 @@ def _judged(
 
 
 def derived(
-    archive: Archive, study: Study, folder: Path, *, records_hold: bool, figures: bool
+    archive: Archive, study: Study, package: Path, records: Records | None, *, figures: bool
 ) -> Check:
     """Are report and description what records and config make them?
 
     Args:
-        folder: what was extracted.
-        records_hold: else the report cannot follow from them, and is not compared.
+        package: the archived code, extracted.
+        records: extracted; None if they do not hold: the report cannot follow from them then.
         figures: draw them again as well.
     """
-    package = folder / layout.PACKAGE
     wrong: list[str] = []
     says: list[str] = []
     if same_code(package, build.__name__):
@@ -115,12 +106,12 @@ def derived(
     report = f"{layout.RESULTS}{study.name}/report/"
     if f"{report}report.json" not in archive.hashes:
         says.append("there is no report")
-    elif not records_hold:
+    elif records is None:
         says.append("the report was not compared, as the records do not hold")
     elif not same_code(package, "lockstep.report.build"):
         says.append("the report was made by another version, not compared")
     else:
-        wrong += guarded(report, _report, archive, folder, report, figures, says)
+        wrong += guarded(report, _report, archive, records, report, figures, says)
     return Check(name="derived", says="; ".join(says), wrong=wrong)
 
 
@@ -130,30 +121,21 @@ def _described(archive: Archive, study: Study) -> Iterator[str]:
     again = named_as_archived(study.config)
     for name, content in build.derived(again, archive.about, sizes, hashes, archive.json_of):
         if name not in archive.hashes:
-            continue  # the records' check says so
+            yield f"{name}: is missing"
+            continue
         if archive.bytes_of(name) != content:
             more = ""
             if name.endswith(".json"):
-                pair = (json.loads(content), archive.json_of(name))
-                more = ": " + next(difference(*map(_by_id, pair)), "it is written otherwise")
+                differs = difference(json.loads(content), archive.json_of(name))
+                more = ": " + next(differs, "it is written otherwise")
             yield f"{name}: is not what config and records make it{more}"
         sizes[name], hashes[name] = archive.reader.sizes[name], archive.hashes[name]
 
 
-def _by_id(content: Any) -> Any:
-    """Return the crate's graph by identifiers, anything else as it is."""
-    try:
-        return {entity["@id"]: entity for entity in content["@graph"]}
-    except (KeyError, TypeError):
-        return content
-
-
 def _report(
-    archive: Archive, folder: Path, report: str, figures: bool, says: list[str]
+    archive: Archive, records: Records, report: str, figures: bool, says: list[str]
 ) -> Iterator[str]:
-    study = Study.at(folder / layout.RESULTS / archive.study)
-    study.data = folder / "data"
-    found = analysis.analyse(study)
+    found = analysis.analyse(records.study, records)
     computed = json.loads(json.dumps(analysis.as_json(found)))
     written = archive.json_of(f"{report}report.json")
     yield from _one_finding(f"{report}report.json", difference(computed, written), "the records")
@@ -163,17 +145,16 @@ def _report(
         yield f"{name}: is {'missing' if name in made else 'not a table of this report'}"
     changed = [name for name in sorted({*made} & there) if archive.bytes_of(name) != made[name]]
     for name in changed:
-        rows = difference(_rows(made[name]), _rows(archive.bytes_of(name)))
-        yield from _one_finding(name, rows, "the records")
+        columns = (pd.read_csv(io.BytesIO(content)).to_dict("list")
+                   for content in (made[name], archive.bytes_of(name)))  # fmt: skip
+        yield from _one_finding(name, difference(*columns), "the records")
     how = f"within {RELATIVE:g}" if changed or computed != written else "to the bit"
     verdicts = len(found.comparisons)
     says.append(f"{len(made)} tables and {verdicts} verdicts follow from the records, {how}")
     if f"{report}index.html" in archive.hashes:
         html = archive.bytes_of(f"{report}index.html").decode()
-        again, held = (
-            page.says(page.render(found, {})),
-            page.says(html, folder / report / "figures"),
-        )
+        drawn = records.study.report().parent / "figures"
+        again, held = page.says(page.render(found, {})), page.says(html, drawn)
         if computed != written:  # its numbers were rounded otherwise, so those of the page may be
             again, held = ([NUMBER.sub("#", line) for line in lines] for lines in (again, held))
         for line in itertools.islice(difference(again, held, "line "), 1):
@@ -223,14 +204,3 @@ def _same(a: Any, b: Any, absolute: float) -> bool:
     if any(isinstance(x, bool) or not isinstance(x, (int, float)) for x in (a, b)):
         return type(a) is type(b) and bool(a == b)
     return math.isclose(a, b, rel_tol=RELATIVE, abs_tol=absolute) or (a != a and b != b)
-
-
-def _rows(content: bytes) -> list[list[str | float]]:
-    return [[_value(cell) for cell in row] for row in csv.reader(io.StringIO(content.decode()))]
-
-
-def _value(cell: str) -> str | float:
-    try:
-        return float(cell)
-    except ValueError:
-        return cell

@@ -52,6 +52,14 @@ Read = Callable[[str], Any]
 """Returns the JSON of an archived file by its name; None if it is missing or is not JSON."""
 
 
+def parsed(content: bytes) -> Any:
+    """Return the value that a file's JSON stands for; None if it is not JSON."""
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+
+
 # The config -----------------------------------------------------------------------------------
 
 
@@ -185,7 +193,7 @@ def manifests(names: Iterable[str], read: Read) -> dict[str, Any]:
 
 def data_named(study: Study, read: Read) -> dict[tuple[str, str], set[str]]:
     """Return the datasets and images that config and records name, by `datasets` or `images` and
-    name: the beginnings of the identities that records have of them.
+    name: the beginnings of the identities that records have of them (see `artefacts`).
     """
     named: dict[tuple[str, str], set[str]] = {}
     for workload in study.config["workloads"]:
@@ -215,25 +223,6 @@ def shards(manifest: Any) -> dict[str, str]:
         return {}
 
 
-def unexpected(study: Study, names: Collection[str], read: Read) -> Iterator[str]:
-    """Yield what is in an archive although neither the config nor a record asks for it."""
-    below, asked = f"{RESULTS}{study.name}/", study_files(study, optional=True)
-    named, made = data_named(study, read), artefacts(study, read)
-    folders = {folder for folder, told in manifests(names, read).items()
-               if (folder.split("/")[1], told["name"]) in named}  # fmt: skip
-    for name in names:
-        if name.startswith(below):
-            path = name.removeprefix(below)
-            expected = path in asked or name in made or FURTHER.fullmatch(path) is not None
-        elif name.startswith(DATA):
-            folder, _, file = name.rpartition("/")
-            expected = folder in folders and file.endswith(("manifest.json", ".h5", "image.sif"))
-        else:
-            expected = name in (*DERIVED, HASHES, STUDY) or name.startswith(SOURCE)
-        if not expected:
-            yield f"{name}: neither the config nor a record asks for it"
-
-
 # Sizes and safe names -----------------------------------------------------------------------------
 
 
@@ -256,7 +245,7 @@ def unsafe(names: Iterable[str]) -> str | None:
     that could meet in one file; None if no name can.
     """
     files: dict[str, str] = {}
-    folders: dict[str, str] = {}
+    folders: set[str] = set()
     for name in names:
         if any(unicodedata.category(c) in ("Cc", "Cs") for c in name) or "\\" in name:
             return f"a file called {name[:300]!r}, which has characters that no name should have"
@@ -267,7 +256,7 @@ def unsafe(names: Iterable[str]) -> str | None:
             return f"{files[folded]!r} and {name!r}, which are one file where case does not count"
         files[folded] = name
         parts = folded.split("/")
-        folders |= {"/".join(parts[:depth]): name for depth in range(1, len(parts))}
-    for folded in sorted(files.keys() & folders.keys()):
-        return f"the file {files[folded]!r}, which is also a folder, of {folders[folded]!r}"
+        folders |= {"/".join(parts[:depth]) for depth in range(1, len(parts))}
+    for folded in sorted(files.keys() & folders):
+        return f"the file {files[folded]!r}, which is also a folder"
     return None

@@ -6,12 +6,11 @@ import functools
 import hashlib
 import os
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from lockstep import code
+from lockstep import code, files
 from lockstep.archive import layout
 from lockstep.archive.archive_reader import Archive
 from lockstep.archive.layout import Read
@@ -119,25 +118,27 @@ def _names(listing: bytes) -> list[str]:
 def _walk(root: Path) -> Iterator[str]:
     for part in PARTS:
         start = root / part
-        if _is_file(start):
-            yield part
-            continue
-        for folder, folders, names in os.walk(start):
-            folders[:] = sorted(n for n in folders if n not in SKIPPED and not n.startswith("."))
-            for name in names:
-                if not (name.startswith(".") or name.endswith(".pyc")):
-                    yield (Path(folder) / name).relative_to(root).as_posix()
+        for path in (start, *(() if start.is_symlink() else start.rglob("*"))):
+            name = path.relative_to(root)
+            hidden = any(part in SKIPPED or part.startswith(".") for part in name.parts)
+            if _is_file(path) and not hidden:
+                yield name.as_posix()
+
+
+def hashes(root: Path, names: Iterable[str]) -> dict[str, str]:
+    """Return the sha256 of files in a folder, by name; of a link, that of where it leads."""
+    found = {}
+    for name in names:
+        path = root / name
+        content = os.fsencode(path.readlink()) if path.is_symlink() else path.read_bytes()
+        found[name] = hashlib.sha256(content).hexdigest()
+    return found
 
 
 def state(root: Path = ROOT) -> str:
     """Return one hash over the files' names and contents and the commit."""
     found = find(root)
-    total = hashlib.sha256(f"{found.commit}\n".encode())
-    for name in (*found.files, *found.untracked):
-        path = root / name
-        content = os.fsencode(path.readlink()) if path.is_symlink() else path.read_bytes()
-        total.update(f"{name}\0{hashlib.sha256(content).hexdigest()}\n".encode())
-    return total.hexdigest()
+    return files.digest([found.commit, hashes(root, (*found.files, *found.untracked))])
 
 
 # Of an archive --------------------------------------------------------------------------------
@@ -153,59 +154,56 @@ def check(archive: Archive, study: Study, package: Path) -> Check:
     Args:
         package: the archived code, extracted.
     """
-    where, runs = layout.PACKAGE.rstrip("/"), len(recorded_code(study, archive.json_of))
-    wrong = [f"{where}: is not the code that trained {name}"
-             for name in other_code(study, archive.json_of, package)]  # fmt: skip
+    where, trained = layout.PACKAGE.rstrip("/"), trained_by(study, archive.json_of, package)
+    wrong = [f"{where}: is not the code that trained {text}" for text in trained.values() if text]
     wrong += guarded(CONTAINERS, images, archive.hashes, archive.json_of)
-    says = f"the archived code is what trained {runs} runs; {archive.about['source']['note']}"
+    runs, note = len(trained), archive.about["source"]["note"]
+    says = f"the archived code is what trained {runs} runs; {note}"
     return Check(name="source", says=says, wrong=wrong, skipped=not runs and not wrong)
 
 
-def other_code(study: Study, read: Read, package: Path) -> Iterator[str]:
-    """Yield the runs that were trained by other code than is in a package's folder.
+def trained_by(study: Study, read: Read, package: Path) -> dict[str, str | None]:
+    """Return which runs were trained by the code in a package's folder.
 
     Args:
         study: whose paths are names in the archive.
         read: returns the JSON of an archived file.
+
+    Returns:
+        None by the name of each run that was; the name, and why nobody can tell, by that of each
+        that was not. A run is left out if its record does not say it.
     """
-    for run, trained in recorded_code(study, read).items():
-        try:
-            same = run_code(*study.framework(run), package) == trained
-        except UNREADABLE as error:
-            yield f"{run.name}: the code cannot be read, {error}"
-            continue
-        if not same:
-            yield run.name
-
-
-def recorded_code(study: Study, read: Read) -> dict[Any, str]:
-    """Return the hash of the code that trained each run, as far as records say it."""
-    found = {}
+    found: dict[str, str | None] = {}
     for run in study.runs:
         summary = read(f"{study.run_folder(run)}/summary.json")
         try:
-            found[run] = summary["contract"]["determined_by"]["code"]
+            trained = summary["contract"]["determined_by"]["code"]
+            same = run_code(*study.framework(run), package) == trained
+            found[run.name] = None if same else run.name
         except (KeyError, TypeError):
             continue
+        except UNREADABLE as error:
+            found[run.name] = f"{run.name}: the code cannot be read, {error}"
     return found
 
 
 def images(hashes: Mapping[str, str], read: Read) -> Iterator[str]:
     """Yield the definitions, locks and steps that are not those an image was built from."""
-    for path in hashes:
-        if not (path.startswith(f"{layout.DATA}images/") and path.endswith("/manifest.json")):
-            continue
-        told = read(path)
-        determined, name, cuda = told["determined_by"], told["name"], told.get("cuda_generation")
-        if "definition" not in determined:
-            continue  # a finished image, of which nobody knows what it was built from
+    for folder, told in layout.manifests(hashes, read).items():
+        determined, name, cuda = (
+            told.get("determined_by"),
+            told["name"],
+            told.get("cuda_generation"),
+        )
+        if not determined or "definition" not in determined:
+            continue  # a dataset, or a finished image, of which nobody knows how it was built
         built_from = {f"{name}.def": determined["definition"], **determined["steps"]}
         built_from[f"locks/{f'{cuda}-{name}' if cuda else name}.txt"] = determined["python"]
         debian = "torch" if name == "torch" else "base"
         built_from[f"locks/debian-{debian}.txt"] = determined["debian"]
         for file, sha256 in built_from.items():
             if hashes.get(CONTAINERS + file) != sha256:
-                yield f"{CONTAINERS}{file}: is not what image {name} was built from ({path})"
+                yield f"{CONTAINERS}{file}: is not what image {name} was built from ({folder})"
 
 
 def same_code(package: Path, *modules: str) -> bool:

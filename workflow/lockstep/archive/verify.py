@@ -8,9 +8,9 @@ first two checks need the standard library only.
 import concurrent.futures
 import contextlib
 import hashlib
+import itertools
 import os
 import tempfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +23,9 @@ from lockstep.errors import UserError
 from lockstep.study import Study, config
 
 HOLD, FAIL = 0, 1
-BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 LATER = ("records", "parity", "derived", "source")
+READ = (".json", ".csv", "steps.npz", ".svg", ".py", ".j2", ".css", ".yaml")
+"""How the names of files end that reports are made of and from."""
 SHOWN = 20  # findings of a check that the terminal names
 
 
@@ -91,24 +92,22 @@ def container(archive: Archive, sha256: str | None = None) -> Check:
 
 def content(archive: Archive) -> Check:
     """Has every file its listed sha256? Hashed on as many cores as there are."""
-    reader = archive.reader
+    sizes = archive.reader.sizes
 
-    def wrong(name: str) -> str | None:
-        total, crc = hashlib.sha256(), 0
-        for piece in reader.pieces(name):
+    def changed(name: str) -> bool:
+        total = hashlib.sha256()
+        for piece in archive.reader.pieces(name):
             total.update(piece)
-            crc = zlib.crc32(piece, crc)
-        if name != layout.HASHES and total.hexdigest() != archive.hashes[name]:
-            return f"{name}: was changed (its sha256 is not the one in {layout.HASHES})"
-        return None if reader.checksum(name) in (None, crc) else f"{name}: its CRC-32 is wrong"
+        return total.hexdigest() != archive.hashes[name]
 
-    names = [name for name in reader.sizes if name in archive.hashes or name == layout.HASHES]
-    names.sort(key=lambda name: (-reader.sizes[name], name))  # no core ends with a large one
+    names = [name for name in sizes if name in archive.hashes]
+    names.sort(key=lambda name: (-sizes[name], name))  # no core ends with a large one
     with concurrent.futures.ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as pool:
-        found = sorted(problem for problem in pool.map(wrong, names) if problem)
-    size = sum(reader.sizes[name] for name in names) / 1e6
+        found = sorted(itertools.compress(names, pool.map(changed, names)))
+    why = f"was changed (its sha256 is not the one in {layout.HASHES})"
+    size = sum(sizes[name] for name in names) / 1e6
     says = f"{len(names)} files, {size:.1f} MB, have the listed sha256"
-    return Check(name="content", says=says, wrong=found)
+    return Check(name="content", says=says, wrong=[f"{name}: {why}" for name in found])
 
 
 # All of them ---------------------------------------------------------------------------------
@@ -120,7 +119,9 @@ def main(path: Path, *, sha256: str | None = None, figures: bool = False) -> int
     Raises:
         UserError: the file cannot be used.
     """
-    with _one_thread(), archive_reader.opened(path) as archive:
+    # Before NumPy is loaded: threads wait for each other longer than such small arrays take.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    with archive_reader.opened(path) as archive:
         found = []
         for check in verified(archive, sha256=sha256, figures=figures):
             print("\n".join(check.lines()), flush=True)
@@ -133,21 +134,6 @@ def main(path: Path, *, sha256: str | None = None, figures: bool = False) -> int
     rest = f" (not checked: {', '.join(skipped)})" if skipped else ""
     print(f"{path}: holds{rest}")
     return HOLD
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Load NumPy's BLAS with one thread: several wait for each other longer than such small arrays
-    take. What the person has set stays, and no other process sees this.
-    """
-    if BLAS_THREADS in os.environ:
-        yield
-        return
-    os.environ[BLAS_THREADS] = "1"
-    try:
-        yield
-    finally:
-        del os.environ[BLAS_THREADS]
 
 
 def verify(path: Path, *, sha256: str | None = None, figures: bool = False) -> list[Check]:
@@ -194,16 +180,20 @@ def verified(
 def _meaning(archive: Archive, *, figures: bool) -> Iterator[Check]:
     """Yield the checks of what the files say; apart, as these need NumPy and pandas."""
     from lockstep.archive import derived_check, records_check, source
+    from lockstep.records import load
 
     study = archived_study(archive)
-    records = records_check.check(archive, study)
-    yield records
     with extracted(archive) as folder:
-        yield derived_check.parity(archive, study, folder)
-        yield derived_check.derived(
-            archive, study, folder, records_hold=not records.wrong, figures=figures
-        )
-        yield source.check(archive, study, folder / layout.PACKAGE)
+        package = folder / layout.PACKAGE
+        again = Study(study.config)
+        again.root, again.data = folder / study.root, folder / study.data
+        records = load.load(again)
+        found = records_check.check(archive, study, records)
+        yield found
+        yield derived_check.parity(archive, study, package)
+        sound = None if found.wrong else records
+        yield derived_check.derived(archive, study, package, sound, figures=figures)
+        yield source.check(archive, study, package)
 
 
 def archived_study(archive: Archive) -> Study:
@@ -232,21 +222,11 @@ def archived_study(archive: Archive) -> Study:
 @contextlib.contextmanager
 def extracted(archive: Archive) -> Iterator[Path]:
     """Give a folder with the files that the report is made of, its figures, and the code."""
-    below = f"{layout.RESULTS}{archive.study}/"
-    parts = ("study.json", "runs/", "blocks/", "parity/", "deploy/")
-    records = tuple(below + name for name in parts)
-    code = (".py", ".j2", ".css", ".json", ".yaml")
-
-    def is_read(name: str) -> bool:
-        if name.startswith(f"{below}report/figures/"):
-            return name.endswith(".svg")
-        if name.startswith(records):
-            return name.endswith((".json", ".csv", "steps.npz"))
-        return name.startswith(f"{layout.SOURCE}workflow/") and name.endswith(code)
-
+    read = {name: name for name in archive.hashes
+            if name.endswith(READ) and not name.startswith(layout.DATA)}  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="lockstep-verify-") as scratch:
         folder = Path(scratch).resolve()
-        archive_reader.extract(archive, is_read, folder)
+        archive_reader.extract(archive, read, folder)
         yield folder
 
 

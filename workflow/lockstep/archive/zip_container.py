@@ -20,25 +20,12 @@ REGULAR = 0o100644 << 16
 
 
 class Damaged(Exception):
-    """Not a zip file of this form, or one that cannot be read; the message says why and where."""
+    """Not a zip file of this form; the message says why and where."""
 
 
 def reason(error: OSError) -> str:
     """Return why the system refused, as it stands in the middle of a sentence."""
     return (error.strerror or str(error)).lower()
-
-
-@contextlib.contextmanager
-def reading(name: str) -> Iterator[None]:
-    """Say of what is read in the block that it cannot be.
-
-    Raises:
-        Damaged: the system refused.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise Damaged(f"{name}: cannot be read, {reason(error)}") from error
 
 
 def _info(name: str, size: int) -> zipfile.ZipInfo:
@@ -82,6 +69,7 @@ class Reader:
 
     Attributes:
         sizes: of the members by name, in bytes, in the order in which they lie in the file.
+        places: the offsets of their contents.
         flaws: headers that are not what they must be, each with the member's name.
 
     Raises:
@@ -90,8 +78,7 @@ class Reader:
 
     def __init__(self, stream: BinaryIO) -> None:
         self._descriptor = stream.fileno()
-        self._places: dict[str, int] = {}
-        self._checksums: dict[str, int] = {}
+        self.places: dict[str, int] = {}
         try:
             with zipfile.ZipFile(stream) as members:
                 infos = members.infolist()
@@ -106,42 +93,31 @@ class Reader:
         """Yield a member's content.
 
         Raises:
-            Damaged: it cannot be read, or the file ends within it, as while it is being written.
+            Damaged: the file ends within it, as while it is being written.
+            OSError: it cannot be read.
         """
-        offset, end = self._places[name], self._places[name] + self.sizes[name]
+        offset, end = self.places[name], self.places[name] + self.sizes[name]
         while offset < end:
-            with reading(name):
-                piece = self._at(offset, min(CHUNK, end - offset))
+            piece = self._at(offset, min(CHUNK, end - offset))
             if not piece:
                 raise Damaged(f"{name}: the file ends within it; is it being written?")
             yield piece
             offset += len(piece)
-
-    def place(self, name: str) -> int:
-        """Return the offset of a member's content."""
-        return self._places[name]
-
-    def checksum(self, name: str) -> int:
-        """Return the CRC-32 that the directory has of a member."""
-        return self._checksums[name]
 
     def _at(self, offset: int, size: int) -> bytes:
         return os.pread(self._descriptor, size, offset)
 
     def _flaws(self, infos: Sequence[zipfile.ZipInfo]) -> Iterator[tuple[str, str]]:
         """Yield headers that differ from those that writing the same members would make."""
-        expected, place, size = [], 0, os.fstat(self._descriptor).st_size
+        expected, place = [], 0
         for found in infos:
             info = _info(found.filename, found.file_size)
             info.CRC, info.header_offset = found.CRC, place
             header = info.FileHeader(zip64=info.file_size * 1.05 > zipfile.ZIP64_LIMIT)
             if self._at(place, len(header)) != header:
                 yield info.filename, f"its header is not what it must be, from byte {place} on"
-            self._places[info.filename] = place + len(header)
-            self._checksums[info.filename] = info.CRC
+            self.places[info.filename] = place + len(header)
             place += len(header) + info.file_size
-            if place > size:
-                raise Damaged(f"not a whole zip file: it ends within {info.filename} (cut short)")
             expected.append(info)
         directory = _directory(expected, place)
         if self._at(place, len(directory) + 1) != directory:

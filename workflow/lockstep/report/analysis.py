@@ -72,9 +72,13 @@ class Analysis:
         return [*itertools.chain(*of_workloads), *self.tables.values()]
 
 
-def analyse(study: Study) -> Analysis:
-    """Read a study's records and work out everything that its report says."""
-    records, chosen = load.load(study), study.config["report"]
+def analyse(study: Study, records: Records | None = None) -> Analysis:
+    """Work out everything that a study's report says.
+
+    Args:
+        records: of the study; they are read if none are given.
+    """
+    records, chosen = records or load.load(study), study.config["report"]
     comparisons = compare_all(records, chosen["margin"], chosen["precision"])
     runs = dataframes.runs(records)
     found = threats_to_validity.find(records, runs, comparisons)

@@ -20,6 +20,7 @@ from lockstep.reproduce.reproduction_outcome import (
     UNDECIDED,
     YES,
     Outcome,
+    attempted,
     unequal,
 )
 from lockstep.study import Study
@@ -33,19 +34,17 @@ def outcomes(archived: Study, again: Study) -> Iterator[Outcome]:
     """Compare what the archive says of each workload's deployment with what was made again."""
     for workload in again.deployed:
         what = f"deployment of {workload}"
-        try:
-            old, new = (deploy_record.read(study, workload) for study in (archived, again))
-            if old is None:  # an archive need not be complete
-                continue
-            if new is None:
-                says = "the repetition has no record of it"
-                yield Outcome(what=what, measure=LOGITS, outcome=NO, says=says)
-                continue
-            yield from _routes(workload, old, new)
-            yield from _forms(archived, again, workload, old, new)
-        except Exception as error:  # a damaged record raises almost anything
-            says = f"its records cannot be compared ({error!r:.200})"
-            yield Outcome(what=what, measure=LOGITS, outcome=UNDECIDED, says=says)
+        yield from attempted(what, LOGITS, _deployment, what, archived, again, workload)
+
+
+def _deployment(what: str, archived: Study, again: Study, workload: str) -> Iterator[Outcome]:
+    old, new = (deploy_record.read(study, workload) for study in (archived, again))
+    if old and new:
+        yield from _routes(workload, old, new)
+        yield from _forms(archived, again, workload, old, new)
+    elif old:  # an archive need not be complete
+        says = "the repetition has no record of it"
+        yield Outcome(what=what, measure=LOGITS, outcome=NO, says=says)
 
 
 # Routes ---------------------------------------------------------------------------------------

@@ -80,10 +80,7 @@ def main(
         status = subprocess.run(command, cwd=checkout, env=_environment()).returncode
         records = chosen.folder / ARCHIVED
         records.mkdir()
-        below = f"{layout.RESULTS}{archive.study}/"
-        archive_reader.extract(
-            archive, lambda n: n.startswith(below), records.resolve(), strip=layout.RESULTS
-        )
+        archive_reader.extract(archive, _below(archive, layout.RESULTS), records.resolve())
     return conclude(chosen, path, archive.sha256, status)
 
 
@@ -128,17 +125,20 @@ def set_up(archive: Archive, chosen: Plan) -> None:
 
 
 def _fill(archive: Archive, chosen: Plan, root: Path) -> None:
-    archive_reader.extract(
-        archive, lambda n: n.startswith(layout.SOURCE), root, strip=layout.SOURCE
-    )
+    archive_reader.extract(archive, _below(archive, layout.SOURCE), root)
     package = root / "workflow" / "lockstep"
     places, identities = reproduction_plan.data_places(archive, chosen.config, package)
     if unsafe := layout.unsafe(places.values()):  # a dataset's name may be anything here
         raise UserError(f"{archive.path}: running it would need {unsafe}; nothing was written")
-    archive_reader.extract(archive, places.__contains__, root, places=places)
+    archive_reader.extract(archive, places, root)
     for place, identity in identities.items():
         files.write_json(root / place, {**files.read_json(root / place), "identity": identity})
     files.write_json(root / CONFIG, chosen.config)
+
+
+def _below(archive: Archive, folder: str) -> dict[str, str]:
+    """Return the files in a folder of an archive, each with its name there."""
+    return {n: n.removeprefix(folder) for n in archive.hashes if n.startswith(folder)}
 
 
 def _environment() -> dict[str, str]:

@@ -6,7 +6,7 @@ them. Elsewhere float64 must agree within 1e-11, and the rest by the statistics 
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ import numpy as np
 
 from lockstep.parity import compare as ladder
 from lockstep.records import record_tables
-from lockstep.records.record_tables import Unsound
 from lockstep.report import compare as studies
 from lockstep.report import sentences, verdicts
 from lockstep.study import Study
@@ -43,11 +42,25 @@ class Outcome:
 
 def outcomes(archived: Study, again: Study, runs: Sequence[str]) -> list[Outcome]:
     """Compare a study that was run again with the archived one."""
-    found = [_run(archived, again, run) for run in again.runs if run.name in runs]
-    found += list(_traces(archived, again))
+    found: list[Outcome] = []
+    for run in again.runs:
+        if run.name in runs:
+            found += attempted(run.name, BITS, _run, archived, again, run)
+    found += _traces(archived, again)
     if any(o.measure == STATISTICS for o in found):
-        found += _statistics(archived, again)
+        found += attempted(f"study {again.name}", STATISTICS, _compared, archived, again)
     return found
+
+
+def attempted(
+    what: str, measure: str, compare: Callable[..., Iterable[Outcome]], *given: Any
+) -> list[Outcome]:
+    """Return what a comparison gives; undecided where records do not say what it needs."""
+    try:
+        return list(compare(*given))
+    except Exception as error:  # a damaged record raises almost anything
+        says = f"its records cannot be compared ({error!r:.200})"
+        return [Outcome(what=what, measure=measure, outcome=UNDECIDED, says=says)]
 
 
 def conclusion(found: Sequence[Outcome]) -> str:
@@ -62,16 +75,14 @@ def conclusion(found: Sequence[Outcome]) -> str:
 # Runs -----------------------------------------------------------------------------------------
 
 
-def _run(archived: Study, again: Study, run: Run) -> Outcome:
-    try:
-        old, new = side(archived, run), side(again, run)
-    except Unsound as problem:
-        return Outcome(what=run.name, measure=BITS, outcome=UNDECIDED, says=str(problem))
-    if old is None or new is None:
-        which, word = ("archive", UNDECIDED) if old is None else ("repetition", NO)
-        says = f"the {which} has no record of it"
-        return Outcome(what=run.name, measure=BITS, outcome=word, says=says)
-    return judge(run.name, old, new)
+def _run(archived: Study, again: Study, run: Run) -> Iterator[Outcome]:
+    old, new = side(archived, run), side(again, run)
+    if old and new:
+        yield judge(run.name, old, new)
+        return
+    which, word = ("repetition", NO) if old else ("archive", UNDECIDED)
+    says = f"the {which} has no record of it"
+    yield Outcome(what=run.name, measure=BITS, outcome=word, says=says)
 
 
 def side(study: Study, run: Run) -> Side | None:
@@ -90,45 +101,43 @@ def side(study: Study, run: Run) -> Side | None:
 
 
 def judge(name: str, old: Side, new: Side) -> Outcome:
-    """Return what became of one run; undecided where a record does not say what it is judged by."""
-    try:
-        return _judged(name, old, new)
-    except Exception as error:  # a damaged record raises almost anything
-        says = f"its records cannot be compared ({error!r:.200})"
-    return Outcome(what=name, measure=BITS, outcome=UNDECIDED, says=says)
+    """Return what became of one run.
 
-
-def _judged(name: str, old: Side, new: Side) -> Outcome:
+    Raises:
+        KeyError: a record does not say what it is judged by.
+    """
     differs = conditions(old[0], new[0])
+    measure, word, says = _judged(old, new, differs)
+    return Outcome(what=name, measure=measure, outcome=word, says=says, differs=differs)
+
+
+def _judged(old: Side, new: Side, differs: Sequence[str]) -> tuple[str, str, str]:
+    """Return by what a run is judged, what became of it, and say it."""
     states = [summary["weights"]["final"] for summary in (old[0], new[0])]
     distance = _distance(old[1], new[1])
     most = f"losses differ by {distance:.1e} at most"
-
-    def outcome(measure: str, word: str, says: str) -> Outcome:
-        return Outcome(what=name, measure=measure, outcome=word, says=says, differs=differs)
-
     if old[0]["status"] != new[0]["status"]:
-        return outcome(BITS, NO, f"{old[0]['status']} in the archive, {new[0]['status']} now")
+        return BITS, NO, f"{old[0]['status']} in the archive, {new[0]['status']} now"
     if len(old[2]) != len(new[2]):
-        return outcome(BITS, NO, f"{len(new[2])} steps instead of {len(old[2])}")
+        return BITS, NO, f"{len(new[2])} steps instead of {len(old[2])}"
     if not np.array_equal(old[2], new[2]):
         # Which examples a step takes depends on no machine.
         step = _first(old[2] != new[2])
-        return outcome(BITS, NO, f"other batches than in the archive (step {step})")
+        return BITS, NO, f"other batches than in the archive (step {step})"
     if np.array_equal(old[1], new[1], equal_nan=True) and states[0] == states[1]:
         says = f"all {len(old[1])} losses, all batches and the final state have the same bits"
-        return outcome(BITS, YES, says)
+        return BITS, YES, says
     nan = np.isnan(old[1]) != np.isnan(new[1])
-    unequal = (old[1] != new[1]) & ~np.isnan(old[1])
     if nan.any():
-        return outcome(BITS, NO, f"the loss is not a number on one side alone (step {_first(nan)})")
+        return BITS, NO, f"the loss is not a number on one side alone (step {_first(nan)})"
     if not differs:
         if distance == 0:
-            return outcome(BITS, NO, "all losses have the same bits, but the final state differs")
-        return outcome(BITS, NO, f"{most}, first in step {_first(unequal)}")
+            return BITS, NO, "all losses have the same bits, but the final state differs"
+        first = _first((old[1] != new[1]) & ~np.isnan(old[1]))
+        return BITS, NO, f"{most}, first in step {first}"
     if old[0]["contract"]["variant"]["precision"] == "float64":
-        return outcome(DOUBLE, YES if distance <= FLOAT64 else NO, f"the same batches; {most}")
-    return outcome(STATISTICS, UNDECIDED, f"the same batches; {most}, judged below")
+        return DOUBLE, YES if distance <= FLOAT64 else NO, f"the same batches; {most}"
+    return STATISTICS, UNDECIDED, f"the same batches; {most}, judged below"
 
 
 def conditions(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -189,35 +198,24 @@ def _traces(archived: Study, again: Study) -> Iterator[Outcome]:
         return
     for workload in again.config["workloads"]:
         for variant in again.traces():
-            paths = [study.trace(workload, variant) for study in (archived, again)]
-            if paths[0].is_file():  # traces are not in every archive
-                word, says = _trace(*paths)
+            old, new = (study.trace(workload, variant) for study in (archived, again))
+            if old.is_file():  # traces are not in every archive
                 what = f"trace {workload}/{variant}"
-                yield Outcome(what=what, measure=DOUBLE, outcome=word, says=says)
+                yield from attempted(what, DOUBLE, _trace, what, old, new)
 
 
-def _trace(old_path: Path, new_path: Path) -> tuple[str, str]:
-    if not new_path.is_file():
-        return NO, "the repetition has none"
-    try:
-        old, new = (record_tables.read_arrays(p.read_bytes(), p.name) for p in (old_path, new_path))
-        rungs = ladder.compare(new, old, precisions=("float64",))
-    except Exception as error:  # a damaged file raises almost anything
-        return NO, f"no trace ({error})"
-    failed = [rung for rung in rungs if not rung.passed]
-    if failed:
-        return NO, f"{failed[0].name}: {failed[0].first} differs by {failed[0].first_value:.1e}"
-    worst = max(rungs, key=lambda rung: rung.value)
-    return YES, f"every rung of the ladder agrees (at most {worst.value:.1e}, {worst.name})"
-
-
-def _statistics(archived: Study, again: Study) -> list[Outcome]:
-    try:
-        return list(_compared(archived, again))
-    except Exception as error:  # of records that say anything
-        says = f"the report's statistics cannot be computed ({error!r:.200})"
-        what = f"study {again.name}"
-        return [Outcome(what=what, measure=STATISTICS, outcome=UNDECIDED, says=says)]
+def _trace(what: str, old: Path, new: Path) -> Iterator[Outcome]:
+    word, says = NO, "the repetition has none"
+    if new.is_file():
+        a, b = (record_tables.read_arrays(path.read_bytes(), path.name) for path in (new, old))
+        rungs = ladder.compare(a, b, precisions=("float64",))
+        failed = [rung for rung in rungs if not rung.passed]
+        worst, word = max(rungs, key=lambda rung: rung.value), NO if failed else YES
+        says = f"every rung of the ladder agrees (at most {worst.value:.1e}, {worst.name})"
+        if failed:
+            first = failed[0]
+            says = f"{first.name}: {first.first} differs by {first.first_value:.1e}"
+    yield Outcome(what=what, measure=DOUBLE, outcome=word, says=says)
 
 
 def _compared(archived: Study, again: Study) -> Iterator[Outcome]:

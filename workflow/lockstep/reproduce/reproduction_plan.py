@@ -1,8 +1,6 @@
 """What running an archived study again would run: said before anything is written or run."""
 
 import copy
-import hashlib
-import os
 import re
 import shlex
 import sys
@@ -15,7 +13,7 @@ from lockstep import machine
 from lockstep.archive import layout
 from lockstep.archive.archive_reader import Archive, printable
 from lockstep.archive.layout import reproducible
-from lockstep.archive.source import UNREADABLE, find
+from lockstep.archive.source import UNREADABLE, find, hashes
 from lockstep.errors import UserError, nearest
 from lockstep.study import PACKAGES, Study
 from lockstep.study.identity import dataset_identity
@@ -126,7 +124,7 @@ def lines(chosen: Plan, archive: Archive, *, trusted: bool) -> list[str]:
         trusted: the archive's sha256 or its code was compared with what the person named.
     """
     study, source = Study(chosen.config), archive.about["source"]
-    images, held = chosen.config["images"], large(archive.hashes)
+    images, held = chosen.config["images"], large(archive)
     shards = [name for name in held if name.endswith(".h5")]
     names = ", ".join(sorted(chosen.config["datasets"]))
     found = [
@@ -177,14 +175,11 @@ def other_source(archive: Archive, checkout: Path) -> list[str]:
         raise UserError(f"--source {checkout}: is not a folder; name a checkout of the source")
     held = {name.removeprefix(layout.SOURCE): sha256 for name, sha256 in archive.hashes.items()
             if name.startswith(layout.SOURCE)}  # fmt: skip
-    here, wrong = {*find(checkout).files}, []
+    here, wrong = hashes(checkout, find(checkout).files), []
     for name in sorted({*held, *here}):
         if name not in held or name not in here:
             wrong.append(f"{name}: is only in {'the archive' if name in held else checkout}")
-            continue
-        path = checkout / name
-        content = os.fsencode(path.readlink()) if path.is_symlink() else path.read_bytes()
-        if held[name] != hashlib.sha256(content).hexdigest():
+        elif held[name] != here[name]:
             rewritten = layout.SOURCE + name in archive.about["rewritten"]
             wrong.append(f"{name}: differs{' (rewritten when archived)' if rewritten else ''}")
     return wrong
@@ -195,10 +190,7 @@ def _profile(name: str, archived: Collection[str]) -> str:
     own = layout.SOURCE + name.rstrip("/")
     if any(member == own or member.startswith(f"{own}/") for member in archived):
         return name
-    try:
-        here = Path(name).expanduser()
-    except RuntimeError as error:
-        raise UserError(f"--profile {name}: there is no such user; name a folder") from error
+    here = Path(name)
     return str(here.absolute()) if here.is_dir() else name
 
 
@@ -227,9 +219,11 @@ def _keep(config: dict[str, Any], runs: Sequence[str]) -> None:
 # Data and images of the archive ---------------------------------------------------------------
 
 
-def large(names: Collection[str]) -> list[str]:
-    """Return the shards and images among the names of an archive."""
-    return sorted(n for n in names if n.startswith(layout.DATA) and n.endswith((".h5", ".sif")))
+def large(archive: Archive) -> list[str]:
+    """Return the archived shards and images that a manifest describes."""
+    described = layout.manifests(archive.hashes, archive.json_of)
+    found = (name for name in archive.hashes if name.endswith((".h5", ".sif")))
+    return sorted(name for name in found if name.rpartition("/")[0] in described)
 
 
 def _ready_place(image: str) -> str:
@@ -253,7 +247,7 @@ def data_places(
     places: dict[str, str] = {}
     identities: dict[str, str] = {}
     folders: dict[str, set[str]] = {}
-    for name in large(archive.hashes):
+    for name in large(archive):
         folder, _, file = name.rpartition("/")
         if ready := READY.fullmatch(name):
             places[name] = _ready_place(ready[1])  # the workflow writes its manifest
