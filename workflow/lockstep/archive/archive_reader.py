@@ -157,8 +157,7 @@ def _hashes(archive: Archive) -> dict[str, str]:
     for line in listed.removesuffix("\n").split("\n"):
         match = LINE.fullmatch(line)
         if match is None or match[2] in found:
-            where = f"{archive.path}: {layout.HASHES}"
-            raise UserError(f"{where} has no hash in the line {printable(line)!r}")
+            raise UserError(f"{archive.path}: {layout.HASHES} has no hash in {printable(line)!r}")
         found[match[2]] = match[1]
     return found
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from lockstep.archive import layout, secret_rules
-from lockstep.archive.layout import Read
 from lockstep.archive.secret_rules import Rules
 from lockstep.archive.source import Source
 from lockstep.archive.zip_container import CHUNK
@@ -229,6 +228,6 @@ def _json(name: str | Path) -> Any:
     return layout.parsed(Path(name).read_bytes()) if Path(name).is_file() else None
 
 
-def as_archived(found: Mapping[str, Item]) -> Read:
+def as_archived(found: Mapping[str, Item]) -> layout.Read:
     """Return what reads the JSON of collected files as the archive will have them."""
     return lambda name: layout.parsed(b"".join(found[name].pieces())) if name in found else None

@@ -16,7 +16,6 @@ import pandas as pd
 
 from lockstep.archive import build, layout
 from lockstep.archive.archive_reader import Archive
-from lockstep.archive.layout import named_as_archived
 from lockstep.archive.source import same_code
 from lockstep.archive.verify import Check, guarded
 from lockstep.parity import compare as ladder
@@ -118,7 +117,7 @@ def derived(
 def _described(archive: Archive, study: Study) -> Iterator[str]:
     hashes = {n: sha256 for n, sha256 in archive.hashes.items() if n not in layout.DERIVED}
     sizes = {name: archive.reader.sizes[name] for name in hashes}
-    again = named_as_archived(study.config)
+    again = layout.named_as_archived(study.config)
     for name, content in build.derived(again, archive.about, sizes, hashes, archive.json_of):
         if name not in archive.hashes:
             yield f"{name}: is missing"

@@ -32,8 +32,7 @@ def check(archive: Archive, study: Study, records: Records) -> Check:
         if name.startswith(layout.DATA) and name.endswith("/manifest.json"):
             wrong += guarded(name, _manifest, archive, name, manifests)
     wrong += _hashed(archive, layout.artefacts(study, archive.json_of), "the deployment's record")
-    for block in study.blocks:
-        name = str(study.manifest(block))
+    for name in map(str, map(study.manifest, study.blocks)):
         wrong += guarded(name, _block, archive, study, name)
     top, missing = f"{layout.RESULTS}{study.name}/", archive.about["missing"]
     wrong += [f"{top}{where}: {why}" for where, why in records.excluded

@@ -157,9 +157,9 @@ def check(archive: Archive, study: Study, package: Path) -> Check:
     where, trained = layout.PACKAGE.rstrip("/"), trained_by(study, archive.json_of, package)
     wrong = [f"{where}: is not the code that trained {text}" for text in trained.values() if text]
     wrong += guarded(CONTAINERS, images, archive.hashes, archive.json_of)
-    runs, note = len(trained), archive.about["source"]["note"]
-    says = f"the archived code is what trained {runs} runs; {note}"
-    return Check(name="source", says=says, wrong=wrong, skipped=not runs and not wrong)
+    note = archive.about["source"]["note"]
+    says = f"the archived code is what trained {len(trained)} runs; {note}"
+    return Check(name="source", says=says, wrong=wrong, skipped=not trained and not wrong)
 
 
 def trained_by(study: Study, read: Read, package: Path) -> dict[str, str | None]:
