@@ -137,6 +137,15 @@ def test_members_that_are_not_the_listed_ones_are_named(file: Path, found: Found
     ]
 
 
+def test_archives_are_compared_like_folders(archived: Archived, file: Path, capsys) -> None:
+    folder = archived.checkout.results()
+    assert main(["compare", str(archived.file), str(folder)]) == 0
+    assert f"{folder} against {archived.file}" in capsys.readouterr().out
+    tamper.flip(file, file.stat().st_size // 2, 1)
+    assert main(["compare", str(archived.file), str(file)]) == 2
+    assert "does not hold: " in capsys.readouterr().err
+
+
 def test_a_finding_is_no_command_to_the_terminal() -> None:
     _, line = Check(name="x", says="", wrong=["a\x1b[2Jb\u202ec\ud800"]).lines()
     assert line.strip() == r"a\x1b[2Jb\u202ec\ud800"
