@@ -113,7 +113,7 @@ def added(contents: Contents, chance: random.Random) -> str:
 def renamed(contents: Contents, chance: random.Random) -> str:
     name = _record(contents, chance)
     contents[f"{name}.old"] = contents.pop(name)
-    return f"{name}.old"
+    return _below(name)
 
 
 def contradicting(contents: Contents, chance: random.Random) -> str:
