@@ -56,6 +56,15 @@ def test_an_untouched_archive_holds_without_any_framework(
     assert "tables and 1 verdicts follow from the records, to the bit" in lines[4]
 
 
+def test_a_checksum_that_other_programs_would_refuse_is_found(file: Path) -> None:
+    (name,) = tamper.about(file)["rewritten"][:1] or ["README.md"]
+    with zipfile.ZipFile(file) as members:
+        crc = members.getinfo(name).CRC.to_bytes(4, "little")
+    file.write_bytes(file.read_bytes().replace(crc, bytes(4)))  # in both of its headers
+    content = {check.name: check for check in verify.verify(file)}["content"]
+    assert content.wrong == [f"{name}: its CRC-32 is wrong"]
+
+
 def test_without_numpy_the_first_two_checks_still_work(archived: Archived, file: Path) -> None:
     done = without(archived.file, "numpy", "pandas", "scipy")
     assert done.returncode == 2

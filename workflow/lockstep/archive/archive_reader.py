@@ -22,6 +22,8 @@ from lockstep.records import record_schema
 class FolderReader:
     """A folder into which an archive was unzipped. Links are not followed."""
 
+    crcs: Mapping[str, int] = {}  # it has none
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.sizes: dict[str, int] = {}

@@ -190,14 +190,11 @@ def trained_by(study: Study, read: Read, package: Path) -> dict[str, str | None]
 def images(hashes: Mapping[str, str], read: Read) -> Iterator[str]:
     """Yield the definitions, locks and steps that are not those an image was built from."""
     for folder, told in layout.manifests(hashes, read).items():
-        determined, name, cuda = (
-            told.get("determined_by"),
-            told["name"],
-            told.get("cuda_generation"),
-        )
+        determined, name = told.get("determined_by"), told["name"]
         if not determined or "definition" not in determined:
             continue  # a dataset, or a finished image, of which nobody knows how it was built
         built_from = {f"{name}.def": determined["definition"], **determined["steps"]}
+        cuda = told.get("cuda_generation")
         built_from[f"locks/{f'{cuda}-{name}' if cuda else name}.txt"] = determined["python"]
         debian = "torch" if name == "torch" else "base"
         built_from[f"locks/debian-{debian}.txt"] = determined["debian"]

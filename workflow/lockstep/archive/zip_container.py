@@ -69,7 +69,7 @@ class Reader:
 
     Attributes:
         sizes: of the members by name, in bytes, in the order in which they lie in the file.
-        places: the offsets of their contents.
+        places, crcs: the offsets of their contents, and their CRC-32 as the directory has it.
         flaws: headers that are not what they must be, each with the member's name.
 
     Raises:
@@ -79,6 +79,7 @@ class Reader:
     def __init__(self, stream: BinaryIO) -> None:
         self._descriptor = stream.fileno()
         self.places: dict[str, int] = {}
+        self.crcs: dict[str, int] = {}
         try:
             with zipfile.ZipFile(stream) as members:
                 infos = members.infolist()
@@ -117,6 +118,7 @@ class Reader:
             if self._at(place, len(header)) != header:
                 yield info.filename, f"its header is not what it must be, from byte {place} on"
             self.places[info.filename] = place + len(header)
+            self.crcs[info.filename] = info.CRC
             place += len(header) + info.file_size
             expected.append(info)
         directory = _directory(expected, place)
