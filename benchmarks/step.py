@@ -20,6 +20,7 @@ from benchmarks.turns import elsewhere, in_turns
 
 LIMIT = ("<=", 1.05)
 WINDOW = 20
+TRAINED = 4  # windows, again and again
 EAGER = ("torch-eager", "torch-eager, channels_last")
 VARIANTS: dict[str, dict[str, Any]] = {
     "torch-eager": studies.VARIANTS["torch-eager"],
@@ -74,7 +75,7 @@ def take_turns(
         functions = {}
         for name, variant in variants.items():
             place = str(Path(folder) / name)
-            told = (place, variant, workload, recipe, window)
+            told = (place, variant, workload, recipe, window, TRAINED)
             worker = stack.enter_context(elsewhere(serve, told))
             worker.recv()  # one after the other: compiling takes all cores
             functions[name] = asker(worker)
@@ -91,21 +92,21 @@ def asker(worker: Connection) -> Any:
     return ask
 
 
-def serve(connection: Connection, told: tuple[str, dict, str, dict, int]) -> None:
+def serve(connection: Connection, told: tuple[str, dict, str, dict, int, int]) -> None:
     """In a process of its own: make a variant ready, then a window whenever asked."""
     from benchmarks.trainer import Trainer
 
-    place, variant, workload, recipe, window = told
+    place, variant, workload, recipe, window, held = told
     study = studies.make(
         Path(place),
-        examples=recipe.get("global_batch", 64) * window * 4,
+        examples=recipe.get("global_batch", 64) * window * held,
         workload=workload,
         workloads=recipe,
         variants={"it": variant},
         window_steps=window,
     )
     trainer = Trainer(study, "it")
-    windows = [trainer.feed.window(k * window, window) for k in range(4)]
+    windows = [trainer.feed.window(k * window, window) for k in range(TRAINED)]
     connection.send("ready")
     turn = 0
     with contextlib.suppress(EOFError):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lockstep import files
-from lockstep.cluster.launch import launch, let_threads_sleep
+from lockstep.cluster.launch import MEMORY, launch, let_threads_sleep
 
 
 def test_no_proxy_stands_between_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,6 +38,19 @@ def test_threads_sleep_unless_a_person_chose(chosen, found, monkeypatch) -> None
     let_threads_sleep()
     names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
     assert {name: os.environ[name] for name in names if name in os.environ} == found
+
+
+@pytest.mark.parametrize("chosen", [{}, {"MALLOC_ARENA_MAX": "2"}, {"GLIBC_TUNABLES": "a=1"}])
+def test_memory_is_kept_unless_a_person_chose(chosen, tmp_path: Path, monkeypatch) -> None:
+    for name in (*MEMORY, "MALLOC_ARENA_MAX", "GLIBC_TUNABLES"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in chosen.items():
+        monkeypatch.setenv(name, value)
+    seen = tmp_path / "environment"
+    assert launch(["sh", "-c", f"env >{seen}"], processes=1, threads=1) == 0
+    found = dict(line.split("=", 1) for line in seen.read_text().splitlines() if "=" in line)
+    told = {k: v for k, v in found.items() if k.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
+    assert told == (chosen or MEMORY)
 
 
 def test_the_scratch_of_a_killed_process_is_removed_and_no_other(

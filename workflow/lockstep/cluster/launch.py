@@ -17,6 +17,11 @@ WAITING = {"GOMP_SPINCOUNT": "300000"}
 before they sleep. It is their default, which may be another one in other circumstances; Eigen's
 pool, which XLA uses, has no such setting. docs/performance.md says what sleeping would cost."""
 CHOSEN = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")  # by a person, who then means it
+MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
+"""glibc's allocator keeps what PyTorch frees. By default it gives the top of its heap back to the
+system when much of it is free, and an accident decides whether that is so after every step: what
+else lies there, such as a larger dataset. Then a step takes up to 1.7 times as long
+(docs/performance.md). XLA keeps its memory by itself."""
 GRACE = 20.0  # seconds that the others get to stop by themselves when one process has ended badly
 AGREED = (INTERRUPTED, FAILED_RUN)  # all ranks end so, some later than others: one writes
 
@@ -28,6 +33,13 @@ def let_threads_sleep() -> None:
     """
     if not os.environ.keys() & set(CHOSEN):
         os.environ["OMP_WAIT_POLICY"] = "passive"
+
+
+def settings() -> dict[str, str]:
+    """Return how threads wait and where memory comes from, unless a person has chosen."""
+    waiting = {} if os.environ.keys() & set(CHOSEN) else WAITING
+    told = any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ)
+    return {**waiting, **({} if told else MEMORY)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +86,6 @@ def launch(
     shares = cpus.shares(processes, threads)
     gpus = machine.visible_gpus()
     # Processes meet by themselves; JAX would ask a proxy for the way to its own coordinator.
-    waiting = {} if os.environ.keys() & set(CHOSEN) else WAITING
     inherited = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
     with files.scratch() as scratch, relay() as started:
         environments: list[dict[str, str]] = []
@@ -92,7 +103,7 @@ def launch(
                 "LOCKSTEP_CPUS": ",".join(map(str, shares[rank])),
                 "OMP_NUM_THREADS": str(len(shares[rank])),
                 "MKL_NUM_THREADS": str(len(shares[rank])),
-                **waiting,
+                **settings(),
             }
             if part is not None:
                 environment["LOCKSTEP_HOST"] = part.host

@@ -14,6 +14,8 @@ from lockstep.engines.contract import Topology
 THREADING = (
     "GOMP_SPINCOUNT",
     "KMP_BLOCKTIME",
+    "MALLOC_MMAP_THRESHOLD_",
+    "MALLOC_TRIM_THRESHOLD_",
     "MKL_NUM_THREADS",
     "OMP_NUM_THREADS",
     "OMP_PROC_BIND",

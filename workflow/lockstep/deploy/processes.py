@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lockstep import files
-from lockstep.cluster import cpus
-from lockstep.cluster.launch import CHOSEN, WAITING
+from lockstep.cluster import cpus, launch
 from lockstep.cluster.relay import relay
 
 Key = TypeVar("Key")
@@ -73,7 +72,7 @@ def _environment(scratch: str, share: Sequence[int]) -> dict[str, str]:
     """Return a process's environment: its CPUs, and no GPU, as all routes are served on a CPU."""
     return {
         **os.environ,
-        **({} if os.environ.keys() & set(CHOSEN) else WAITING),
+        **launch.settings(),
         "LOCKSTEP_SCRATCH": scratch,
         "LOCKSTEP_LAUNCHER": str(os.getpid()),
         "LOCKSTEP_STARTED": repr(time.time()),

@@ -52,6 +52,7 @@ RULES = [
     topology\.(devices|examples) | topology | not comparable | both | not the same scale
     topology\.threads | CPU threads | not comparable | timing | they did not have equal resources
     topology\.window_steps | steps of a window | flagged | timing | clocks were read less often
+    topology\.environment\.MALLOC | memory setting | flagged | timing | memory is kept otherwise
     topology\.environment | thread setting | flagged | timing | threads wait in another way
     device\.kind | kind of device | not comparable | timing | they did not have equal resources
     gpu\.model | GPU model | not comparable | timing | they did not have equal resources
