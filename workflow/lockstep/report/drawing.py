@@ -136,12 +136,13 @@ def ticks(axis: Any, values: Sequence[float], labels: Sequence[str] | None = Non
 def plain(axis: Any) -> None:
     """Label a logarithmic axis with plain numbers: 1, 2 and 5 of each power of ten.
 
-    One that spans less than a power of ten has even steps, so that it has two labels at least;
-    1 is among them where it is in sight.
+    More of them where it spans less, and even steps where it spans less than a factor of two, so
+    that it has two labels at least; 1 is among them where it is in sight.
     """
     low, high = axis.get_view_interval()
+    subs = (1, 2, 5) if high >= 10 * low else (1, 1.5, 2, 3, 4, 5, 6, 8)
     even = mpl.ticker.MaxNLocator(8, steps=[1, 2, 5, 10])
-    axis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)) if high >= 10 * low else even)
+    axis.set_major_locator(even if high < 2 * low else mpl.ticker.LogLocator(subs=subs))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_locator(mpl.ticker.NullLocator())
 
