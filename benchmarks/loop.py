@@ -13,7 +13,6 @@ minute: their time is told apart.
 
 import contextlib
 import os
-import random
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,13 +24,14 @@ import numpy as np
 
 from benchmarks import picked, studies
 from benchmarks.row import Row, ratio, times
-from benchmarks.turns import Times, elsewhere
+from benchmarks.step import asker
+from benchmarks.turns import Times, elsewhere, in_turns
 from lockstep.study import Study
 
 VARIANTS = ("torch-eager", "jax-jit")
 LIMIT = ("<=", 1.02)
 WINDOW = 25  # steps, as in the default study
-EPOCH = 40  # windows: few of them end with an evaluation
+EPOCH = 40  # windows
 WARM_UP = 2  # turns
 TURN = 2  # windows
 OURS, BY_HAND = "loop", "minimal loop"
@@ -61,22 +61,14 @@ def measure(quick: bool) -> list[Row]:
 def _in_turns(study: Study, variant: str, turns: int) -> tuple[Times, list[float]]:
     """Return the seconds of each loop's windows, turn by turn, and those of checkpoints."""
     names = [OURS, BY_HAND, *picked.installed(study.variant(variant)["framework"])]
-    seconds: Times = {name: [] for name in names}
-    chance = random.Random(0)
     with contextlib.ExitStack() as stack:
         workers = {}
         for name in names:  # one after the other: compiling takes all cores
             told = (str(study.path), variant, name, (WARM_UP + turns) * TURN * WINDOW)
             workers[name] = stack.enter_context(elsewhere(serve, told))
             workers[name].recv()
-        for turn in range(WARM_UP + turns):
-            for name in chance.sample(names, len(names)):
-                workers[name].send("a turn")
-                spent = workers[name].recv()
-                if turn >= WARM_UP:
-                    seconds[name].append(spent)
-        workers[OURS].send("the end")
-        return seconds, workers[OURS].recv()
+        askers = {name: asker(worker) for name, worker in workers.items()}
+        return in_turns(askers, turns, warm_up=WARM_UP), askers[OURS]()
 
 
 def serve(connection: Connection, told: tuple[str, str, str, int]) -> None:

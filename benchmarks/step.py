@@ -83,11 +83,11 @@ def take_turns(
 
 
 def asker(worker: Connection) -> Any:
-    """Return a function that has a worker train a window (`serve`)."""
+    """Return a function that has a worker train (`serve`); it returns what the worker says."""
 
-    def ask() -> None:
-        worker.send("a window")
-        worker.recv()
+    def ask() -> Any:
+        worker.send("go on")
+        return worker.recv()
 
     return ask
 

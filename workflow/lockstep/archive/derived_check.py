@@ -3,6 +3,7 @@
 Each is made again and compared, if this version of Lockstep made it.
 """
 
+import csv
 import io
 import itertools
 import json
@@ -11,8 +12,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from lockstep.archive import build, layout
 from lockstep.archive.archive_reader import Archive
@@ -55,7 +54,7 @@ def parity(archive: Archive, study: Study, package: Path) -> Check:
             untraced.append(workload)
         elif ours or verdict.get("schema") == ladder.SCHEMA:
             judged.append(workload)
-            wrong += guarded(name, _judged, archive, workload, traces, name)
+            wrong += guarded(name, _judged, archive, workload, traces, verdict, name)
         else:  # the schema alone does not decide: who forges a verdict writes that too
             other.append(workload)
     says = f"{len(judged)} verdicts follow from the archived traces"
@@ -66,8 +65,9 @@ def parity(archive: Archive, study: Study, package: Path) -> Check:
     return Check(name="parity", says=says, wrong=wrong, skipped=not judged)
 
 
-def _judged(archive: Archive, workload: str, traces: dict[str, str], name: str) -> Iterator[str]:
-    verdict = archive.json_of(name)
+def _judged(
+    archive: Archive, workload: str, traces: dict[str, str], verdict: Any, name: str
+) -> Iterator[str]:
     try:
         loaded = {v: record_tables.read_arrays(archive.bytes_of(trace), trace)
                   for v, trace in traces.items()}  # fmt: skip
@@ -144,9 +144,8 @@ def _report(
         yield f"{name}: is {'missing' if name in made else 'not a table of this report'}"
     changed = [name for name in sorted({*made} & there) if archive.bytes_of(name) != made[name]]
     for name in changed:
-        columns = (pd.read_csv(io.BytesIO(content)).to_dict("list")
-                   for content in (made[name], archive.bytes_of(name)))  # fmt: skip
-        yield from _one_finding(name, difference(*columns), "the records")
+        rows = difference(_rows(made[name]), _rows(archive.bytes_of(name)))
+        yield from _one_finding(name, rows, "the records")
     how = f"within {RELATIVE:g}" if changed or computed != written else "to the bit"
     verdicts = len(found.comparisons)
     says.append(f"{len(made)} tables and {verdicts} verdicts follow from the records, {how}")
@@ -203,3 +202,14 @@ def _same(a: Any, b: Any, absolute: float) -> bool:
     if any(isinstance(x, bool) or not isinstance(x, (int, float)) for x in (a, b)):
         return type(a) is type(b) and bool(a == b)
     return math.isclose(a, b, rel_tol=RELATIVE, abs_tol=absolute) or (a != a and b != b)
+
+
+def _rows(content: bytes) -> list[list[str | float]]:
+    return [[_value(cell) for cell in row] for row in csv.reader(io.StringIO(content.decode()))]
+
+
+def _value(cell: str) -> str | float:
+    try:
+        return float(cell)
+    except ValueError:
+        return cell

@@ -20,7 +20,7 @@ CHOSEN = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")  # by a person, who then means it
 MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
 """glibc's allocator keeps what PyTorch frees. By default it gives the top of its heap back to the
 system when much of it is free, and an accident decides whether that is so after every step: what
-else lies there, such as a larger dataset. Then a step takes up to 1.7 times as long
+else lies there, such as a larger dataset. Then a step takes up to 1.76 times as long
 (docs/performance.md). XLA keeps its memory by itself."""
 GRACE = 20.0  # seconds that the others get to stop by themselves when one process has ended badly
 AGREED = (INTERRUPTED, FAILED_RUN)  # all ranks end so, some later than others: one writes

@@ -85,7 +85,7 @@ class Place:
 
 
 def environment() -> dict[str, str]:
-    """Return those variables that say how this process's threads wait and where they run."""
+    """Return the variables that say how threads wait and run, and where memory comes from."""
     return {name: os.environ[name] for name in THREADING if name in os.environ}
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lockstep.records.load import Records
-from lockstep.report.comparability import BLOCKS, DECLARED, FLAGGED
+from lockstep.report.comparability import GRAVEST
 from lockstep.report.sentences import metric_decimals, some
 from lockstep.report.tables import Absent, Table, table, with_reasons
 from lockstep.report.threats_to_validity import Threat
@@ -111,7 +111,7 @@ def contract(found: Sequence[Comparison]) -> Table:
             row = (d.level, d.fact, c.candidate, has, c.baseline, was, pairs, d.why)
             rows.setdefault(row, []).append(f"{c.workload} at {c.scale}")
     keys = ("level", "fact", "candidate", "is", "baseline", "was", "pairs", "why")
-    gravest_first = sorted(rows, key=lambda row: (BLOCKS, FLAGGED, DECLARED).index(row[0]))
+    gravest_first = sorted(rows, key=lambda row: GRAVEST.index(row[0]))
     return table(
         "What differed between compared runs",
         """level | Level

@@ -144,10 +144,9 @@ def break_even(view: Workload) -> Table:
 # Scaling and resources ------------------------------------------------------------------------
 
 EXPECTED = re.compile(
-    r"topology\.(devices|examples)|host\.node|gpu\.units|engine\.(devices|backend)|cache|"
-    r"weights\.initial|batches"
+    r"topology\.(devices|examples)|host\.node|gpu\.units|engine\.(devices|backend)|cache"
 )
-"""Facts that another scale or another seed has of necessity, or that touch compilation alone."""
+"""Facts that another scale has of necessity, or that touch compilation alone."""
 
 
 def scaling(view: Workload) -> Table | None:
@@ -186,9 +185,14 @@ def scaling(view: Workload) -> Table | None:
 
 def _difference(view: Workload, variant: str, *scales: str) -> tuple[Absent | None, str]:
     """Return why two scales of a variant must not be compared, if so, and what else differed."""
-    sides = (view.records.by_side[view.name, variant, scale].values() for scale in scales)
-    a, b = ([facts_of(run) for run in side if run.counts] for side in sides)
-    found = [d for d in comparability.diff(list(zip(a, b))) if not EXPECTED.match(d.fact)]
+    sides = (view.records.by_side[view.name, variant, scale].items() for scale in scales)
+    a, b = ({seed: facts_of(run) for seed, run in side if run.counts} for side in sides)
+    pairs = [(a[seed], b[seed]) for seed in a.keys() & b.keys()]
+    if not pairs:  # then what depends on the seed is not looked at
+        one, two = next(iter(a.values())), next(iter(b.values()))
+        seedless = {name: two.get(name) for name in ("weights.initial", "batches")}
+        pairs = [({**one, **seedless}, two)]
+    found = [d for d in comparability.diff(pairs) if not EXPECTED.match(d.fact)]
     grave = [difference_text(d) for d in found if d.level == BLOCKS]
     flags = [difference_text(d) for d in found if d.level == FLAGGED]
     return (Absent(grave[0]) if grave else None), "; ".join(flags)
