@@ -21,6 +21,8 @@ from lockstep.datasets import prepare
 from lockstep.study import Study, config
 from lockstep.workloads import weights
 
+pytest_plugins = ["tests.archive.archived"]  # the study that two folders share
+
 ROOT = Path(__file__).resolve().parents[1]
 
 PATIENCE = 600.0
@@ -49,14 +51,17 @@ SETTINGS = ("LOCKSTEP_BOX", "LOCKSTEP_DATASETS", "LOCKSTEP_REQUIRE")
 """What a person tells the tests, by the environment; they remove all else of ours from it."""
 
 TOGETHER = {
-    "archive": "archive",
+    **dict.fromkeys(("archive", "reproduce"), "archive"),
     "cluster": "machines",
     "images": "machines",
     **dict.fromkeys(("test_killed.py", "test_reruns.py", "test_stages.py"), "finished"),
 }
 """Folders and files whose tests share something dear: a study that was run, or a whole machine."""
 
-FIRST = ("cluster", "images", "end_to_end", "training", "archive", "parity", "benchmarks")
+FIRST = (
+    *("cluster", "images", "end_to_end", "training", "archive", "reproduce", "parity"),
+    "benchmarks",
+)
 """Folders whose tests take longest: a worker that began them last would end alone."""
 
 # Two workers share the cores (Makefile): threads that wait by spinning would take them both.

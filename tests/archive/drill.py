@@ -8,7 +8,8 @@ if a changed byte, a changed list of files or a record that contradicts another 
 it.
 """
 
-import json
+import functools
+import operator
 import random
 import shutil
 import sys
@@ -21,11 +22,10 @@ from lockstep import files
 from lockstep.archive import layout
 from lockstep.errors import UserError
 from tests.archive import tamper
-from tests.archive.conftest import findings
+from tests.archive.archived import findings
 from tests.archive.tamper import Contents
 
 BYTES, EACH = 500, 20
-RECORDS = ("summary.json", "epochs.csv", "windows.csv", "steps.npz", "verdict.json", "run.json")
 
 Change = Callable[[Contents, random.Random], str]
 """Changes the contents; returns what a finding must name."""
@@ -97,6 +97,9 @@ def _below(name: str) -> str:
     return name.split("/", 2)[2]
 
 
+RECORDS = ("summary.json", "epochs.csv", "windows.csv", "steps.npz", "verdict.json", "run.json")
+
+
 def removed(contents: Contents, chance: random.Random) -> str:
     name = _record(contents, chance)
     del contents[name]
@@ -116,23 +119,26 @@ def renamed(contents: Contents, chance: random.Random) -> str:
     return _below(name)
 
 
+def _summary(contents: Contents, chance: random.Random) -> str:
+    return chance.choice(sorted(name for name in contents if name.endswith("/summary.json")))
+
+
+def _other(value: object, factor: float) -> object:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value * factor + 1 if number else f"not {value}"
+
+
 def contradicting(contents: Contents, chance: random.Random) -> str:
     """A record that says something that another file of its run does not."""
-    name = chance.choice(sorted(n for n in contents if n.endswith("/summary.json")))
+    name = _summary(contents, chance)
     path, factor = chance.choice(CONTRADICTIONS), chance.uniform(1.001, 2)
     table, _, column = path.partition(": ")
     if column:
         tamper.edit_table(contents, name.replace("summary.json", table), column, factor)
-        return "/".join(name.split("/")[3:7])
-
-    def change(told: dict) -> None:
-        *parents, last = path.split(".")
-        for key in parents:
-            told = told[key]
-        value = told[last]
-        told[last] = value * factor + 1 if isinstance(value, int | float) else f"not {value}"
-
-    tamper.edit_json(contents, name, change)
+    else:
+        tamper.edit_json(
+            contents, name, lambda told: tamper.put(told, path, lambda old: _other(old, factor))
+        )
     return "/".join(name.split("/")[3:7])
 
 
@@ -146,22 +152,19 @@ CONTRADICTIONS = (
 
 def any_value(contents: Contents, chance: random.Random) -> str:
     """Any value of a run's summary."""
-    name = chance.choice(sorted(n for n in contents if n.endswith("/summary.json")))
-    told = json.loads(contents[name])
-    *parents, last = chance.choice(sorted(_leaves(told), key=str))
-    inner = told
-    for key in parents:
-        inner = inner[key]
-    value = inner[last]
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    inner[last] = value * 1.01 + 1 if number else f"not {value}"
-    contents[name] = json.dumps(told, indent=2).encode() + b"\n"
+    name = _summary(contents, chance)
+
+    def change(told: dict) -> None:
+        *parents, last = chance.choice(sorted(_leaves(told), key=str))
+        inner = functools.reduce(operator.getitem, parents, told)
+        inner[last] = _other(inner[last], 1.01)
+
+    tamper.edit_json(contents, name, change)
     return _below(name)
 
 
 def _leaves(value: object, path: tuple = ()) -> Iterator[tuple]:
-    inner = value.items() if isinstance(value, dict) else enumerate(value)
-    for key, part in inner:
+    for key, part in value.items() if isinstance(value, dict) else enumerate(value):
         if isinstance(part, dict | list):
             yield from _leaves(part, (*path, key))
         else:

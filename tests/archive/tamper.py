@@ -94,6 +94,22 @@ def owner(path: Path, place: int) -> str:
     return ""
 
 
+def put(told: Any, path: str, value: Any) -> None:
+    """Change what is at a place; None takes it away, a function makes it of the old one.
+
+    Args:
+        path: keys and numbers, with points between them.
+    """
+    *parents, last = path.split(".")
+    for name in parents:
+        told = told[name if isinstance(told, dict) else int(name)]
+    key: Any = last if isinstance(told, dict) else int(last)
+    if value is None:
+        del told[key]
+    else:
+        told[key] = value(told[key]) if callable(value) else value
+
+
 def edit_json(contents: Contents, name: str, change: Callable[[dict], object]) -> None:
     """Change a JSON file."""
     value = json.loads(contents[name])

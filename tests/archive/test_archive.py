@@ -13,7 +13,7 @@ from lockstep import files
 from lockstep.archive import layout
 from lockstep.records import record_schema
 from tests.archive import tamper
-from tests.archive.conftest import SECRET, Archived, ask, findings, git, make, refused
+from tests.archive.archived import SECRET, Archived, ask, git, holds, make, refused
 from tests.end_to_end.checkout import Checkout
 
 TOP = "results/small/"
@@ -27,9 +27,7 @@ HELD = f"""
 """.split()
 
 
-def test_the_workflow_makes_it_if_asked_and_nothing_is_missing(
-    archived: Archived,
-) -> None:
+def test_the_workflow_makes_it_if_asked_and_nothing_is_missing(archived: Archived) -> None:
     assert "Archive study small" in archived.said.jobs
     assert "The study is complete: 4 runs (4 finished)." in archived.said.text
     assert "archive: results/small.crate.zip" in archived.said.text
@@ -48,7 +46,7 @@ def test_large_parts_are_in_it_where_asked_for(everything: Path) -> None:
     assert sum(name.endswith("final.safetensors") for name in held) == 4
     assert sum(name.startswith(f"{TOP}weights/") for name in held) == 2
     assert not [name for name in held if "/parity/" in name and name.endswith(".npz")]
-    assert findings(everything) == []
+    assert holds(everything)
 
 
 def test_every_stage_says_where_and_with_what_it_ran(archived: Archived) -> None:
@@ -62,11 +60,11 @@ def test_every_stage_says_where_and_with_what_it_ran(archived: Archived) -> None
     assert stages == {"preprocess", "weights", "trace", "parity", "train", "report"}
 
 
-def python(checkout: Checkout, code: str, *arguments: str, **environment: str) -> str:
+def python(checkout: Checkout, code: str, output: str, **environment: str) -> str:
     """Archive in a process of its own, after some code; returns the last line that it prints."""
     code += "; from lockstep.__main__ import main; status = main(sys.argv[1:])"
     code += "; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss); sys.exit(status)"
-    command = ["archive", "--study", f"{TOP}study.json", "--output", *arguments]
+    command = ["archive", "--study", f"{TOP}study.json", "--output", output]
     done = subprocess.run(
         [sys.executable, "-c", f"import os, resource, sys; {code}", *command],
         cwd=checkout.root,
@@ -89,9 +87,7 @@ def test_memory_does_not_grow_with_size(copied: Checkout) -> None:
         log = b"a step was made in %s/results\n" % os.fsencode(copied.root)
         with open(copied.results() / "logs" / "long.log", "wb") as stream:
             stream.writelines([log * ((1 << 20) // len(log))] * (size >> 20))
-        weights = copied.results() / "weights" / "mnist_cnn" / "seed-0.safetensors"
-        with open(weights, "ab") as stream:
-            stream.truncate(size)
+        os.truncate(copied.results() / "weights" / "mnist_cnn" / "seed-0.safetensors", size)
         return int(python(copied, "pass", "big.zip"))
 
     ask(copied, include={"checkpoints": True})
@@ -109,16 +105,14 @@ def test_what_is_wrong_is_one_line(archived: Archived) -> None:
 
 
 def test_the_source_is_the_commit(archived: Archived) -> None:
-    contents = tamper.load(archived.file)
+    contents, root = tamper.load(archived.file), archived.checkout.root
     told = json.loads(contents[layout.ABOUT])
-    assert told["source"] == {
-        "commit": git(archived.checkout.root, "rev-parse", "HEAD").strip(),
-        "note": "the committed files",
-    }
-    listed = {f"source/{name}" for name in git(archived.checkout.root, "ls-files").split()}
+    commit = git(root, "rev-parse", "HEAD").strip()
+    assert told["source"] == {"commit": commit, "note": "the committed files"}
+    listed = {f"source/{name}" for name in git(root, "ls-files").split()}
     assert {name for name in contents if name.startswith("source/")} == listed
     assert told["links"] == ["source/slurm"]
-    mode = (archived.checkout.root / "containers" / "install.sh").stat().st_mode
+    mode = (root / "containers" / "install.sh").stat().st_mode
     assert ("source/containers/install.sh" in told["executable"]) == bool(mode & 0o100)
 
 
@@ -132,9 +126,7 @@ def test_tracked_files_are_archived_as_they_are_and_others_are_named(copied: Che
     contents = tamper.load(file)
     assert contents["source/config.yaml"].endswith(b"# an afterthought\n")
     assert "source/demo/notes.txt" not in contents and "source/private.txt" not in contents
-    note = json.loads(contents[layout.ABOUT])["source"]["note"]
-    assert note == "the committed files, but for 1 that were changed: config.yaml"
-    assert findings(file) == []
+    assert "the committed files, but for 1 that were changed: config.yaml" in holds(file)
     ask(copied, include={"untracked": True})
     assert "source/demo/notes.txt" in tamper.load(make(copied)[0])
 
@@ -153,12 +145,10 @@ def test_without_git_the_files_are_archived_as_they_are(copied: Checkout) -> Non
     shutil.rmtree(copied.root / ".git")
     file, _ = make(copied)
     contents = tamper.load(file)
-    told = json.loads(contents[layout.ABOUT])
-    assert told["source"]["commit"] is None
-    assert "their commit is not known" in told["source"]["note"]
+    assert json.loads(contents[layout.ABOUT])["source"]["commit"] is None
     assert b"their commit is not known" in contents[layout.README]
     assert "source/workflow/lockstep/__main__.py" in contents
-    assert findings(file) == []
+    assert "their commit is not known" in holds(file)
 
 
 # What must not leave the machine --------------------------------------------------------------
@@ -176,21 +166,16 @@ def test_secrets_and_paths_in_logs_are_replaced(
 ) -> None:
     monkeypatch.setenv("TEST_ACCESS_TOKEN", SECRET)
     monkeypatch.setenv("HOME", str(copied.home))
-    log = copied.results() / "logs" / "train" / "mnist_cnn" / "jax-jit" / "1x1" / "seed-0.log"
-    log.write_text(
-        f"{copied.root}/results: full\n{copied.home}/.cache/x: no such file\n"
-        f"token {SECRET} and ghp_{'a1B2' * 9}\nhttps:"
-        "//me:password@a.org/simple\n/home/ada/x\n"
+    name = f"{TOP}logs/train/mnist_cnn/jax-jit/1x1/seed-0.log"
+    (copied.root / name).write_text(
+        f"{copied.root}/results: full\n{copied.home}/.cache/x: no such file\ntoken {SECRET}\n"
     )
     file, _ = make(copied)
-    name = f"{TOP}logs/train/mnist_cnn/jax-jit/1x1/seed-0.log"
     assert tamper.load(file)[name].decode() == (
-        "$CHECKOUT/results: full\n$HOME/.cache/x: no such file\n"
-        "token [$TEST_ACCESS_TOKEN] and [removed]\nhttps:"
-        "//[removed]@a.org/simple\n$HOME/x\n"
+        "$CHECKOUT/results: full\n$HOME/.cache/x: no such file\ntoken [$TEST_ACCESS_TOKEN]\n"
     )
     assert name in tamper.about(file)["rewritten"]
-    assert findings(file) == []
+    assert holds(file)
 
 
 def test_a_study_with_absolute_folders_verifies_too(archived: Archived, tmp_path: Path) -> None:
@@ -204,4 +189,4 @@ def test_a_study_with_absolute_folders_verifies_too(archived: Archived, tmp_path
     archived.checkout.lockstep("archive", "--study", study)
     file = tmp_path / "out" / "small.crate.zip"
     assert all(str(tmp_path).encode() not in content for content in tamper.load(file).values())
-    assert findings(file) == []
+    assert holds(file)

@@ -70,24 +70,43 @@ def test_a_truncated_archive(refused: Refused, file: Path, share: float) -> None
     assert "not a whole zip file" in refused(file)
 
 
-@pytest.mark.parametrize("line", [b"no hash", b"0" * 64 + b" one space", b"\xff"])
-def test_a_list_of_hashes_that_is_none(refused: Refused, file: Path, line: bytes) -> None:
-    contents = tamper.load(file)
-    contents[layout.HASHES] += line + b"\n"
-    tamper.store(file, contents)
-    assert layout.HASHES in refused(file)
-
-
 HOSTILE = (
     "../outside", "/etc/passwd", "a/../../outside", "a//b", "a/./b", "C:/windows", "a\\..\\b",
     "results/", "a\nb", "ARCHIVE.json", "a\x9bb", "archive.json/inside",
 )  # fmt: skip
+LINES = (b"no hash", b"0" * 64 + b" one space", b"\xff")
+FIELDS = {
+    "links.0": {"links": ["results/small/study.json"]},  # only files of the source are links,
+    "executable.0": {"executable": ["README.md"]},  # or are executed
+    "missing.0": {"missing": [[]]},
+    "include.data": {"include": {"data": 1}},
+    "source.commit": {"source": {}},
+    "study": {"study": "../x"},
+}
+OLDER = "has schema 'lockstep-archive/3'; this version of Lockstep reads lockstep-archive/2"
 
 
-@pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_names(refused: Refused, file: Path, name: str) -> None:
-    tamper.store(file, {**tamper.load(file), name: b"hello"})
-    assert "it was not opened" in refused(file)
+def told(fields: dict) -> Callable[[bytes], bytes]:
+    return lambda old: json.dumps({**json.loads(old), **fields}).encode()
+
+
+BAD = [
+    *((name, lambda old: b"hello", "it was not opened") for name in HOSTILE),
+    *((layout.HASHES, lambda old, more=line: old + more + b"\n", layout.HASHES) for line in LINES),
+    *((layout.ABOUT, told(fields), f"field '{field}' is missing or not of its kind")
+      for field, fields in FIELDS.items()),
+    (layout.ABOUT, told({"schema": "lockstep-archive/3"}), OLDER),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "content", "says"), BAD)
+def test_hostile_names_and_lists_of_another_shape(
+    refused: Refused, file: Path, name: str, content: Callable[[bytes], bytes], says: str
+) -> None:
+    contents = tamper.load(file)
+    contents[name] = content(contents.get(name, b""))
+    tamper.store(file, contents)
+    assert says in refused(file)
 
 
 RUN = "mnist_cnn/jax-jit/1x1/seed-0"
@@ -107,33 +126,6 @@ def test_what_is_too_large_to_be_read(refused: Refused, file: Path, name: str) -
     large[name] = bytes((limit << 20) + 100_000)
     tamper.store(file, {**tamper.load(file), **large})
     assert f"{name} has {limit}.1 MiB, more than the {limit} MiB that are read" in refused(file)
-
-
-FIELDS = {
-    "links.0": {"links": ["results/small/study.json"]},
-    "executable.0": {"executable": ["README.md"]},
-    "missing.0": {"missing": [[]]},
-    "include.data": {"include": {"data": 1}},
-    "source.commit": {"source": {}},
-    "study": {"study": "../x"},
-}
-
-
-@pytest.mark.parametrize("field", FIELDS)
-def test_facts_of_another_shape_are_one_line(refused: Refused, file: Path, field: str) -> None:
-    """Among them: only files of the source are links, or are executed."""
-    contents = tamper.load(file)
-    tamper.edit_json(contents, layout.ABOUT, lambda told: told.update(FIELDS[field]))
-    tamper.store(file, contents)
-    assert f"archive.json: field '{field}' is missing or not of its kind" in refused(file)
-
-
-def test_another_schema_version(refused: Refused, file: Path) -> None:
-    contents, schema = tamper.load(file), {"schema": "lockstep-archive/3"}
-    tamper.edit_json(contents, layout.ABOUT, lambda told: told.update(schema))
-    tamper.store(file, contents)
-    said = refused(file)
-    assert "schema 'lockstep-archive/3'" in said and "lockstep-archive/2" in said
 
 
 # While it is read -----------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from urllib3.response import HTTPResponse
 
 from lockstep.archive import layout
 from tests.archive import tamper
-from tests.archive.conftest import ORCID, Archived, ask, make
+from tests.archive.archived import ORCID, Archived, ask, make
 from tests.end_to_end.checkout import Checkout
 
 UNSATISFIABLE = {"process-run-crate-0.5_5.1"}
@@ -66,18 +66,13 @@ def contexts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def answer(address: str, content: bytes) -> Response:
     """What a server would answer."""
-    response = Response()
-    response.status_code, response.url = 200, address
-    response.headers["Content-Type"] = "application/ld+json"
-    response.encoding = "utf-8"
+    response, kind = Response(), {"Content-Type": "application/ld+json"}
+    response.status_code, response.url, response.encoding = 200, address, "utf-8"
+    response.headers.update(kind)
     response.request = PreparedRequest()
     response.request.prepare(method="GET", url=address, headers={})
-    response.raw = HTTPResponse(
-        body=io.BytesIO(content),
-        headers={"Content-Type": "application/ld+json"},
-        status=200,
-        preload_content=False,
-    )
+    body = io.BytesIO(content)
+    response.raw = HTTPResponse(body=body, headers=kind, status=200, preload_content=False)
     return response
 
 
@@ -117,25 +112,23 @@ def test_it_tells_of_people_stages_and_runs_in_known_terms(archived: Archived) -
     assert json.loads(contents[layout.CRATE])["@context"] == [CONTEXT_1_1, CONTEXT_RUN]
     entities = tamper.graph(archived.file)
     used = {key for entity in entities.values() for key in entity if not key.startswith("@")}
-    for entity in entities.values():
-        kinds = entity["@type"]
+    for kinds in (entity["@type"] for entity in entities.values()):
         used |= {*kinds} if isinstance(kinds, list) else {kinds}
     assert used <= {*TERMS_1_1, *TERMS_RUN}
     root = entities["./"]
     told = {key: root[key] for key in ("name", "identifier", "version")}
     assert told == {"name": "Digits, twice", "version": "1.0",
                     "identifier": "https://doi.org/10.5281/zenodo.1234567"}  # fmt: skip
-    for key, identifier in {
-        "author": f"https://orcid.org/{ORCID}",
-        "license": "https://spdx.org/licenses/CC-BY-4.0",
-        "funding": "#grant-EX-1",
-        "mainEntity": "source/Snakefile",
-    }.items():
-        assert root[key] == {"@id": identifier}
-    apache = {"@id": "https://spdx.org/licenses/Apache-2.0"}
-    assert entities["source/Snakefile"]["license"] == apache
     run = entities["#train-mnist_cnn/jax-jit/1x1/seed-1"]
-    assert run["result"] == {"@id": "results/small/runs/mnist_cnn/jax-jit/1x1/seed-1/"}
+    for found, identifier in (
+        (root["author"], f"https://orcid.org/{ORCID}"),
+        (root["license"], "https://spdx.org/licenses/CC-BY-4.0"),
+        (root["funding"], "#grant-EX-1"),
+        (root["mainEntity"], "source/Snakefile"),
+        (entities["source/Snakefile"]["license"], "https://spdx.org/licenses/Apache-2.0"),
+        (run["result"], "results/small/runs/mnist_cnn/jax-jit/1x1/seed-1/"),
+    ):
+        assert found == {"@id": identifier}
     assert run["startTime"] <= run["endTime"] and run["endTime"].endswith("+00:00")
     assert {"@id": "#state-mnist_cnn-1"} in run["object"]
     assert "https://example.org/lockstep#tool-train" in entities
@@ -146,13 +139,13 @@ def test_it_tells_of_people_stages_and_runs_in_known_terms(archived: Archived) -
     stages = {i.split("-")[0] for i, e in entities.items() if e["@type"] == "CreateAction"}
     assert stages == {"#study", "#preprocess", "#weights", "#trace", "#parity", "#train", "#report"}
     upload = json.loads(contents[layout.UPLOAD])["metadata"]
-    assert upload["title"] == "Digits, twice" and upload["license"] == "cc-by-4.0"
+    told = {key: upload[key] for key in ("title", "license", "doi", "creators")}
     person = {"name": "Ada Example", "orcid": ORCID, "affiliation": "Example University"}
-    assert upload["creators"] == [person]
+    assert told == {"title": "Digits, twice", "license": "cc-by-4.0", "creators": [person],
+                    "doi": "10.5281/zenodo.1234567"}  # fmt: skip
     cited = contents[layout.CITATION].decode()
     for says in ("license: CC-BY-4.0", "Ada Example", "doi: 10.5281/zenodo.1234567"):
         assert says in cited
-    assert upload["doi"] == "10.5281/zenodo.1234567"
 
 
 def test_nothing_is_said_for_people_and_less_is_accepted_too(

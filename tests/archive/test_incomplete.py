@@ -4,14 +4,15 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lockstep.archive import layout, verify
+from lockstep.archive import layout
 from tests.archive import tamper
-from tests.archive.conftest import ask, findings, git, make, refused
-from tests.conftest import lockstep
+from tests.archive.archived import ask, checks, git, holds, make, refused
 from tests.end_to_end.checkout import Checkout
+from tests.report.report_studies import TWO, config
 
 RUN = "mnist_cnn/jax-jit/1x1/seed-1"
 
@@ -35,17 +36,15 @@ def test_a_study_that_is_not_complete_is_refused_or_says_so(copied: Checkout) ->
         assert b"THE STUDY IS NOT COMPLETE" in contents[name]
     told = json.loads(contents[layout.ABOUT])
     assert not told["complete"] and f"runs/{RUN}/summary.json" in told["missing"]
-    checks = verify.verify(file)
-    assert not any(check.wrong for check in checks)
-    assert any("NOT COMPLETE" in check.says for check in checks)
+    assert "records: THE STUDY IS NOT COMPLETE" in holds(file)
 
 
 def test_a_study_that_has_only_begun_can_be_archived(copied: Checkout) -> None:
     for name in ("runs", "blocks", "report", "parity", "weights", "logs", "states"):
         shutil.rmtree(copied.results() / name)
-    checks = verify.verify(make(copied, partial=True)[0])
-    assert not any(check.wrong for check in checks)
-    assert {check.name for check in checks if check.skipped} == {"source", "parity"}
+    found = checks(make(copied, partial=True)[0])
+    assert not any(check.wrong for check in found)
+    assert {check.name for check in found if check.skipped} == {"source", "parity"}
 
 
 PARTS = (
@@ -67,17 +66,38 @@ def test_parts_that_are_asked_for_and_missing_are_an_error(copied: Checkout) -> 
         assert "leave parts out" in said
     file, _ = make(copied, partial=True)
     assert tamper.about(file)["missing"] == sorted(names)
-    assert findings(file) == []
+    assert holds(file)
 
 
 def test_data_that_nothing_describes_any_more_are_missing(copied: Checkout) -> None:
     (manifest,) = (copied.root / "data" / "datasets").glob("*/manifest.json")
     manifest.unlink()
-    name = manifest.relative_to(copied.root).as_posix()
-    assert f"the first is {name}" in refused(copied)
     file, _ = make(copied, partial=True)
-    assert tamper.about(file)["missing"] == [name]
-    assert findings(file) == []
+    assert tamper.about(file)["missing"] == [manifest.relative_to(copied.root).as_posix()]
+    assert holds(file)
+
+
+MODEL = "results/planted/deploy/mnist_cnn/artefacts/torch/export/model.pt2"
+ROW = {"framework": "torch", "route": "export",
+       "artefact": {"files": {"model.pt2": {"bytes": 5, "sha256": "abc"}}}}  # fmt: skip
+RECORD = {"routes": [ROW, {"framework": "jax", "route": "eager"}]}
+
+
+def read(name: str) -> Any:
+    return RECORD if name == "results/planted/deploy/mnist_cnn/record.json" else None
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_models_are_missing_only_where_they_are_asked_for(tmp_path: Path, asked: bool) -> None:
+    """Those that the record of a deployment names."""
+    archive = {"include": {"artefacts": asked}}
+    told = config(tmp_path, variants=TWO, seeds=1, deploy={}, archive=archive)
+    study = layout.named_as_archived(told)
+    assert layout.artefacts(study, read) == {MODEL: "abc"}
+    found = layout.missing(study, [], read)
+    assert "deploy/mnist_cnn/record.json" in found
+    assert (MODEL.removeprefix("results/planted/") in found) == asked
+    assert layout.artefacts(layout.named_as_archived({**told, "deploy": None}), read) == {}
 
 
 def test_what_verifying_would_not_read_is_not_archived(copied: Checkout) -> None:
@@ -94,27 +114,6 @@ def test_what_verifying_would_not_read_is_not_archived(copied: Checkout) -> None
     (copied.root / "demo" / os.fsdecode(b"\xff.txt")).touch()
     git(copied.root, "add", "--all", "demo")
     assert "which has characters that no name should have; rename it" in refused(copied)
-
-
-@pytest.mark.parametrize(
-    ("field", "says"),
-    [
-        ("authors: [{orcid: x}]", "archive"),
-        ("authors: [{name: Ada, orcid: 0000-0002-1825-0098}]", "which has a wrong digit"),
-        ("licence: MTI", "archive.licence is 'MTI'; write an SPDX"),
-        ("licence: apache-2.0", "archive.licence is 'apache-2.0'; write Apache-2.0"),
-        ("doi: https://doi.org/x", "archive.doi"),
-    ],
-)
-def test_a_mistake_in_the_config_is_one_line(tmp_path: Path, field: str, says: str) -> None:
-    text = (
-        "study: x\ndatasets: {d: {source: digits}}\nworkloads: {mnist_cnn: {dataset: d}}\n"
-        f"variants: {{a: {{framework: torch, mode: eager}}}}\narchive: {{{field}}}\n"
-    )
-    (tmp_path / "config.yaml").write_text(text)
-    done = lockstep("check", tmp_path / "config.yaml", check=False)
-    assert done.returncode == 2
-    assert says in done.stderr and done.stderr.count("\n") == 1
 
 
 ONCE = (

@@ -1,22 +1,20 @@
 """What verifying finds of records that say something else, although every hash fits."""
 
-import hashlib
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from lockstep import files
 from lockstep.archive import archive_reader, layout, verify
 from lockstep.errors import UserError
-from lockstep.records import record_tables
 from lockstep.report.page import says as text_of
-from lockstep.training import records
 from tests.archive import tamper
-from tests.archive.conftest import Archived, Found
+from tests.archive.archived import Archived, findings, holds
 from tests.archive.tamper import Contents
 
 TOP = "results/small/"
@@ -28,18 +26,10 @@ Change = Callable[[Contents], object]
 
 
 def put(name: str, path: str, value: Any) -> Change:
-    """Change a field of a JSON file; None takes it away, a function makes it of the old one."""
-
-    def change(told: Any) -> None:
-        *parents, last = path.split(".")
-        for key in parents:
-            told = told[int(key) if isinstance(told, list) else key]
-        if value is None:
-            del told[last]
-        else:
-            told[last] = value(told[last]) if callable(value) else value
-
-    return lambda contents: tamper.edit_json(contents, name, change)
+    """Change a field of a JSON file (see `tamper.put`)."""
+    return lambda contents: tamper.edit_json(
+        contents, name, lambda told: tamper.put(told, path, value)
+    )
 
 
 def of(run: str, path: str, value: Any) -> Change:
@@ -137,21 +127,27 @@ FORGED = {"tables": TABLES, "summaries": SUMMARIES, "derived": DERIVED, "damage"
 """Changes by the finding that each must become; none of a file hides another's."""
 
 
+def unfound(file: Path, expected: Iterable[str]) -> list[str]:
+    """The texts that stand in no finding; then all findings."""
+    found = findings(file)
+    lacking = [says for says in expected if not any(says in problem for problem in found)]
+    return [*lacking, *found] if lacking else []
+
+
 @pytest.mark.parametrize("kind", FORGED)
-def test_each_file_that_disagrees_is_a_finding(file: Path, found: Found, kind: str) -> None:
+def test_each_file_that_disagrees_is_a_finding(file: Path, kind: str) -> None:
     fit = kind != "damage"
     tamper.forge(file, all_of(*FORGED[kind].values()), blocks=fit, crate=fit)
-    problems = found()
-    assert [says for says in FORGED[kind] if not any(says in p for p in problems)] == [], problems
+    assert unfound(file, FORGED[kind]) == []
 
 
-def test_one_changed_number_is_one_finding_of_its_file_and_run(file: Path, found: Found) -> None:
+def test_one_changed_number_is_one_finding_of_its_file_and_run(file: Path) -> None:
     tamper.forge(file, cell(A, "epochs.csv", "test_accuracy", 1.001))
-    (problem,) = found()
+    (problem,) = findings(file)
     assert f"{RUNS}/{A}/summary.json is contradictory: test_accuracy is not what" in problem
 
 
-def test_bombs_and_pickles_are_not_opened(file: Path, found: Found, tmp_path: Path) -> None:
+def test_bombs_and_pickles_are_not_opened(file: Path, tmp_path: Path) -> None:
     class Hostile:
         def __reduce__(self):
             return Path.mkdir, (tmp_path / "executed",)
@@ -163,28 +159,9 @@ def test_bombs_and_pickles_are_not_opened(file: Path, found: Found, tmp_path: Pa
     names = {f"{RUNS}/{A}/steps.npz": bomb.getvalue(), f"{RUNS}/{B}/steps.npz": pickle.getvalue()}
     names[f"{PARITY}/jax-jit.npz"] = pickle.getvalue()
     tamper.forge(file, lambda contents: contents.update(names))
-    problems = found()
-    for says in ("steps.npz would unfold to", "steps.npz is not readable", "jax-jit.npz: is not"):
-        assert any(says in problem for problem in problems), problems
+    says = ("steps.npz would unfold to", "steps.npz is not readable", "jax-jit.npz: is not")
+    assert unfound(file, says) == []
     assert not (tmp_path / "executed").exists()
-
-
-def test_operations_are_counted_as_records_count_them() -> None:
-    assert record_tables.FLOPS_FORMULA == records.FLOPS_FORMULA
-
-
-@pytest.mark.parametrize(
-    ("values", "says"),
-    [("0.5,3", None), (",", None), ("-1,3", "run_delay_seconds"), ("0.5,inf", "involuntary")],
-)
-def test_optional_columns_are_checked_where_they_are(values: str, says: str | None) -> None:
-    head = "step,steps,seconds,data_seconds,warm_up,run_delay_seconds,involuntary_switches"
-    content = f"{head}\n0,5,1.0,0.1,1,{values}\n".encode()
-    if says is None:
-        assert record_tables.read_columns(content, "windows.csv")["steps"] == [5]
-    else:
-        with pytest.raises(record_tables.Unsound, match=says):
-            record_tables.read_columns(content, "windows.csv")
 
 
 # The page -------------------------------------------------------------------------------------
@@ -199,7 +176,7 @@ PAGES = (
 )
 
 
-def test_another_page_is_found(archived: Archived, file: Path, found: Found) -> None:
+def test_another_page_is_found(archived: Archived, file: Path) -> None:
     """Whatever is put into its figures is, too."""
     original = tamper.load(file)
     figures = archived.study.report().parent / "figures"
@@ -209,20 +186,18 @@ def test_another_page_is_found(archived: Archived, file: Path, found: Found) -> 
         change(contents)
         assert text_of(contents[PAGE].decode(), figures) != made
     tamper.forge(file, PAGES[2])
-    (problem,) = found()
+    (problem,) = findings(file)
     assert problem.startswith(f"{PAGE}: is not what the records make it: line "), problem
 
 
-def test_numbers_of_a_page_may_be_rounded_otherwise(file: Path, found: Found) -> None:
+def test_numbers_of_a_page_may_be_rounded_otherwise(file: Path) -> None:
     """As another NumPy would round them."""
     rounded = put(NUMBERS, "verdicts.0.first_step.largest", lambda v: v * (1 + 1e-11) + 1e-17)
     other = edited(PAGE, rb'(<td class="n">0\.\d+)</td>', rb"\g<1>5</td>")
     tamper.forge(file, all_of(rounded, other))
-    checks = verify.verify(file)
-    assert any("within 1e-09" in check.says for check in checks)
-    assert not any(check.wrong for check in checks)
+    assert "within 1e-09" in holds(file)
     tamper.forge(file, PAGES[0])
-    assert any("is not what the records make it" in problem for problem in found())
+    assert unfound(file, ["is not what the records make it"]) == []
 
 
 # What another version made --------------------------------------------------------------------
@@ -244,10 +219,8 @@ OTHERS = {
 
 def test_what_another_version_made_is_not_compared_and_said(file: Path) -> None:
     tamper.forge(file, all_of(*OTHERS.values()))
-    checks = verify.verify(file)
-    assert not any(check.wrong for check in checks)
-    for says in OTHERS:
-        assert any(says in check.says for check in checks)
+    said = holds(file)
+    assert all(says in said for says in OTHERS)
 
 
 WORDS = {
@@ -256,25 +229,33 @@ WORDS = {
 }
 
 
-def test_a_word_switches_no_check_off(file: Path, found: Found) -> None:
+def test_a_word_switches_no_check_off(file: Path) -> None:
     tamper.forge(file, all_of(*WORDS.values()))
-    problems = found()
-    assert all(any(says in problem for problem in problems) for says in WORDS), problems
+    assert unfound(file, WORDS) == []
 
 
-def test_code_that_trained_no_run_is_found(file: Path, found: Found) -> None:
+def test_code_that_trained_no_run_is_found(file: Path) -> None:
     tamper.forge(file, code("training/loop.py"))
-    says = "is not the code that trained mnist_cnn/jax-jit/1x1/seed-0"
-    assert any(says in problem for problem in found())
+    assert unfound(file, ["is not the code that trained mnist_cnn/jax-jit/1x1/seed-0"]) == []
 
 
-def test_what_the_published_sha256_alone_holds(file: Path, found: Found) -> None:
-    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-    log = edited(f"{TOP}logs/report.log", b"$", b"all is well\n")
-    tamper.forge(
-        file, all_of(log, replaced(f"{TOP}extra.bin", b"x"), removed("source/config.yaml"))
-    )
-    assert found() == []
+def test_other_code_excuses_no_verdict_that_is_none(file: Path) -> None:
+    tamper.forge(file, all_of(code("parity/rungs.py"), replaced(f"{PARITY}/verdict.json", b"[]")))
+    assert unfound(file, [f"{PARITY}/verdict.json: is no verdict"]) == []
+
+
+def test_what_is_left_of_a_run_is_checked_though_a_record_of_it_is_missing(file: Path) -> None:
+    lost = f"runs/mnist_cnn/{A}/steps.npz"
+    told = put(layout.ABOUT, "missing", lambda names: [*names, lost])
+    tamper.forge(file, all_of(removed(TOP + lost), told, of(A, "contract.host.cpu", None)))
+    assert unfound(file, [f"{A}/summary.json: has no host.cpu"]) == []
+
+
+def test_what_the_published_sha256_alone_holds(file: Path) -> None:
+    sha256 = files.sha256_file(file)
+    log, more = edited(f"{TOP}logs/report.log", b"$", b"all is well\n"), f"{TOP}extra.bin"
+    tamper.forge(file, all_of(log, replaced(more, b"x"), removed("source/config.yaml")))
+    assert holds(file)
     with archive_reader.opened(file) as archive:
         assert "not the one published" in verify.container(archive, sha256).wrong[0]
 
@@ -294,5 +275,5 @@ CONFIGS: dict[str, Change] = {
 def test_a_config_of_another_shape_is_one_line(file: Path, says: str) -> None:
     tamper.forge(file, CONFIGS[says])
     with pytest.raises(UserError, match="is not the config of a study") as refusal:
-        verify.verify(file)
+        findings(file)
     assert says in str(refusal.value) and "\n" not in str(refusal.value)

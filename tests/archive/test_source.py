@@ -6,7 +6,7 @@ import pytest
 
 from lockstep.archive import collect, source
 from lockstep.archive.secret_rules import Rules
-from tests.archive.conftest import git
+from tests.archive.archived import commit, git
 
 
 @pytest.fixture
@@ -16,9 +16,7 @@ def checkout(tmp_path: Path) -> Path:
     (root / "workflow").mkdir(parents=True)
     (root / "Snakefile").write_text("rule all:\n    input: []\n")
     (root / "workflow" / "other.txt").write_text("other\n\nand more\n")
-    git(root, "init", "--quiet")
-    git(root, "add", "--all")
-    git(root, "commit", "--quiet", "--message", "The workflow")
+    commit(root)
     (root / "Snakefile").write_text("rule all:\n    input: ['x']\n")
     return root
 

@@ -14,7 +14,7 @@ from lockstep.archive import archive_reader, layout, verify
 from lockstep.archive.verify import Check
 from lockstep.errors import UserError
 from tests.archive import drill, tamper
-from tests.archive.conftest import Archived, Found, findings
+from tests.archive.archived import Archived, checks, findings, holds
 from tests.conftest import environment
 
 RUNS = "results/small/runs/mnist_cnn"
@@ -42,27 +42,17 @@ def without(file: Path, *packages: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, env=environment(), capture_output=True, text=True)
 
 
-def test_an_untouched_archive_holds_without_any_framework(
-    archived: Archived,
-) -> None:
+def test_an_untouched_archive_holds_without_any_framework(archived: Archived) -> None:
     done = without(archived.file)
     assert done.returncode == 0, done.stdout + done.stderr
     *lines, last = done.stdout.splitlines()
     assert last == f"{archived.file}: holds"
-    checks = ["container", "content", "records", "parity", "derived", "source"]
-    assert [line.split()[:2] for line in lines] == [["holds", f"{name}:"] for name in checks]
+    names = ["container", "content", "records", "parity", "derived", "source"]
+    assert [line.split()[:2] for line in lines] == [["holds", f"{name}:"] for name in names]
     assert f"sha256 {files.sha256_file(archived.file)}" in lines[0]
     assert "4 of 4 runs agree" in lines[2]
     assert "tables and 1 verdicts follow from the records, to the bit" in lines[4]
-
-
-def test_a_checksum_that_other_programs_would_refuse_is_found(file: Path) -> None:
-    (name,) = tamper.about(file)["rewritten"][:1] or ["README.md"]
-    with zipfile.ZipFile(file) as members:
-        crc = members.getinfo(name).CRC.to_bytes(4, "little")
-    file.write_bytes(file.read_bytes().replace(crc, bytes(4)))  # in both of its headers
-    content = {check.name: check for check in verify.verify(file)}["content"]
-    assert content.wrong == [f"{name}: its CRC-32 is wrong"]
+    assert "figures were drawn again" in holds(archived.file, figures=True)
 
 
 def test_without_numpy_the_first_two_checks_still_work(archived: Archived, file: Path) -> None:
@@ -75,25 +65,26 @@ def test_without_numpy_the_first_two_checks_still_work(archived: Archived, file:
     assert without(file, "numpy").returncode == 1
 
 
+def test_a_checksum_that_other_programs_would_refuse_is_found(file: Path) -> None:
+    with zipfile.ZipFile(file) as members:
+        crc = members.getinfo("README.md").CRC.to_bytes(4, "little")
+    file.write_bytes(file.read_bytes().replace(crc, bytes(4)))  # in both of its headers
+    assert checks(file)[1].wrong == ["README.md: its CRC-32 is wrong"]
+
+
 def test_a_folder_that_was_unzipped_is_verified_too(archived: Archived, tmp_path: Path) -> None:
+    folder = tmp_path / "x"
     with zipfile.ZipFile(archived.file) as file:
-        file.extractall(tmp_path / "x")
-    subprocess.run(["sha256sum", "-c", "--quiet", layout.HASHES], cwd=tmp_path / "x", check=True)
-    assert findings(tmp_path / "x") == []
+        file.extractall(folder)
+    subprocess.run(["sha256sum", "-c", "--quiet", layout.HASHES], cwd=folder, check=True)
+    assert findings(folder) == []
     with pytest.raises(UserError, match="--sha256 is of the archive's file"):
-        verify.verify(tmp_path / "x", sha256="0" * 64)
-    (tmp_path / "x" / "note").symlink_to("README.md")
-    (tmp_path / "x" / RECORD).write_text("{}")
-    (tmp_path / "x" / "source" / "extra.py").touch()
-    (tmp_path / "x" / "LICENSE").mkdir()
-    found = findings(tmp_path / "x")
-    assert [w.split(": ")[0] for w in found] == ["note", "source/extra.py", RECORD]
-
-
-def test_figures_are_drawn_again_where_asked(archived: Archived) -> None:
-    checks = verify.verify(archived.file, figures=True)
-    assert not any(check.wrong for check in checks)
-    assert any("figures were drawn again" in check.says for check in checks)
+        checks(folder, sha256="0" * 64)
+    (folder / "note").symlink_to("README.md")
+    (folder / RECORD).write_text("{}")
+    (folder / "source" / "extra.py").touch()
+    (folder / "LICENSE").mkdir()
+    assert [w.split(": ")[0] for w in findings(folder)] == ["note", "source/extra.py", RECORD]
 
 
 def test_the_published_sha256_is_compared(archived: Archived) -> None:
@@ -127,7 +118,7 @@ def test_a_disk_that_cannot_be_read_is_one_line(
         assert "cannot be read, input/output error" in said and said.count("\n") == 1
 
 
-def test_members_that_are_not_the_listed_ones_are_named(file: Path, found: Found) -> None:
+def test_members_that_are_not_the_listed_ones_are_named(file: Path) -> None:
     contents = tamper.load(file)
     del contents[RECORD]
     contents["results/small/extra.bin"] = b"something"
@@ -136,7 +127,7 @@ def test_members_that_are_not_the_listed_ones_are_named(file: Path, found: Found
     contents[a], contents[b] = contents[b], contents[a]
     tamper.store(file, contents)
     missing, unlisted = "is listed, but missing", "is not listed in manifest-sha256.txt"
-    assert [problem.partition(" (")[0] for problem in found()] == [
+    assert [problem.partition(" (")[0] for problem in findings(file)] == [
         f"{RECORD}: {missing}",
         f"source/config.yaml: {missing}",
         f"results/small/extra.bin: {unlisted}",

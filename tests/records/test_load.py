@@ -13,7 +13,6 @@ import pytest
 
 from lockstep.errors import UserError
 from lockstep.records import load, parity_verdict, record_validation
-from lockstep.records.load import Record
 from lockstep.records.record_validation import FAILED, FINISHED
 from lockstep.report import (
     analysis,
@@ -25,21 +24,11 @@ from lockstep.report import (
     page,
 )
 from lockstep.study.run import Run
+from tests.archive.tamper import put
 from tests.report.planted import changed
 from tests.report.report_studies import TWO, put_json, write
 
 Damage = Callable[[Path], object]
-
-
-def damaged(root: Path, damages: Sequence[Damage]) -> list[Record]:
-    """Write a study whose runs are each damaged in another way; returns them as they are read."""
-    only = {"torch-eager": TWO["torch-eager"]}
-    study = write(root, variants=only, seeds=len(damages) + 1, manifests=False)
-    for run, damage in zip(study.runs, damages):
-        damage(study.run_folder(run))
-    *runs, whole = load.load(study).runs
-    assert whole.status == FINISHED
-    return runs
 
 
 def text(name: str, content: str) -> Damage:
@@ -62,17 +51,47 @@ def within(part: str, **values: Any) -> Damage:
     return lambda folder: changed(folder / "summary.json", lambda s: s[part].update(values))
 
 
-def ten_times_faster(folder: Path) -> None:
-    def edit(summary: dict[str, Any]) -> None:
-        summary["steady"]["step_seconds"]["median"] /= 10
-
-    changed(folder / "summary.json", edit)
+def nested(path: str, value: Any) -> Damage:
+    return lambda folder: changed(folder / "summary.json", lambda s: put(s, path, value))
 
 
 def later_epochs(folder: Path) -> None:
     """Move the time at which the first epoch ended."""
     head, row, *rest = (folder / "epochs.csv").read_text().splitlines(keepends=True)
     (folder / "epochs.csv").write_text("".join([head, f"{row.rpartition(',')[0]},9.0\n", *rest]))
+
+
+def more_columns(folder: Path) -> None:
+    head, *rows = (folder / "epochs.csv").read_text().splitlines()
+    (folder / "epochs.csv").write_text("\n".join([f"{head},x", *(f"{r},1" for r in rows), ""]))
+
+
+def spent_more(folder: Path) -> None:
+    """The window in which the loss was no number is in the clock and in no table."""
+    change(status="failed", reason="nan", flops={})(folder)
+    within("seconds", training=60.0, data_wait=1.0)(folder)
+
+
+def left(reason: str) -> Damage:
+    """A run that left only a failure."""
+
+    def damage(folder: Path) -> None:
+        (folder / "summary.json").unlink()
+        put_json(folder / "failure.json", {"identity": "x", "reason": reason})
+
+    return damage
+
+
+def stored(**edits: Callable[[np.ndarray], np.ndarray]) -> Damage:
+    """Change arrays of the steps."""
+
+    def damage(folder: Path) -> None:
+        with np.load(folder / "steps.npz") as file:
+            arrays = dict(file)
+        edited = {name: edit(arrays[name]) for name, edit in edits.items()}
+        np.savez(folder / "steps.npz", **arrays | edited)
+
+    return damage
 
 
 UNSOUND = [
@@ -101,7 +120,7 @@ UNSOUND = [
     (within("steady", examples_per_second=1e9), "steady examples_per_second is 1e+09"),
     (within("steady", data_wait_fraction=0.5), "steady data_wait_fraction is 0.5"),
     (within("steady", windows=1000), "steady windows is 1000"),
-    (ten_times_faster, "its tables give 0.0"),
+    (nested("steady.step_seconds.median", lambda v: v / 10), "its tables give 0.0"),
     (within("seconds", training=0.5), "training is 0.5, its"),
     (within("seconds", data_wait=0.5), "data_wait is 0.5, its"),
     (within("flops", per_second=1e20), "FLOP/s is 1e+20"),
@@ -120,29 +139,6 @@ UNSOUND = [
 ]
 
 
-def test_an_unsound_record_is_excluded_by_name(tmp_path: Path) -> None:
-    damages, names = zip(*UNSOUND)
-    for record, named in zip(damaged(tmp_path, damages), names, strict=True):
-        assert record.status == load.EXCLUDED, named
-        assert named in record.reason
-
-
-def spent_more(folder: Path) -> None:
-    """The window in which the loss was no number is in the clock and in no table."""
-    change(status="failed", reason="nan", flops={})(folder)
-    within("seconds", training=60.0, data_wait=1.0)(folder)
-
-
-def left(reason: str) -> Damage:
-    """A run that left only a failure."""
-
-    def damage(folder: Path) -> None:
-        (folder / "summary.json").unlink()
-        put_json(folder / "failure.json", {"identity": "x", "reason": reason})
-
-    return damage
-
-
 LOST = [
     (change(status="failed", reason="the loss is nan at step 149"), FAILED, "the loss is nan at"),
     (change(metrics={"train_loss": float("nan")}), FAILED, "train_loss is nan"),
@@ -155,10 +151,34 @@ LOST = [
 ]
 
 
-def test_a_run_that_did_not_finish_says_why(tmp_path: Path) -> None:
-    damages, statuses, names = zip(*LOST)
-    for record, status, named in zip(damaged(tmp_path, damages), statuses, names, strict=True):
-        assert record.status == status and named in record.reason
+STEPS = [
+    (stored(checksum=lambda a: a[::-1]), "its batches are not those of summary.json"),
+    (stored(loss=lambda a: a[:-1]), "holds 149 of 150 steps"),
+    (stored(loss=lambda a: np.full(a.shape, "one")), "no sound array 'loss'"),
+    (stored(checksum=lambda a: np.full(a.shape, "one")), "no sound array 'checksum'"),
+    (noise("steps.npz"), "not readable"),
+    (lambda f: (f / "steps.npz").unlink(), "not readable"),
+]
+"""The run is used without its steps."""
+
+
+def test_what_cannot_be_used_is_named_and_the_rest_is_used(tmp_path: Path) -> None:
+    """A study whose runs are each damaged in another way, but for the last two."""
+    cases = [(damage, load.EXCLUDED, named, None) for damage, named in UNSOUND]
+    cases += [(damage, status, named, None) for damage, status, named in LOST]
+    cases += [(damage, FINISHED, None, named) for damage, named in STEPS]
+    cases += [(more_columns, FINISHED, None, None), (lambda folder: None, FINISHED, None, None)]
+    only = {"torch-eager": TWO["torch-eager"]}
+    study = write(tmp_path, variants=only, seeds=len(cases), manifests=False)
+    for run, (damage, *_) in zip(study.runs, cases):
+        damage(study.run_folder(run))
+    runs = load.load(study).runs
+    for record, (_, status, why, of_steps) in zip(runs, cases, strict=True):
+        assert record.status == status, why
+        for found, named in ((record.reason, why), (record.steps_problem, of_steps)):
+            assert found is None if named is None else named in found
+        assert (record.first_losses is None) == (status != FINISHED or of_steps is not None)
+    assert "x" in runs[-2].epochs
 
 
 def test_runs_that_never_started_or_left_nothing_are_missing(tmp_path: Path) -> None:
@@ -177,68 +197,21 @@ def test_a_run_that_the_config_does_not_ask_for_is_named(tmp_path: Path) -> None
     assert load.load(study).excluded == [(name, "the study's config does not ask for this run")]
 
 
-def test_epochs_may_hold_more_columns_than_are_known(tmp_path: Path) -> None:
-    def wider(folder: Path) -> None:
-        head, *rows = (folder / "epochs.csv").read_text().splitlines()
-        text = "".join(f"{line}\n" for line in (f"{head},test_top5", *(f"{r},1.0" for r in rows)))
-        (folder / "epochs.csv").write_text(text)
-
-    (record,) = damaged(tmp_path, [wider])
-    assert record.status == FINISHED and record.epochs["test_top5"].tolist() == [1.0] * 3
-
-
-# Steps and manifests --------------------------------------------------------------------------
-
-
-def stored(**edits: Callable[[np.ndarray], np.ndarray]) -> Damage:
-    """Change arrays of the steps."""
-
-    def damage(folder: Path) -> None:
-        with np.load(folder / "steps.npz") as file:
-            arrays = dict(file)
-        edited = {name: edit(arrays[name]) for name, edit in edits.items()}
-        np.savez(folder / "steps.npz", **arrays | edited)
-
-    return damage
-
-
-STEPS = [
-    (stored(checksum=lambda a: a[::-1]), "its batches are not those of summary.json"),
-    (stored(loss=lambda a: a[:-1]), "holds 149 of 150 steps"),
-    (stored(loss=lambda a: np.full(a.shape, "one")), "no sound array 'loss'"),
-    (stored(checksum=lambda a: np.full(a.shape, "one")), "no sound array 'checksum'"),
-    (noise("steps.npz"), "not readable"),
-    (lambda f: (f / "steps.npz").unlink(), "not readable"),
-]
-
-
-def test_steps_that_cannot_be_used_are_named_and_the_run_is_used_without(tmp_path: Path) -> None:
-    damages, names = zip(*STEPS)
-    for record, named in zip(damaged(tmp_path, damages), names, strict=True):
-        assert record.status == FINISHED and record.first_losses is None
-        assert named in record.steps_problem
-
-
-def test_a_manifest_of_an_earlier_run_binds_nothing_and_is_named(tmp_path: Path) -> None:
+def test_a_manifest_that_is_not_sound_or_older_binds_nothing_and_is_named(tmp_path: Path) -> None:
     study = write(tmp_path, variants=TWO, seeds=2)
-    change(identity="9" * 64)(study.run_folder(study.runs[0]))
-    records = load.load(study)
-    assert records.runs[0].status == FINISHED
-    ((name, why),) = records.excluded
-    assert name.startswith("blocks/") and study.runs[0].name in why and "another identity" in why
-
-
-def test_a_manifest_that_is_not_sound_binds_nothing_and_is_named(tmp_path: Path) -> None:
-    study = write(tmp_path, variants=TWO, seeds=2)
-    path = study.manifest(next(iter(study.blocks)))
+    run, path = study.runs[0].name, study.manifest(next(iter(study.blocks)))
     whole = json.loads(path.read_text())
     entries = (None, [], {"identity": None, "sha256": {}}, {"sha256": None})
-    for text in ("{", *(json.dumps({**whole, "runs": {study.runs[0].name: e}}) for e in entries)):
+    texts = ["{", *(json.dumps({**whole, "runs": {run: entry}}) for entry in entries)]
+    older = {**whole, "runs": {run: {**whole["runs"][run], "identity": "9" * 64}}}
+    told = dict.fromkeys(texts, "not bound by their hashes")
+    told[json.dumps(older)] = f"its entry of {run} has another identity"
+    for text, says in told.items():
         path.write_text(text)
         records = load.load(study)
         assert all(run.status == FINISHED for run in records.runs)
         ((name, why),) = records.excluded
-        assert study.root / name == path and "not bound by their hashes" in why
+        assert study.root / name == path and says in why
 
 
 # Anything in any field ------------------------------------------------------------------------
@@ -246,26 +219,21 @@ def test_a_manifest_that_is_not_sound_binds_nothing_and_is_named(tmp_path: Path)
 NONSENSE: tuple[Any, ...] = (None, "text", [], [None], {}, -1, float("nan"), float("inf"), True)
 
 
-def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Yield the way to every value within `value`, and to itself."""
-    if path:
-        yield path
-    for key, below in value.items() if isinstance(value, dict) else ():
-        yield from places(below, (*path, key))
-    for k, below in enumerate(value[:1] if isinstance(value, list) else ()):
-        yield from places(below, (*path, k))
-
-
-def broken(value: Any, path: tuple[Any, ...], *new: Any) -> Any:
-    """Return a copy of `value` with something else at a place, or nothing."""
-    made = inner = copy.deepcopy(value)
-    for key in path[:-1]:
-        inner = inner[key]
-    if new:
-        inner[path[-1]] = new[0]
-    else:
-        del inner[path[-1]]
-    return made
+def spoiled(whole: Any, nonsense: Sequence[Any], part: Any = None) -> Iterator[Any]:
+    """Yield copies in which one value, at any depth, is nonsense, or missing in its object."""
+    part = whole if part is None else part
+    for key in [*part] if isinstance(part, dict) else range(len(part[:1])):
+        kept = part[key]
+        for new in nonsense:
+            part[key] = new
+            yield copy.deepcopy(whole)
+        part[key] = kept
+        if isinstance(kept, dict | list) and key != "recipe":
+            yield from spoiled(whole, nonsense, kept)
+        if isinstance(part, dict):
+            del part[key]
+            yield copy.deepcopy(whole)
+            part[key] = kept
 
 
 def test_any_nonsense_in_any_field_of_a_summary_keeps_no_other_run_from_its_report(tmp_path):
@@ -275,9 +243,7 @@ def test_any_nonsense_in_any_field_of_a_summary_keeps_no_other_run_from_its_repo
     whole = json.loads((folder / "summary.json").read_text())
     host = whole["contract"]["host"]
     host |= {"nodes": [dict(host)], "image": {"identity": "i"}}
-    ways = [path for path in places(whole) if path[:2] != ("contract", "recipe")]
-    summaries = [broken(whole, path) for path in ways]
-    summaries += [broken(whole, path, new) for path in ways for new in NONSENSE]
+    summaries = [*spoiled(whole, NONSENSE)]
     study = write(tmp_path, variants=TWO, seeds=len(summaries) + 3, skip=lambda run: run.seed > 2)
     for seed, summary in enumerate(summaries, 3):
         run = next(r for r in template.runs if r.variant == "torch-eager")
@@ -300,9 +266,7 @@ def test_any_nonsense_in_any_field_of_a_parity_verdict_proves_nothing_at_worst(t
     whole = json.loads(path.read_text())
     whole["about"] = {"jax-jit": {"variant": dict(study.variant("jax-jit")), "seed": 0}}
     found = analysis.analyse(study)
-    ways, styles = list(places(whole)), drawing.looks(TWO)
-    verdicts = [broken(whole, way) for way in ways]
-    verdicts += [broken(whole, way, new) for way in ways for new in NONSENSE[::2]]
+    verdicts, styles = [*spoiled(whole, NONSENSE[::2])], drawing.looks(TWO)
     read, curves = 0, json.dumps(whole["comparisons"]["jax-jit"]["curves"])
     for verdict in verdicts:
         put_json(path, verdict)

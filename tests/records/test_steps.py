@@ -1,4 +1,4 @@
-"""A training loss is of loss units: an example of text has as many as it has masked tokens."""
+"""The tables and arrays of a run: what is read of them, and what follows from the steps."""
 
 import io
 
@@ -7,7 +7,8 @@ import pytest
 
 from lockstep.datasets import checksum
 from lockstep.records import record_tables
-from lockstep.records.record_validation import Unsound
+from lockstep.records.record_tables import Unsound
+from lockstep.training import records
 
 LOSS, CHECKSUM = np.array([4.0, 2.0]), np.array([1, 2], np.uint32)
 COUNT, WEIGHT = np.array([8, 8], np.int32), np.array([10, 30])
@@ -20,24 +21,39 @@ def stored(**more: np.ndarray) -> bytes:
     return content.getvalue()
 
 
-def said(content: bytes, loss: float) -> list[str]:
-    steps = record_tables.read_steps(content, SUMMARY)
+@pytest.mark.parametrize(
+    ("weights", "train_loss", "says"),
+    [
+        ({"weight": WEIGHT}, 2.5, []),  # an example of text has as many units as masked tokens
+        ({"weight": WEIGHT}, 3.0, ["epochs.csv: train_loss in row 0 is 3.0, the steps give 2.5"]),
+        ({}, 3.0, []),  # older records: an example is a unit
+    ],
+)
+def test_steps_count_by_their_loss_units(weights: dict, train_loss: float, says: list) -> None:
+    steps = record_tables.read_steps(stored(**weights), SUMMARY)
     windows = {name: np.array([v]) for name, v in {"step": 0, "steps": 2, "loss": 3.0}.items()}
-    epochs = {"step": np.array([2]), "train_loss": np.array([loss])}
-    return list(record_tables.from_steps(steps, SUMMARY, epochs, windows))
-
-
-def test_steps_count_by_their_weight() -> None:
-    assert said(stored(weight=WEIGHT), 2.5) == []
-    assert said(stored(weight=WEIGHT), 3.0) == [
-        "epochs.csv: train_loss in row 0 is 3.0, the steps give 2.5"
-    ]
-
-
-def test_in_older_records_an_example_is_a_unit() -> None:
-    assert said(stored(), 3.0) == []
+    epochs = {"step": np.array([2]), "train_loss": np.array([train_loss])}
+    assert [*record_tables.from_steps(steps, SUMMARY, epochs, windows)] == says
 
 
 def test_a_weight_of_other_steps_is_refused() -> None:
     with pytest.raises(Unsound, match="holds 3 of 2 steps in 'weight'"):
         record_tables.read_steps(stored(weight=np.array([1, 2, 3])), SUMMARY)
+
+
+def test_operations_are_counted_as_records_count_them() -> None:
+    assert record_tables.FLOPS_FORMULA == records.FLOPS_FORMULA
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [("0.5,3", None), (",", None), ("-1,3", "run_delay_seconds"), ("0.5,inf", "involuntary")],
+)
+def test_optional_columns_are_checked_where_they_are(values: str, says: str | None) -> None:
+    head = "step,steps,seconds,data_seconds,warm_up,run_delay_seconds,involuntary_switches"
+    content = f"{head}\n0,5,1.0,0.1,1,{values}\n".encode()
+    if says is None:
+        assert record_tables.read_columns(content, "windows.csv")["steps"] == [5]
+    else:
+        with pytest.raises(Unsound, match=says):
+            record_tables.read_columns(content, "windows.csv")

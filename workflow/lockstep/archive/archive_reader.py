@@ -139,7 +139,7 @@ def _described(path: Path, reader: Reader, sha256: str | None) -> Archive:
 
 def _former(archive: Archive) -> str:
     """Return what a file is that is no archive of this version."""
-    told = archive.json_of(layout.FORMER_MANIFEST)
+    told = archive.json_of("manifest.json")  # of lockstep-archive/1
     if not isinstance(told, dict) or "lockstep" not in told:
         return f"not an archive of Lockstep, it holds no {layout.HASHES}"
     return printable(

@@ -146,7 +146,7 @@ def derived(study: Study, told: Mapping[str, Any], sizes: Mapping[str, int],
     Args:
         study: whose paths are names in the archive.
         told: the content of ``archive.json``.
-        sizes, hashes: of the other files, and of each that was yielded before.
+        sizes, hashes: of the other files, and at least of each that was yielded before.
         read: returns the JSON of one of the other files.
     """
     happened = provenance.actions(study, [n for n in hashes if n not in layout.DERIVED], read)

@@ -199,16 +199,12 @@ def _data(study: Study, rules: Rules) -> Iterator[Item]:
     """Yield manifests of the datasets and images that config and records name, and what is asked
     for of them.
     """
-    wanted = layout.include(study.config)
     for folder in _data_folders(study):
-        target = f"{layout.DATA}{folder.parent.name}/{folder.name}/"
-        manifest = folder / "manifest.json"
-        yield Item(name=f"{target}manifest.json", path=manifest, clean=_cleaned(rules))
-        if folder.parent.name == "images":
-            names = ["image.sif"] if wanted["images"] else []
-        else:
-            names = sorted(layout.shards(_json(manifest))) if wanted["data"] else []
-        there = [name for name in names if (folder / name).is_file()]
+        target, manifest = f"{layout.DATA}{folder.parent.name}/{folder.name}/", "manifest.json"
+        yield Item(name=target + manifest, path=folder / manifest, clean=_cleaned(rules))
+        part, described = layout.contents(str(folder), _json(folder / manifest))
+        asked = described if layout.include(study.config)[part] else ()
+        there = [name for name in asked if (folder / name).is_file()]
         yield from (Item(name=target + name, path=folder / name) for name in there)
 
 

@@ -10,9 +10,6 @@ from typing import Any
 from lockstep.study import Study
 
 SCHEMA = "lockstep-archive/2"
-FORMER_MANIFEST = "manifest.json"
-"""Of `lockstep-archive/1`, which had no `HASHES`."""
-
 HASHES = "manifest-sha256.txt"
 ABOUT = "archive.json"
 CRATE = "ro-crate-metadata.json"
@@ -149,16 +146,15 @@ def missing(study: Study, names: Collection[str], read: Read) -> list[str]:
         Sorted; what is in the study's folder is called as it is there.
     """
     there, wanted = {*names}, {"": True, **include(study.config)}
-    below = f"{RESULTS}{study.name}/"
     asked = {path for path, part in study_files(study).items() if wanted[part]}
     for run in study.runs:  # a failed run has its records too, which say why, but no final state
-        summary = read(f"{below}runs/{run.name}/summary.json")
+        summary = read(f"{study.run_folder(run)}/summary.json")
         if not isinstance(summary, dict) or summary.get("status") != "finished":
             asked.discard(f"runs/{run.name}/{FINAL}")
-    data = [name for name in _data(study, there, read) if name not in there]
-    made = artefacts(study, read) if wanted["artefacts"] else {}
-    asked |= {name.removeprefix(below) for name in made}
-    return sorted([*data, *(path for path in asked if below + path not in there)])
+    asked = {f"{study.root}/{path}" for path in asked} | {*_data(study, there, read)}
+    if wanted["artefacts"]:
+        asked |= {*artefacts(study, read)}
+    return sorted(name.removeprefix(f"{study.root}/") for name in asked - there)
 
 
 def _data(study: Study, there: set[str], read: Read) -> Iterator[str]:
@@ -174,10 +170,8 @@ def _data(study: Study, there: set[str], read: Read) -> Iterator[str]:
             missing = ["*"]
         yield from (f"{DATA}{kind}/{name}-{identity}/manifest.json" for identity in missing)
     for folder, told in held.items():
-        if folder.startswith(f"{DATA}datasets/"):
-            yield from (f"{folder}/{file}" for file in shards(told) if wanted["data"])
-        elif wanted["images"]:
-            yield f"{folder}/image.sif"
+        part, files = contents(folder, told)
+        yield from (f"{folder}/{file}" for file in files if wanted[part])
 
 
 def manifests(names: Iterable[str], read: Read) -> dict[str, Any]:
@@ -214,13 +208,18 @@ def data_named(study: Study, read: Read) -> dict[tuple[str, str], set[str]]:
     return named
 
 
-def shards(manifest: Any) -> dict[str, str]:
-    """Return the files that a dataset's manifest names, with their sha256; none if it is none."""
+def contents(folder: str, manifest: Any) -> tuple[str, dict[str, str]]:
+    """Return the part of `archive.include` that asks for what a manifest in a folder of data
+    describes, and these files with their sha256; none if it is no manifest.
+    """
+    part = "images" if Path(folder).parent.name == "images" else "data"
     try:
-        splits = manifest["splits"].values()
-        return {shard["file"]: shard["sha256"] for split in splits for shard in split["shards"]}
+        if part == "images":
+            return part, {"image.sif": manifest["sif"]["sha256"]}
+        shards = [shard for split in manifest["splits"].values() for shard in split["shards"]]
+        return part, {shard["file"]: shard["sha256"] for shard in shards}
     except (KeyError, TypeError, AttributeError):
-        return {}
+        return part, {}
 
 
 # Sizes and safe names -----------------------------------------------------------------------------

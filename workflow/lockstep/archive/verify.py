@@ -139,27 +139,17 @@ def main(path: Path, *, sha256: str | None = None, figures: bool = False) -> int
     return HOLD
 
 
-def verify(path: Path, *, sha256: str | None = None, figures: bool = False) -> list[Check]:
-    """Return what holds and what does not.
+def verified(
+    archive: Archive, *, sha256: str | None = None, figures: bool = False
+) -> Iterator[Check]:
+    """Yield what holds and what does not of an archive that is open.
 
     Args:
         sha256: that the file was published with.
         figures: draw the report's figures again.
 
     Raises:
-        UserError: the file cannot be used.
-    """
-    with archive_reader.opened(path) as archive:
-        return list(verified(archive, sha256=sha256, figures=figures))
-
-
-def verified(
-    archive: Archive, *, sha256: str | None = None, figures: bool = False
-) -> Iterator[Check]:
-    """Yield the same of an archive that is open.
-
-    Raises:
-        UserError: as `verify`, or packages are missing that the later checks need.
+        UserError: it cannot be used, or packages are missing that the later checks need.
     """
     form = container(archive, sha256)
     yield form
@@ -182,7 +172,7 @@ def verified(
 
 def _meaning(archive: Archive, *, figures: bool) -> Iterator[Check]:
     """Yield the checks of what the files say; apart, as these need NumPy and pandas."""
-    from lockstep.archive import derived_check, records_check, source
+    from lockstep.archive import semantic_checks, source
     from lockstep.records import load
 
     study = archived_study(archive)
@@ -191,11 +181,11 @@ def _meaning(archive: Archive, *, figures: bool) -> Iterator[Check]:
         again = Study(study.config)
         again.root, again.data = folder / study.root, folder / study.data
         records = load.load(again)
-        found = records_check.check(archive, study, records)
+        found = semantic_checks.records(archive, study, records)
         yield found
-        yield derived_check.parity(archive, study, package)
+        yield semantic_checks.parity(archive, study, package)
         sound = None if found.wrong else records
-        yield derived_check.derived(archive, study, package, sound, figures=figures)
+        yield semantic_checks.derived(archive, study, package, sound, figures=figures)
         yield source.check(archive, study, package)
 
 

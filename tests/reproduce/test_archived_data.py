@@ -13,48 +13,46 @@ from lockstep.images.identity import recipe
 from lockstep.reproduce import repetition, reproduction_plan
 from lockstep.study import Study, config
 from tests.archive import tamper
-from tests.archive.tamper import Contents
 from tests.conftest import DIGITS, ROOT
 
 SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"  # of b"test"
-SHARD = "data/datasets/photos-0123456789ab/train-00000.h5"
-READY = "data/images/torch-ready-0123456789ab/image.sif"
-
-
-def described(folder: str, **fields: Any) -> Contents:
-    return {f"{folder}/manifest.json": json.dumps({"identity": "0" * 64, **fields}).encode()}
+SHARDS = "data/datasets/photos-0123456789ab"
+READY = "data/images/torch-ready-0123456789ab"
 
 
 def set_up(
-    folder: Path, contents: Contents, *, raw: Path | None = None, dataset: str = "photos"
+    folder: Path, held: str, file: str | None, *, raw: Path | None = None, **more: str
 ) -> tuple[Study, list[str]]:
-    """Set up a study of an archive with these data and images.
+    """Set up a study of an archive with one folder of data.
+
+    Args:
+        held: the folder's name; its manifest is of what stands there before the first hyphen.
+        file: in that folder.
+        more: of the manifest.
 
     Returns:
         The study as the workflow finds it, and what is said before.
     """
-    told = config.complete(
-        {
-            **DIGITS,
-            "datasets": {"photos": {"source": "image_folder", "raw": "/home/ada/photos"}},
-            "workloads": {"mnist_cnn": {"dataset": "photos"}},
-            "images": {"enabled": True},
-        }
-    )
-    told["datasets"][dataset] = told["datasets"].pop("photos")  # which no config can be called
-    told["workloads"]["mnist_cnn"]["dataset"] = dataset
-    for path in (ROOT / "workflow" / "lockstep").rglob("*.py"):
-        contents[f"source/{path.relative_to(ROOT)}"] = path.read_bytes()
-    contents[layout.STUDY] = json.dumps(told).encode()
+    told: dict[str, Any] = {"identity": "0" * 64, "name": Path(held).name.split("-")[0], **more}
+    dataset = told["name"] if held == SHARDS else "photos"
+    asked = {**DIGITS, "images": {"enabled": True},
+             "datasets": {"photos": {"source": "image_folder", "raw": "/home/ada/photos"}},
+             "workloads": {"mnist_cnn": {"dataset": "photos"}}}  # fmt: skip
+    study = config.complete(asked)
+    study["datasets"][dataset] = study["datasets"].pop("photos")  # which no config may call so
+    study["workloads"]["mnist_cnn"]["dataset"] = dataset
     about = {
-        "schema": layout.SCHEMA, "study": told["study"], "lockstep": "0", "complete": True,
+        "schema": layout.SCHEMA, "study": study["study"], "lockstep": "0", "complete": True,
         "missing": [], "include": {}, "source": {"commit": None, "note": ""},
         "rewritten": [], "executable": [], "links": [],
     }  # fmt: skip
-    contents[layout.ABOUT] = json.dumps(about).encode()
-    file = folder / "x.zip"
-    tamper.store(file, tamper.reseal(contents))
-    with archive_reader.opened(file) as archive:
+    made = {f"{held}/manifest.json": told, layout.STUDY: study, layout.ABOUT: about}
+    contents = {name: json.dumps(value).encode() for name, value in made.items()}
+    contents |= {f"{held}/{file}": b"test"} if file else {}
+    for path in (ROOT / "workflow" / "lockstep").rglob("*.py"):
+        contents[f"source/{path.relative_to(ROOT)}"] = path.read_bytes()
+    tamper.store(folder / "x.zip", tamper.reseal(contents))
+    with archive_reader.opened(folder / "x.zip") as archive:
         chosen = reproduction_plan.plan(
             archive,
             folder=folder / "again",
@@ -63,36 +61,32 @@ def set_up(
         )
         repetition.set_up(archive, chosen)
         lines = reproduction_plan.lines(chosen, archive, trusted=True)
-    assert lines[0] == f"archive: {file}, sha256 {files.sha256_file(file)}"
-    study = Study(json.loads((chosen.checkout / reproduction_plan.CONFIG).read_text()))
-    study.data = chosen.checkout / study.data
-    return study, lines
+    assert lines[0] == f"archive: {folder}/x.zip, sha256 {files.sha256_file(folder / 'x.zip')}"
+    again = Study(json.loads((chosen.checkout / reproduction_plan.CONFIG).read_text()))
+    again.data = chosen.checkout / again.data
+    return again, lines
 
 
 @pytest.mark.parametrize("staged", [False, True])
 def test_shards_of_staged_files_are_found_without_the_files(tmp_path: Path, staged: bool) -> None:
-    contents = {SHARD: b"test", **described(SHARD.rpartition("/")[0], name="photos")}
-    study, lines = set_up(tmp_path, contents, raw=tmp_path if staged else None)
+    study, lines = set_up(tmp_path, SHARDS, "train.h5", raw=tmp_path if staged else None)
     manifest = study.dataset_manifest("photos")
     assert json.loads(manifest.read_text())["identity"] == study.dataset_identity("photos")
-    assert (manifest.parent / "train-00000.h5").read_bytes() == b"test"
+    assert (manifest.parent / "train.h5").read_bytes() == b"test"
     assert [path.name for path in (study.data / "datasets").iterdir()] == [manifest.parent.name]
     assert "datasets: photos, archived shards, below" in lines
-    assert f"  archived: {SHARD}, sha256 {SHA256}" in lines
+    assert f"  archived: {SHARDS}/train.h5, sha256 {SHA256}" in lines
 
 
 def test_shards_go_nowhere_else(tmp_path: Path) -> None:
-    name = "../../../../elsewhere"
-    contents = {SHARD: b"test", **described(SHARD.rpartition("/")[0], name=name)}
     with pytest.raises(UserError, match="nothing was written"):
-        set_up(tmp_path, contents, dataset=name)
+        set_up(tmp_path, SHARDS, "train.h5", name="../../../../elsewhere")
     assert [path.name for path in tmp_path.iterdir()] == ["x.zip"]
 
 
 def test_built_images_lie_where_the_workflow_would_build_them(tmp_path: Path) -> None:
     folder = f"data/images/{recipe('base').folder}"
-    contents = {f"{folder}/image.sif": b"test", **described(folder, name="base")}
-    study, lines = set_up(tmp_path, contents)
+    study, lines = set_up(tmp_path, folder, "image.sif")
     assert study.images["base"].sif.read_bytes() == b"test"
     assert study.images["base"].manifest.is_file()
     assert f"  archived: {folder}/image.sif, sha256 {SHA256}" in lines
@@ -100,8 +94,7 @@ def test_built_images_lie_where_the_workflow_would_build_them(tmp_path: Path) ->
 
 
 def test_images_that_nobody_built_are_given_to_the_workflow_again(tmp_path: Path) -> None:
-    contents = {READY: b"test", **described(READY.rpartition("/")[0], name="torch")}
-    study, _ = set_up(tmp_path, contents)
+    study, _ = set_up(tmp_path, READY, "image.sif")
     torch = study.images["torch"]
     assert torch.ready is not None and torch.ready.read_bytes() == b"test"
     assert not torch.folder.exists()  # the workflow makes it
@@ -109,5 +102,5 @@ def test_images_that_nobody_built_are_given_to_the_workflow_again(tmp_path: Path
 
 
 def test_it_says_where_images_come_from_if_none_is_archived(tmp_path: Path) -> None:
-    _, lines = set_up(tmp_path, described("data/images/base-0123456789ab", name="base"))
+    _, lines = set_up(tmp_path, "data/images/base-0123456789ab", None)
     assert "images: built from the archived definitions and locks, cuda12" in lines

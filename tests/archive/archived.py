@@ -2,16 +2,16 @@
 
 import contextlib
 import json
-import os
 import shutil
 import subprocess
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lockstep.archive import build, verify
+from lockstep.archive import archive_reader, build, verify
+from lockstep.archive.verify import Check
 from lockstep.errors import UserError
 from lockstep.study import Study
 from tests.conftest import ROOT
@@ -19,7 +19,7 @@ from tests.end_to_end.checkout import Checkout, Said, small
 
 SECRET = "s3cr3t-value-of-a-token"
 ORCID = "0000-0002-1825-0097"
-Found = Callable[[], list[str]]
+PLACE = {"name": "Example University", "url": "https://example.org"}
 
 STUDY = small(
     workloads__mnist_cnn__epochs=1,
@@ -27,13 +27,7 @@ STUDY = small(
     threads=1,
     archive={
         "title": "Digits, twice",
-        "authors": [
-            {
-                "name": "Ada Example",
-                "orcid": ORCID,
-                "affiliation": {"name": "Example University", "url": "https://example.org"},
-            }
-        ],
+        "authors": [{"name": "Ada Example", "orcid": ORCID, "affiliation": PLACE}],
         "licence": "CC-BY-4.0",
         "repository": "https://example.org/lockstep",
         "doi": "10.5281/zenodo.1234567",
@@ -53,17 +47,19 @@ def git(root: Path, *arguments: str) -> str:
     return done.stdout
 
 
+def commit(root: Path) -> None:
+    """Make a repository of a folder, and commit all that is in it."""
+    for arguments in ("init --quiet", "add --all", "commit --quiet --message Workflow"):
+        git(root, *arguments.split())
+
+
 @dataclass(frozen=True, kw_only=True)
 class Archived:
-    """A finished study and its archive; not to be changed.
-
-    Attributes:
-        said: what a person saw of archiving.
-    """
+    """A finished study and its archive; not to be changed."""
 
     checkout: Checkout
     file: Path
-    said: Said
+    said: Said  # what a person saw of archiving
 
     @property
     def study(self) -> Study:
@@ -80,14 +76,10 @@ def archived(tmp_path_factory: pytest.TempPathFactory) -> Archived:
     checkout = Checkout.make(tmp_path_factory.mktemp("archived") / "lockstep", home)
     shutil.copy2(ROOT / ".gitignore", checkout.root)
     (checkout.root / "slurm").symlink_to("profiles/slurm")
-    git(checkout.root, "init", "--quiet")
-    git(checkout.root, "add", "--all")
-    git(checkout.root, "commit", "--quiet", "--message", "The workflow")
-    os.environ["TEST_ACCESS_TOKEN"] = SECRET
-    try:
+    commit(checkout.root)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TEST_ACCESS_TOKEN", SECRET)
         said = checkout.snakemake("archive", study=STUDY)
-    finally:
-        del os.environ["TEST_ACCESS_TOKEN"]
     return Archived(checkout=checkout, file=checkout.results("small.crate.zip"), said=said)
 
 
@@ -105,7 +97,13 @@ def copied(archived: Archived, tmp_path: Path) -> Checkout:
     return archived.checkout.duplicate(tmp_path / "lockstep")
 
 
-def ask(checkout: Checkout, **fields: object) -> None:
+@pytest.fixture
+def file(archived: Archived, tmp_path: Path) -> Path:
+    """A copy of the archive that a test may damage."""
+    return Path(shutil.copy(archived.file, tmp_path / "copy.crate.zip"))
+
+
+def ask(checkout: Checkout, **fields: Any) -> None:
     """Change what the study's config says of its archive; `include` keeps what is not named."""
     path = checkout.results() / "study.json"
     config = json.loads(path.read_text())
@@ -132,18 +130,19 @@ def refused(checkout: Checkout, **options: bool) -> str:
     return str(refusal.value)
 
 
-@pytest.fixture
-def file(archived: Archived, tmp_path: Path) -> Path:
-    """A copy of the archive that a test may damage."""
-    return Path(shutil.copy(archived.file, tmp_path / "copy.crate.zip"))
-
-
-@pytest.fixture
-def found(file: Path) -> Found:
-    """What verifying the copy finds."""
-    return lambda: findings(file)
+def checks(file: Path, **options: Any) -> list[Check]:
+    """What holds and what does not hold in an archive (see `verify.verified`)."""
+    with archive_reader.opened(file) as archive:
+        return list(verify.verified(archive, **options))
 
 
 def findings(file: Path) -> list[str]:
     """All that does not hold in an archive."""
-    return [problem for check in verify.verify(file) for problem in check.wrong]
+    return [problem for check in checks(file) for problem in check.wrong]
+
+
+def holds(file: Path, **options: Any) -> str:
+    """Check that an archive holds; returns what is said of it."""
+    found = checks(file, **options)
+    assert [problem for check in found for problem in check.wrong] == []
+    return "\n".join(line for check in found for line in check.lines())

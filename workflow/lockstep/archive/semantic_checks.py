@@ -1,6 +1,8 @@
-"""Whether what was made of the records follows from them: parity's verdicts, report, description.
+"""What the files of an archive say: do records agree, and does what was made of them follow?
 
-Each is made again and compared, if this version of Lockstep made it.
+What makes a record sound is decided by `lockstep.records`, as for the report: a run that the report
+would leave out is a finding. Parity's verdicts, report and description are made again and compared,
+if this version of Lockstep made them.
 """
 
 import csv
@@ -9,7 +11,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,12 @@ from lockstep.archive.archive_reader import Archive
 from lockstep.archive.source import same_code
 from lockstep.archive.verify import Check, guarded
 from lockstep.parity import compare as ladder
-from lockstep.records import record_tables
-from lockstep.records.load import Records
+from lockstep.records import record_schema, record_tables, record_validation
+from lockstep.records.load import EXCLUDED, Record, Records
 from lockstep.records.record_tables import Unsound
 from lockstep.report import analysis, page, tables
 from lockstep.study import Study
+from lockstep.study.run import Run
 
 RELATIVE, ABSOLUTE = 1e-9, 1e-15
 """Between numbers: other builds of NumPy and SciPy round differently, and some of the report's are
@@ -30,6 +33,116 @@ differences of nearly equal ones. Everything that is not a number must be equal.
 """
 
 NUMBER = re.compile(r"[-+−]?\d+(?:[.,]\d+)*(?:e[-+]?\d+)?")
+
+
+# Records --------------------------------------------------------------------------------------
+
+
+def records(archive: Archive, study: Study, extracted: Records) -> Check:
+    """Is everything there that the archive says is there, and do the records agree?
+
+    Args:
+        study: whose paths are names in the archive.
+        extracted: the records of the same study, read from extracted files.
+    """
+    wrong = [*guarded(layout.ABOUT, _whole, archive, study)]
+    for name in archive.hashes:
+        if name.startswith(layout.DATA) and name.endswith("/manifest.json"):
+            wrong += guarded(name, _manifest, archive, name)
+    wrong += _hashed(archive, layout.artefacts(study, archive.json_of), "the deployment's record")
+    for name in map(str, map(study.manifest, study.blocks)):
+        wrong += guarded(name, _block, archive, study, name)
+    wrong += [f"{study.root}/{where}: {why}" for where, why in extracted.excluded
+              if where.startswith("blocks/")]  # fmt: skip
+    described = layout.manifests(archive.hashes, archive.json_of).values()
+    manifests = {told["identity"]: told for told in described}
+    for run, record in zip(study.runs, extracted.runs, strict=True):
+        found = guarded("summary.json", _run, archive, study, run, record, manifests)
+        wrong += [f"{study.root}/{record.folder}/{problem}" for problem in found]
+    present = sum(f"{study.run_folder(run)}/summary.json" in archive.hashes for run in study.runs)
+    says = f"{present} of {len(study.runs)} runs agree with their blocks, datasets and images"
+    if missing := archive.about["missing"]:
+        says = f"THE STUDY IS NOT COMPLETE, {len(missing)} files are missing, as it says; {says}"
+    return Check(name="records", says=says, wrong=wrong)
+
+
+def _whole(archive: Archive, study: Study) -> Iterator[str]:
+    """Yield where ``archive.json`` and the config are not what the files say."""
+    missing = layout.missing(study, archive.hashes, archive.json_of)
+    for name in sorted({*missing} ^ {*archive.about["missing"]}):
+        how = "missing" if name in missing else "there"
+        yield f"{name}: is {how}, which {layout.ABOUT} does not say"
+    # In its order, too: parity is measured against the first variant.
+    again = json.dumps(layout.reproducible(study.config))
+    if json.dumps(archive.json_of(layout.STUDY)) != again:
+        yield f"{layout.STUDY}: is not the config of the study as it was run"
+
+
+def _hashed(archive: Archive, hashes: Mapping[str, str], by: str) -> Iterator[str]:
+    """Yield the files of an archive that are not what a record has the hash of.
+
+    Args:
+        hashes: sha256 of files, by name; they need not be in the archive.
+        by: what record.
+    """
+    for name, sha256 in hashes.items():
+        if archive.hashes.get(name, sha256) != sha256:
+            yield f"{name}: is not what {by} has the hash of"
+
+
+def _manifest(archive: Archive, name: str) -> Iterator[str]:
+    """Yield where a manifest is unsound, or archived data are not those that it describes."""
+    manifest, folder = archive.json_of(name), name.removesuffix("/manifest.json")
+    part, described = layout.contents(folder, manifest)
+    schema = record_schema.DATASET if part == "data" else record_schema.IMAGE
+    if (field := record_schema.unsound(manifest, schema)) is not None:
+        yield f"{name}: field {field!r} is missing or not of its kind"
+    else:
+        inside = {f"{folder}/{file}": sha256 for file, sha256 in described.items()}
+        yield from _hashed(archive, inside, "its manifest")
+
+
+def _block(archive: Archive, study: Study, name: str) -> Iterator[str]:
+    """Yield the arrays of a block's runs that it has other hashes of; see `load` for the rest."""
+    manifest = archive.json_of(name)
+    if record_schema.unsound(manifest, record_schema.BLOCK) is None:
+        for run, entry in manifest["runs"].items():
+            arrays = {f"{study.root}/runs/{run}/{file}": entry["sha256"].get(file)
+                      for file in ("steps.npz", layout.FINAL)}  # fmt: skip
+            yield from _hashed(archive, arrays, "its block")
+
+
+def _run(
+    archive: Archive, study: Study, run: Run, record: Record, manifests: Mapping[str, Any]
+) -> Iterator[str]:
+    """Yield what is wrong with a run, each beginning with the name of its file."""
+    own = {name: f"{study.run_folder(run)}/{name}" for name in layout.RECORDS}
+    whole = archive.hashes.keys() >= {*own.values()}  # `_whole` says what is missing
+    if record.status == EXCLUDED and whole:
+        yield str(record.reason)
+    summary = record.summary
+    if not summary:
+        return
+    yield from record_validation.identity_problems(summary, study.run_config(run))
+    if whole:
+        try:
+            columns = [record_tables.read_columns(archive.bytes_of(own[name]), name)
+                       for name in record_tables.TABLES]  # fmt: skip
+            steps = record_tables.read_steps(archive.bytes_of(own["steps.npz"]), summary)
+            yield from record_tables.from_steps(steps, summary, *columns)
+        except Unsound as problem:
+            yield str(problem)
+    contract = summary["contract"]
+    determined, image = contract["determined_by"], contract["host"].get("image")
+    weights = str(study.weights(run.workload, run.seed))
+    if archive.hashes.get(weights, determined["weights"]) != determined["weights"]:
+        yield f"summary.json: was trained from other weights than {weights}"
+    dataset = manifests.get(summary["dataset"]["identity"])
+    if dataset and dataset["content"] != summary["dataset"]["content"]:
+        yield "summary.json: dataset.content is not that of data/datasets"
+    built = manifests.get(image["identity"]) if image else None
+    if built and built["sif"]["sha256"] != image["sif_sha256"]:
+        yield "summary.json: its image's sha256 is not that of data/images"
 
 
 # Parity ---------------------------------------------------------------------------------------
@@ -46,11 +159,13 @@ def parity(archive: Archive, study: Study, package: Path) -> Check:
     judged, other, untraced = [], [], []
     for workload in study.config["workloads"]:
         name = str(study.verdict(workload))
-        verdict = archive.json_of(name)
-        if verdict is None:
+        if name not in archive.hashes:
             continue
+        verdict = archive.json_of(name)
         traces = {variant: str(study.trace(workload, variant)) for variant in study.traces()}
-        if not all(trace in archive.hashes for trace in traces.values()):
+        if not isinstance(verdict, dict):
+            wrong.append(f"{name}: is no verdict")
+        elif not all(trace in archive.hashes for trace in traces.values()):
             untraced.append(workload)
         elif ours or verdict.get("schema") == ladder.SCHEMA:
             judged.append(workload)
@@ -102,7 +217,7 @@ def derived(
         says.append("README, metadata and description are what config and records make them")
     else:
         says.append("README, metadata and description were made by another version, not compared")
-    report = f"{layout.RESULTS}{study.name}/report/"
+    report = f"{study.root}/report/"
     if f"{report}report.json" not in archive.hashes:
         says.append("there is no report")
     elif records is None:
@@ -115,20 +230,16 @@ def derived(
 
 
 def _described(archive: Archive, study: Study) -> Iterator[str]:
-    hashes = {n: sha256 for n, sha256 in archive.hashes.items() if n not in layout.DERIVED}
-    sizes = {name: archive.reader.sizes[name] for name in hashes}
-    again = layout.named_as_archived(study.config)
-    for name, content in build.derived(again, archive.about, sizes, hashes, archive.json_of):
-        if name not in archive.hashes:
+    sizes, hashes = archive.reader.sizes, archive.hashes
+    for name, content in build.derived(study, archive.about, sizes, hashes, archive.json_of):
+        if name not in hashes:
             yield f"{name}: is missing"
-            continue
-        if archive.bytes_of(name) != content:
+        elif archive.bytes_of(name) != content:
             more = ""
             if name.endswith(".json"):
                 differs = difference(json.loads(content), archive.json_of(name))
                 more = ": " + next(differs, "it is written otherwise")
             yield f"{name}: is not what config and records make it{more}"
-        sizes[name], hashes[name] = archive.reader.sizes[name], archive.hashes[name]
 
 
 def _report(
@@ -140,22 +251,23 @@ def _report(
     yield from _one_finding(f"{report}report.json", difference(computed, written), "the records")
     made = {f"{report}tables/{t.name}.csv": tables.as_csv(t) for t in found.all_tables}
     there = {name for name in archive.hashes if name.startswith(f"{report}tables/")}
-    for name in sorted({*made} ^ there):
-        yield f"{name}: is {'missing' if name in made else 'not a table of this report'}"
-    changed = [name for name in sorted({*made} & there) if archive.bytes_of(name) != made[name]]
-    for name in changed:
-        rows = difference(_rows(made[name]), _rows(archive.bytes_of(name)))
-        yield from _one_finding(name, rows, "the records")
-    how = f"within {RELATIVE:g}" if changed or computed != written else "to the bit"
+    exact = computed == written
+    for name in sorted({*made} | there):
+        if name not in made or name not in there:
+            yield f"{name}: is {'missing' if name in made else 'not a table of this report'}"
+        elif (held := archive.bytes_of(name)) != made[name]:
+            exact = False
+            yield from _one_finding(name, difference(_rows(made[name]), _rows(held)), "the records")
+    how = "to the bit" if exact else f"within {RELATIVE:g}"
     verdicts = len(found.comparisons)
     says.append(f"{len(made)} tables and {verdicts} verdicts follow from the records, {how}")
     if f"{report}index.html" in archive.hashes:
         html = archive.bytes_of(f"{report}index.html").decode()
         drawn = records.study.report().parent / "figures"
-        again, held = page.says(page.render(found, {})), page.says(html, drawn)
+        pages = [page.says(page.render(found, {})), page.says(html, drawn)]
         if computed != written:  # its numbers were rounded otherwise, so those of the page may be
-            again, held = ([NUMBER.sub("#", line) for line in lines] for lines in (again, held))
-        for line in itertools.islice(difference(again, held, "line "), 1):
+            pages = [[NUMBER.sub("#", line) for line in lines] for lines in pages]
+        for line in itertools.islice(difference(*pages, "line "), 1):
             yield f"{report}index.html: is not what the records make it: {line}"
         says.append("the page is as the records make it, its figures are those of the report")
     if figures:

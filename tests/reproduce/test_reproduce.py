@@ -21,7 +21,7 @@ from lockstep.reproduce.reproduction_outcome import BITS, YES
 from lockstep.reproduce.reproduction_plan import Plan
 from lockstep.study import PACKAGES, Study
 from tests.archive import tamper
-from tests.archive.conftest import Archived, git
+from tests.archive.archived import Archived, git
 from tests.conftest import PATIENCE, ROOT, small_disk
 from tests.end_to_end.checkout import losses
 
@@ -60,33 +60,38 @@ def typed(
 ) -> Typed:
     """Type a command; returns its status and its output. Nothing is left behind."""
 
-    def run(file: Path, *arguments: object, holds: bool = True) -> tuple[int, str, str]:
-        into = [] if "--into" in arguments else ["--into", tmp_path / "again"]
+    def run(file: Path, options: str, holds: bool = True) -> tuple[int, str, str]:
+        into = "" if "--into" in options else f"--into {tmp_path / 'again'}"
         with monkeypatch.context() as patch:
             if holds:  # which is known
                 patch.setattr(verify, "verified", lambda archive, **_: iter(()))
             patch.setattr(sys, "stdin", io.StringIO())
-            status = main(["reproduce", *map(str, (file, *into, *arguments))])
+            status = main(["reproduce", str(file), *into.split(), *options.split()])
         assert not (tmp_path / "again").exists()
         return status, *capsys.readouterr()
 
     return run
 
 
-def test_it_says_what_it_would_run_and_writes_nothing(archived: Archived, typed: Typed) -> None:
+def test_it_says_what_it_would_run_and_with_which_other_packages(
+    archived: Archived, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = machine.versions(PACKAGES)
+    monkeypatch.setattr(machine, "versions", lambda packages: {**recorded, "numpy": "1.0"})
     status, out, _ = typed(archived.file, "--dry-run")
     assert status == 0
     for says in (
         "study small: 4 of its runs",
         "-m snakemake report --profile profiles/local",
         "obtained by the workflow",
+        f"differs here: numpy 1.0, recorded {recorded['numpy']}",
         "it proves nothing unless the archive is the published one",
     ):
         assert says in out
 
 
 def test_what_does_not_hold_is_not_run(archived: Archived, file: Path, typed: Typed) -> None:
-    status, out, _ = typed(archived.file, "--yes", "--sha256", "0" * 64, holds=False)
+    status, out, _ = typed(archived.file, f"--yes --sha256 {'0' * 64}", holds=False)
     assert status == 1 and "not the one published" in out
     tamper.flip(file, file.stat().st_size // 2, 1)
     status, out, _ = typed(file, "--yes", holds=False)
@@ -94,8 +99,8 @@ def test_what_does_not_hold_is_not_run(archived: Archived, file: Path, typed: Ty
 
 
 def test_the_code_is_compared_with_a_checkout(archived: Archived, file: Path, typed: Typed) -> None:
-    options = ("--dry-run", "--source", archived.checkout.root)
-    status, out, _ = typed(file, *options)
+    options = f"--dry-run --source {archived.checkout.root}"
+    status, out, _ = typed(file, options)
     assert status == 0 and "proves nothing" not in out
 
     def other_code(contents: tamper.Contents) -> None:
@@ -104,24 +109,13 @@ def test_the_code_is_compared_with_a_checkout(archived: Archived, file: Path, ty
         contents["source/config.yaml"] += b"# more\n"
 
     tamper.forge(file, other_code)
-    status, out, _ = typed(file, *options)
+    status, out, _ = typed(file, options)
     assert status == 1 and "its code is not that of" in out
     assert [line.partition(": ")[2] for line in out.splitlines()[:3]] == [
         "Snakefile: differs",
         "config.yaml: differs",
         "workflow/lockstep/report/extra.py: is only in the archive",
     ]
-
-
-def test_other_packages_are_named_before_anything_runs(
-    archived: Archived, typed: Typed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    here = {**machine.versions(PACKAGES), "numpy": "1.0"}
-    monkeypatch.setattr(machine, "versions", lambda packages: here)
-    _, out, _ = typed(archived.file, "--dry-run")
-    told = json.loads(tamper.load(archived.file)[f"results/small/runs/{RUN}/summary.json"])
-    recorded = told["contract"]["determined_by"]["environment"]["numpy"]
-    assert f"differs here: numpy 1.0, recorded {recorded}" in out
 
 
 @pytest.mark.parametrize(
@@ -144,7 +138,7 @@ def test_other_packages_are_named_before_anything_runs(
 def test_what_cannot_be_is_one_line(
     archived: Archived, typed: Typed, options: str, says: str
 ) -> None:
-    status, _, error = typed(archived.file, *options.split())
+    status, _, error = typed(archived.file, options)
     assert status == 2
     assert says in error and error.count("\n") == 1
 
@@ -188,14 +182,16 @@ def test_while_the_code_runs_no_record_is_there_and_an_error_is_no_verdict(
 # What is set up -------------------------------------------------------------------------------
 
 
-def planned(file: Path, folder: Path, **options: object) -> Plan:
+def planned(file: Path, folder: Path, **options: object) -> tuple[Plan, list[str]]:
+    """What is to be run, and what is said of it."""
     with archive_reader.opened(file) as archive:
-        return reproduction_plan.plan(archive, folder=folder, profile="profiles/local", **options)
+        chosen = reproduction_plan.plan(archive, folder=folder, profile="profiles/local", **options)
+        return chosen, reproduction_plan.lines(chosen, archive, trusted=True)
 
 
 def set_up(file: Path, folder: Path) -> Path:
     """Put an archive's parts to where they are run; returns the checkout."""
-    chosen = planned(file, folder)
+    chosen, _ = planned(file, folder)
     with archive_reader.opened(file) as archive:
         repetition.set_up(archive, chosen)
     return chosen.checkout
@@ -211,14 +207,11 @@ def test_the_source_is_set_up_as_it_was(archived: Archived, tmp_path: Path) -> N
     assert not (checkout / "data").exists()  # a manifest alone is no dataset
 
 
-def test_archived_data_are_used(everything: Path, tmp_path: Path) -> None:
-    checkout = set_up(everything, tmp_path / "x")
-    names = {path.name for path in (checkout / "data" / "datasets").glob("*/*")}
-    assert names == {"manifest.json", "train-00000.h5", "test-00000.h5"}
-
-
-def test_data_are_led_nowhere_by_links(everything: Path, tmp_path: Path) -> None:
+def test_archived_data_are_used_and_led_nowhere_by_links(everything: Path, tmp_path: Path) -> None:
     """Each link leads to a place in its folder by its letters, one after the other out of it."""
+    datasets = set_up(everything, tmp_path / "y") / "data" / "datasets"
+    names = {path.name for path in datasets.glob("*/*")}
+    assert names == {"manifest.json", "train-00000.h5", "test-00000.h5"}
     links = {"source/p/q/d": b"../..", "source/data": b"p/q/d/../../victim"}
     (tmp_path / "victim" / "datasets").mkdir(parents=True)
     file = Path(shutil.copy(everything, tmp_path / "x.zip"))
@@ -258,13 +251,13 @@ def test_a_profile_is_the_archives_own_or_here(
 def test_a_subset_keeps_the_reference_and_its_identities(
     archived: Archived, tmp_path: Path
 ) -> None:
-    chosen = planned(archived.file, tmp_path, only=[RUN])
+    chosen, _ = planned(archived.file, tmp_path, only=[RUN])
     assert chosen.runs == [RUN]
     assert {*chosen.config["variants"]} == {"torch-eager", "jax-jit"}
     assert chosen.config["seeds"] == [1]
     (run,) = (run for run in Study(chosen.config).runs if run.name == RUN)
     assert Study(chosen.config).run_config(run) == archived.study.run_config(run)
-    everything = planned(archived.file, tmp_path, only=["mnist_cnn"])
+    everything, _ = planned(archived.file, tmp_path, only=["mnist_cnn"])
     assert everything.runs == [run.name for run in archived.study.runs]
 
 
@@ -280,8 +273,6 @@ def test_weights_that_a_workload_starts_from_are_asked_for(file: Path, tmp_path:
     tamper.forge(file, lambda contents: tamper.edit_json(contents, layout.STUDY, begun))
     with pytest.raises(UserError, match=r"begun\.safetensors.*: --start mnist_cnn=FILE"):
         planned(file, tmp_path / "x")
-    chosen = planned(file, tmp_path / "x", start=[f"mnist_cnn={file}"])
-    with archive_reader.opened(file) as archive:
-        lines = reproduction_plan.lines(chosen, archive, trusted=True)
+    chosen, lines = planned(file, tmp_path / "x", start=[f"mnist_cnn={file}"])
     assert chosen.config["workloads"]["mnist_cnn"]["start"] == str(file)
     assert f"mnist_cnn starts from: {file}" in lines
