@@ -170,7 +170,7 @@ def test_while_the_code_runs_no_record_is_there_and_an_error_is_no_verdict(
     monkeypatch.setattr(verify, "verified", lambda archive, **_: iter(()))
     monkeypatch.setattr(reproduction_plan, "other_packages", lambda *_: [])
     into = tmp_path / "again"
-    assert repetition.main(archived.file, into, profile="profiles/local", yes=True) == 2
+    assert repetition.main(archived.file, folder=into, profile="profiles/local", yes=True) == 2
     assert seen == [] and len([*(into / "archived").rglob("summary.json")]) == 4
     said = capsys.readouterr().out
     assert "the workflow ended with status 1" in said

@@ -410,7 +410,7 @@ def reproduce(options: argparse.Namespace) -> int:
 
     return repetition.main(
         options.archive,
-        options.into,
+        folder=options.into,
         profile=options.profile,
         sha256=options.sha256,
         source=options.source,

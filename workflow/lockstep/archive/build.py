@@ -10,7 +10,6 @@ from lockstep import __version__, files
 from lockstep.archive import (
     archive_reader,
     collect,
-    crate,
     description,
     layout,
     provenance,
@@ -19,6 +18,7 @@ from lockstep.archive import (
     zip_container,
 )
 from lockstep.archive.collect import Item
+from lockstep.archive.crate import Crate
 from lockstep.archive.layout import Read
 from lockstep.archive.source import Source
 from lockstep.errors import UserError
@@ -158,7 +158,8 @@ def derived(study: Study, told: Mapping[str, Any], sizes: Mapping[str, int],
     yield layout.UPLOAD, description.upload(study, date)
     yield layout.CITATION, description.citation(study, date)
     yield layout.ABOUT, json.dumps(told, indent=1, ensure_ascii=False).encode() + b"\n"
-    yield layout.CRATE, crate.describe(study, told, sizes, hashes, read, happened)
+    made = Crate(study=study, about=told, sizes=sizes, hashes=hashes, read=read, happened=happened)
+    yield layout.CRATE, made.as_json()
 
 
 def _lines(plan: Plan, target: Path, sha256: str) -> list[str]:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from lockstep import __version__
 from lockstep.archive import description, layout
 from lockstep.archive.layout import Read
-from lockstep.archive.provenance import STAGES, Action, span, version
+from lockstep.archive.provenance import FRAMEWORKS, STAGES, Action, span, version
 from lockstep.study import Study
 
 RUN_TERMS = "https://w3id.org/ro/terms/workflow-run"
@@ -27,42 +27,12 @@ PROFILES = {
 BIOSCHEMAS = "https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE"
 SNAKEMAKE = "https://snakemake.github.io"
 LANGUAGE = "https://w3id.org/workflowhub/workflow-ro-crate#snakemake"
-PACKAGES = {
-    "torch": ("PyTorch", "https://pytorch.org"),
-    "jax": ("JAX", "https://docs.jax.dev"),
-    "flax": ("Flax", "https://flax.readthedocs.io"),
-    "optax": ("Optax", "https://optax.readthedocs.io"),
-}
 WORKFLOW = f"{layout.SOURCE}Snakefile"
 WORKFLOW_KINDS = ["File", "SoftwareSourceCode", "ComputationalWorkflow", "HowTo"]
 ENCODING = {"json": "application/json", "html": "text/html", "md": "text/markdown"}
 
 Entity = dict[str, Any]
 Link = dict[str, str]
-
-
-def describe(
-    study: Study, about: Mapping[str, Any], sizes: Mapping[str, int], hashes: Mapping[str, str],
-    read: Read, happened: Sequence[Action],
-) -> bytes:  # fmt: skip
-    """Return ``ro-crate-metadata.json``.
-
-    Args:
-        study: whose paths are names in the archive.
-        about: the content of ``archive.json``.
-        sizes, hashes: of every file but this one and `layout.HASHES`.
-        read: returns the JSON of an archived file.
-        happened: what the records say was done.
-    """
-    crate = _Crate(study=study, about=about, sizes=sizes, hashes=hashes, read=read)
-    parts = crate.data(happened)
-    authors = [crate.person(author) for author in crate.told.get("authors") or []]
-    crate.actions(happened, authors[0] if authors else None)
-    crate.workflow(happened)
-    crate.root(happened, authors, parts)
-    graph = sorted(map(_compact, crate.graph.values()), key=lambda entity: str(entity["@id"]))
-    content = {"@context": CONTEXT, "@graph": graph}
-    return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
 
 def _compact(entity: Entity) -> Entity:
@@ -76,22 +46,34 @@ def _to(identifier: str) -> Link:
 
 
 @dataclass(kw_only=True)
-class _Crate:
-    """A graph in the making; see `describe`."""
+class Crate:
+    """The description of an archive."""
 
-    study: Study
-    about: Mapping[str, Any]
-    sizes: Mapping[str, int]
-    hashes: Mapping[str, str]
-    read: Read
-    graph: dict[str, Entity] = field(default_factory=dict)
+    study: Study  # whose paths are names in the archive
+    about: Mapping[str, Any]  # the content of ``archive.json``
+    sizes: Mapping[str, int]  # of every file but this one and `layout.HASHES`
+    hashes: Mapping[str, str]  # sha256 of the same
+    read: Read  # returns the JSON of an archived file
+    happened: Sequence[Action]  # what the records say was done
+    graph: dict[str, Entity] = field(default_factory=dict)  # in the making
 
     def __post_init__(self) -> None:
-        self.top = f"{layout.RESULTS}{self.study.name}/"
+        self.top = f"{self.study.root}/"
         self.told = self.study.config.get("archive", {})
         self.manifests: dict[str, Any] = {}
         parts = [name.split("/")[:-1] for name in self.hashes]
         self.folders = {"/".join(p[:n]) + "/" for p in parts for n in range(1, len(p) + 1)}
+        data = self.data()
+        authors = [self.person(author) for author in self.told.get("authors") or []]
+        self.actions(authors[0] if authors else None)
+        self.workflow()
+        self.root(authors, data)
+
+    def as_json(self) -> bytes:
+        """Return ``ro-crate-metadata.json``."""
+        graph = sorted(map(_compact, self.graph.values()), key=lambda entity: str(entity["@id"]))
+        content = {"@context": CONTEXT, "@graph": graph}
+        return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
     def add(self, identifier: str, kind: str | list[str], /, **fields: Any) -> Link:
         """Add an entity, unless there is one of this identifier; returns what refers to it."""
@@ -105,7 +87,7 @@ class _Crate:
             known |= {"contentSize": str(self.sizes[path]), "sha256": self.hashes[path]}
         self.add(path, kind, **known, **more)
 
-    def data(self, happened: Sequence[Action]) -> list[Link]:
+    def data(self) -> list[Link]:
         """Add the files and folders that are described one by one; returns what refers to them."""
         workloads = self.study.config["workloads"]
         for name, says in {
@@ -127,7 +109,7 @@ class _Crate:
             f"{self.top}report/": "Report, tables and figures",
             f"{self.top}logs/": "Logs, and what each job ran on",
             **{f"{self.top}parity/{w}/": f"Parity of {w}: traces and verdict" for w in workloads},
-            **{a.makes[0]: f"Records of {a.name}" for a in happened if a.stage == "train"},
+            **{a.makes[0]: f"Records of {a.name}" for a in self.happened if a.stage == "train"},
         }.items():
             if name in self.folders:
                 ours = __version__ if name == layout.SOURCE else None
@@ -144,17 +126,17 @@ class _Crate:
             )
             self.manifests[told["identity"]] = told
         parts = [*map(_to, self.graph)]
-        for action in happened:
+        for action in self.happened:
             for name, value in action.states.items():
                 says = f"Initial weights of {name.removeprefix('#state-')} (sha256)"
                 self.add(name, "PropertyValue", name=says, value=value)
         return parts
 
-    def actions(self, happened: Sequence[Action], agent: Link | None) -> None:
+    def actions(self, agent: Link | None) -> None:
         """Add all actions, the tools they used, their steps, and the run of the whole workflow."""
         self.tools, self.steps, controls = [], [], []
         for position, (stage, says) in enumerate(STAGES.items()):
-            done = [action for action in happened if action.stage == stage]
+            done = [action for action in self.happened if action.stage == stage]
             if not done:
                 continue
             # Absolute where the config says where the source is developed.
@@ -171,7 +153,7 @@ class _Crate:
                                      name=f"Snakemake: {says.lower()}", object=made))  # fmt: skip
             self.tools.append(tool)
             self.steps.append(step)
-        began, ended = span(happened)
+        began, ended = span(self.happened)
         results = ("report/index.html", "report/report.json", "runs/")
         held = [_to(self.top + name) for name in results if self.top + name in self.graph]
         whole = self.add(
@@ -182,7 +164,7 @@ class _Crate:
         )  # fmt: skip
         engine = self.add(
             SNAKEMAKE, "SoftwareApplication", name="Snakemake", url=SNAKEMAKE,
-            softwareVersion=version(happened, "snakemake") or "not recorded",
+            softwareVersion=version(self.happened, "snakemake") or "not recorded",
         )  # fmt: skip
         if controls:
             self.add("#organize", "OrganizeAction", name="Snakemake runs the study", result=whole,
@@ -190,9 +172,8 @@ class _Crate:
 
     def packages(self, done: list[Action]) -> list[Link]:
         """Add the frameworks that runs were made with."""
-        versions = {pair for action in done for pair in action.packages.items()
-                    if pair[0] in PACKAGES}  # fmt: skip
-        named = [(*PACKAGES[package], version) for package, version in sorted(versions)]
+        versions = {pair for action in done for pair in action.packages.items()}
+        named = [(*FRAMEWORKS[package], version) for package, version in sorted(versions)]
         return [self.add(f"{url}#{version}", "SoftwareApplication", name=name, url=url,
                          softwareVersion=version) for name, url, version in named]  # fmt: skip
 
@@ -221,7 +202,7 @@ class _Crate:
             name=f"Image {told['name']}",
         )  # fmt: skip
 
-    def workflow(self, happened: Sequence[Action]) -> None:
+    def workflow(self) -> None:
         """Add the workflow with its parameters and its language."""
         parameters = []
         for name, kind, example in (
@@ -242,7 +223,7 @@ class _Crate:
                                 version="1.0-RELEASE"),
             programmingLanguage=self.add(
                 LANGUAGE, "ComputerLanguage", name="Snakemake", identifier=SNAKEMAKE,
-                url=SNAKEMAKE, version=version(happened, "snakemake")),
+                url=SNAKEMAKE, version=version(self.happened, "snakemake")),
             input=parameters[:1], output=parameters[1:], hasPart=self.tools, step=self.steps,
         )  # fmt: skip
 
@@ -266,7 +247,7 @@ class _Crate:
         address = licence if "://" in licence else f"https://spdx.org/licenses/{licence}"
         return self.add(address, "CreativeWork", name=licence, description=f"See {address}")
 
-    def root(self, happened: Sequence[Action], authors: list[Link], parts: list[Link]) -> None:
+    def root(self, authors: list[Link], parts: list[Link]) -> None:
         """Add the archive itself and the description's own entity."""
         told = self.told
         places = [a["affiliation"] for a in told.get("authors") or [] if a.get("affiliation")]
@@ -283,7 +264,7 @@ class _Crate:
         self.add(
             "./", "Dataset", name=description.title(self.study),
             description=f"{description.summary(self.study)} {state}",
-            keywords=description.keywords(self.study), datePublished=span(happened)[1][:10],
+            keywords=description.keywords(self.study), datePublished=span(self.happened)[1][:10],
             conformsTo=[self.add(identifier, "CreativeWork", name=name, version=version)
                         for identifier, (name, version) in PROFILES.items()],
             mainEntity=_to(WORKFLOW), author=authors, license=self.licence(told.get("licence")),

@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from lockstep.archive import layout
 from lockstep.archive.layout import Read
@@ -20,6 +19,16 @@ STAGES = {
     "report": "Make the report from the records",
 }
 """In the order in which data flows; also the names of the rules and commands."""
+
+FRAMEWORKS = {
+    "torch": ("PyTorch", "https://pytorch.org"),
+    "jax": ("JAX", "https://docs.jax.dev"),
+    "flax": ("Flax", "https://flax.readthedocs.io"),
+    "optax": ("Optax", "https://optax.readthedocs.io"),
+}
+"""Packages that runs are made with, by the names that records have: what they are called, and
+where they are at home.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,29 +78,25 @@ def actions(study: Study, names: Collection[str], read: Read) -> list[Action]:
         dataset = data.get(f"datasets/{study.workload(run.workload)['dataset']}", [])
         with contextlib.suppress(KeyError, TypeError, AttributeError):
             summary = read(f"{own}/summary.json")
-            weights = {state: str(summary["contract"]["determined_by"]["weights"])}
+            contract = summary["contract"]
+            host, engine = contract["host"], contract["engine"]
+            attempts = (host.get("job") or {}).get("attempts") or [{}]
             found.append(
-                Action(stage="train", name=run.name, ended=str(summary["ended"]), states=weights,
-                       uses=[*dataset, state], makes=[f"{own}/"],
-                       failure=summary.get("reason"), **_where(summary["contract"]))
+                Action(stage="train", name=run.name, started=attempts[0].get("started"),
+                       ended=str(summary["ended"]), uses=[*dataset, state], makes=[f"{own}/"],
+                       image=(host.get("image") or {}).get("identity"),
+                       packages={p: str(engine[p]) for p in FRAMEWORKS if p in engine},
+                       failure=summary.get("reason"),
+                       states={state: str(contract["determined_by"]["weights"])})
             )  # fmt: skip
     return sorted(found, key=lambda action: [*STAGES].index(action.stage))
-
-
-def _where(contract: Mapping[str, Any]) -> dict[str, Any]:
-    """Return when a run began, and what it ran with."""
-    host, engine = contract["host"], contract["engine"]
-    attempts = (host.get("job") or {}).get("attempts") or [{}]
-    packages = {p: str(engine[p]) for p in ("torch", "jax", "flax", "optax") if p in engine}
-    image = (host.get("image") or {}).get("identity")
-    return {"started": attempts[0].get("started"), "packages": packages, "image": image}
 
 
 def _jobs(
     study: Study, names: set[str], read: Read, data: Mapping[str, list[str]]
 ) -> Iterator[Action]:
     """Yield the jobs of all stages but training that have a log."""
-    top = f"{layout.RESULTS}{study.name}/"
+    top = f"{study.root}/"
 
     def job(
         stage: str, name: str, uses: list[str], makes: list[str], failure: str | None = None

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lockstep.records.record_schema import DEPLOY, unsound
+from lockstep.records.record_schema import DEPLOY
 from lockstep.records.record_validation import Unsound, read_json
 from lockstep.study import Study
 
@@ -14,15 +14,10 @@ def read(study: Study, workload: str) -> dict[str, Any] | None:
     Raises:
         Unsound: it is not whole, or not of this workload.
     """
-    path = study.deployment(workload)
-    if not path.is_file():
-        return None
-    record = read_json(path)
-    if (field := unsound(record, DEPLOY)) is not None:
-        raise Unsound(f"no sound field {field!r}; run the deploy stage again")
-    if record["workload"] != workload:
+    record: dict[str, Any] | None = read_json(study.deployment(workload), DEPLOY)
+    if record and record["workload"] != workload:
         raise Unsound(f"foreign: it is the record of workload {record['workload']!r}")
-    return dict(record)
+    return record
 
 
 def counted(row: Mapping[str, Any]) -> list[dict[str, Any]]:

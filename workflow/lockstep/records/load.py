@@ -183,9 +183,9 @@ def load(study: Study) -> Records:
     unbound = ": its runs are not bound by their hashes"
     for name, block in study.blocks.items():
         path = study.manifest(name)
-        entries = used(_manifest, path, path, follows=unbound) or {}
+        manifest = used(read_json, path, path, record_schema.BLOCK, follows=unbound)
         for run in block.runs:
-            entry = entries.get(run.name)
+            entry = manifest["runs"].get(run.name) if manifest else None
             record = runs[run.name] = _record(study, run, entry)
             if entry and record.summary and record.summary["identity"] != entry["identity"]:
                 why = f"its entry of {run.name} has another identity: the run is not bound by it"
@@ -204,23 +204,14 @@ def load(study: Study) -> Records:
         for name in study.config["workloads"]
         if (found := used(parity_verdict.read, study.verdict(name), study, name))
     }
+    again = "; run the deploy stage again"
     deployed = {
         name: found
         for name in study.deployed
-        if (found := used(deploy_record.read, study.deployment(name), study, name))
+        if (found := used(deploy_record.read, study.deployment(name), study, name, follows=again))
     }
     ordered = [runs[run.name] for run in study.runs]
     return Records(study=study, runs=ordered, parity=parity, excluded=excluded, deployed=deployed)
-
-
-def _manifest(path: Path) -> Mapping[str, Any]:
-    """Return the runs that a block's manifest lists; a block without one lists none."""
-    if not path.is_file():
-        return {}
-    manifest = read_json(path)
-    if (field := record_schema.unsound(manifest, record_schema.BLOCK)) is not None:
-        raise Unsound(f"no sound field {field!r}")
-    return dict(manifest["runs"])
 
 
 def _record(study: Study, run: Run, entry: Mapping[str, Any] | None) -> Record:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lockstep.parity import OVER_TWO, own
-from lockstep.parity.compare import failure
+from lockstep.parity.compare import SCHEMA, failure
 from lockstep.records.record_schema import VERDICT, unsound
 from lockstep.records.record_validation import Unsound, read_json
 from lockstep.study import Study
@@ -20,8 +20,6 @@ from lockstep.study.identity import trace_key
 
 if TYPE_CHECKING:
     from lockstep.records.load import Records
-
-SCHEMA = "lockstep-parity/4"
 
 SHARED = (
     *("weights", "batches", "forward", "loss", "gradient", "step", "update", "steps", "final"),
@@ -44,10 +42,9 @@ def read(study: Study, workload: str) -> dict[str, Any] | None:
     Raises:
         Unsound: it proves nothing about this study.
     """
-    path = study.verdict(workload)
-    if not path.is_file():
+    verdict = read_json(study.verdict(workload))
+    if verdict is None:
         return None
-    verdict = read_json(path)
     found = verdict.get("schema") if isinstance(verdict, dict) else None
     if found != SCHEMA:
         raise Unsound(

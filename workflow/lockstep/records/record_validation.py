@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lockstep import files, places
-from lockstep.records import record_schema, record_tables
+from lockstep.records import record_schema
 from lockstep.records.record_tables import Columns, Unsound
 from lockstep.study import Study
 from lockstep.study.run import Run
@@ -33,16 +33,24 @@ def parsed(content: bytes) -> Any:
         raise Unsound(f"not whole ({error})") from error
 
 
-def read_json(path: Path) -> Any:
-    """Return the value in a record's JSON file.
+def read_json(path: Path, schema: str | None = None) -> Any:
+    """Return the value in a record's JSON file; None if there is no such file.
+
+    Args:
+        schema: that it must have, a constant of `record_schema`.
 
     Raises:
-        Unsound: it cannot be read, or is not JSON.
+        Unsound: it cannot be read, is not JSON, or has not the schema.
     """
+    if not path.is_file():
+        return None
     try:
-        return parsed(path.read_bytes())
+        value = parsed(path.read_bytes())
     except OSError as error:
         raise Unsound(f"not readable ({error.strerror})") from error
+    if schema and (field := record_schema.unsound(value, schema)) is not None:
+        raise Unsound(f"no sound field {field!r}")
+    return value
 
 
 # A summary, and the tables beside it ----------------------------------------------------------
@@ -91,16 +99,13 @@ def read_summary(study: Study, run: Run, content: bytes) -> dict[str, Any]:
 
 
 def check(
-    summary: Mapping[str, Any],
-    epochs: Columns,
-    rows: Columns,
-    digest: Mapping[str, Any] | None = None,
+    summary: Mapping[str, Any], epochs: Columns, rows: Columns, digest: Mapping[str, Any]
 ) -> str | None:
     """Return why a run failed, None if it finished.
 
     Args:
         rows: the columns of ``windows.csv``.
-        digest: what `record_tables.digest` makes of them, if that is known.
+        digest: what `record_tables.digest` makes of them.
 
     Raises:
         Unsound: its records contradict each other.
@@ -116,7 +121,6 @@ def check(
     made = int(rows["steps"].sum()) if rows else 0
     if begun + made != summary["steps"]:
         raise _contradictory(f"{summary['steps']} steps, but windows.csv has {made}")
-    digest = record_tables.digest(rows, summary) if digest is None else digest
     for what, recorded, computed in _derived(summary, epochs, rows, digest):
         # Sums of many differences of a clock round; a wait may be 0.
         if not math.isclose(recorded, computed, rel_tol=1e-6, abs_tol=1e-9):

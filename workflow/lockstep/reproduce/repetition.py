@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from lockstep import files
 from lockstep.archive import archive_reader, layout, verify
@@ -32,22 +33,19 @@ FAILED = "could not be run to its end"
 
 def main(
     path: Path,
-    into: Path,
     *,
-    profile: str,
     sha256: str | None = None,
     source: Path | None = None,
-    only: Sequence[str] = (),
-    raw: Sequence[str] = (),
-    start: Sequence[str] = (),
     dry_run: bool = False,
     yes: bool = False,
+    **chosen: Any,
 ) -> int:
     """Run an archived study again; returns the exit status.
 
     Args:
         sha256: that the file was published with.
         source: a checkout whose code must be the archived one.
+        chosen: what is run and how (`reproduction_plan.plan`).
 
     Raises:
         UserError: the archive or the folder cannot be used, or nobody said yes.
@@ -67,21 +65,18 @@ def main(
             if any(text.startswith(RUN) for text in other):
                 print(f"{path}: its code is not that of {source}; nothing was run")
                 return DIFFERS
-        chosen = reproduction_plan.plan(
-            archive, folder=into, profile=profile, only=only, raw=raw, start=start
-        )
+        plan = reproduction_plan.plan(archive, **chosen)
         trusted = sha256 is not None or source is not None
-        print("\n".join(reproduction_plan.lines(chosen, archive, trusted=trusted)), flush=True)
+        print("\n".join(reproduction_plan.lines(plan, archive, trusted=trusted)), flush=True)
         if dry_run:
             return SUCCEEDED
         _ask(yes)
-        set_up(archive, chosen)
-        command, checkout = chosen.command, chosen.checkout
-        status = subprocess.run(command, cwd=checkout, env=_environment()).returncode
-        records = chosen.folder / ARCHIVED
+        set_up(archive, plan)
+        status = subprocess.run(plan.command, cwd=plan.checkout, env=_environment()).returncode
+        records = plan.folder / ARCHIVED
         records.mkdir()
         archive_reader.extract(archive, _below(archive, layout.RESULTS), records.resolve())
-    return conclude(chosen, path, archive.sha256, status)
+    return conclude(plan, path, archive.sha256, status)
 
 
 def _ask(yes: bool) -> None:

@@ -106,38 +106,35 @@ def judge(name: str, old: Side, new: Side) -> Outcome:
     Raises:
         KeyError: a record does not say what it is judged by.
     """
-    differs = conditions(old[0], new[0])
-    measure, word, says = _judged(old, new, differs)
-    return Outcome(what=name, measure=measure, outcome=word, says=says, differs=differs)
-
-
-def _judged(old: Side, new: Side, differs: Sequence[str]) -> tuple[str, str, str]:
-    """Return by what a run is judged, what became of it, and say it."""
-    states = [summary["weights"]["final"] for summary in (old[0], new[0])]
-    distance = _distance(old[1], new[1])
+    (summary, losses, batches), (now, new_losses, new_batches) = old, new
+    differs = conditions(summary, now)
+    measure, word, says = BITS, NO, ""
+    distance = _distance(losses, new_losses)
     most = f"losses differ by {distance:.1e} at most"
-    if old[0]["status"] != new[0]["status"]:
-        return BITS, NO, f"{old[0]['status']} in the archive, {new[0]['status']} now"
-    if len(old[2]) != len(new[2]):
-        return BITS, NO, f"{len(new[2])} steps instead of {len(old[2])}"
-    if not np.array_equal(old[2], new[2]):
+    if summary["status"] != now["status"]:
+        says = f"{summary['status']} in the archive, {now['status']} now"
+    elif len(batches) != len(new_batches):
+        says = f"{len(new_batches)} steps instead of {len(batches)}"
+    elif (other := batches != new_batches).any():
         # Which examples a step takes depends on no machine.
-        step = _first(old[2] != new[2])
-        return BITS, NO, f"other batches than in the archive (step {step})"
-    if np.array_equal(old[1], new[1], equal_nan=True) and states[0] == states[1]:
-        says = f"all {len(old[1])} losses, all batches and the final state have the same bits"
-        return BITS, YES, says
-    nan = np.isnan(old[1]) != np.isnan(new[1])
-    if nan.any():
-        return BITS, NO, f"the loss is not a number on one side alone (step {_first(nan)})"
-    if not differs:
-        if distance == 0:
-            return BITS, NO, "all losses have the same bits, but the final state differs"
-        first = _first((old[1] != new[1]) & ~np.isnan(old[1]))
-        return BITS, NO, f"{most}, first in step {first}"
-    if old[0]["contract"]["variant"]["precision"] == "float64":
-        return DOUBLE, YES if distance <= FLOAT64 else NO, f"the same batches; {most}"
-    return STATISTICS, UNDECIDED, f"the same batches; {most}, judged below"
+        says = f"other batches than in the archive (step {_first(other)})"
+    elif distance == 0 and summary["weights"]["final"] == now["weights"]["final"]:
+        says = f"all {len(losses)} losses, all batches and the final state have the same bits"
+        word = YES
+    elif (nan := np.isnan(losses) != np.isnan(new_losses)).any():
+        says = f"the loss is not a number on one side alone (step {_first(nan)})"
+    elif not differs and distance == 0:
+        says = "all losses have the same bits, but the final state differs"
+    elif not differs:
+        first = _first((losses != new_losses) & ~np.isnan(losses))
+        says = f"{most}, first in step {first}"
+    elif summary["contract"]["variant"]["precision"] == "float64":
+        measure, word = DOUBLE, YES if distance <= FLOAT64 else NO
+        says = f"the same batches; {most}"
+    else:
+        measure, word = STATISTICS, UNDECIDED
+        says = f"the same batches; {most}, judged below"
+    return Outcome(what=name, measure=measure, outcome=word, says=says, differs=differs)
 
 
 def conditions(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
