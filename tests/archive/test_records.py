@@ -70,6 +70,11 @@ def rotten(contents: Contents) -> None:
     contents[f"{PARITY}/jax-jit.npz"] = bytes(content)
 
 
+def undescribed(contents: Contents) -> None:
+    name = next(name for name in contents if name.startswith("data/datasets/"))
+    put(name, "name", lambda old: [old])(contents)
+
+
 def unbound(runs: dict) -> dict:
     return {name: {**entry, "sha256": {}} for name, entry in runs.items()}
 
@@ -117,6 +122,7 @@ DAMAGE = {
     f"blocks/mnist_cnn/{A}.json: no sound field 'runs":
         put(f"{BLOCKS}/{A}.json", "runs", {f"mnist_cnn/{A}": []}),
     f"blocks/mnist_cnn/{B}.json: no sound field ''": replaced(f"{BLOCKS}/{B}.json", b"[]"),
+    "/manifest.json: field 'name' is missing or not of its kind": undescribed,
     f"{B}/windows.csv is not a table": replaced(f"{RUNS}/{B}/windows.csv", b"\xff,\n"),
     f"{C}/summary.json is not a record of a run": replaced(f"{RUNS}/{C}/summary.json", b"[]"),
     f"{D}/summary.json is not whole": replaced(f"{RUNS}/{D}/summary.json", b"[" * 100_000),

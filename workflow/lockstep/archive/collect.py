@@ -199,24 +199,19 @@ def _data(study: Study, rules: Rules) -> Iterator[Item]:
     """Yield manifests of the datasets and images that config and records name, and what is asked
     for of them.
     """
-    for folder in _data_folders(study):
-        target, manifest = f"{layout.DATA}{folder.parent.name}/{folder.name}/", "manifest.json"
-        yield Item(name=target + manifest, path=folder / manifest, clean=_cleaned(rules))
-        part, described = layout.contents(str(folder), _json(folder / manifest))
-        asked = described if layout.include(study.config)[part] else ()
-        there = [name for name in asked if (folder / name).is_file()]
-        yield from (Item(name=target + name, path=folder / name) for name in there)
-
-
-def _data_folders(study: Study) -> list[Path]:
-    """Return the folders of data that the config names and that are there, and those of records."""
-    recorded = layout.data_named(study, _json)
-    wanted = {identity for identities in recorded.values() for identity in identities}
+    wanted = {identity for known in layout.data_named(study, _json).values() for identity in known}
     datasets = {study.workload(workload)["dataset"] for workload in study.config["workloads"]}
     wanted |= {study.dataset_identity(name)[:12] for name in datasets}
     wanted |= {image.identity[:12] for image in study.images.values()}
-    described = (manifest.parent for manifest in study.data.glob("*/*/manifest.json"))
-    return sorted(folder for folder in described if folder.name.rpartition("-")[2] in wanted)
+    for manifest in sorted(study.data.glob("*/*/manifest.json")):
+        folder = manifest.parent
+        if folder.name.rpartition("-")[2] in wanted:
+            target = f"{layout.DATA}{folder.parent.name}/{folder.name}/"
+            yield Item(name=target + manifest.name, path=manifest, clean=_cleaned(rules))
+            part, described = layout.contents(str(folder), _json(manifest))
+            asked = described if layout.include(study.config)[part] else ()
+            there = [name for name in asked if (folder / name).is_file()]
+            yield from (Item(name=target + name, path=folder / name) for name in there)
 
 
 def _json(name: str | Path) -> Any:

@@ -46,16 +46,13 @@ def records(archive: Archive, study: Study, extracted: Records) -> Check:
         extracted: the records of the same study, read from extracted files.
     """
     wrong = [*guarded(layout.ABOUT, _whole, archive, study)]
-    for name in archive.hashes:
-        if name.startswith(layout.DATA) and name.endswith("/manifest.json"):
-            wrong += guarded(name, _manifest, archive, name)
-    wrong += _hashed(archive, layout.artefacts(study, archive.json_of), "the deployment's record")
-    for name in map(str, map(study.manifest, study.blocks)):
-        wrong += guarded(name, _block, archive, study, name)
+    wrong += [f"{name}: is not what {by} has the hash of" for hashes, by in _bound(archive, study)
+              for name, sha256 in hashes.items()
+              if archive.hashes.get(name, sha256) != sha256]  # fmt: skip
     wrong += [f"{study.root}/{where}: {why}" for where, why in extracted.excluded
               if where.startswith("blocks/")]  # fmt: skip
-    described = layout.manifests(archive.hashes, archive.json_of).values()
-    manifests = {told["identity"]: told for told in described}
+    described = layout.manifests(archive.hashes, archive.json_of)
+    manifests = {str(told["identity"]): told for told in described.values()}
     for run, record in zip(study.runs, extracted.runs, strict=True):
         found = guarded("summary.json", _run, archive, study, run, record, manifests)
         wrong += [f"{study.root}/{record.folder}/{problem}" for problem in found]
@@ -67,7 +64,15 @@ def records(archive: Archive, study: Study, extracted: Records) -> Check:
 
 
 def _whole(archive: Archive, study: Study) -> Iterator[str]:
-    """Yield where ``archive.json`` and the config are not what the files say."""
+    """Yield manifests that describe nothing, and where ``archive.json`` and the config are not what
+    the files say.
+    """
+    for name in archive.hashes:
+        if name.startswith(layout.DATA) and name.endswith("/manifest.json"):
+            dataset = name.startswith(f"{layout.DATA}datasets/")
+            schema = record_schema.DATASET if dataset else record_schema.IMAGE
+            if (field := record_schema.unsound(archive.json_of(name), schema)) is not None:
+                yield f"{name}: field {field!r} is missing or not of its kind"
     missing = layout.missing(study, archive.hashes, archive.json_of)
     for name in sorted({*missing} ^ {*archive.about["missing"]}):
         how = "missing" if name in missing else "there"
@@ -78,38 +83,21 @@ def _whole(archive: Archive, study: Study) -> Iterator[str]:
         yield f"{layout.STUDY}: is not the config of the study as it was run"
 
 
-def _hashed(archive: Archive, hashes: Mapping[str, str], by: str) -> Iterator[str]:
-    """Yield the files of an archive that are not what a record has the hash of.
+def _bound(archive: Archive, study: Study) -> Iterator[tuple[Mapping[str, str], str]]:
+    """Yield the sha256 that records have of files, by name, and which record it is.
 
-    Args:
-        hashes: sha256 of files, by name; they need not be in the archive.
-        by: what record.
+    The files need not be in the archive.
     """
-    for name, sha256 in hashes.items():
-        if archive.hashes.get(name, sha256) != sha256:
-            yield f"{name}: is not what {by} has the hash of"
-
-
-def _manifest(archive: Archive, name: str) -> Iterator[str]:
-    """Yield where a manifest is unsound, or archived data are not those that it describes."""
-    manifest, folder = archive.json_of(name), name.removesuffix("/manifest.json")
-    part, described = layout.contents(folder, manifest)
-    schema = record_schema.DATASET if part == "data" else record_schema.IMAGE
-    if (field := record_schema.unsound(manifest, schema)) is not None:
-        yield f"{name}: field {field!r} is missing or not of its kind"
-    else:
-        inside = {f"{folder}/{file}": sha256 for file, sha256 in described.items()}
-        yield from _hashed(archive, inside, "its manifest")
-
-
-def _block(archive: Archive, study: Study, name: str) -> Iterator[str]:
-    """Yield the arrays of a block's runs that it has other hashes of; see `load` for the rest."""
-    manifest = archive.json_of(name)
-    if record_schema.unsound(manifest, record_schema.BLOCK) is None:
-        for run, entry in manifest["runs"].items():
-            arrays = {f"{study.root}/runs/{run}/{file}": entry["sha256"].get(file)
-                      for file in ("steps.npz", layout.FINAL)}  # fmt: skip
-            yield from _hashed(archive, arrays, "its block")
+    yield layout.artefacts(study, archive.json_of), "the deployment's record"
+    for folder, told in layout.manifests(archive.hashes, archive.json_of).items():
+        _, files = layout.contents(folder, told)
+        yield {f"{folder}/{file}": sha256 for file, sha256 in files.items()}, "its manifest"
+    for name in map(study.manifest, study.blocks):
+        block = archive.json_of(str(name))
+        if record_schema.unsound(block, record_schema.BLOCK) is None:  # else `load` says why
+            arrays = itertools.product(block["runs"].items(), ("steps.npz", layout.FINAL))
+            yield {f"{study.root}/runs/{run}/{file}": entry["sha256"].get(file)
+                   for (run, entry), file in arrays}, "its block"  # fmt: skip
 
 
 def _run(
