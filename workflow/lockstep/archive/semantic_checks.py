@@ -243,19 +243,19 @@ def _report(
     for name in sorted({*made} | there):
         if name not in made or name not in there:
             yield f"{name}: is {'missing' if name in made else 'not a table of this report'}"
-        elif (held := archive.bytes_of(name)) != made[name]:
-            exact = False
-            yield from _one_finding(name, difference(_rows(made[name]), _rows(held)), "the records")
+        elif (content := archive.bytes_of(name)) != made[name]:
+            exact, rows = False, difference(_rows(made[name]), _rows(content))
+            yield from _one_finding(name, rows, "the records")
     how = "to the bit" if exact else f"within {RELATIVE:g}"
     verdicts = len(found.comparisons)
     says.append(f"{len(made)} tables and {verdicts} verdicts follow from the records, {how}")
     if f"{report}index.html" in archive.hashes:
         html = archive.bytes_of(f"{report}index.html").decode()
         drawn = records.study.report().parent / "figures"
-        pages = [page.says(page.render(found, {})), page.says(html, drawn)]
+        again, held = page.says(page.render(found, {})), page.says(html, drawn)
         if computed != written:  # its numbers were rounded otherwise, so those of the page may be
-            pages = [[NUMBER.sub("#", line) for line in lines] for lines in pages]
-        for line in itertools.islice(difference(*pages, "line "), 1):
+            again, held = ([NUMBER.sub("#", line) for line in lines] for lines in (again, held))
+        for line in itertools.islice(difference(again, held, "line "), 1):
             yield f"{report}index.html: is not what the records make it: {line}"
         says.append("the page is as the records make it, its figures are those of the report")
     if figures:
