@@ -13,7 +13,7 @@ from lockstep import files
 from lockstep.archive import layout
 from lockstep.records import record_schema
 from tests.archive import tamper
-from tests.archive.archived import SECRET, Archived, ask, git, holds, make, refused
+from tests.archive.archived import SECRET, Archived, ask, findings, git, holds, make, refused
 from tests.end_to_end.checkout import Checkout
 
 TOP = "results/small/"
@@ -40,13 +40,19 @@ def test_the_workflow_makes_it_if_asked_and_nothing_is_missing(archived: Archive
     assert not [name for name in held if name.endswith((".h5", ".safetensors"))]
 
 
-def test_large_parts_are_in_it_where_asked_for(everything: Path) -> None:
+def test_large_parts_are_in_it_where_asked_for_and_are_those_of_the_records(
+    everything: Path, tmp_path: Path
+) -> None:
     held = tamper.load(everything)
     assert sum(name.endswith(".h5") for name in held) == 2
     assert sum(name.endswith("final.safetensors") for name in held) == 4
     assert sum(name.startswith(f"{TOP}weights/") for name in held) == 2
     assert not [name for name in held if "/parity/" in name and name.endswith(".npz")]
     assert holds(everything)
+    file, wrong = tmp_path / "x.zip", {n: b"x" for n in held if n.endswith((".h5", ".safetensors"))}
+    tamper.store(file, tamper.reseal({**held, **wrong}, blocks=False))
+    found = "\n".join(findings(file))
+    assert [name for name in wrong if name not in found] == []
 
 
 def test_every_stage_says_where_and_with_what_it_ran(archived: Archived) -> None:
