@@ -279,7 +279,6 @@ def test_any_nonsense_in_any_field_of_a_parity_verdict_proves_nothing_at_worst(t
         again = load.Records(study=study, runs=found.records.runs, parity=parity, excluded=())
         view = replace(found.workloads[0], records=again)
         learning_tables.parity(view)
-        learning_tables.layers(view)
         if not any(parity_verdict.parity_problem(again, "mnist_cnn", v) for v in TWO):
             assert parity_verdict.claim(again, "mnist_cnn")
         compared = parity["mnist_cnn"]["comparisons"].get("jax-jit")

@@ -34,9 +34,7 @@ def comparison(root: Path, edit: Edit | None = None, **options: Any) -> Comparis
         if edit:
             edit(run, summary)
         runs.append(replace(record, summary=summary))
-    chosen = records.study.config["report"]
-    changed = replace(records, runs=runs)
-    (only,) = analysis.compare_all(changed, chosen["margin"], chosen["precision"])
+    (only,) = analysis.compare_all(replace(records, runs=runs))
     return only
 
 

@@ -33,6 +33,10 @@ def test_report_and_tell_print_one_line_a_comparison(tmp_path: Path, capsys) -> 
     assert first == "study planted: 6 runs finished"
     assert verdict.startswith("mnist_cnn at 1x1: ")
     assert last == f"report: {study.report()}"
+    put_json(study.report().parent / "report.json", {"schema": "lockstep-report/3"})
+    assert main(["tell", "--study", str(study.path)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and error.endswith("make the report again\n")
 
 
 def test_tell_says_what_is_flagged_below_its_verdict(tmp_path: Path, capsys) -> None:
@@ -106,21 +110,21 @@ def test_two_studies_are_compared_variant_by_variant(tmp_path: Path, before, cap
 
 def test_studies_with_other_data_are_not_comparable(tmp_path: Path, before) -> None:
     after = slower(tmp_path, edit=lambda run, s: s["dataset"].update(content="other"))
-    found = compare.compare(before.root, after.root)
+    found = compare.compare(before.root, after.root, called=("a", "b"))
     assert {c.kind for _, c in found.comparisons} == {verdicts.NOT_COMPARABLE}
 
 
 def test_failed_parity_in_either_study_takes_the_verdict_away(tmp_path: Path, before) -> None:
     after = slower(tmp_path)
     put_json(after.verdict("mnist_cnn"), passing_verdict(after, "mnist_cnn", fails="jax-jit"))
-    kinds = {variant: c.kind for variant, c in compare.compare(before.root, after.root).comparisons}
+    kinds = {variant: c.kind for variant, c in compare.compare(before.root, after.root, called=("a", "b")).comparisons}
     assert kinds == {"torch-eager": verdicts.SLOWER, "jax-jit": verdicts.NOT_COMPARABLE}
 
 
 def test_studies_with_nothing_in_common_are_refused(tmp_path: Path, before) -> None:
     other = write(tmp_path, name="other", variants=TWO, seeds=1, workloads=("another",))
     with pytest.raises(UserError, match="in common"):
-        compare.compare(before.root, other.root)
+        compare.compare(before.root, other.root, called=("a", "b"))
 
 
 def test_what_is_no_study_of_this_version_is_one_clear_error(tmp_path: Path, before) -> None:
@@ -139,5 +143,5 @@ def test_what_is_no_study_of_this_version_is_one_clear_error(tmp_path: Path, bef
     for text in texts:
         after.path.unlink() if text is None else after.path.write_text(text)
         with pytest.raises(UserError, match="study") as refused:
-            compare.compare(before.root, after.root)
+            compare.compare(before.root, after.root, called=("a", "b"))
         assert "\n" not in str(refused.value)

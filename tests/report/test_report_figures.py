@@ -75,26 +75,16 @@ def test_a_study_of_one_variant_says_that_nothing_can_be_compared(tmp_path: Path
     assert "there is nothing to compare it with" in html
 
 
-def test_the_floor_for_another_library_is_the_twin_and_not_the_same_framework() -> None:
-    curve = (np.arange(1.0, 4.0), np.array([1e-7, 1e-6, 1e-5]))
-    named = [("a and b", "between"), ("a and c", "within"), ("the twin", "twin")]
-    picture = learning_figures.difference_curves([(*name, *curve) for name in named])
-    assert picture is not None
-    assert "their line is no floor for another library" in picture.note
-    assert "twin: floor for another library" in picture.svg.decode()
-
-
 def test_the_curves_are_those_of_the_planted_losses(tmp_path: Path) -> None:
     half = lambda run, loss: loss * (1 + 1e-3 * (run.variant == "jax-jit"))  # noqa: E731
     records = load.load(write(tmp_path, seeds=2, edit_loss=half))
-    found = {
-        (label, kind): y for label, kind, _, y in learning_figures.curves(records, "mnist_cnn")
-    }
-    assert {kind for _, kind in found} == {"between", "within", "seeds", "twin"}
-    np.testing.assert_allclose(found["jax-jit and torch-eager", "between"], 1e-3, rtol=0.01)
-    assert found["torch-compile and torch-eager", "within"].max() < 1e-5
-    (twin,) = [y for (_, kind), y in found.items() if kind == "twin"]
-    assert twin.tolist() == pytest.approx([1e-6] * 20)  # a tenth of the planted tolerance
+    found = {label: y for label, _, y in learning_figures.curves(records, "mnist_cnn")}
+    between = ["jax-jit and torch-eager", "jax-jit and torch-compile"]
+    assert list(found) == [*between, learning_figures.TWIN]
+    for label in between:
+        np.testing.assert_allclose(found[label], 1e-3, rtol=0.01)
+    floor = found[learning_figures.TWIN].tolist()
+    assert floor == pytest.approx([1e-6] * 20)  # a tenth of the planted tolerance
 
 
 def test_a_drift_is_said_as_how_much_longer_steps_take(tmp_path: Path) -> None:

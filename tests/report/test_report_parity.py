@@ -243,10 +243,9 @@ def test_how_much_first_losses_may_differ_depends_on_precision(precision, factor
 
 
 def compared(a: np.ndarray, b: np.ndarray, precision: str = "float32", **curves: Any) -> Any:
-    facts = {"variant.input": "shared", "variant.precision": precision}
     known = {"workload": "w", "variant": "v", "scale": "1x1", "seed": 0, "folder": Path("v")}
     runs = [load.Record(**known, status="finished", first_losses=losses) for losses in (a, b)]
-    return firststep.compare({0: runs[0]}, {0: runs[1]}, {0: (facts, facts)}, curves)
+    return firststep.compare({0: tuple(runs)}, [precision] * 2, curves)
 
 
 def test_later_losses_are_held_to_what_the_parity_stage_found() -> None:

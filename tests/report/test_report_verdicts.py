@@ -135,14 +135,16 @@ def side(template: Record, label: str, steps: np.ndarray, metrics: np.ndarray) -
         for seed, step in enumerate(steps)
     }
     facts = {seed: facts_of(run) for seed, run in runs.items()}
-    return Side(label=label, settings={}, runs=runs, facts=facts)
+    settings = template.summary["contract"]["variant"]
+    known = {"workload": "w", "scale": "1x1", "label": label, "settings": settings}
+    return Side(**known, runs=runs, facts=facts)
 
 
 def compared(*sides: Side, margin: float = 0.01, precision: float = 0.02) -> list[Comparison]:
     """Return the comparisons of all pairs of sides."""
     pairs = [(a, b) for k, a in enumerate(sides) for b in sides[k + 1 :]]
     options = {"margin": margin, "precision": precision}
-    return verdicts.corrected([verdicts.compare("w", "1x1", a, b, **options) for a, b in pairs])
+    return verdicts.corrected([verdicts.compare(a, b, options) for a, b in pairs])
 
 
 def test_equal_metrics_are_called_different_in_hardly_any_study(template) -> None:

@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 
 from lockstep.records import load
-from lockstep.records.load import Record, Records
-from lockstep.records.record_validation import FINISHED
+from lockstep.records.load import Records
 from lockstep.report import (
     dataframes,
     deploy_tables,
@@ -30,17 +29,15 @@ from lockstep.report.threats_to_validity import Threat
 from lockstep.report.verdicts import Comparison
 from lockstep.study import Study
 
-SCHEMA = "lockstep-report/3"
+SCHEMA = "lockstep-report/4"
 
 TABLES = {
     "parity": learning_tables.parity,
-    "layers": learning_tables.layers,
     "losses": learning_tables.losses,
     "final-metric": learning_tables.final_metric,
     "time-to-target": learning_tables.target,
     "step-time": time_tables.step_times,
     "time-split": time_tables.time_split,
-    "preparation": time_tables.preparation,
     "break-even": time_tables.break_even,
     "scaling": time_tables.scaling,
     "resources": time_tables.resources,
@@ -49,7 +46,7 @@ TABLES = {
     "deploy-compressed": deploy_tables.compressed,
 }
 """Tables of a workload by name, in the page's order; those but `ALWAYS` are of finished runs."""
-ALWAYS = ("parity", "layers", "deploy-routes")
+ALWAYS = ("parity", "deploy-routes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +60,6 @@ class Analysis:
     workloads: Sequence[Workload]
     tables: Mapping[str, Table]
     described: Sequence[tuple[str, str]]
-    options: Mapping[str, Any]  # the section `report` of its config
 
     @property
     def all_tables(self) -> list[Table]:
@@ -78,8 +74,8 @@ def analyse(study: Study, records: Records | None = None) -> Analysis:
     Args:
         records: of the study; they are read if none are given.
     """
-    records, chosen = records or load.load(study), study.config["report"]
-    comparisons = compare_all(records, chosen["margin"], chosen["precision"])
+    records = records or load.load(study)
+    comparisons = compare_all(records)
     runs = dataframes.runs(records)
     found = threats_to_validity.find(records, runs, comparisons)
     frames = {
@@ -113,51 +109,20 @@ def analyse(study: Study, records: Records | None = None) -> Analysis:
         workloads=workloads,
         tables={key: replace(table, name=key) for key, table in tables.items()},
         described=what_was_run.describe(records),
-        options=chosen,
     )
 
 
-# Comparisons ----------------------------------------------------------------------------------
-
-
-def compare_all(records: Records, margin: float, precision: float) -> list[Comparison]:
+def compare_all(records: Records) -> list[Comparison]:
     """Return the comparisons of a study: every two variants of each workload and scale.
 
     The variant that stands first in the config is the baseline.
     """
-    config = records.study.config
-    unlike, result = _unlike_batches(records), []
+    config, result = records.study.config, []
     for workload, scale in itertools.product(config["workloads"], config["scales"]):
-        sides = []
-        for variant in config["variants"]:
-            side = verdicts.side(records, workload, variant, scale, variant)
-            more = filter(None, [unlike.get((workload, variant))])
-            sides.append(replace(side, problems=[*side.problems, *more]))
-        result += [
-            verdicts.compare(workload, scale, a, b, margin=margin, precision=precision)
-            for a, b in itertools.combinations(sides, 2)
-        ]
+        sides = [verdicts.side(records, None, workload, v, scale) for v in config["variants"]]
+        pairs = itertools.combinations(sides, 2)
+        result += [verdicts.compare(a, b, config["report"]) for a, b in pairs]
     return verdicts.corrected(result)
-
-
-def _unlike_batches(records: Records) -> dict[tuple[str, str], str]:
-    """Return by workload and variant whose runs of a seed did not read equal batches at all scales.
-
-    A fault in the shared input that hits both sides of a comparison in the same way shows only
-    here.
-    """
-    first: dict[Any, Record] = {}
-    found: dict[tuple[str, str], str] = {}
-    for run in records.runs:
-        if run.status == FINISHED and records.study.variant(run.variant)["input"] == "shared":
-            key = run.workload, run.variant, run.seed, run.summary["steps"]
-            other = first.setdefault(key, run)
-            if run.scale != other.scale and run.summary["batches"] != other.summary["batches"]:
-                found[run.workload, run.variant] = (
-                    f"{run.variant} did not read the same batches at every scale: those of seed "
-                    f"{run.seed} differ between {other.scale} and {run.scale}"
-                )
-    return found
 
 
 # As JSON --------------------------------------------------------------------------------------
@@ -169,7 +134,7 @@ def as_json(analysis: Analysis) -> dict[str, Any]:
         "schema": SCHEMA,
         "study": analysis.records.study.name,
         "partial": bool(analysis.records.unfinished),
-        "options": dict(analysis.options),
+        "options": analysis.records.study.config["report"],
         "what_was_run": dict(analysis.described),
         "runs": analysis.runs["status"].value_counts().to_dict(),
         "verdicts": [verdict_json(c) for c in analysis.comparisons],

@@ -53,12 +53,17 @@ def terminal_lines(study: Study) -> list[str]:
     """Return a finished report for the terminal: a line for each comparison, flags, and its path.
 
     Raises:
-        UserError: there is no report yet.
+        UserError: there is no report yet, or it is of another format.
     """
     path = study.report().parent / "report.json"
     if not path.is_file():
         raise UserError(f"{path}: no such file; make the report first")
     report = files.read_json(path)
+    if (found := report.get("schema")) != analysis.SCHEMA:
+        raise UserError(
+            f"{path}: not a report that this version reads (its schema is {found!r}, expected is "
+            f"{analysis.SCHEMA!r}); make the report again"
+        )
     statuses = Counter(report["runs"]).most_common()
     counts = ", ".join(f"{count} runs {status}" for status, count in statuses)
     result = [f"study {report['study']}: {counts}"]

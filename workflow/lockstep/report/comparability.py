@@ -93,8 +93,6 @@ FOLLOWS = {
 }
 """Settings that an engine's fact follows from: it is declared only where one of them differs."""
 
-UNDECLARED = "no variant declares it and no rule knows it"
-
 
 def diff(
     pairs: Sequence[tuple[Facts, Facts]], *, between_studies: bool = False
@@ -129,7 +127,8 @@ def _judge(
     a, b = first
     same_framework = a["variant.framework"] == b["variant.framework"]
     rule = next((r for r in RULES if re.match(r[0], name)), None)
-    _, label, level, touches, why = rule or ("", name, FLAGGED, BOTH, UNDECLARED)
+    unknown = ("", name, FLAGGED, BOTH, "no variant declares it and no rule knows it")
+    _, label, level, touches, why = rule or unknown
     declared = ignored = None
     if between and BETWEEN.match(name):
         declared = "the studies are compared to show what it does"
@@ -167,7 +166,7 @@ LEAST_PAIRS = 2
 
 def confounded(
     pairs: Mapping[int, tuple[Facts, Facts]],
-) -> tuple[Mapping[int, str], Difference | None]:
+) -> tuple[Mapping[int, str], Sequence[Difference]]:
     """Return which pairs say nothing of time because their runs were on other nodes, and why.
 
     There a slower node and a slower variant look the same. It cancels out if every node served both
@@ -177,19 +176,19 @@ def confounded(
         pairs: facts of baseline and candidate, by seed.
 
     Returns:
-        Reasons by seed; and a difference that forbids a verdict on time, if too few pairs are left.
+        Reasons by seed; and what forbids a verdict on time, if too few pairs are left.
     """
     used = {seed: tuple(sorted(nodes(facts)) for facts in pair) for seed, pair in pairs.items()}
     split = {seed: (a, b) for seed, (a, b) in used.items() if a and b and a != b}
     served = [Counter(node for pair in split.values() for node in pair[side]) for side in (0, 1)]
     if served[0] == served[1]:
-        return {}, None
+        return {}, []
     if len(pairs) - len(split) >= LEAST_PAIRS:
         return {
             seed: f"its two runs were on other nodes ({', '.join(b)} against {', '.join(a)})"
             for seed, (a, b) in split.items()
-        }, None
-    return {}, Difference(
+        }, []
+    forbidden = Difference(
         fact="host.node (of a pair)",
         label="node",
         baseline=_shown(served[0]),
@@ -203,6 +202,7 @@ def confounded(
         pairs=len(split),
         of=len(pairs),
     )
+    return {}, [forbidden]
 
 
 def _shown(values: Iterable[Any]) -> tuple[str, ...]:
@@ -224,9 +224,6 @@ def difference_text(difference: Difference) -> str:
     where = "" if pairs == of else f" in {pairs} of {of} pairs"
     return f"{difference.label} ({difference.fact}) differs{where}: {seen}; {difference.why}"
 
-
-IN_ITS_NAME = ("framework", "mode")
-"""Settings that a variant's name states already."""
 
 PLAIN = {
     "precision": "float32",
@@ -262,7 +259,8 @@ def phrases(own: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     Args:
         own, other: the variants' settings, as the complete config has them.
     """
-    unknown = [name for name in own if name not in (*PHRASES, *IN_ITS_NAME)]
+    stated = ("framework", "mode")  # by the variant's name
+    unknown = [name for name in own if name not in (*PHRASES, *stated)]
     return [
         PHRASES.get(name, f"{name} {{}}").format(own[name])
         for name in (*unknown, *PHRASES)

@@ -51,34 +51,27 @@ def open_study(folder: Path) -> Records:
     return records
 
 
-def compare(a: Path, b: Path, *, called: tuple[str, str] | None = None) -> StudyComparison:
+def compare(a: Path, b: Path, *, called: tuple[str, str]) -> StudyComparison:
     """Compare the studies in two folders.
 
     Args:
-        called: what the folders are called where studies have one name; their paths if None.
+        called: what the folders are called, also in sentences where the studies have one name.
 
     Raises:
         UserError: a folder holds no study, or the two have nothing in common.
     """
     both = [open_study(folder) for folder in (a, b)]
     names = [records.study.name for records in both]
-    own = called or (str(a), str(b))
-    names = [*own] if names[0] == names[1] else names
+    names = [*called] if names[0] == names[1] else names
     shared = [group for group in both[0].by_side if group in both[1].by_side]
     if not shared:
-        raise UserError(f"{own[0]} and {own[1]} have no workload, variant and scale in common")
-    chosen, made = both[1].study.config["report"], []
-    for workload, variant, scale in shared:
-        sides = [
-            verdicts.side(
-                *(records, workload, variant, scale),
-                label=f"{variant} of {name}",
-                where=f"in study {records.study.name}, ",
-            )
-            for records, name in zip(both, names)
-        ]
-        options = {"margin": chosen["margin"], "precision": chosen["precision"]}
-        made.append(verdicts.compare(workload, scale, *sides, **options, between_studies=True))
+        raise UserError(
+            f"{called[0]} and {called[1]} have no workload, variant and scale in common"
+        )
+    options, made = both[1].study.config["report"], []
+    for group in shared:
+        before, after = (verdicts.side(*pair, *group) for pair in zip(both, names))
+        made.append(verdicts.compare(before, after, options, between_studies=True))
     return StudyComparison(
         a=names[0],
         b=names[1],

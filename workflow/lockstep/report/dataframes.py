@@ -60,27 +60,18 @@ def ended(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[(frame["finished"] | failed) & frame["own"]]
 
 
-def warm(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs that started with what was compiled before, or compile nothing."""
-    return frame[frame["cache"] != "cold"]
-
-
 def cold_starts(records: Records) -> pd.DataFrame:
     """Return one row for each cold start: seconds of trace, compile and first window.
 
-    One is measured on purpose for a variant that compiles, from an empty cache (`cold_start` of
-    some run's summary); runs that happened to find an empty cache are others.
+    One is measured apart for each variant that compiles, from an empty cache: `cold_start` of some
+    run's summary.
     """
     rows = []
     for run in records.runs:
-        start, found = run.summary.get("cold_start"), {}
-        if isinstance(start, Mapping):
-            found = {part: measured(start.get(f"{part}_seconds"))[0] for part in COLD_PARTS}
-        elif run.status == FINISHED and run.summary["cache"] == "cold":
-            seconds, first = run.summary["seconds"], run.windows.get("first_seconds", NAN)
-            found = dict(zip(COLD_PARTS, (seconds["trace"], seconds["compile"], first)))
+        start = run.summary.get("cold_start") or {}
+        found = {part: measured(start.get(f"{part}_seconds"))[0] for part in COLD_PARTS}
         rows.append({**dict(zip(KEY, run.key)), **found})
-    return _ordered(records, pd.DataFrame(rows, columns=[*KEY, *COLD_PARTS]).dropna())
+    return _ordered(records, pd.DataFrame(rows).dropna())
 
 
 def epochs(records: Records) -> pd.DataFrame:

@@ -127,12 +127,6 @@ def rows(axes: Axes, labels: Sequence[str], xlabel: str) -> None:
     panel(axes, "x", xlabel=xlabel, width=None)
 
 
-def ticks(axis: Any, values: Sequence[float], labels: Sequence[str] | None = None) -> None:
-    """Label a logarithmic axis at these values alone, with plain numbers unless told otherwise."""
-    axis.set_ticks(values, labels or [f"{value:g}" for value in values])
-    axis.set_minor_locator(mpl.ticker.NullLocator())
-
-
 def plain(axis: Any) -> None:
     """Label a logarithmic axis with plain numbers: 1, 2 and 5 of each power of ten.
 

@@ -1,8 +1,7 @@
-"""All figures of a report, and those of time: verdicts, runs, parts of a run, scaling."""
+"""All figures of a report, and those of time: verdicts, runs, parts of a run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -14,7 +13,7 @@ from lockstep.report.dataframes import Workload
 from lockstep.report.drawing import Looks
 from lockstep.report.picture import INK, PALETTE, PAPER, Picture
 from lockstep.report.sentences import ratio_text
-from lockstep.report.time_tables import COLD, SPLIT
+from lockstep.report.time_tables import SPLIT
 from lockstep.report.verdicts import NO_PAIR, NOT_COMPARABLE, Comparison
 
 MOST_ROWS = 30
@@ -47,10 +46,8 @@ def _pictures(view: Workload, styles: Looks) -> list[Picture]:
             "time-to-target": dots(until, ended, "target_seconds", styles, censored=True),
             "step-time": dots("Step time of each run (ms)", step_time, "step_median", styles),
             "step-course": step_course(windows, styles),
-            "time-split": split_bars(view.tables["time-split"].rows),
+            "time-split": split_bars(view.tables["time-split"].frame.dropna(subset=["total"])),
         }
-        if "scaling" in view.tables:
-            made["scaling"] = scaling_lines(view.tables["scaling"].rows, view.unit, styles)
     return [replace(found, name=f"{name}-{key}") for key, found in made.items() if found]
 
 
@@ -161,50 +158,21 @@ HATCHES = ("", "//", "", "xx", "\\\\", "", "++", "", "--")
 SPLIT_COLOURS = ("grey", "sky", "sand", "orange", "rose", "green", "wine", "olive", "slate")
 
 
-def split_bars(bars: Sequence[Mapping[str, Any]]) -> Picture | None:
-    """Draw where the time of a run goes, as stacked bars."""
-    if not bars:
-        return None
-    several = len({bar["scale"] for bar in bars}) > 1
+def split_bars(runs: pd.DataFrame) -> Picture:
+    """Draw where the time of whole runs goes, as stacked bars."""
+    several = runs["scale"].nunique() > 1
     labels = [
-        bar["variant"]
-        + (f", {bar['scale']}" if several else "")
-        + (", cold start" if bar["start"] == COLD else "")
-        for bar in bars
+        variant + (f", {scale}" if several else "") + (", cold start" if start == "cold" else "")
+        for variant, scale, start in zip(runs["variant"], runs["scale"], runs["start"])
     ]
-    figure, axes = drawing.new(drawing.WIDE, max(1.9, 1.2 + 0.34 * len(bars)))
-    left = np.zeros(len(bars))
+    figure, axes = drawing.new(drawing.WIDE, max(1.9, 1.2 + 0.34 * len(runs)))
+    left = np.zeros(len(runs))
     for (key, label), colour, hatch in zip(SPLIT.items(), SPLIT_COLOURS, HATCHES):
-        values = np.array([bar[key] for bar in bars], dtype=float)
+        values = runs[key].to_numpy(dtype=float)
         look = {"color": PALETTE[colour], "edgecolor": PAPER, "linewidth": 0.5, "hatch": hatch}
-        axes.barh(range(len(bars)), values, left=left, label=label, height=0.62, **look)
+        axes.barh(range(len(runs)), values, left=left, label=label, height=0.62, **look)
         left += values
     drawing.rows(axes, labels, "Time of a run (s)")
     axes.legend(ncols=5, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=8)
     words = [f"{label} {total:.3g} s" for label, total in zip(labels, left)]
     return drawing.finish(figure, "Where the time of a run goes", words)
-
-
-def scaling_lines(points: Sequence[Mapping[str, Any]], unit: str, styles: Looks) -> Picture | None:
-    """Draw throughput against devices, with perfect scaling as a thin line."""
-    frame = pd.DataFrame(points)
-    if frame.empty or frame["devices"].nunique() < 2:
-        return None
-    figure, axes = drawing.new()
-    for variant, group in frame.groupby("variant", sort=False):
-        group = group.sort_values("devices")
-        x, y = (group[name].to_numpy(float) for name in ("devices", "throughput"))
-        axes.plot(x, y, label=variant, **styles[variant])
-        axes.plot(x, y[0] * x / x[0], color=styles[variant]["color"], linewidth=0.6)
-    drawing.panel(
-        axes, xlabel="Devices", ylabel=f"Throughput ({unit}/s)", xscale="log", yscale="log"
-    )
-    drawing.ticks(axes.xaxis, sorted(frame["devices"].unique()))
-    drawing.plain(axes.yaxis)
-    words = [
-        f"efficiency of {p['variant']} at {p['scale']} "
-        + (f"{p['efficiency']:.0%}" if isinstance(p["efficiency"], float) else str(p["efficiency"]))
-        for p in points
-        if p["scale"] != p["against"]
-    ]
-    return drawing.finish(figure, "Strong scaling (thin lines: perfect)", words)

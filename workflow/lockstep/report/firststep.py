@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from lockstep.records.load import Record
-from lockstep.records.run_facts import Facts
 
 FIRST = {"float64": 1e-9, "float32": 1e-4, "tf32": 2e-2, "bfloat16": 2e-2}
 """Relative tolerance of the first loss, by the precision that a variant declares."""
@@ -37,36 +36,21 @@ class FirstStep:
     tolerance: float  # relative, at that step
 
 
-def unknown(run: Record, facts: Facts) -> str | None:
-    """Return why a run cannot be checked, None if it can, or if its input is its own."""
-    if run.first_losses is not None or facts["variant.input"] != "shared":
-        return None
-    return f"the losses of its first steps are not known (steps.npz: {run.steps_problem})"
-
-
 def compare(
-    a: Mapping[int, Record],
-    b: Mapping[int, Record],
-    facts: Mapping[int, tuple[Facts, Facts]],
+    pairs: Mapping[int, tuple[Record, Record]],
+    precisions: Sequence[str],
     curves: Mapping[str, np.ndarray] | None = None,
-) -> FirstStep | None:
-    """Compare the first losses of two sides' runs; None if a side's input is its own.
+) -> FirstStep:
+    """Compare the first losses of pairs of runs, by seed, all of which are known.
 
     Args:
-        facts: of baseline and candidate, by the seeds that are paired.
+        precisions: that the two variants declare.
         curves: how far the parity stage lets each step's loss differ (`parity_verdict.curves`).
     """
-    losses: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-    for seed, sides in facts.items():
-        ours, theirs = a[seed].first_losses, b[seed].first_losses
-        shared = all(side["variant.input"] == "shared" for side in sides)
-        if shared and ours is not None and theirs is not None:
-            losses[seed] = ours, theirs
-    if not losses:
-        return None
-    seeds, count = list(losses), min(len(loss) for pair in losses.values() for loss in pair)
-    one, two = (np.stack([pair[k][:count] for pair in losses.values()]) for k in (0, 1))
-    precisions = [side["variant.precision"] for side in facts[seeds[0]]]
+    seeds = list(pairs)
+    losses = [[np.asarray(run.first_losses) for run in pair] for pair in pairs.values()]
+    count = min(len(loss) for pair in losses for loss in pair)
+    one, two = np.stack([[loss[:count] for loss in pair] for pair in losses], axis=1)
     allowed = np.max([tolerances(precision, count, curves) for precision in precisions], 0)
     with np.errstate(invalid="ignore", divide="ignore"):
         distance = np.abs(one - two) / np.maximum(np.abs(one), np.abs(two))
@@ -102,9 +86,9 @@ def tolerances(precision: str, steps: int, curves: Mapping[str, np.ndarray] | No
     return result
 
 
-def problem(first: FirstStep | None, labels: Sequence[str]) -> str | None:
+def problem(first: FirstStep, labels: Sequence[str]) -> str | None:
     """Return why parity is not proven at a scale, None if nothing speaks against it."""
-    if first is None or not first.differ:
+    if not first.differ:
         return None
     return (
         f"from equal weights and equal batches, the loss of step {first.step} of {labels[1]} is "

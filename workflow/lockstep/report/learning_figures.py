@@ -1,12 +1,10 @@
 """Figures of what is learned: parity, losses and metrics, and how much losses differ.
 
 Rounding makes two correct programs drift apart. How far says nothing by itself. It is read against
-the *twin*: the reference trained again from weights that differ in their last bits. Two variants of
-one framework share its kernels and are closer than another library can be.
+the *twin*: the reference trained again from weights that differ in their last bits.
 """
 
 import itertools
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 import matplotlib as mpl
@@ -51,9 +49,9 @@ def parity_curves(records: Records, workload: str, styles: Looks) -> Picture | N
         ax.set_ylim(floor / 2, None)
         ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(6, integer=True))
         decades = [t for t in ax.get_yticks() if floor < t < ax.get_ylim()[1]]
-        drawing.ticks(
-            ax.yaxis, [floor, *decades], ["equal", *(drawing.POWER.format(x=t) for t in decades)]
-        )
+        labels = ["equal", *(drawing.POWER.format(x=t) for t in decades)]
+        ax.yaxis.set_ticks([floor, *decades], labels)
+        ax.yaxis.set_minor_locator(mpl.ticker.NullLocator())
     title = f"Difference of every step's loss from {verdict['reference']}"
     return drawing.finish(figure, title, words or ["no curve is finite"])
 
@@ -101,53 +99,41 @@ def learning_curves(epochs: pd.DataFrame, metric: str, styles: Looks) -> Picture
 
 POINTS = 80
 SEEDS, CURVES = 5, 4
-"""Seeds that a curve is the median of, and curves of a kind that are drawn, at most."""
+"""Seeds that a curve is the median of, and pairs of variants that are drawn, at most."""
 
-TWIN = 10.0
-"""The tolerance of float32 steps is this many times the difference of the twin."""
+TWIN, FLOOR = "the twin: floor for another library", 10.0
+"""Its label; the tolerance of float32 steps is so many times its difference."""
 
-KINDS = {
-    "between": (PALETTE["purple"], "-", "between frameworks"),
-    "twin": (INK, "--", "twin: floor for another library"),
-    "within": (PALETTE["green"], "-.", "within one framework, which shares its kernels"),
-    "seeds": (PALETTE["grey"], ":", "between seeds of a variant"),
-}
-
-Curve = tuple[str, str, np.ndarray, np.ndarray]
+Curve = tuple[str, np.ndarray, np.ndarray]
 
 
 def curves(records: Records, workload: str) -> Iterator[Curve]:
-    """Yield the curves of a workload at the study's first scale.
+    """Yield how far losses differ between frameworks at the study's first scale, the twin's last.
 
     Yields:
-        Label, kind (of `KINDS`), steps ``(points,)`` and relative difference ``(points,)`` of each
-        curve; a run whose steps cannot be used is in none.
+        Label, steps ``(points,)`` and relative difference ``(points,)`` of each curve; a run whose
+        steps cannot be used is in none.
     """
-    study, found = records.study, {}
-    for variant in study.config["variants"]:
+    study, losses = records.study, {}
+    for variant, settings in study.config["variants"].items():
         runs = records.by_side[workload, variant, study.config["scales"][0]].values()
-        usable = [run for run in runs if run.first_losses is not None]
-        found[variant] = {
-            run.seed: step_losses(study.root / run.folder, run.summary) for run in usable[:SEEDS]
-        }
-    drawn = Counter[str]()
-    for first, second in itertools.combinations(found, 2):
+        usable = [run for run in runs if run.first_losses is not None][:SEEDS]
+        if settings["input"] == "shared":
+            losses[variant] = {
+                run.seed: step_losses(study.root / run.folder, run.summary) for run in usable
+            }
+    drawn = 0
+    for first, second in itertools.combinations(losses, 2):
         a, b = study.variant(first), study.variant(second)
-        kind = "within" if a["framework"] == b["framework"] else "between"
-        alike = a["precision"] == b["precision"] and "native" not in (a["input"], b["input"])
-        seeds = sorted(found[first].keys() & found[second].keys())
-        if alike and seeds and drawn[kind] < CURVES:
-            drawn[kind] += 1
-            pairs = [(found[first][seed], found[second][seed]) for seed in seeds]
-            yield f"{second} and {first}", kind, *_difference(pairs)
-    for variant, by_seed in found.items():
-        if len(by_seed) > 1:
-            yield variant, "seeds", *_difference(list(itertools.pairwise(by_seed.values())))
-            break
+        alike = a["framework"] != b["framework"] and a["precision"] == b["precision"]
+        seeds = sorted(losses[first].keys() & losses[second].keys())
+        if alike and seeds and drawn < CURVES:
+            drawn += 1
+            pairs = [(losses[first][seed], losses[second][seed]) for seed in seeds]
+            yield f"{second} and {first}", *_difference(pairs)
     tolerance = parity_verdict.curves(records, workload).get("float32_tolerance")
-    if tolerance is not None:
-        steps = np.arange(1, len(tolerance) + 1)
-        yield "the twin of the reference", "twin", steps, tolerance / TWIN
+    if drawn and tolerance is not None:
+        yield TWIN, np.arange(1, len(tolerance) + 1), tolerance / FLOOR
 
 
 def _difference(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
@@ -164,28 +150,25 @@ def _difference(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndar
 
 
 def difference_curves(curves: Iterable[Curve]) -> Picture | None:
-    """Draw how far two variants' losses differ during training, from what `curves` yields."""
-    curves, words, seen = list(curves), [], set[str]()
-    if not curves:
+    """Draw how far losses differ between frameworks, from what `curves` yields."""
+    drawn, words = list(curves), []
+    if not drawn:
         return None
     figure, ax = drawing.new()
-    for label, kind, steps, values in curves:
-        colour, style, name = KINDS[kind]
-        positive = np.where(values > 0, values, np.nan)
-        known = "" if kind in seen else name
-        ax.plot(steps, positive, color=colour, linestyle=style, linewidth=1.3, label=known or None)
-        seen.add(kind)
-        words.append(f"{label} ({name}) ends at {values[-1]:.1e}")
+    for (label, steps, values), line in zip(drawn, drawing.LINES):
+        twin = {"color": INK, "linestyle": "--"} if label == TWIN else {}
+        look = {"color": PALETTE["purple"], "linestyle": line, "linewidth": 1.3, **twin}
+        ax.plot(steps, np.where(values > 0, values, np.nan), label=label, **look)
+        words.append(f"{label} ends at {values[-1]:.1e}")
     drawing.panel(ax, xlabel="Step", ylabel="Relative difference of the loss", yscale="log")
     ax.yaxis.set_major_formatter(drawing.POWER)
     ax.yaxis.set_minor_locator(mpl.ticker.NullLocator())
     return drawing.finish(
         figure,
-        "How much losses differ",
+        "How much losses differ between frameworks",
         words,
-        "At equal seed and the study's first scale, median over at most "
-        f"{SEEDS} seeds; at most {CURVES} pairs of variants of each kind. The twin is the first "
-        "variant trained again from weights that differ in their last bits: two libraries cannot "
-        "agree more closely than that, and without it there is no floor. Two variants of one "
-        "framework share its kernels, so their line is no floor for another library.",
+        f"At equal seed and precision and the study's first scale, median over at most {SEEDS} "
+        f"seeds; at most {CURVES} pairs of variants. The twin is the first variant trained again "
+        "from weights that differ in their last bits: two libraries cannot agree more closely than "
+        "that, and without it there is no floor.",
     )

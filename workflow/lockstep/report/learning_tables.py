@@ -45,27 +45,6 @@ def parity(view: Workload) -> Table | None:
     )
 
 
-def layers(view: Workload) -> Table | None:
-    """Return how far each layer's output differs from the reference's, in the network's order."""
-    verdict = view.records.parity.get(view.name) or {"comparisons": {}}
-    rows: dict[str, dict[str, Any]] = {}
-    columns: dict[str, str] = {}
-    for variant, comparison in verdict["comparisons"].items():
-        for layer in comparison.get("layers", ()):
-            row = rows.setdefault(layer["name"], {"layer": layer["name"]})
-            for precision in ("float64", "float32"):
-                columns[f"{variant} {precision}"] = f"{variant}, {precision}"
-                row[f"{variant} {precision}"] = layer.get(precision)
-    if not columns:
-        return None
-    return table(
-        f"Layer by layer: relative difference of outputs from {verdict['reference']}",
-        "layer | Layer\n" + "".join(f"{k} | {label} | | 2g\n" for k, label in columns.items()),
-        list(rows.values()),
-        "Outputs of the forward pass for the first batch, in the order of the network.",
-    )
-
-
 def losses(view: Workload) -> Table:
     """Return training loss by epoch, side by side, mean over seeds, at the first scale."""
     config = view.records.study.config
@@ -115,7 +94,6 @@ def target(view: Workload) -> Table:
         known = np.isfinite(wall)
         training = statistics.censored_median(times, reached)
         whole = statistics.censored_median(np.where(known, wall, np.inf), known)
-        slowest = times.max()
         rows.append(
             {
                 "scale": scale,
@@ -125,9 +103,6 @@ def target(view: Workload) -> Table:
                 "failed": (group["status"] == FAILED).sum(),
                 "median": few if training is None else training,
                 "wall": few if whole is None else whole,
-                "fastest": times[reached].min() if reached.any() else None,
-                "slowest": slowest or Absent("no run has a time"),
-                "slowest_is": "met" if reached[times == slowest].all() else "censored: not met",
             }
         )
     return table(
@@ -136,10 +111,7 @@ def target(view: Workload) -> Table:
         reached | Met it | | d
         failed | Failed | | d
         median | Training alone, median | s | 4g
-        wall | With preparation and evaluation, median | s | 4g
-        fastest | Training alone, fastest | s | 4g
-        slowest | Training alone, slowest | s | 4g
-        slowest_is | The slowest""",
+        wall | With preparation and evaluation, median | s | 4g""",
         rows,
         "Kaplan–Meier medians, read at the end of epochs. With preparation and evaluation means "
         "from the start of the process to the evaluation that met the target, as MLPerf counts. "

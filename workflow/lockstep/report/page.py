@@ -2,7 +2,6 @@
 
 import itertools
 import re
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
@@ -65,7 +64,7 @@ def render(analysis: Analysis, drawn: Mapping[str, Sequence[Picture]]) -> str:
         answers=places,
         hidden=len(analysis.comparisons) - cards,
         cards=cards,
-        forest=_inlined(drawn.get("", ())).get("verdicts"),
+        study_figures=_inlined(drawn.get("", ())),
         workloads={
             view.name: (_rendered(view.tables), _inlined(drawn.get(view.name, ())))
             for view in analysis.workloads
@@ -81,15 +80,12 @@ def _some(source: Table, chosen: Any, title: str) -> dict[str, Any]:
     return rendered(replace(source, frame=source.frame[chosen], title=title))
 
 
-def _inlined(pictures: Sequence[Picture]) -> Mapping[str, Any]:
-    """Return figures for the template, where one that there is not is None."""
-    known = {p.name: {"svg": Markup(picture.inline(p)), "of": p} for p in pictures}
-    return defaultdict(lambda: None, known)
+def _inlined(pictures: Sequence[Picture]) -> dict[str, Any]:
+    return {p.name: {"svg": Markup(picture.inline(p)), "of": p} for p in pictures}
 
 
-def _rendered(tables: Mapping[str, Table]) -> Mapping[str, Any]:
-    """Return tables for the template, where one that there is not is None."""
-    return defaultdict(lambda: None, {name: rendered(table) for name, table in tables.items()})
+def _rendered(tables: Mapping[str, Table]) -> dict[str, Any]:
+    return {name: rendered(table) for name, table in tables.items()}
 
 
 FIGURE = re.compile(
@@ -146,7 +142,9 @@ def parity(
     config, first = records.study.config, [c.first_step for c in found if c.first_step]
     known = (parity_problem(records, workload, v) for v in config["variants"])
     problems = sorted(filter(None, known), key=lambda problem: "FAILS" not in problem)
-    apart = [firststep.problem(c.first_step, (c.baseline, c.candidate)) for c in found]
+    apart = [
+        firststep.problem(c.first_step, (c.baseline, c.candidate)) for c in found if c.first_step
+    ]
     if workload not in records.parity:
         word, text = "NOT PROVEN", "there is no readable parity verdict"
     elif problems:

@@ -21,7 +21,7 @@ PALETTE = {
     "purple": "#7b3294",
     "slate": "#555555",
 }
-"""Colours of figures in files. The page has for each a variable of this name, other in the dark."""
+"""Colours of figures in files, and of the page in the light; in the dark it has others by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ def inlined(svg: bytes, name: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = text.replace(INK, "currentColor").replace(PAPER, "var(--paper)")
     for colour, value in PALETTE.items():
-        text = text.replace(value, f"var(--{colour})")
+        text = text.replace(value, f"var(--{colour}, {value})")
     text = re.sub(r"(font: [\d.]+px) [^\";]+", r"\1 system-ui, sans-serif", text)
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'href="#', f'href="#{name}-', text)

@@ -11,8 +11,6 @@ from lockstep.records import parity_verdict
 from lockstep.records.load import Records
 from lockstep.records.run_facts import each_host
 from lockstep.report import dataframes, statistics
-from lockstep.report.comparability import Difference, difference_text
-from lockstep.report.sentences import some
 from lockstep.report.verdicts import NO_PAIR, NOT_COMPARABLE, Comparison
 from lockstep.study.run import Scale
 
@@ -69,7 +67,6 @@ def find(records: Records, runs: pd.DataFrame, comparisons: Sequence[Comparison]
         *_study(records, runs, comparisons),
         *_reach(records, comparisons),
         *_sample(comparisons),
-        *_flagged(comparisons),
         *_variants(runs),
     ]
 
@@ -139,22 +136,6 @@ def _sample(comparisons: Sequence[Comparison]) -> Iterator[Threat]:
     for where, fewest in places.items():
         if fewest < FEW_SEEDS:
             yield _threat("Few seeds", where, count=fewest)
-
-
-def _flagged(comparisons: Sequence[Comparison]) -> Iterator[Threat]:
-    """What no variant declares and stands beside verdicts: one threat for each fact."""
-    found: dict[str, list[tuple[Comparison, Difference]]] = {}
-    for c in comparisons:
-        for d in c.flags:
-            found.setdefault(d.fact, []).append((c, d))
-    for touched in found.values():
-        (c, difference), *others = touched
-        more = f" The same fact differs in {len(others)} more comparisons." if others else ""
-        yield Threat(
-            name=f"Undeclared {difference.label}",
-            where=some(list(dict.fromkeys(f"{c.workload} at {c.scale}" for c, _ in touched))),
-            what=f"{c.candidate} and {c.baseline}: {difference_text(difference)}.{more}",
-        )
 
 
 def _variants(runs: pd.DataFrame) -> Iterator[Threat]:

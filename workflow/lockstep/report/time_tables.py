@@ -10,23 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lockstep.records.record_tables import FLOPS_FORMULA
 from lockstep.records.run_facts import facts_of
 from lockstep.report import comparability
 from lockstep.report.comparability import BLOCKS, FLAGGED, difference_text
-from lockstep.report.dataframes import (
-    COLD_PARTS,
-    RESOURCES,
-    STEP,
-    Workload,
-    by_variant,
-    finished,
-    warm,
-)
+from lockstep.report.dataframes import RESOURCES, STEP, Workload, by_variant, finished
 from lockstep.report.tables import RUNS, WHO, Absent, Table, table, with_reasons
 from lockstep.report.verdicts import NOT_COMPARABLE
-
-START = "start | Start\n"
-COLD, WARM, NOTHING = "cold", "warm", "nothing to compile"
 
 SPLIT = {
     "import": "Import",
@@ -68,34 +58,18 @@ def step_times(view: Workload) -> Table:
 def time_split(view: Workload) -> Table:
     """Return where the time of a run goes, from its start to its end; cold starts separately."""
     runs = finished(view.runs)
-    grouped = by_variant(runs.assign(start=np.where(runs["cache"] == COLD, COLD, WARM)), "start")
+    runs = runs.assign(start=runs["cache"].replace("none", "nothing to compile"))
+    grouped = by_variant(pd.concat([runs, view.cold.assign(start="cold, measured apart")]), "start")
     means = grouped[list(SPLIT)].mean()
     return table(
         "Parts of a run",
-        WHO
-        + START
-        + RUNS
+        f"{WHO}start | Start\n{RUNS}"
         + "".join(f"{k} | {label} | s | 2f\n" for k, label in SPLIT.items())
         + "total | Whole run | s | 2f",
-        means.assign(total=means.sum(axis=1), n=grouped.size()).reset_index(),
-        "Mean over runs, so that the parts add up.",
-    )
-
-
-def preparation(view: Workload) -> Table:
-    """Return what it takes until training is steady, for cold and warm starts."""
-    runs = warm(finished(view.runs))
-    runs = runs.assign(start=np.where(runs["cache"] == "none", NOTHING, WARM))
-    grouped = by_variant(pd.concat([view.cold.assign(start=COLD), runs]), "start")
-    return table(
-        "Before training is steady: cold and warm starts",
-        f"""{WHO}{START}{RUNS}
-        trace | Trace | s | 2f
-        compile | Compile or first use | s | 2f
-        first_window | First window | s | 2f""",
-        grouped[list(COLD_PARTS)].median().assign(n=grouped.size()).reset_index(),
-        "Medians over runs. A cold start finds an empty compilation cache, a warm one what an "
-        "earlier run compiled.",
+        means.assign(total=means.sum(axis=1, skipna=False), n=grouped.size()).reset_index(),
+        "Mean over runs, so that the parts add up. A cold start finds an empty compilation cache, "
+        "a warm one what an earlier run compiled. A cold start that was measured apart ends with "
+        "its first window.",
     )
 
 
@@ -221,10 +195,7 @@ def resources(view: Workload) -> Table:
     }
     grouped = by_variant(runs.assign(**derived))
     rows = grouped[[*RESOURCES, *derived]].median().assign(n=grouped.size()).reset_index()
-    absent: dict[str, Any] = {
-        name: grouped[f"{name}_absent"].agg(lambda reasons: next(iter(reasons.mode()), None))
-        for name in RESOURCES
-    }
+    absent: dict[str, Any] = {name: grouped[f"{name}_absent"].first() for name in RESOURCES}
     stated, unmet = "the config does not state report.device.", "not every run met the target"
     absent["mfu"] = f"{stated}peak_flops." + rows["variant"].map(precision).astype(str)
     absent["cost"] = f"{stated}price_per_hour"
@@ -233,11 +204,6 @@ def resources(view: Workload) -> Table:
     absent["target_energy"] = absent["energy"].fillna(unmet)
     for column, reasons in absent.items():
         rows = with_reasons(rows, column, reasons)
-    formulas = (
-        (run.summary.get("flops") or {}).get("formula", "formula not stated")
-        for run in view.records.runs
-        if run.workload == view.name and run.summary
-    )
     return table(
         "Memory, arithmetic, energy, cost",
         f"""{WHO}{RUNS}
@@ -254,7 +220,7 @@ def resources(view: Workload) -> Table:
         cost | Cost | {device["currency"]} per million examples | 3g
         target_cost | Cost to target | {device["currency"]} | 3g""",
         rows,
-        f"Medians over runs. Arithmetic: {next(formulas, 'no run gives its formula')}. MFU, model "
+        f"Medians over runs. Arithmetic: {FLOPS_FORMULA}. MFU, model "
         "FLOPs utilization, is arithmetic over the peak of the devices at the precision used, "
         "which the config states; its seconds are those of training, with the first windows and "
         "waiting for data. Energy to the target is a run's energy in the share of its training "

@@ -41,6 +41,8 @@ UNDECIDED = "undecided"
 class Side:
     """One side of a comparison: a variant's runs of one workload and scale."""
 
+    workload: str
+    scale: str
     label: str  # how sentences call it
     settings: Mapping[str, Any]  # of the variant, as the config has them
     runs: Mapping[int, Record]  # by seed, whatever became of them
@@ -49,6 +51,11 @@ class Side:
     # how far the parity stage lets each step's loss differ (`parity_verdict.curves`).
     curves: Mapping[str, np.ndarray] = field(default_factory=dict)
 
+    @property
+    def shared(self) -> bool:
+        """Whether it reads the shared input, so that its batches and first losses are fixed."""
+        return bool(self.settings["input"] == "shared")
+
     def unusable(self, seed: int) -> str | None:
         """Return why its run of a seed cannot be paired, None if it can."""
         run = self.runs.get(seed)
@@ -56,7 +63,9 @@ class Side:
             return f"{self.label} has no such run"
         if run.status != FINISHED:
             return f"{self.label} {run.status}: {run.reason}"
-        why = run.begun_elsewhere or firststep.unknown(run, self.facts[seed])
+        why = run.begun_elsewhere
+        if self.shared and run.first_losses is None:
+            why = f"the losses of its first steps are not known (steps.npz: {run.steps_problem})"
         return f"{self.label}: {why}" if why else None
 
     def untimed(self, seed: int) -> str | None:
@@ -142,39 +151,64 @@ class Comparison:
         return statistics.seeds_needed(self.step_time.log_sd, self.precision)
 
 
-def side(
-    records: Records, workload: str, variant: str, scale: str, label: str, where: str = ""
-) -> Side:
+def side(records: Records, study: str | None, workload: str, variant: str, scale: str) -> Side:
     """Return the side that a variant's runs of a workload and scale are.
 
     Args:
-        where: what a problem of parity is told with.
+        study: what sentences call its study, where two are compared.
     """
     runs = records.by_side[workload, variant, scale]
-    problem = parity_verdict.parity_problem(records, workload, variant)
+    problems = (
+        parity_verdict.parity_problem(records, workload, variant),
+        _unlike_batches(records, workload, variant),
+    )
     return Side(
-        label=label,
+        workload=workload,
+        scale=scale,
+        label=f"{variant} of {study}" if study else variant,
         settings=records.study.variant(variant),
         runs=runs,
         facts={seed: facts_of(run) for seed, run in runs.items() if run.summary},
-        problems=[f"{where}{problem}"] if problem else [],
+        problems=[
+            f"in {study}, {problem}" if study else problem for problem in problems if problem
+        ],
         curves=parity_verdict.curves(records, workload),
     )
 
 
+def _unlike_batches(records: Records, workload: str, variant: str) -> str | None:
+    """Return which runs of a seed did not read equal batches at all scales, None if all did.
+
+    A fault in the shared input that hits both sides of a comparison in the same way shows only
+    here.
+    """
+    first: dict[tuple[int, int], Record] = {}
+    shared = records.study.variant(variant)["input"] == "shared"
+    for scale in records.study.config["scales"] if shared else ():
+        for run in records.by_side[workload, variant, scale].values():
+            if run.status != FINISHED:
+                continue
+            other = first.setdefault((run.seed, run.summary["steps"]), run)
+            if run.summary["batches"] != other.summary["batches"]:
+                return (
+                    f"{variant} did not read the same batches at every scale: those of seed "
+                    f"{run.seed} differ between {other.scale} and {run.scale}"
+                )
+    return None
+
+
 def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """Return comparisons with Holm's correction over those that may have a verdict."""
-    timed = [c.step_time if not c.problems and not c.timing_problems else None for c in comparisons]
-    tests = [c.quality if not c.problems else None for c in comparisons]
+    timed = [None if c.problems or c.timing_problems else c.step_time for c in comparisons]
+    tests = [None if c.problems else c.quality for c in comparisons]
     times = [ratio.p if ratio else None for ratio in timed]
     same = [test.p if test else None for test in tests]
     different = [test.p_different if test else None for test in tests]
     family, quality_family = (sum(p is not None for p in some) for some in (times, same))
-    adjusted = zip(comparisons, *map(statistics.holm, (times, same, different)))
     families = {"family": family, "quality_family": quality_family}
     return [
         replace(c, p_holm=p, quality_p_holm=q, different_p_holm=d, **families)
-        for c, p, q, d in adjusted
+        for c, p, q, d in zip(comparisons, *map(statistics.holm, (times, same, different)))
     ]
 
 
@@ -182,30 +216,28 @@ def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
 
 
 def compare(
-    workload: str,
-    scale: str,
-    baseline: Side,
-    candidate: Side,
-    *,
-    margin: float,
-    precision: float,
-    between_studies: bool = False,
+    baseline: Side, candidate: Side, options: Mapping[str, Any], *, between_studies: bool = False
 ) -> Comparison:
-    """Compare two sides, paired by seed."""
+    """Compare two sides of a workload and scale, paired by seed.
+
+    Args:
+        options: the section `report` of the study's config.
+    """
     sides = (baseline, candidate)
     every_seed = sorted(baseline.runs.keys() | candidate.runs.keys())
     missing = {s: "; ".join(filter(None, (side.unusable(s) for side in sides))) for s in every_seed}
     seeds = [seed for seed, why in missing.items() if not why]
     runs = {seed: (baseline.runs[seed], candidate.runs[seed]) for seed in seeds}
     facts = {seed: (baseline.facts[seed], candidate.facts[seed]) for seed in seeds}
-    pairs = list(facts.values())
-    differences = comparability.diff(pairs, between_studies=between_studies) if pairs else []
-    elsewhere, forbidden = ({}, None) if between_studies else comparability.confounded(facts)
-    differences = [*([forbidden] if forbidden else []), *differences]
-    first = firststep.compare(baseline.runs, candidate.runs, facts, candidate.curves)
-    differ = firststep.problem(first, (baseline.label, candidate.label))
-    problems = [*baseline.problems, *candidate.problems]
-    problems += [f"parity is not proven at scale {scale}: {differ}"] if differ else []
+    elsewhere, confounded = ({}, []) if between_studies else comparability.confounded(facts)
+    other = comparability.diff(list(facts.values()), between_studies=between_studies)
+    differences = [*confounded, *other]
+    problems, first = [*baseline.problems, *candidate.problems], None
+    if seeds and all(side.shared for side in sides):
+        precisions = [side.settings["precision"] for side in sides]
+        first = firststep.compare(runs, precisions, candidate.curves)
+        differ = firststep.problem(first, (baseline.label, candidate.label))
+        problems += [f"parity is not proven at scale {baseline.scale}: {differ}"] if differ else []
     grave = [d for d in differences if d.level == BLOCKS]
     problems += [comparability.difference_text(d) for d in grave if d.touches != TIMING]
     for side in sides:
@@ -220,7 +252,6 @@ def compare(
         count, seed = f"{len(disturbed)} of {len(seeds)} pairs", disturbed[0]
         timing_problems.append(f"in {count} a run was disturbed (seed {seed}, {why_untimed[seed]})")
     near = [runs[s] for s in seeds if s not in elsewhere and s not in disturbed]
-    timed = [pair for pair in near if all(run.step_time for run in pair)]
     warm = [pair for pair in near if all(run.summary["cache"] != "cold" for run in pair)]
     lost = any(run.status == FAILED for side in sides for run in side.runs.values())
     every = [run for pair in runs.values() for run in pair]
@@ -229,25 +260,25 @@ def compare(
         for one, other in (sides, sides[::-1])
     )
     return Comparison(
-        workload=workload,
-        scale=scale,
+        workload=baseline.workload,
+        scale=baseline.scale,
         baseline=baseline.label,
         candidate=candidate.label,
         seeds=seeds,
         left_out=[(seed, why) for seed, why in missing.items() if why],
         untimed=list(untimed.items()),
         first_step=first,
-        step_time=_ratio(timed, "step_time"),
+        step_time=_ratio([runs[s] for s in seeds if s not in untimed], "step_time"),
         to_target=None if lost else _ratio(list(runs.values()), "seconds_to_target"),
         whole_run=_ratio(warm, "whole_seconds"),
         metric=every[0].metric if every else "the final metric",
-        quality=_quality(list(runs.values()), margin),
+        quality=_quality(list(runs.values()), options["margin"]),
         differences=differences,
         problems=list(dict.fromkeys(problems)),
         timing_problems=timing_problems,
         declared=tuple(declared),
         unwatched=next((run.unwatched for run in every if run.unwatched), None),
-        precision=precision,
+        precision=options["precision"],
     )
 
 
