@@ -20,7 +20,7 @@ from lockstep.report import (
     drawing,
     figures,
     learning_figures,
-    learning_tables,
+    result_tables,
     page,
 )
 from lockstep.study.run import Run
@@ -278,7 +278,7 @@ def test_any_nonsense_in_any_field_of_a_parity_verdict_proves_nothing_at_worst(t
         read += 1
         again = load.Records(study=study, runs=found.records.runs, parity=parity, excluded=())
         view = replace(found.workloads[0], records=again)
-        learning_tables.parity(view)
+        result_tables.parity(view)
         if not any(parity_verdict.parity_problem(again, "mnist_cnn", v) for v in TWO):
             assert parity_verdict.claim(again, "mnist_cnn")
         compared = parity["mnist_cnn"]["comparisons"].get("jax-jit")

@@ -83,6 +83,10 @@ def slower(root: Path, **options) -> Study:
     return write(root, **{"name": "after", "variants": TWO, **options}, step_seconds=times, rng=2)
 
 
+def compared(one: Study, other: Study) -> compare.StudyComparison:
+    return compare.compare(one.root, other.root, called=("a", "b"))
+
+
 def test_two_studies_are_compared_variant_by_variant(tmp_path: Path, before, capsys) -> None:
     """Another cluster and library are what is compared, and are listed; one had been moved."""
 
@@ -110,21 +114,21 @@ def test_two_studies_are_compared_variant_by_variant(tmp_path: Path, before, cap
 
 def test_studies_with_other_data_are_not_comparable(tmp_path: Path, before) -> None:
     after = slower(tmp_path, edit=lambda run, s: s["dataset"].update(content="other"))
-    found = compare.compare(before.root, after.root, called=("a", "b"))
+    found = compared(before, after)
     assert {c.kind for _, c in found.comparisons} == {verdicts.NOT_COMPARABLE}
 
 
 def test_failed_parity_in_either_study_takes_the_verdict_away(tmp_path: Path, before) -> None:
     after = slower(tmp_path)
     put_json(after.verdict("mnist_cnn"), passing_verdict(after, "mnist_cnn", fails="jax-jit"))
-    kinds = {variant: c.kind for variant, c in compare.compare(before.root, after.root, called=("a", "b")).comparisons}
+    kinds = {variant: c.kind for variant, c in compared(before, after).comparisons}
     assert kinds == {"torch-eager": verdicts.SLOWER, "jax-jit": verdicts.NOT_COMPARABLE}
 
 
 def test_studies_with_nothing_in_common_are_refused(tmp_path: Path, before) -> None:
     other = write(tmp_path, name="other", variants=TWO, seeds=1, workloads=("another",))
     with pytest.raises(UserError, match="in common"):
-        compare.compare(before.root, other.root, called=("a", "b"))
+        compared(before, other)
 
 
 def test_what_is_no_study_of_this_version_is_one_clear_error(tmp_path: Path, before) -> None:
@@ -143,5 +147,5 @@ def test_what_is_no_study_of_this_version_is_one_clear_error(tmp_path: Path, bef
     for text in texts:
         after.path.unlink() if text is None else after.path.write_text(text)
         with pytest.raises(UserError, match="study") as refused:
-            compare.compare(before.root, after.root, called=("a", "b"))
+            compared(before, after)
         assert "\n" not in str(refused.value)

@@ -12,12 +12,12 @@ from lockstep.records import load
 from lockstep.report import (
     analysis,
     build,
+    conditions,
     dataframes,
     drawing,
     figures,
     learning_figures,
     page,
-    threats_to_validity,
 )
 from tests.report.report_studies import TWO, VARIANTS, write
 
@@ -62,7 +62,7 @@ def test_more_verdicts_than_a_figure_holds_are_in_the_table(tmp_path: Path) -> N
     assert "the first 30 of 36; the table has all" in picture.note
     html = page.render(found, {"": [picture], "mnist_cnn": []})
     assert "Shown are the 8 comparisons with jax-1; the other 28 are in the" in html
-    assert '<details id="comparisons" open>' in html
+    assert '<div id="comparisons"><details class="table" open>' in html
 
 
 def test_a_study_of_one_variant_says_that_nothing_can_be_compared(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_drift_is_said_as_how_much_longer_steps_take(tmp_path: Path) -> None:
     records = load.load(write(tmp_path, variants=TWO, seeds=3))
     slower = [replace(r, windows={**r.windows, "drift": 0.07 + r.seed / 1e3}) for r in records.runs]
     found = replace(records, runs=slower)
-    threats = threats_to_validity.find(found, dataframes.runs(found), [])
+    threats = conditions.threats(found, dataframes.runs(found), [])
     drifts = [threat.what for threat in threats if threat.name == "Drift"]
     assert len(drifts) == 2
-    assert all("take 7.1% longer than those of the first third" in what for what in drifts)
+    assert all("differ by +7.1% from those in its first third" in what for what in drifts)

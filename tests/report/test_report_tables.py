@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lockstep.report import analysis, figures, learning_tables, statistics, tables
+from lockstep.report import analysis, figures, result_tables, statistics, tables
 from lockstep.report.tables import Absent, Table
 from lockstep.study.run import Run
 from tests.report.report_studies import TWO, Edit, put_json, write
@@ -153,7 +153,7 @@ def test_a_run_that_diverged_never_meets_the_target_however_early_it_ended() -> 
             "target_seconds": [1.0, 2.0, 0.5, 0.5, np.nan],  # the last was killed
         }
     )
-    times, reached = learning_tables.to_target(group)
+    times, reached = result_tables.to_target(group)
     assert statistics.censored_median(times, reached) is None
     assert times.tolist() == [1.0, 2.0, 2.0, 2.0, 2.0]
 

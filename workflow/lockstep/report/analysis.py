@@ -12,30 +12,28 @@ import pandas as pd
 from lockstep.records import load
 from lockstep.records.load import Records
 from lockstep.report import (
+    conditions,
     dataframes,
     deploy_tables,
-    learning_tables,
+    result_tables,
     sentences,
-    study_tables,
-    threats_to_validity,
     time_tables,
     verdicts,
-    what_was_run,
 )
 from lockstep.report.comparability import difference_text
+from lockstep.report.conditions import Threat
 from lockstep.report.dataframes import Workload
 from lockstep.report.tables import Absent, Table
-from lockstep.report.threats_to_validity import Threat
 from lockstep.report.verdicts import Comparison
 from lockstep.study import Study
 
 SCHEMA = "lockstep-report/4"
 
 TABLES = {
-    "parity": learning_tables.parity,
-    "losses": learning_tables.losses,
-    "final-metric": learning_tables.final_metric,
-    "time-to-target": learning_tables.target,
+    "parity": result_tables.parity,
+    "epochs": result_tables.epochs,
+    "final-metric": result_tables.final_metric,
+    "time-to-target": result_tables.target,
     "step-time": time_tables.step_times,
     "time-split": time_tables.time_split,
     "break-even": time_tables.break_even,
@@ -77,7 +75,7 @@ def analyse(study: Study, records: Records | None = None) -> Analysis:
     records = records or load.load(study)
     comparisons = compare_all(records)
     runs = dataframes.runs(records)
-    found = threats_to_validity.find(records, runs, comparisons)
+    found = conditions.threats(records, runs, comparisons)
     frames = {
         "runs": runs,
         "epochs": dataframes.epochs(records),
@@ -96,10 +94,10 @@ def analyse(study: Study, records: Records | None = None) -> Analysis:
         named = {key: replace(t, name=f"{name}-{key}") for key, t in made.items() if t}
         workloads.append(replace(view, tables=named))
     tables = {
-        "comparisons": study_tables.comparisons(records, comparisons),
-        "contract": study_tables.contract(comparisons),
-        "threats": study_tables.threats(found),
-        "runs": study_tables.runs(runs),
+        **result_tables.comparisons(records, comparisons),
+        "contract": result_tables.contract(comparisons),
+        "threats": result_tables.threats(found),
+        "runs": result_tables.runs(runs),
     }
     return Analysis(
         records=records,
@@ -108,7 +106,7 @@ def analyse(study: Study, records: Records | None = None) -> Analysis:
         threats=found,
         workloads=workloads,
         tables={key: replace(table, name=key) for key, table in tables.items()},
-        described=what_was_run.describe(records),
+        described=conditions.what_was_run(records),
     )
 
 

@@ -225,32 +225,20 @@ def difference_text(difference: Difference) -> str:
     return f"{difference.label} ({difference.fact}) differs{where}: {seen}; {difference.why}"
 
 
-PLAIN = {
-    "precision": "float32",
-    "input": "shared",
-    "convolution": "native",
-    "attention": "written",
-    "randomness": "shared",
-    "process": "device",
-    "memory_format": "contiguous",
-    "steps_per_dispatch": 1,
-    "deterministic": False,
+SETTINGS = {
+    "precision": ("{} precision", "float32"),
+    "input": ("the framework's own input pipeline", "shared"),
+    "workers": ("{} loader workers", None),
+    "process": ("one process per {}", "device"),
+    "memory_format": ("images in {} memory format", "contiguous"),
+    "steps_per_dispatch": ("{} steps per dispatch", 1),
+    "deterministic": ("deterministic kernels", False),
+    "convolution": ("convolutions as {}, which Lockstep brings", "native"),
+    "attention": ("the framework's own {} attention", "written"),
+    "randomness": ("the framework's own random numbers", "shared"),
 }
-"""Values that need no word beside a variant that has another one."""
-
-PHRASES = {
-    "precision": "{} precision",
-    "input": "the framework's own input pipeline",
-    "workers": "{} loader workers",
-    "process": "one process per {}",
-    "memory_format": "images in {} memory format",
-    "steps_per_dispatch": "{} steps per dispatch",
-    "deterministic": "deterministic kernels",
-    "convolution": "convolutions as {}, which Lockstep brings",
-    "attention": "the framework's own {} attention",
-    "randomness": "the framework's own random numbers",
-}
-"""How a setting is worded, in this order; one that is not here appears by its name and value."""
+"""How a setting is worded, in this order, and the value that needs no word beside another one; a
+setting that is not here appears by its name and value."""
 
 
 def phrases(own: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
@@ -259,13 +247,11 @@ def phrases(own: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     Args:
         own, other: the variants' settings, as the complete config has them.
     """
-    stated = ("framework", "mode")  # by the variant's name
-    unknown = [name for name in own if name not in (*PHRASES, *stated)]
-    return [
-        PHRASES.get(name, f"{name} {{}}").format(own[name])
-        for name in (*unknown, *PHRASES)
-        if name in own
-        and own[name] != other.get(name)
-        and not (name in PLAIN and own[name] == PLAIN[name])
-        and not (name == "workers" and own.get("input") == "shared")
-    ]
+    stated, result = ("framework", "mode"), []  # by the variant's name
+    unknown = [name for name in own if name not in (*SETTINGS, *stated)]
+    for name in (*unknown, *SETTINGS):
+        phrase, plain = SETTINGS.get(name, (f"{name} {{}}", None))
+        unused = name == "workers" and own.get("input") == "shared"
+        if name in own and own[name] not in (other.get(name), plain) and not unused:
+            result.append(phrase.format(own[name]))
+    return result

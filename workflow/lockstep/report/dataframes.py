@@ -23,7 +23,6 @@ PHASES = (*PREPARATION, "training", "evaluation", "checkpoint")
 
 KEY = ["workload", "variant", "scale", "seed"]
 COLD_PARTS = ("trace", "compile", "first_window")
-EPOCHS = ("epoch", "step", "train_loss", "test_loss", "training_seconds")
 RESOURCES = ("rss", "allocated", "reserved", "planned", "flops_per_second", "energy")
 STEP = ("step_median", "step_q1", "step_q3", "step_p95", "throughput")
 NAN = float("nan")
@@ -48,7 +47,7 @@ def by_variant(frame: pd.DataFrame, *more: str) -> Any:
 
 def finished(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the finished runs of `runs` whose times and learning are their own."""
-    return frame[frame["finished"] & frame["own"]]
+    return frame[(frame["status"] == FINISHED) & frame["own"]]
 
 
 def ended(frame: pd.DataFrame) -> pd.DataFrame:
@@ -57,7 +56,7 @@ def ended(frame: pd.DataFrame) -> pd.DataFrame:
     A run that gave up on a busy machine has not failed to learn.
     """
     failed = (frame["status"] == FAILED) & ~frame["gave_up"]
-    return frame[(frame["finished"] | failed) & frame["own"]]
+    return frame[((frame["status"] == FINISHED) | failed) & frame["own"]]
 
 
 def cold_starts(records: Records) -> pd.DataFrame:
@@ -79,17 +78,18 @@ def epochs(records: Records) -> pd.DataFrame:
 
     `wall_seconds` is the time from the start of the process to the end of the epoch's evaluation.
     """
-    chosen = [r for r in records.runs if r.status == FINISHED and not r.begun_elsewhere]
+    chosen = [run for run in records.runs if run.counts]
     lengths = [len(run.epochs["epoch"]) for run in chosen]
-    columns = {
-        name: np.repeat(np.array([run.key[k] for run in chosen], object), lengths)
-        for k, name in enumerate(KEY)
+    keys = np.repeat(np.array([run.key for run in chosen], object).reshape(-1, 4), lengths, axis=0)
+    values = {
+        "epoch": [run.epochs["epoch"] for run in chosen],
+        "train_loss": [run.epochs["train_loss"] for run in chosen],
+        "metric": [run.epochs[run.metric] for run in chosen],
+        "wall_seconds": [_wall(run) for run in chosen],
     }
-    for name in EPOCHS:
-        columns[name] = np.concatenate([[], *(run.epochs[name] for run in chosen)])
-    columns["metric"] = np.concatenate([[], *(run.epochs[run.metric] for run in chosen)])
-    columns["wall_seconds"] = np.concatenate([[], *map(_wall, chosen)])
-    return pd.DataFrame(columns).astype({"seed": "int64", "epoch": "int64"})
+    columns = {name: np.concatenate([[], *parts]) for name, parts in values.items()}
+    frame = pd.DataFrame(dict(zip(KEY, keys.T)) | columns).astype({"epoch": "int64"})
+    return _ordered(records, frame)
 
 
 def windows(records: Records, workload: str, seeds: int) -> pd.DataFrame:
@@ -143,7 +143,6 @@ def _row(records: Records, record: Record) -> dict[str, Any]:
         "devices": Scale.parse(record.scale).size,
         "global_batch": records.study.workload(record.workload)["global_batch"],
         "status": record.status,
-        "finished": record.status == FINISHED,
         "reason": record.reason or record.begun_elsewhere,
         "own": not record.begun_elsewhere,
         "gave_up": record.gave_up,
@@ -206,6 +205,11 @@ class Workload:
     def recipe(self) -> Mapping[str, Any]:
         """Its entry in the config."""
         return self.records.study.workload(self.name)
+
+    @property
+    def deployed(self) -> Mapping[str, Any] | None:
+        """What comes after its training, None if nothing was asked for or recorded."""
+        return self.records.deployed.get(self.name)
 
     @property
     def unit(self) -> str:

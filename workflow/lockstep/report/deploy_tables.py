@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from lockstep.records import deploy_record
+from lockstep.report.conditions import FRAMEWORKS
 from lockstep.report.dataframes import Workload
 from lockstep.report.statistics import Mean
 from lockstep.report.tables import Absent, Table, table
-from lockstep.report.what_was_run import FRAMEWORKS
 
 WHO = "framework | Framework\nroute | Route\n"
 NAMES = {
@@ -44,14 +44,9 @@ def _share(found: Row | None) -> float | None:
     return found["largest"] / (found["scale"] or 1.0) if found else None
 
 
-def _count(number: int, name: str, plural: str) -> str:
-    return f"{number} {name}{plural if number != 1 else ''}"
-
-
 def routes(view: Workload) -> Table | None:
     """Return which routes there are, how equal and how large; None if nothing is deployed."""
-    record = view.records.deployed.get(view.name)
-    if record is None:
+    if (record := view.deployed) is None:
         return None
     return table(
         "Routes from the trained model to answers: are they the same model?",
@@ -72,14 +67,15 @@ def _reference(record: Row) -> str:
     told, run = record["reference"], record["run"]
     if told["reason"]:
         return f"Of the final state of {run}: {told['reason']}."
-    metrics = told.get("metrics", {})
-    own = {name: told.get("recorded", {}).get(name) for name in metrics}
-    same = "the values that the run recorded" if own == metrics else f"the run recorded {own}"
-    values = ", ".join(f"{name} {value:.6g}" for name, value in metrics.items())
+    recorded = told.get("recorded", {})
+    values = (
+        f"{name} {value:.6g}, the run recorded {recorded.get(name)}"
+        for name, value in told.get("metrics", {}).items()
+    )
     return (
         f"All routes serve the final state of {run}: the same stored bytes in, logits out, with "
         f"the preprocessing inside. The reference is training's own evaluation of the test split "
-        f"({values}: {same}). Allowed are 1e-5 of the largest logit in float32 and 1e-11 in "
+        f"({'; '.join(values)}). Allowed are 1e-5 of the largest logit in float32 and 1e-11 in "
         "float64, and no other answer. The artefact of a route without one is its weights. "
         "Operations are those of the exported graph."
     )
@@ -101,7 +97,7 @@ def _route(row: Row) -> Row:
 
 def times(view: Workload) -> Table | None:
     """Return latency, throughput, starts and memory of the routes whose logits are the same."""
-    record: Row = view.records.deployed.get(view.name) or {"routes": ()}
+    record = view.deployed or {"routes": ()}
     timed = [row for row in record["routes"] if row.get("repetitions")]
     if not timed:
         return None
@@ -124,9 +120,9 @@ def times(view: Workload) -> Table | None:
         [{**_who(row), **_times(row)} for row in timed],
         f"Not an MLPerf result; its terms: one by one is SingleStream ({settings['queries']} "
         "queries or more, from arrays in host memory to logits in host memory), in batches is "
-        f"Offline. On {_count(settings['threads'], 'CPU thread', 's')} of a CPU, medians over "
-        f"{_count(settings['repeats'], 'fresh process', 'es')} in random order; "
-        "those that other programs disturbed are left out. The 99th percentile is "
+        f"Offline. CPU threads: {settings['threads']}. Medians over fresh processes in random "
+        f"order ({settings['repeats']}); those that other programs disturbed are left out. The "
+        f"99th percentile is "
         f"of those that had {SHARE:.0%} of a CPU. torch.compile starts from what it has compiled "
         "before, JAX compiles anew. Both ONNX routes run in one runtime: what differs between "
         "them is the exporter's graph, not the framework.",
@@ -175,10 +171,10 @@ FORMS = {
 
 def compressed(view: Workload) -> Table | None:
     """Return what compression costs, in both frameworks; None if nothing was compressed."""
-    record = view.records.deployed.get(view.name)
-    if record is None or not record.get("compressed"):
+    record = view.deployed
+    if record is None or not (forms := record.get("compressed")):
         return None
-    about, forms = record["compression"], record["compressed"]
+    about = record["compression"]
     left_out = f" Left out: {'; '.join(about['left_out'])}." if about["left_out"] else ""
     return table(
         "Compressed: what it costs, and do both frameworks agree?",
@@ -200,8 +196,8 @@ def compressed(view: Workload) -> Table | None:
             for form in forms
             for framework in form["frameworks"]
         ],
-        "Each form is made once by NumPy from the final states of "
-        f"{_count(len(about['seeds']), 'run', 's')}, and evaluated by both frameworks; no form is "
+        "Each form is made once by NumPy from the final states of the runs of seeds "
+        f"{', '.join(map(str, about['seeds']))}, and evaluated by both frameworks; no form is "
         "trained further. The change is from float32, its mean over seeds with a paired t "
         "interval. Logits are of the first state. Integers of a kernel have a scale for each "
         "output channel; those of activations have static scales, from 256 training examples. "

@@ -94,7 +94,8 @@ def finish(figure: Figure, title: str, words: Sequence[str], note: str = "") -> 
             files[kind] = stream.getvalue()
     plt.close(figure)
     text = f"{'; '.join(words)}."
-    return Picture(title=title, alternative=text, note=note.strip(), **files)
+    wide = figure.get_figwidth() > SIZE[0]
+    return Picture(title=title, alternative=text, note=note.strip(), wide=wide, **files)
 
 
 def panel(axes: Axes, axis: Any = "y", *, width: int | None = 55, **labels: Any) -> None:

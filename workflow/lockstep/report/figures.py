@@ -1,4 +1,4 @@
-"""All figures of a report, and those of time: verdicts, runs, parts of a run."""
+"""All figures of a report, and those of time: verdicts and runs."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,13 +7,12 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 
-from lockstep.report import dataframes, drawing, learning_figures, learning_tables, statistics
+from lockstep.report import dataframes, drawing, learning_figures, result_tables, statistics
 from lockstep.report.analysis import Analysis
 from lockstep.report.dataframes import Workload
 from lockstep.report.drawing import Looks
-from lockstep.report.picture import INK, PALETTE, PAPER, Picture
+from lockstep.report.picture import INK, Picture
 from lockstep.report.sentences import ratio_text
-from lockstep.report.time_tables import SPLIT
 from lockstep.report.verdicts import NO_PAIR, NOT_COMPARABLE, Comparison
 
 MOST_ROWS = 30
@@ -31,7 +30,7 @@ def draw(analysis: Analysis) -> dict[str, list[Picture]]:
 def _pictures(view: Workload, styles: Looks) -> list[Picture]:
     records, name = view.records, view.name
     made = {"parity": learning_figures.parity_curves(records, name, styles)}
-    if "losses" in view.tables:
+    if "epochs" in view.tables:
         runs, ended = dataframes.finished(view.runs), dataframes.ended(view.runs)
         first = view.epochs[view.epochs["scale"] == records.study.config["scales"][0]]
         windows = dataframes.windows(records, name, learning_figures.SEEDS)
@@ -46,7 +45,6 @@ def _pictures(view: Workload, styles: Looks) -> list[Picture]:
             "time-to-target": dots(until, ended, "target_seconds", styles, censored=True),
             "step-time": dots("Step time of each run (ms)", step_time, "step_median", styles),
             "step-course": step_course(windows, styles),
-            "time-split": split_bars(view.tables["time-split"].frame.dropna(subset=["total"])),
         }
     return [replace(found, name=f"{name}-{key}") for key, found in made.items() if found]
 
@@ -99,7 +97,7 @@ def dots(
         labels.append(f"{variant}, {where}" if several else variant)
         x, full = group[column].to_numpy(dtype=float), np.ones(len(group), bool)
         if censored:
-            x, full = learning_tables.to_target(group)
+            x, full = result_tables.to_target(group)
         order = np.argsort(x, kind="stable")
         x, full, count = x[order], full[order], len(x)
         median = statistics.censored_median(x, full) if censored else float(np.median(x))
@@ -152,27 +150,3 @@ def step_course(windows: pd.DataFrame, styles: Looks) -> Picture | None:
         f"Of all windows but the first of each start, over at most {learning_figures.SEEDS} seeds "
         "of the study's first scale; the course is the median over seeds.",
     )
-
-
-HATCHES = ("", "//", "", "xx", "\\\\", "", "++", "", "--")
-SPLIT_COLOURS = ("grey", "sky", "sand", "orange", "rose", "green", "wine", "olive", "slate")
-
-
-def split_bars(runs: pd.DataFrame) -> Picture:
-    """Draw where the time of whole runs goes, as stacked bars."""
-    several = runs["scale"].nunique() > 1
-    labels = [
-        variant + (f", {scale}" if several else "") + (", cold start" if start == "cold" else "")
-        for variant, scale, start in zip(runs["variant"], runs["scale"], runs["start"])
-    ]
-    figure, axes = drawing.new(drawing.WIDE, max(1.9, 1.2 + 0.34 * len(runs)))
-    left = np.zeros(len(runs))
-    for (key, label), colour, hatch in zip(SPLIT.items(), SPLIT_COLOURS, HATCHES):
-        values = runs[key].to_numpy(dtype=float)
-        look = {"color": PALETTE[colour], "edgecolor": PAPER, "linewidth": 0.5, "hatch": hatch}
-        axes.barh(range(len(runs)), values, left=left, label=label, height=0.62, **look)
-        left += values
-    drawing.rows(axes, labels, "Time of a run (s)")
-    axes.legend(ncols=5, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=8)
-    words = [f"{label} {total:.3g} s" for label, total in zip(labels, left)]
-    return drawing.finish(figure, "Where the time of a run goes", words)

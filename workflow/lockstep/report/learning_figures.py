@@ -65,7 +65,7 @@ def learning_curves(epochs: pd.DataFrame, metric: str, styles: Looks) -> Picture
     )
     variants = list(dict.fromkeys(epochs["variant"]))
     columns = ["train_loss", "metric", "wall_seconds"]
-    grouped = epochs.groupby(["variant", "epoch"], sort=False)[columns]
+    grouped = epochs.groupby(["variant", "epoch"], observed=True)[columns]
     medians, lows, highs = grouped.median(), grouped.min(), grouped.max()
     words = []
     for k, variant in enumerate(variants):

@@ -13,9 +13,10 @@ from markupsafe import Markup
 from lockstep import __version__
 from lockstep.parity import cause
 from lockstep.records.parity_verdict import claim, compared, parity_problem
-from lockstep.report import firststep, picture, study_tables, verdicts
+from lockstep.report import firststep, picture, verdicts
 from lockstep.report.analysis import Analysis, verdict_json
 from lockstep.report.comparability import DECLARED
+from lockstep.report.dataframes import Workload
 from lockstep.report.picture import Picture
 from lockstep.report.tables import Table, rendered
 from lockstep.report.verdicts import Comparison
@@ -26,6 +27,18 @@ STYLE = HERE / "page.css"
 
 MOST_CARDS = 12
 """Verdicts at the top; beyond, those against the first variant, and the table has all."""
+
+SECTIONS = {
+    "Is it the same model?": ("parity",),
+    "Does it learn the same?": ("learning", "epochs", "difference"),
+    "How good is the result, and when?": ("final-metric", "time-to-target"),
+    "How fast is a step?": ("step-time", "step-course"),
+    "Does it scale?": ("scaling",),
+    "Where does the time go?": ("time-split", "break-even"),
+    "What does it take?": ("resources",),
+    "What comes after training?": ("deploy-routes", "deploy-times", "deploy-compressed"),
+}
+"""Headings of a workload, with the figures and then the tables that answer them, by name."""
 
 BADGES = {
     verdicts.FASTER: ("▲", "faster"),
@@ -64,13 +77,14 @@ def render(analysis: Analysis, drawn: Mapping[str, Sequence[Picture]]) -> str:
         answers=places,
         hidden=len(analysis.comparisons) - cards,
         cards=cards,
-        study_figures=_inlined(drawn.get("", ())),
+        forest=list(_inlined(drawn.get("", ())).values()),
         workloads={
-            view.name: (_rendered(view.tables), _inlined(drawn.get(view.name, ())))
+            view.name: _sections(view, _inlined(drawn.get(view.name, ())))
             for view in analysis.workloads
         },
-        tables=_rendered(analysis.tables),
-        comparisons=[rendered(t) for t in study_tables.parts(analysis.tables["comparisons"])],
+        without_runs=[view.name for view in analysis.workloads if "epochs" not in view.tables],
+        threats=[(f"{t.name}: {t.where}", t.what) for t in analysis.threats[:40]],
+        tables={name: rendered(table) for name, table in analysis.tables.items()},
         flagged=_some(contract, ~declared, "Undeclared differences"),
         declared=_some(contract, declared, "Declared differences"),
     )
@@ -84,8 +98,15 @@ def _inlined(pictures: Sequence[Picture]) -> dict[str, Any]:
     return {p.name: {"svg": Markup(picture.inline(p)), "of": p} for p in pictures}
 
 
-def _rendered(tables: Mapping[str, Table]) -> dict[str, Any]:
-    return {name: rendered(table) for name, table in tables.items()}
+def _sections(view: Workload, figures: Mapping[str, Any]) -> list[tuple[str, list[Any], list[Any]]]:
+    """Return the headings of a workload, and which figures and tables stand under each."""
+    result = []
+    for heading, names in SECTIONS.items():
+        shown = [figures[key] for name in names if (key := f"{view.name}-{name}") in figures]
+        tables = [view.tables[name] for name in names if name in view.tables]
+        if found := [rendered(table) for table in tables if len(table.frame)]:
+            result.append((heading, shown, found))
+    return result
 
 
 FIGURE = re.compile(

@@ -10,16 +10,7 @@ PALETTE = {
     "torch": "#d55e00",
     "jax": "#0072b2",
     "other": "#007a5a",
-    "grey": "#767676",
-    "sky": "#2b8cbe",
-    "sand": "#9a7b00",
-    "orange": "#c46a00",
-    "rose": "#b04a85",
-    "green": "#1b7f5c",
-    "wine": "#882255",
-    "olive": "#777700",
     "purple": "#7b3294",
-    "slate": "#555555",
 }
 """Colours of figures in files, and of the page in the light; in the dark it has others by name."""
 
@@ -31,6 +22,7 @@ class Picture:
     title: str  # its caption
     alternative: str  # what it shows, in words, for who cannot see it
     note: str  # how to read it
+    wide: bool  # whether it takes the page's whole width
     svg: bytes  # its files' content
     png: bytes
     name: str = ""  # of its files, once it is part of a report

@@ -26,11 +26,9 @@ class Ratio:
 
     n: int  # pairs
     value: float  # geometric mean of the pairs' ratios
-    # 95% interval, None for a single pair and for pairs without any spread
-    low: float | None = None
+    low: float | None = None  # 95% interval; None for one pair and for pairs without any spread
     high: float | None = None
-    # two-sided, that the mean log ratio is 0; None for a single pair, 1 without any spread
-    p: float | None = None
+    p: float | None = None  # two-sided, that the mean log ratio is 0; None for one pair
     log_sd: float | None = None  # standard deviation of the log ratios
 
 
@@ -40,16 +38,14 @@ class Equivalence:
 
     n: int  # pairs
     difference: float  # mean
+    distance: float  # mean absolute difference
     margin: float  # differences smaller than this do not matter
-    # what the margin is of the baseline's mean, where it was chosen so
-    relative: float | None = None
-    # 90% interval: within the margin exactly when both one-sided tests reject at 5%
-    low: float | None = None
+    relative: float | None = None  # the margin's share of the baseline's mean, if chosen so
+    low: float | None = None  # 90% interval: within the margin where both tests reject at 5%
     high: float | None = None
     p: float | None = None  # the larger of the two one-sided p values; None for a single pair
     sd: float | None = None  # standard deviation of the differences
-    # of the two-sided paired t test, that the mean difference is 0
-    p_different: float | None = None
+    p_different: float | None = None  # of the two-sided paired t test, that the mean is 0
     resolution: float | None = None  # smallest step of the metric; None if it is not known
 
 
@@ -120,7 +116,7 @@ def equivalence(
     differences = candidate - baseline
     n, value = len(differences), float(differences.mean())
     known: dict[str, Any] = {"n": n, "difference": value, "margin": margin}
-    known["resolution"] = resolution
+    known |= {"distance": float(np.abs(differences).mean()), "resolution": resolution}
     if n == 1:
         return Equivalence(**known)
     sd = float(differences.std(ddof=1))

@@ -49,9 +49,8 @@ def step_times(view: Workload) -> Table:
         data_wait_fraction | Waiting for data | % | 1f
         disturbed | Disturbed windows, left out | | d""",
         with_reasons(rows, "step_median", rows["why"]),
-        "Every window but the first of each start and those during which other programs used the "
-        "run's CPU cores. Each figure is taken over the steps of a run, then its median over runs. "
-        f"Throughput is {view.unit} over seconds of these windows.",
+        "Each figure is taken over the steps of a run in the windows that count, then its median "
+        f"over runs. Throughput is {view.unit} over seconds of these windows.",
     )
 
 
@@ -162,10 +161,8 @@ def _difference(view: Workload, variant: str, *scales: str) -> tuple[Absent | No
     sides = (view.records.by_side[view.name, variant, scale].items() for scale in scales)
     a, b = ({seed: facts_of(run) for seed, run in side if run.counts} for side in sides)
     pairs = [(a[seed], b[seed]) for seed in a.keys() & b.keys()]
-    if not pairs:  # then what depends on the seed is not looked at
-        one, two = next(iter(a.values())), next(iter(b.values()))
-        seedless = {name: two.get(name) for name in ("weights.initial", "batches")}
-        pairs = [({**one, **seedless}, two)]
+    if not pairs:
+        return Absent("no seed finished at both scales"), ""
     found = [d for d in comparability.diff(pairs) if not EXPECTED.match(d.fact)]
     grave = [difference_text(d) for d in found if d.level == BLOCKS]
     flags = [difference_text(d) for d in found if d.level == FLAGGED]
@@ -178,7 +175,7 @@ def resources(view: Workload) -> Table:
     device = study.config["report"]["device"]
     price = device["price_per_hour"] or math.nan
     precision = {name: study.variant(name)["precision"] for name in study.config["variants"]}
-    peaks = {name: device["peak_flops"].get(p, math.nan) for name, p in precision.items()}
+    peaks = runs["variant"].astype(str).map(precision).map(device["peak_flops"]).astype(float)
     spent = runs["step_median"] * runs["devices"] / runs["global_batch"] * 1e6
     # Where a run of a variant did not meet the target, the others do not speak for it.
     met = by_variant(runs)["target_reached"].transform(lambda reached: reached.eq(True).all())
@@ -187,9 +184,7 @@ def resources(view: Workload) -> Table:
         "example_energy": runs["energy"] / (runs["steps"] * runs["global_batch"]),
         "target_energy": runs["energy"] * until / runs["training"],
         "device_seconds": spent,
-        "mfu": runs["flops_per_second"]
-        / runs["devices"]
-        / runs["variant"].map(peaks).astype(float),
+        "mfu": runs["flops_per_second"] / runs["devices"] / peaks,
         "cost": spent * price / 3600,
         "target_cost": until * runs["devices"] * price / 3600,
     }

@@ -48,8 +48,7 @@ class Side:
     runs: Mapping[int, Record]  # by seed, whatever became of them
     facts: Mapping[int, Facts]  # of the runs that have any, by seed
     problems: Sequence[str] = ()  # why its runs must not be compared at all
-    # how far the parity stage lets each step's loss differ (`parity_verdict.curves`).
-    curves: Mapping[str, np.ndarray] = field(default_factory=dict)
+    curves: Mapping[str, np.ndarray] = field(default_factory=dict)  # of `parity_verdict.curves`
 
     @property
     def shared(self) -> bool:
@@ -87,21 +86,17 @@ class Comparison:
     seeds: Sequence[int]  # that were paired
     left_out: Sequence[tuple[int, str]]  # seed and reason of those that were not
     untimed: Sequence[tuple[int, str]]  # seed and reason of paired ones that say nothing of time
-    # how far the first losses of the pairs differ; None if they are not compared
-    first_step: FirstStep | None
+    first_step: FirstStep | None  # how far first losses differ; None if they are not compared
     step_time: Ratio | None  # ratio of median step times, candidate over baseline
-    # ratio of training times to the target, where all pairs met it and no run failed
-    to_target: Ratio | None
-    # ratio of the times of whole runs, from process start, that did not start cold
-    whole_run: Ratio | None
+    to_target: Ratio | None  # of training times, where all pairs met it and no run failed
+    whole_run: Ratio | None  # of times from process start to end, of runs that did not start cold
     metric: str  # name of the final metric
     quality: Equivalence | None  # its equivalence test
     differences: Sequence[Difference]  # between the contracts
     problems: Sequence[str]  # what forbids any verdict, and one on time
     timing_problems: Sequence[str]
     declared: Sequence[str]  # how baseline and candidate are set where the other is not, in words
-    # why nobody can say whether runs had to share their cores; None if it was watched
-    unwatched: str | None
+    unwatched: str | None  # why nobody can say whether runs shared their cores; None if watched
     precision: float  # for `seeds_needed`
     # p values of step time, of equivalence and of difference of the metric, after Holm's correction
     p_holm: float | None = None
