@@ -20,8 +20,8 @@ from lockstep.report import (
     drawing,
     figures,
     learning_figures,
-    result_tables,
     page,
+    result_tables,
 )
 from lockstep.study.run import Run
 from tests.archive.tamper import put
