@@ -10,7 +10,7 @@ import pytest
 
 from lockstep.__main__ import main
 from lockstep.errors import UserError
-from lockstep.report import analysis, compare, verdicts
+from lockstep.report import compare, verdicts
 from lockstep.study import Study
 from tests.report.planted import on_jax, set_at
 from tests.report.report_studies import (
@@ -23,38 +23,32 @@ from tests.report.report_studies import (
 )
 
 
-def test_report_and_tell_print_one_line_a_comparison(tmp_path: Path, capsys) -> None:
-    study = write(tmp_path, seeds=3, variants=TWO)
-    assert main(["tell", "--study", str(study.path)]) == 2
-    assert "make the report first" in capsys.readouterr().err
-    assert main(["report", "--study", str(study.path)]) == 0
-    assert main(["tell", "--study", str(study.path)]) == 0
-    first, verdict, last = capsys.readouterr().out.splitlines()
+def one_line(capsys: pytest.CaptureFixture[str], *words: str) -> None:
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and all(word in error for word in words)
+
+
+def test_report_and_tell_print_one_line_a_comparison_and_its_flags(tmp_path: Path, capsys) -> None:
+    other = on_jax(set_at("contract.engine.cudnn", "9.1.0"))
+    study = write(tmp_path, seeds=3, variants=TWO, edit=other)
+    report, tell = (["report", "--study", str(study.path)], ["tell", "--study", str(study.path)])
+    assert main(tell) == 2
+    one_line(capsys, "make the report first")
+    assert main(report) == 0 and main(tell) == 0
+    first, verdict, flagged, last = capsys.readouterr().out.splitlines()
     assert first == "study planted: 6 runs finished"
-    assert verdict.startswith("mnist_cnn at 1x1: ")
+    assert verdict.startswith("mnist_cnn at 1x1: jax-jit is faster")
+    assert flagged.startswith("  flagged: cuDNN (cudnn) differs: 9.26.0 against 9.1.0")
     assert last == f"report: {study.report()}"
     put_json(study.report().parent / "report.json", {"schema": "lockstep-report/3"})
-    assert main(["tell", "--study", str(study.path)]) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1 and error.endswith("make the report again\n")
-
-
-def test_tell_says_what_is_flagged_below_its_verdict(tmp_path: Path, capsys) -> None:
-    other = on_jax(set_at("contract.engine.cudnn", "9.1.0"))
-    study = write(tmp_path, variants=TWO, seeds=2, edit=other)
-    put_json(study.report().parent / "report.json", analysis.as_json(analysis.analyse(study)))
-    assert main(["tell", "--study", str(study.path)]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[1].startswith("mnist_cnn at 1x1: jax-jit is faster")
-    assert lines[2].startswith("  flagged: cuDNN (cudnn) differs: 9.26.0 against 9.1.0")
+    assert main(tell) == 2
+    one_line(capsys, "'lockstep-report/3'", "make the report again")
 
 
 def test_a_missing_run_is_an_error_of_one_line(tmp_path: Path, capsys) -> None:
     study = write(tmp_path, variants=TWO, seeds=3, skip=lambda run: run.seed == 2)
     assert main(["report", "--study", str(study.path)]) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "2 of 6 runs have not ended" in error and "seed-2" in error
-    assert "--partial" in error
+    one_line(capsys, "2 of 6 runs have not ended", "seed-2", "--partial")
     assert main(["report", "--study", str(study.path), "--partial"]) == 0
     html = study.report().read_text()
     assert "This is a partial report" in html and "2 of 6 runs are missing" in html
@@ -112,28 +106,23 @@ def test_two_studies_are_compared_variant_by_variant(tmp_path: Path, before, cap
     assert [(c["kind"], c["seeds"]) for c in found] == [("slower", [0, 1, 2, 3, 4])] * 2
 
 
-def test_studies_with_other_data_are_not_comparable(tmp_path: Path, before) -> None:
-    after = slower(tmp_path, edit=lambda run, s: s["dataset"].update(content="other"))
-    found = compared(before, after)
-    assert {c.kind for _, c in found.comparisons} == {verdicts.NOT_COMPARABLE}
+def test_other_data_or_failed_parity_in_either_study_takes_the_verdict_away(tmp_path, before):
+    def kinds(after: Study) -> dict[str, str]:
+        return {variant: c.kind for variant, c in compared(before, after).comparisons}
 
-
-def test_failed_parity_in_either_study_takes_the_verdict_away(tmp_path: Path, before) -> None:
+    after = slower(tmp_path / "data", edit=lambda run, s: s["dataset"].update(content="other"))
+    assert set(kinds(after).values()) == {verdicts.NOT_COMPARABLE}
     after = slower(tmp_path)
     put_json(after.verdict("mnist_cnn"), passing_verdict(after, "mnist_cnn", fails="jax-jit"))
-    kinds = {variant: c.kind for variant, c in compared(before, after).comparisons}
-    assert kinds == {"torch-eager": verdicts.SLOWER, "jax-jit": verdicts.NOT_COMPARABLE}
-
-
-def test_studies_with_nothing_in_common_are_refused(tmp_path: Path, before) -> None:
-    other = write(tmp_path, name="other", variants=TWO, seeds=1, workloads=("another",))
-    with pytest.raises(UserError, match="in common"):
-        compared(before, other)
+    assert kinds(after) == {"torch-eager": verdicts.SLOWER, "jax-jit": verdicts.NOT_COMPARABLE}
 
 
 def test_what_is_no_study_of_this_version_is_one_clear_error(tmp_path: Path, before) -> None:
-    after = write(tmp_path, name="after", variants=TWO, seeds=1)
-    texts = [None, "{}", "not json"]
+    other = write(tmp_path, name="other", variants=TWO, seeds=1, workloads=("another",))
+    with pytest.raises(UserError, match="in common"):
+        compared(before, other)
+    whole = other.path.read_text()
+    texts = ["{}", "not json"]
     for change in (
         *(lambda c, key=key: c.pop(key) for key in ("blocks", "seeds", "variants", "scales")),
         lambda config: config.update(seeds=None),
@@ -141,11 +130,11 @@ def test_what_is_no_study_of_this_version_is_one_clear_error(tmp_path: Path, bef
         lambda config: config.update(report=None),
         lambda config: config["variants"]["torch-eager"].pop("precision"),
     ):
-        config = json.loads(after.path.read_text())
+        config = json.loads(whole)
         change(config)
         texts.append(json.dumps(config))
-    for text in texts:
-        after.path.unlink() if text is None else after.path.write_text(text)
+    for text in (*texts, None):
+        other.path.unlink() if text is None else other.path.write_text(text)
         with pytest.raises(UserError, match="study") as refused:
-            compared(before, after)
+            compared(before, other)
         assert "\n" not in str(refused.value)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lockstep.report import analysis, build, comparability, sentences, verdicts
+from lockstep.report import analysis, comparability, page, sentences, verdicts
 from lockstep.study.run import Run
 from tests.report.planted import comparison
 from tests.report.report_studies import TWO, write
@@ -23,43 +23,40 @@ def busy(*seeds: int, windows: int = 1_000):
     return edit
 
 
-def step_row(found: analysis.Analysis, variant: str) -> Any:
-    rows = found.workloads[0].tables["step-time"].rows
-    return next(row for row in rows if row["variant"] == variant)
+def analysed(root: Path, **options: Any) -> tuple[analysis.Analysis, list[str], Any]:
+    """Return an analysis, what the terminal says, and PyTorch's row of step times."""
+    found = analysis.analyse(write(root, variants=TWO, **options))
+    lines = sentences.terminal_lines(analysis.as_json(found)["verdicts"][0])
+    row = found.workloads[0].tables["step-time"].rows[0]
+    assert row["variant"] == "torch-eager"
+    return found, lines, row
 
 
 def test_a_study_on_a_busy_machine_has_no_verdict_on_time_and_says_why(tmp_path: Path) -> None:
-    study = write(tmp_path, variants=TWO, seeds=3, edit_windows=busy(0, 1, 2))
-    build.build(study)
-    found = analysis.analyse(study)
+    found, lines, row = analysed(tmp_path, seeds=3, edit_windows=busy(0, 1, 2))
     (c,) = found.comparisons
     assert c.kind == verdicts.NOT_COMPARABLE and c.quality_kind != verdicts.NOT_COMPARABLE
     why = "torch-eager: other programs used its CPU cores: only 0 of its 14 timed windows"
-    assert "are not comparable in time" in sentences.sentence(c) and why in sentences.sentence(c)
-    assert why in study.report().read_text()
-    assert any(why in line for line in build.terminal_lines(study))
-    assert "other programs" in str(step_row(found, "torch-eager")["step_median"])
+    assert "are not comparable in time" in lines[0] and why in lines[0]
+    assert why in page.render(found, {})
+    assert "other programs" in str(row["step_median"])
 
 
 def test_a_disturbed_run_among_others_is_left_out_of_time_by_name(tmp_path: Path) -> None:
-    study = write(tmp_path, variants=TWO, edit_windows=busy(2))
-    build.build(study)
-    (c,) = analysis.analyse(study).comparisons
-    assert c.kind == verdicts.FASTER and c.step_time is not None and c.step_time.n == 4
+    found, lines, _ = analysed(tmp_path, edit_windows=busy(2))
+    (c,) = found.comparisons
+    assert c.kind == verdicts.FASTER and c.step_time.n == c.whole_run.n == 4
     assert 0.48 < c.step_time.value < 0.52
-    assert c.whole_run is not None and c.whole_run.n == 4
-    lines = build.terminal_lines(study)
     assert any("left out of step time: seed 2: torch-eager" in line for line in lines)
-    assert "Seed 2 is left out of step time: torch-eager" in study.report().read_text()
+    assert "Seed 2 is left out of step time: torch-eager" in page.render(found, {})
 
 
 def test_disturbed_windows_do_not_count(tmp_path: Path) -> None:
     quiet = comparison(tmp_path / "quiet")
-    c = comparison(tmp_path / "busy", edit_windows=busy(0, 1, 2, 3, 4, windows=5))
-    assert c.kind == verdicts.FASTER and not c.untimed
+    found, _, row = analysed(tmp_path, edit_windows=busy(0, 1, 2, 3, 4, windows=5))
+    (c,) = found.comparisons
+    assert c.kind == verdicts.FASTER and not c.untimed and row["disturbed"] == 25
     assert c.step_time.value == pytest.approx(quiet.step_time.value, rel=0.02)
-    found = analysis.analyse(write(tmp_path, variants=TWO, edit_windows=busy(0, windows=5)))
-    assert step_row(found, "torch-eager")["disturbed"] == 5
 
 
 @pytest.mark.parametrize(
@@ -83,7 +80,7 @@ def test_a_run_that_gave_up_on_a_busy_machine_has_not_failed_to_learn(tmp_path: 
             summary |= {"status": "failed", "reason": why}
             summary["contention"]["gave_up"] = True
 
-    found = analysis.analyse(write(tmp_path, variants=TWO, seeds=3, edit=edit))
+    found, *_ = analysed(tmp_path, seeds=3, edit=edit)
     (_, row) = found.workloads[0].tables["time-to-target"].rows
     assert (row["variant"], row["n"], row["failed"]) == ("jax-jit", 2, 0)
     assert "the machine is busy" in found.comparisons[0].left_out[0][1]
@@ -93,18 +90,13 @@ def test_a_run_that_gave_up_on_a_busy_machine_has_not_failed_to_learn(tmp_path: 
 
 
 def test_every_declared_setting_is_in_the_verdict(tmp_path: Path) -> None:
-    variants = {
-        "torch-eager": {**TWO["torch-eager"], "memory_format": "channels_last"},
-        "jax-jit": {**TWO["jax-jit"], "convolution": "im2col", "steps_per_dispatch": 5},
-    }
-    study = write(tmp_path, variants=variants)
-    build.build(study)
-    expected = (
+    torch = {**TWO["torch-eager"], "memory_format": "channels_last"}
+    jax = {**TWO["jax-jit"], "convolution": "im2col", "steps_per_dispatch": 5}
+    c = comparison(tmp_path, variants={"torch-eager": torch, "jax-jit": jax})
+    assert sentences.sentence(c).startswith(
         "jax-jit is faster, with 5 steps per dispatch and convolutions as im2col, which Lockstep "
         "brings, where torch-eager has images in channels_last memory format: it takes 0."
     )
-    assert expected in study.report().read_text()
-    assert any(expected in line for line in build.terminal_lines(study))
 
 
 def test_a_setting_that_no_phrase_knows_appears_by_its_name() -> None:

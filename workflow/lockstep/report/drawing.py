@@ -140,7 +140,3 @@ def plain(axis: Any) -> None:
     axis.set_major_locator(even if high < 2 * low else mpl.ticker.LogLocator(subs=subs))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_locator(mpl.ticker.NullLocator())
-
-
-POWER = "{x:.0e}"
-"""How a power of ten is labelled: typesetting one takes seconds."""

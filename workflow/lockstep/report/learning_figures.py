@@ -49,7 +49,7 @@ def parity_curves(records: Records, workload: str, styles: Looks) -> Picture | N
         ax.set_ylim(floor / 2, None)
         ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(6, integer=True))
         decades = [t for t in ax.get_yticks() if floor < t < ax.get_ylim()[1]]
-        labels = ["equal", *(drawing.POWER.format(x=t) for t in decades)]
+        labels = ["equal", *(f"{t:.0e}" for t in decades)]
         ax.yaxis.set_ticks([floor, *decades], labels)
         ax.yaxis.set_minor_locator(mpl.ticker.NullLocator())
     title = f"Difference of every step's loss from {verdict['reference']}"
@@ -161,8 +161,7 @@ def difference_curves(curves: Iterable[Curve]) -> Picture | None:
         ax.plot(steps, np.where(values > 0, values, np.nan), label=label, **look)
         words.append(f"{label} ends at {values[-1]:.1e}")
     drawing.panel(ax, xlabel="Step", ylabel="Relative difference of the loss", yscale="log")
-    ax.yaxis.set_major_formatter(drawing.POWER)
-    ax.yaxis.set_minor_locator(mpl.ticker.NullLocator())
+    drawing.plain(ax.yaxis)
     return drawing.finish(
         figure,
         "How much losses differ between frameworks",
