@@ -19,7 +19,6 @@ from lockstep.report import (
     build,
     drawing,
     figures,
-    learning_figures,
     page,
     result_tables,
 )
@@ -283,7 +282,7 @@ def test_any_nonsense_in_any_field_of_a_parity_verdict_proves_nothing_at_worst(t
             assert parity_verdict.claim(again, "mnist_cnn")
         compared = parity["mnist_cnn"]["comparisons"].get("jax-jit")
         if compared and json.dumps(compared["curves"]) != curves:
-            learning_figures.parity_curves(again, "mnist_cnn", styles)
+            figures.parity_curves(again, "mnist_cnn", styles)
     assert 0 < read < len(verdicts) / 2
 
 

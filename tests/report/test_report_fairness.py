@@ -216,13 +216,13 @@ def test_native_input_may_have_other_batches_because_it_is_declared(tmp_path: Pa
 
 def threats(root: Path, **options: Any) -> dict[str, Any]:
     found = analysis.analyse(write(root, **{"variants": TWO, **options})).threats
-    return {threat.name: threat for threat in found}
+    return {threat["name"]: threat for threat in found}
 
 
 def test_runs_that_did_not_share_a_job_are_a_threat(tmp_path: Path) -> None:
     assert "Unpaired" in threats(tmp_path, blocks={"paired": False})
     edit = on_jax(set_at("contract.host.job", {"id": "other"}))
-    assert "5 of 5 pairs" in threats(tmp_path / "paired", edit=edit)["Unpaired"].what
+    assert "5 of 5 pairs" in threats(tmp_path / "paired", edit=edit)["Unpaired"]["what"]
 
 
 def test_threats_are_what_was_measured(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_threats_are_what_was_measured(tmp_path: Path) -> None:
 
     found = threats(tmp_path, seeds=3, edit=edit, spread=0.5)
     assert {"CPU only", "Few seeds", "Noisy step times", "Several nodes"} <= found.keys()
-    assert "the node is shared" in found["Noisy step times"].what
+    assert "the node is shared" in found["Noisy step times"]["what"]
 
 
 def test_what_takes_a_verdict_away_or_is_flagged_stands_beside_it_everywhere(tmp_path) -> None:

@@ -44,7 +44,7 @@ def test_of_two_nodes_the_other_one_may_be_the_slow_one(tmp_path: Path) -> None:
     found = analysis.analyse(write(tmp_path, variants=TWO, edit=edit, scales=("2x1",), seeds=3))
     (c,) = found.comparisons
     assert c.kind == verdicts.NOT_COMPARABLE and "look like a slower variant" in text_of(c)
-    assert "3 nodes" in {t.name: t.what for t in found.threats}["Several nodes"]
+    assert "3 nodes" in {t["name"]: t["what"] for t in found.threats}["Several nodes"]
 
 
 def placed(where) -> Edit:

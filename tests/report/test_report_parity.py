@@ -77,7 +77,7 @@ def test_what_is_not_proven_has_no_verdict_and_is_named(tmp_path: Path) -> None:
     assert name == "parity/mnist_cnn/verdict.json" and "foreign" in reason
     assert found.comparisons[0].kind == verdicts.NOT_COMPARABLE
     assert headline(found)["word"] == "NOT PROVEN"
-    assert "Parity was" not in " ".join(t.what for t in found.threats)
+    assert "Parity was" not in " ".join(t["what"] for t in found.threats)
 
 
 def test_the_rungs_that_are_asked_for_are_those_that_parity_climbs() -> None:
@@ -191,13 +191,13 @@ def test_a_variant_without_a_trace_of_its_own_is_not_called_proven(tmp_path: Pat
     shown = headline(found)
     assert shown["word"] == "NOT TRACED"
     assert "no trace was made of torch-loader: the trace of torch-eager stands" in shown["text"]
-    assert "Reach of the parity proof" not in {t.name for t in found.threats}
+    assert "Reach of the parity proof" not in {t["name"] for t in found.threats}
 
 
 def test_the_reach_of_the_proof_names_scales(tmp_path: Path) -> None:
     found = analysis.analyse(write(tmp_path, variants=TWO, seeds=2, scales=("1x1", "1x2")))
-    (threat,) = [t for t in found.threats if t.name == "Reach of the parity proof"]
-    assert "For scale 1x2 it rests on the first losses" in threat.what
+    (threat,) = [t for t in found.threats if t["name"] == "Reach of the parity proof"]
+    assert "For scale 1x2 it rests on the first losses" in threat["what"]
 
 
 def test_what_is_not_proven_is_not_called_a_failure(tmp_path: Path) -> None:
@@ -302,7 +302,7 @@ def test_a_run_begun_elsewhere_is_in_no_verdict_and_no_median_but_named(tmp_path
     assert [row["n"] for row in tables["time-to-target"].rows] == [5, 4]
     (named,) = [r for r in found.tables["runs"].rows if isinstance(r["reason"], str)]
     assert (named["variant"], named["seed"]) == ("jax-jit", 2)
-    assert "Begun elsewhere" in {t.name for t in found.threats}
+    assert "Begun elsewhere" in {t["name"] for t in found.threats}
 
 
 def test_a_run_begun_elsewhere_has_no_windows_of_what_came_before(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_a_seed_that_cannot_be_paired_is_left_out_by_name(tmp_path, status) -> N
     else:
         reasons = {"missing": "never started", "failed": "the loss is nan at step 149"}
         assert c.left_out == [(2, f"jax-jit {status}: {reasons[status]}")]
-        assert "Lost runs" in {t.name for t in found.threats}
+        assert "Lost runs" in {t["name"] for t in found.threats}
 
 
 def test_an_interval_that_the_correction_takes_back_is_explained(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from lockstep.report import (
 from lockstep.report.comparability import difference_text
 from lockstep.report.conditions import Threat
 from lockstep.report.dataframes import Workload
-from lockstep.report.tables import Absent, Table
+from lockstep.report.tables import Absent, Table, table
 from lockstep.report.verdicts import Comparison
 from lockstep.study import Study
 
@@ -46,6 +46,8 @@ TABLES = {
 """Tables of a workload by name, in the page's order; those but `ALWAYS` are of finished runs."""
 ALWAYS = ("parity", "deploy-routes")
 
+MOST_SHOWN = 12  # comparisons at the top of the page
+
 
 @dataclass(frozen=True, kw_only=True)
 class Analysis:
@@ -58,6 +60,12 @@ class Analysis:
     workloads: Sequence[Workload]
     tables: Mapping[str, Table]
     described: Sequence[tuple[str, str]]
+
+    @property
+    def shown(self) -> list[Comparison]:
+        """The comparisons at the top of the page: all, or of many those with the first variant."""
+        every, first = self.comparisons, next(iter(self.records.study.config["variants"]))
+        return [c for c in every if len(every) <= MOST_SHOWN or c.baseline == first]
 
     @property
     def all_tables(self) -> list[Table]:
@@ -96,7 +104,7 @@ def analyse(study: Study, records: Records | None = None) -> Analysis:
     tables = {
         **result_tables.comparisons(records, comparisons),
         "contract": result_tables.contract(comparisons),
-        "threats": result_tables.threats(found),
+        "threats": table("Threats to validity", conditions.COLUMNS, found),
         "runs": result_tables.runs(runs),
     }
     return Analysis(

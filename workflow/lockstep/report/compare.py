@@ -42,13 +42,12 @@ def open_study(folder: Path) -> Records:
         raise UserError(f"{folder}: not a study's folder, it has no study.json")
     try:
         study = Study.at(folder)
-        records = load.load(study)
         study.traces(), dict(study.config["report"])  # what is read later is there too
+        return load.load(study)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path}: not the complete config of a study that this version reads ({error!r})"
         ) from error
-    return records
 
 
 def compare(a: Path, b: Path, *, called: tuple[str, str]) -> StudyComparison:
@@ -65,9 +64,7 @@ def compare(a: Path, b: Path, *, called: tuple[str, str]) -> StudyComparison:
     names = [*called] if names[0] == names[1] else names
     shared = [group for group in both[0].by_side if group in both[1].by_side]
     if not shared:
-        raise UserError(
-            f"{called[0]} and {called[1]} have no workload, variant and scale in common"
-        )
+        raise UserError(f"{' and '.join(called)} have no workload, variant and scale in common")
     options, made = both[1].study.config["report"], []
     for group in shared:
         before, after = (verdicts.side(*pair, *group) for pair in zip(both, names))

@@ -5,7 +5,6 @@ Both are generated from what was recorded; the threats are what a sceptic would 
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -170,17 +169,13 @@ TEXT = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Threat:
-    """Something that could make a verdict wrong."""
-
-    name: str  # of the kind
-    where: str  # workload and scale, or the whole study
-    what: str  # what was measured, and what to make of it
+COLUMNS = "name | Threat\nwhere | Where\nwhat | What was found"
+Threat = Mapping[str, str]
+"""Something that could make a verdict wrong: its `name`, `where` it was found, and `what` it is."""
 
 
 def _threat(name: str, place: str = "the whole study", /, **values: Any) -> Threat:
-    return Threat(name=name, where=place, what=TEXT[name].format(**values))
+    return {"name": name, "where": place, "what": TEXT[name].format(**values)}
 
 
 def threats(
@@ -247,7 +242,7 @@ def _reach(records: Records, comparisons: Sequence[Comparison]) -> Iterator[Thre
     native = [v for v, variant in config["variants"].items() if variant["input"] != "shared"]
     if native:
         what += f" Input of its own, as {', '.join(native)} has, was not compared."
-    yield Threat(name="Reach of the parity proof", where=", ".join(proven), what=what)
+    yield {"name": "Reach of the parity proof", "where": ", ".join(proven), "what": what}
 
 
 def _sample(comparisons: Sequence[Comparison]) -> Iterator[Threat]:

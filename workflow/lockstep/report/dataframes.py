@@ -22,7 +22,6 @@ PHASES = (*PREPARATION, "training", "evaluation", "checkpoint")
 """Phases before the first step, and all that add up to a run; `data_wait` is a part of training."""
 
 KEY = ["workload", "variant", "scale", "seed"]
-COLD_PARTS = ("trace", "compile", "first_window")
 RESOURCES = ("rss", "allocated", "reserved", "planned", "flops_per_second", "energy")
 STEP = ("step_median", "step_q1", "step_q3", "step_p95", "throughput")
 NAN = float("nan")
@@ -68,7 +67,8 @@ def cold_starts(records: Records) -> pd.DataFrame:
     rows = []
     for run in records.runs:
         start = run.summary.get("cold_start") or {}
-        found = {part: measured(start.get(f"{part}_seconds"))[0] for part in COLD_PARTS}
+        parts = ("trace", "compile", "first_window")
+        found = {part: measured(start.get(f"{part}_seconds"))[0] for part in parts}
         rows.append({**dict(zip(KEY, run.key)), **found})
     return _ordered(records, pd.DataFrame(rows).dropna())
 
@@ -90,17 +90,6 @@ def epochs(records: Records) -> pd.DataFrame:
     columns = {name: np.concatenate([[], *parts]) for name, parts in values.items()}
     frame = pd.DataFrame(dict(zip(KEY, keys.T)) | columns).astype({"epoch": "int64"})
     return _ordered(records, frame)
-
-
-def windows(records: Records, workload: str, seeds: int) -> pd.DataFrame:
-    """Return the timed windows of a few seeds of each variant, at the first scale."""
-    scale, parts = records.study.config["scales"][0], {}
-    for variant in records.study.config["variants"]:
-        runs = records.by_side[workload, variant, scale].values()
-        for run in [run for run in runs if run.status == FINISHED and run.windows][:seeds]:
-            columns = {"step": run.windows["at"], "seconds": run.windows["seconds_per_step"]}
-            parts[variant, run.seed] = pd.DataFrame(columns)
-    return pd.concat(parts, names=["variant", "seed"]).reset_index() if parts else pd.DataFrame()
 
 
 def _wall(record: Record) -> np.ndarray:

@@ -114,7 +114,7 @@ def times(view: Workload) -> Table | None:
         + "".join(f"rate{b} | In batches of {b} | /s | 0f\n" for b in settings["batches"])
         + """import | Import | s | 3f
         load | Load | s | 3f
-        first | First answer | s | 3f
+        first_answer | First answer | s | 3f
         uncached | First answer, nothing compiled | s | 2f
         peak | Peak memory | MB | 0f""",
         [{**_who(row), **_times(row)} for row in timed],
@@ -136,25 +136,25 @@ def _times(row: Row) -> dict[str, Any]:
         why = "; ".join(dict.fromkeys(map(str, every)))
         return {"n": 0, "p50": Absent(f"no repetition counts: {why}")}
     own = pd.json_normalize([*counted])
-    single = own.filter(like="single_stream.").rename(columns=lambda k: k.rpartition(".")[2])
+    single, starts = (
+        own.filter(like=part).rename(columns=lambda key: key.rpartition(".")[2])
+        for part in ("single_stream.", "cold_seconds.")
+    )
     enough = single[single["queries"] >= LEAST]
     steady = enough[enough["cpu_share"] >= SHARE]
     p99 = Absent(f"no repetition had {SHARE:.0%} of a CPU" if len(enough) else
                  f"it takes {LEAST:,} queries")  # fmt: skip
     offline = pd.DataFrame(own["offline"].explode().tolist())
     rates = offline.groupby("batch")["samples_per_second"].median()
-    starts = own.filter(like="cold_seconds.").median()
     return {
         "n": len(own),
-        **single[["p50", "p90"]].median().to_dict(),
+        **single[["p50", "p90"]].median(),
+        **starts.median(),
         "p99": steady["p99"].median() if len(steady) else p99,
         "share": single["cpu_share"].min(),
         "waited": single.get("waited_share", pd.Series()).astype(float).max(),
         "peak": own["peak_bytes"].astype(float).median(),
         **{f"rate{batch}": rate for batch, rate in rates.items()},
-        "import": starts["cold_seconds.import"],
-        "load": starts["cold_seconds.load"],
-        "first": starts["cold_seconds.first_answer"],
         "uncached": (row.get("uncached_seconds") or {}).get("first_answer"),
     }
 

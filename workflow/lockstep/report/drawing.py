@@ -48,7 +48,6 @@ Look = Mapping[str, Any]
 """What Matplotlib takes: a variant's colour, line style and marker."""
 Looks = Mapping[str, Look]
 """By variant."""
-OTHER: Look = {"color": PALETTE["other"], "linestyle": "-", "marker": "o"}
 
 
 def looks(variants: Mapping[str, Mapping[str, Any]]) -> dict[str, Look]:

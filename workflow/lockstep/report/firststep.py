@@ -1,4 +1,4 @@
-"""Whether two variants compute the same at a scale: the losses of their first steps, seed by seed.
+"""Whether two variants compute the same at a scale: losses of first steps, and batches, by seed.
 
 The ladder is climbed on one device and, in float64 on CPUs, on two. How a batch is split over the
 devices of a run, and how losses and gradients are summed there in the run's own precision, is not
@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lockstep.records.load import Record
+from lockstep.records.load import Record, Records
+from lockstep.records.record_validation import FINISHED
 
 FIRST = {"float64": 1e-9, "float32": 1e-4, "tf32": 2e-2, "bfloat16": 2e-2}
 """Relative tolerance of the first loss, by the precision that a variant declares."""
@@ -96,3 +97,24 @@ def problem(first: FirstStep, labels: Sequence[str]) -> str | None:
         f"{first.differ} of {first.pairs} pairs of runs differ in their first {first.steps} losses "
         f"by more than rounding explains, which is {first.tolerance:.1g} there)"
     )
+
+
+def unlike_batches(records: Records, workload: str, variant: str) -> str | None:
+    """Return which runs of a seed did not read equal batches at all scales, None if all did.
+
+    A fault in the shared input that hits both sides of a comparison in the same way shows only
+    here.
+    """
+    first: dict[tuple[int, int], Record] = {}
+    shared = records.study.variant(variant)["input"] == "shared"
+    for scale in records.study.config["scales"] if shared else ():
+        for run in records.by_side[workload, variant, scale].values():
+            if run.status != FINISHED:
+                continue
+            other = first.setdefault((run.seed, run.summary["steps"]), run)
+            if run.summary["batches"] != other.summary["batches"]:
+                return (
+                    f"{variant} did not read the same batches at every scale: those of seed "
+                    f"{run.seed} differ between {other.scale} and {run.scale}"
+                )
+    return None

@@ -25,9 +25,6 @@ HERE = Path(__file__).resolve().parent
 TEMPLATE = HERE / "page.html.j2"
 STYLE = HERE / "page.css"
 
-MOST_CARDS = 12
-"""Verdicts at the top; beyond, those against the first variant, and the table has all."""
-
 SECTIONS = {
     "Is it the same model?": ("parity",),
     "Does it learn the same?": ("learning", "epochs", "difference"),
@@ -64,8 +61,6 @@ def render(analysis: Analysis, drawn: Mapping[str, Sequence[Picture]]) -> str:
     )
     config, contract = analysis.records.study.config, analysis.tables["contract"]
     declared = contract.frame["level"].eq(DECLARED)
-    places = answers(analysis)
-    cards = sum(len(place["cards"]) for place in places)
     return environment.from_string(TEMPLATE.read_text()).render(
         analysis=analysis,
         style=Markup(STYLE.read_text()),
@@ -74,16 +69,14 @@ def render(analysis: Analysis, drawn: Mapping[str, Sequence[Picture]]) -> str:
         counts=analysis.runs["status"].value_counts().to_dict(),
         unfinished=analysis.records.unfinished,
         excluded=analysis.records.excluded,
-        answers=places,
-        hidden=len(analysis.comparisons) - cards,
-        cards=cards,
+        answers=answers(analysis),
         forest=list(_inlined(drawn.get("", ())).values()),
         workloads={
             view.name: _sections(view, _inlined(drawn.get(view.name, ())))
             for view in analysis.workloads
         },
         without_runs=[view.name for view in analysis.workloads if "epochs" not in view.tables],
-        threats=[(f"{t.name}: {t.where}", t.what) for t in analysis.threats[:40]],
+        threats=[(f"{t['name']}: {t['where']}", t["what"]) for t in analysis.threats[:40]],
         tables={name: rendered(table) for name, table in analysis.tables.items()},
         flagged=_some(contract, ~declared, "Undeclared differences"),
         declared=_some(contract, declared, "Declared differences"),
@@ -141,15 +134,12 @@ def says(html: str, figures: Path | None = None) -> list[str]:
 
 
 def answers(analysis: Analysis) -> list[dict[str, Any]]:
-    """Return for each workload and scale what is proven, and the cards of its verdicts.
-
-    All comparisons have a card, or, where they are many, those with the first variant.
-    """
-    config, every = analysis.records.study.config, analysis.comparisons
-    first, result = next(iter(config["variants"])), []
-    for workload, scale in itertools.product(config["workloads"], config["scales"]):
-        found = [c for c in every if (c.workload, c.scale) == (workload, scale)]
-        cards = [_card(c) for c in found if len(every) <= MOST_CARDS or c.baseline == first]
+    """Return for each workload and scale what is proven, and the cards of its verdicts."""
+    config, result = analysis.records.study.config, []
+    for place in itertools.product(config["workloads"], config["scales"]):
+        workload, scale = place
+        found = [c for c in analysis.comparisons if (c.workload, c.scale) == place]
+        cards = [_card(c) for c in analysis.shown if (c.workload, c.scale) == place]
         proven = parity(analysis, workload, scale, found)
         result.append({"workload": workload, "scale": scale, "parity": proven, "cards": cards})
     return result
@@ -160,12 +150,11 @@ def parity(
 ) -> dict[str, str]:
     """Return what is proven of a workload at a scale, in a word and in a sentence."""
     records = analysis.records
-    config, first = records.study.config, [c.first_step for c in found if c.first_step]
+    config = records.study.config
     known = (parity_problem(records, workload, v) for v in config["variants"])
     problems = sorted(filter(None, known), key=lambda problem: "FAILS" not in problem)
-    apart = [
-        firststep.problem(c.first_step, (c.baseline, c.candidate)) for c in found if c.first_step
-    ]
+    compared_first = [(c, c.first_step) for c in found if c.first_step]
+    apart = (firststep.problem(first, (c.baseline, c.candidate)) for c, first in compared_first)
     if workload not in records.parity:
         word, text = "NOT PROVEN", "there is no readable parity verdict"
     elif problems:
@@ -178,11 +167,10 @@ def parity(
     else:
         word = "PASS" if compared(records, workload) else "NOT TRACED"
         text = claim(records, workload) or "there is one variant, and no trace to compare it with"
-        if first:
-            text += (
-                f"; at this scale the first losses of {sum(f.pairs for f in first)} pairs agree "
-                f"within {max(f.largest for f in first):.1e}"
-            )
+        if compared_first:
+            pairs, largest = zip(*((first.pairs, first.largest) for _, first in compared_first))
+            text += f"; at this scale the first losses of {sum(pairs)} pairs agree within "
+            text += f"{max(largest):.1e}"
     return {"word": word, "symbol": SYMBOLS[word], "text": text}
 
 

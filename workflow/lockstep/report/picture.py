@@ -9,7 +9,6 @@ INK, PAPER = "#010203", "#fdfcfb"
 PALETTE = {
     "torch": "#d55e00",
     "jax": "#0072b2",
-    "other": "#007a5a",
     "purple": "#7b3294",
 }
 """Colours of figures in files, and of the page in the light; in the dark it has others by name."""

@@ -15,7 +15,6 @@ from lockstep.records.parity_verdict import number
 from lockstep.records.record_validation import FAILED
 from lockstep.report import statistics
 from lockstep.report.comparability import GRAVEST
-from lockstep.report.conditions import Threat
 from lockstep.report.dataframes import Workload, by_variant, ended, finished
 from lockstep.report.sentences import metric_decimals, some
 from lockstep.report.tables import RUNS, WHO, Absent, Table, table, with_reasons
@@ -126,12 +125,6 @@ def contract(found: Sequence[Comparison]) -> Table:
 
 def _short(value: str) -> str:
     return value[:12] + "…" if len(value) == 64 else value
-
-
-def threats(found: Sequence[Threat]) -> Table:
-    """Return the threats to validity."""
-    specification = "name | Threat\nwhere | Where\nwhat | What was found"
-    return table("Threats to validity", specification, [asdict(t) for t in found])
 
 
 def runs(frame: pd.DataFrame) -> Table:
@@ -259,8 +252,9 @@ def target(view: Workload) -> Table:
         median | Training alone, median | s | 4g
         wall | With preparation and evaluation, median | s | 4g""",
         rows,
-        "Kaplan–Meier medians, read at the end of epochs. With preparation and evaluation means "
-        "from the start of the process to the evaluation that met the target, as MLPerf counts.",
+        "Medians by Kaplan and Meier (1958), read at the end of epochs: runs that never met the "
+        "target are censored, those that failed or were killed after all others. With preparation "
+        "and evaluation means from the start of the process, as MLPerf counts.",
     )
 
 

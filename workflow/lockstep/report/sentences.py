@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lockstep.report import statistics
-from lockstep.report.statistics import Equivalence, Ratio
+from lockstep.report.statistics import Ratio
 from lockstep.report.verdicts import (
     ALPHA,
     DIFFERENT,
@@ -85,9 +85,11 @@ def quality_sentence(c: Comparison) -> str:
     """Return the verdict on the final metric, in one sentence."""
     name, test, kind = c.metric.replace("_", " "), c.quality, c.quality_kind
     if test is None or kind == NOT_COMPARABLE:
-        return METRIC[NOT_COMPARABLE if kind == NOT_COMPARABLE else NO_PAIR].format(name=name)
+        return METRIC[kind].format(name=name)
     decimals, interval, taken_back = metric_decimals(test.margin), "", []
-    differs = f"{test.difference:+.{decimals}f}"
+    differs, margin = f"{test.difference:+.{decimals}f}", f"{test.margin:g}"
+    if test.relative is not None:
+        margin = f"{test.margin:.2g} ({percent(test.relative)} of the mean of {c.baseline})"
     if test.low is not None and test.high is not None:
         ends = f"{test.low:+.{decimals}f} to {test.high:+.{decimals}f}"
         interval = f"{differs} (90% interval {ends}, n = {test.n} pairs)"
@@ -104,7 +106,7 @@ def quality_sentence(c: Comparison) -> str:
     return METRIC[kind].format(
         name=name,
         n=test.n,
-        margin=margin_text(test, c.baseline),
+        margin=margin,
         differs=differs,
         interval=interval,
         holm=holm if taken_back else "",
@@ -184,13 +186,6 @@ def _decimals(r: Ratio) -> int:
 def percent(share: float) -> str:
     """Return a share in percent with two significant digits."""
     return f"{float(f'{100 * share:.2g}'):g}%"
-
-
-def margin_text(test: Equivalence, baseline: str) -> str:
-    """Return the margin of a final metric."""
-    if test.relative is None:
-        return f"{test.margin:g}"
-    return f"{test.margin:.2g} ({percent(test.relative)} of the mean of {baseline})"
 
 
 def metric_decimals(margin: float) -> int:

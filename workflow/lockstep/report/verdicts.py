@@ -155,7 +155,7 @@ def side(records: Records, study: str | None, workload: str, variant: str, scale
     runs = records.by_side[workload, variant, scale]
     problems = (
         parity_verdict.parity_problem(records, workload, variant),
-        _unlike_batches(records, workload, variant),
+        firststep.unlike_batches(records, workload, variant),
     )
     return Side(
         workload=workload,
@@ -169,27 +169,6 @@ def side(records: Records, study: str | None, workload: str, variant: str, scale
         ],
         curves=parity_verdict.curves(records, workload),
     )
-
-
-def _unlike_batches(records: Records, workload: str, variant: str) -> str | None:
-    """Return which runs of a seed did not read equal batches at all scales, None if all did.
-
-    A fault in the shared input that hits both sides of a comparison in the same way shows only
-    here.
-    """
-    first: dict[tuple[int, int], Record] = {}
-    shared = records.study.variant(variant)["input"] == "shared"
-    for scale in records.study.config["scales"] if shared else ():
-        for run in records.by_side[workload, variant, scale].values():
-            if run.status != FINISHED:
-                continue
-            other = first.setdefault((run.seed, run.summary["steps"]), run)
-            if run.summary["batches"] != other.summary["batches"]:
-                return (
-                    f"{variant} did not read the same batches at every scale: those of seed "
-                    f"{run.seed} differ between {other.scale} and {run.scale}"
-                )
-    return None
 
 
 def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
