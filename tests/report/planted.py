@@ -1,6 +1,7 @@
 """Differences that are planted into the records of a study, and what is said of the pair."""
 
 import copy
+import functools
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -38,28 +39,40 @@ def comparison(root: Path, edit: Edit | None = None, **options: Any) -> Comparis
     return only
 
 
-def on_jax(change: Edit) -> Edit:
+def on(change: Edit, **which: Any) -> Edit:
+    """Return an edit of those runs alone whose fields are these."""
+
     def edit(run: Run, summary: dict[str, Any]) -> None:
-        if run.variant == "jax-jit":
+        if all(getattr(run, name) == value for name, value in which.items()):
             change(run, summary)
 
     return edit
+
+
+def on_jax(change: Edit, **which: Any) -> Edit:
+    return on(change, variant="jax-jit", **which)
 
 
 def set_at(path: str, value: Any) -> Edit:
     *folders, last = path.split(".")
 
     def change(run: Run, summary: dict[str, Any]) -> None:
-        inner = summary
-        for name in folders:
-            inner = inner[name]
-        inner[last] = value
+        functools.reduce(dict.__getitem__, folders, summary)[last] = value
 
     return change
 
 
+def update(**values: Any) -> Edit:
+    return lambda run, summary: summary.update(values)
+
+
 def text_of(c: Comparison) -> str:
     return sentences.sentence(c) + " ".join(comparability.difference_text(d) for d in c.differences)
+
+
+def threats_of(found: analysis.Analysis) -> dict[str, str]:
+    """Return what was found, by the name of the threat."""
+    return {threat["name"]: threat["what"] for threat in found.tables["threats"].rows}
 
 
 def changed(path: Path, change: Callable[[Any], object]) -> None:

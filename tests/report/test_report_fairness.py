@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from lockstep.report import analysis, sentences, verdicts
-from lockstep.study.run import Run
-from tests.report.planted import comparison, on_jax, set_at, text_of
+from lockstep.study.run import Run, Scale
+from tests.report.planted import comparison, on, on_jax, set_at, text_of, threats_of
 from tests.report.report_studies import TWO, VARIANTS, Edit, write
 
 TORCH = {name: VARIANTS[name] for name in ("torch-eager", "torch-compile")}
@@ -86,10 +86,7 @@ def test_a_variable_that_is_recorded_twice_is_flagged_once(tmp_path: Path) -> No
 
 
 def test_batches_of_one_scale_that_are_not_those_of_another(tmp_path: Path) -> None:
-    def edit(run: Run, summary: dict[str, Any]) -> None:
-        if str(run.scale) == "1x2":
-            summary["batches"] = "f" * 64
-
+    edit = on(set_at("batches", "f" * 64), scale=Scale.parse("1x2"))
     study = write(tmp_path, variants=TWO, scales=("1x1", "1x2"), edit=edit)
     comparisons = analysis.analyse(study).comparisons
     assert [c.kind for c in comparisons] == [verdicts.NOT_COMPARABLE] * 2
@@ -97,10 +94,7 @@ def test_batches_of_one_scale_that_are_not_those_of_another(tmp_path: Path) -> N
 
 
 def test_other_batches_of_one_seed_are_found_and_named(tmp_path: Path) -> None:
-    def other(run: Run, summary: dict[str, Any]) -> None:
-        summary["batches"] = "f" * 64 if run.seed == 1 else summary["batches"]
-
-    c = comparison(tmp_path, on_jax(other), seeds=3)
+    c = comparison(tmp_path, on_jax(set_at("batches", "f" * 64), seed=1), seeds=3)
     assert c.kind == c.quality_kind == verdicts.NOT_COMPARABLE
     assert "batches consumed (batches) differs in 1 of 3 pairs" in text_of(c)
 
@@ -204,25 +198,25 @@ def test_two_images_of_one_framework_are_flagged(tmp_path: Path) -> None:
     assert facts >= {"image.identity", "image.sif_sha256"} and "environment.image" not in facts
 
 
-def test_native_input_may_have_other_batches_because_it_is_declared(tmp_path: Path) -> None:
+def test_input_of_its_own_may_have_other_batches_and_first_losses(tmp_path: Path) -> None:
+    twice = lambda run, loss: loss * (2.0 if run.variant == "jax-jit" else 1.0)  # noqa: E731
     edit = on_jax(set_at("batches", "f" * 64))
-    c = comparison(tmp_path, edit, variants=jax_with(input="native"))
-    assert c.kind == verdicts.FASTER
+    c = comparison(tmp_path, edit, variants=jax_with(input="native"), edit_loss=twice)
+    assert c.kind == verdicts.FASTER and c.first_step is None
     assert {d.fact: d.level for d in c.differences}["batches"] == "declared"
 
 
 # Threats --------------------------------------------------------------------------------------
 
 
-def threats(root: Path, **options: Any) -> dict[str, Any]:
-    found = analysis.analyse(write(root, **{"variants": TWO, **options})).threats
-    return {threat["name"]: threat for threat in found}
+def threats(root: Path, **options: Any) -> dict[str, str]:
+    return threats_of(analysis.analyse(write(root, **{"variants": TWO, **options})))
 
 
 def test_runs_that_did_not_share_a_job_are_a_threat(tmp_path: Path) -> None:
     assert "Unpaired" in threats(tmp_path, blocks={"paired": False})
     edit = on_jax(set_at("contract.host.job", {"id": "other"}))
-    assert "5 of 5 pairs" in threats(tmp_path / "paired", edit=edit)["Unpaired"]["what"]
+    assert "5 of 5 pairs" in threats(tmp_path / "paired", edit=edit)["Unpaired"]
 
 
 def test_threats_are_what_was_measured(tmp_path: Path) -> None:
@@ -235,7 +229,7 @@ def test_threats_are_what_was_measured(tmp_path: Path) -> None:
 
     found = threats(tmp_path, seeds=3, edit=edit, spread=0.5)
     assert {"CPU only", "Few seeds", "Noisy step times", "Several nodes"} <= found.keys()
-    assert "the node is shared" in found["Noisy step times"]["what"]
+    assert "the node is shared" in found["Noisy step times"]
 
 
 def test_what_takes_a_verdict_away_or_is_flagged_stands_beside_it_everywhere(tmp_path) -> None:

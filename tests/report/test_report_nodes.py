@@ -7,7 +7,7 @@ import pytest
 
 from lockstep.report import analysis, verdicts
 from lockstep.study.run import Run
-from tests.report.planted import comparison, on_jax, text_of
+from tests.report.planted import comparison, on_jax, text_of, threats_of
 from tests.report.report_studies import TWO, Edit, write
 
 
@@ -44,7 +44,7 @@ def test_of_two_nodes_the_other_one_may_be_the_slow_one(tmp_path: Path) -> None:
     found = analysis.analyse(write(tmp_path, variants=TWO, edit=edit, scales=("2x1",), seeds=3))
     (c,) = found.comparisons
     assert c.kind == verdicts.NOT_COMPARABLE and "look like a slower variant" in text_of(c)
-    assert "3 nodes" in {t["name"]: t["what"] for t in found.threats}["Several nodes"]
+    assert "3 nodes" in threats_of(found)["Several nodes"]
 
 
 def placed(where) -> Edit:

@@ -10,7 +10,7 @@ from lockstep.records.load import Record
 from lockstep.records.run_facts import facts_of
 from lockstep.report import analysis, sentences, verdicts
 from lockstep.report.verdicts import Comparison, Side
-from tests.report.planted import comparison
+from tests.report.planted import comparison, threats_of
 from tests.report.report_studies import STEP_SECONDS, TWO, write
 
 
@@ -101,7 +101,7 @@ def test_a_seed_that_cannot_be_paired_is_left_out_by_name(tmp_path, status) -> N
     else:
         reasons = {"missing": "never started", "failed": "the loss is nan at step 149"}
         assert c.left_out == [(2, f"jax-jit {status}: {reasons[status]}")]
-        assert "Lost runs" in {t["name"] for t in found.threats}
+        assert "Lost runs" in threats_of(found)
 
 
 def test_an_interval_that_the_correction_takes_back_is_explained(tmp_path: Path) -> None:

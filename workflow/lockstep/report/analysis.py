@@ -21,7 +21,6 @@ from lockstep.report import (
     verdicts,
 )
 from lockstep.report.comparability import difference_text
-from lockstep.report.conditions import Threat
 from lockstep.report.dataframes import Workload
 from lockstep.report.tables import Absent, Table, table
 from lockstep.report.verdicts import Comparison
@@ -56,7 +55,6 @@ class Analysis:
     records: Records
     runs: pd.DataFrame
     comparisons: Sequence[Comparison]
-    threats: Sequence[Threat]
     workloads: Sequence[Workload]
     tables: Mapping[str, Table]
     described: Sequence[tuple[str, str]]
@@ -83,7 +81,7 @@ def analyse(study: Study, records: Records | None = None) -> Analysis:
     records = records or load.load(study)
     comparisons = compare_all(records)
     runs = dataframes.runs(records)
-    found = conditions.threats(records, runs, comparisons)
+    threats = conditions.threats(records, runs, comparisons)
     frames = {
         "runs": runs,
         "epochs": dataframes.epochs(records),
@@ -104,14 +102,18 @@ def analyse(study: Study, records: Records | None = None) -> Analysis:
     tables = {
         **result_tables.comparisons(records, comparisons),
         "contract": result_tables.contract(comparisons),
-        "threats": table("Threats to validity", conditions.COLUMNS, found),
+        "threats": table("Threats to validity", conditions.COLUMNS, threats),
         "runs": result_tables.runs(runs),
+        "excluded": table(
+            "Excluded: found, but not used in any number",
+            "name | What\nreason | Why",
+            [{"name": name, "reason": why} for name, why in records.excluded],
+        ),
     }
     return Analysis(
         records=records,
         runs=runs,
         comparisons=comparisons,
-        threats=found,
         workloads=workloads,
         tables={key: replace(table, name=key) for key, table in tables.items()},
         described=conditions.what_was_run(records),
@@ -145,7 +147,6 @@ def as_json(analysis: Analysis) -> dict[str, Any]:
         "runs": analysis.runs["status"].value_counts().to_dict(),
         "verdicts": [verdict_json(c) for c in analysis.comparisons],
         "tables": {t.name: _plain(t.rows) for t in analysis.all_tables},
-        "excluded": [{"name": name, "reason": why} for name, why in analysis.records.excluded],
     }
 
 

@@ -69,5 +69,6 @@ def terminal_lines(study: Study) -> list[str]:
     result = [f"study {report['study']}: {counts}"]
     for verdict in report["verdicts"]:
         result += sentences.terminal_lines(verdict)
-    result += [f"excluded: {item['name']}: {item['reason']}" for item in report["excluded"]]
+    excluded = report["tables"]["excluded"]
+    result += [f"excluded: {item['name']}: {item['reason']}" for item in excluded]
     return [*result, f"report: {study.report()}"]

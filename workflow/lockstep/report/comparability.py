@@ -81,14 +81,11 @@ BETWEEN = re.compile(
 """Facts that two studies are compared for: another cluster, another version of a library."""
 
 FOLLOWS = {
-    "engine.compiled": ("framework", "mode"),
-    "engine.evaluation": ("framework", "mode"),
+    **dict.fromkeys(("engine.compiled", "engine.evaluation"), ("framework", "mode")),
     "engine.gradient_communication_dtype": ("framework", "mode", "precision"),
-    "engine.accumulation_dtype": ("precision",),
-    "engine.normalisation_dtype": ("precision",),
+    **dict.fromkeys(("engine.accumulation_dtype", "engine.normalisation_dtype"), ("precision",)),
     "engine.x64": ("precision",),
-    "engine.deterministic": ("deterministic",),
-    "engine.autotuned": ("deterministic",),
+    **dict.fromkeys(("engine.deterministic", "engine.autotuned"), ("deterministic",)),
     "engine.devices": ("process",),
 }
 """Settings that an engine's fact follows from: it is declared only where one of them differs."""

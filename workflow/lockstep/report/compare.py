@@ -24,8 +24,7 @@ SCHEMA = "lockstep-comparison/2"
 class StudyComparison:
     """Two studies and the conclusions about them."""
 
-    a: str  # how sentences call them
-    b: str
+    names: Sequence[str]  # how sentences call them
     comparisons: Sequence[tuple[str, Comparison]]  # with the variant of each
     only: Sequence[str]  # workload, variant and scale that only one of them has
     excluded: Sequence[tuple[str, str]]
@@ -70,8 +69,7 @@ def compare(a: Path, b: Path, *, called: tuple[str, str]) -> StudyComparison:
         before, after = (verdicts.side(*pair, *group) for pair in zip(both, names))
         made.append(verdicts.compare(before, after, options, between_studies=True))
     return StudyComparison(
-        a=names[0],
-        b=names[1],
+        names=names,
         comparisons=[(key[1], c) for key, c in zip(shared, verdicts.corrected(made))],
         only=[
             f"only {name} has {' '.join(group)}"
@@ -85,7 +83,7 @@ def compare(a: Path, b: Path, *, called: tuple[str, str]) -> StudyComparison:
 
 def lines(comparison: StudyComparison) -> list[str]:
     """Return what the terminal shows."""
-    result = [f"{comparison.b} against {comparison.a}"]
+    result = [f"{comparison.names[1]} against {comparison.names[0]}"]
     for _, c in comparison.comparisons:
         result += sentences.terminal_lines(analysis.verdict_json(c), quality=True)
     declared = {
@@ -102,12 +100,13 @@ def lines(comparison: StudyComparison) -> list[str]:
 
 def as_json(comparison: StudyComparison) -> dict[str, Any]:
     """Return everything for machines."""
-    made = [{"variant": v, **analysis.verdict_json(c)} for v, c in comparison.comparisons]
     return {
         "schema": SCHEMA,
-        "a": comparison.a,
-        "b": comparison.b,
-        "comparisons": made,
+        "a": comparison.names[0],
+        "b": comparison.names[1],
+        "comparisons": [
+            {"variant": name, **analysis.verdict_json(c)} for name, c in comparison.comparisons
+        ],
         "only": list(comparison.only),
         "excluded": [{"name": name, "reason": why} for name, why in comparison.excluded],
     }

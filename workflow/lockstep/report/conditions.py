@@ -5,6 +5,7 @@ Both are generated from what was recorded; the threats are what a sceptic would 
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from lockstep.records.record_validation import FINISHED
 from lockstep.records.run_facts import cudnn, each_host
 from lockstep.report import dataframes, statistics
 from lockstep.report.comparability import phrases
-from lockstep.report.tables import number
+from lockstep.report.sentences import some
 from lockstep.report.verdicts import NO_PAIR, NOT_COMPARABLE, Comparison
 from lockstep.study.run import Scale
 from lockstep.workloads.optimizers import UNUSED
@@ -32,23 +33,16 @@ def what_was_run(records: Records) -> list[tuple[str, str]]:
     runs = [run for run in records.runs if run.summary]
     items = [(f"Task {name}", _task(config, name)) for name in config["workloads"]]
     items += [(f"Variant {name}", _variant(v)) for name, v in config["variants"].items()]
+    machines = list(dict.fromkeys(text for run in runs for text in _machines(run)))
+    again = f"snakemake --profile profiles/local --configfile results/{config['study']}/study.json"
     items += [
-        ("Machine", _distinct(text for run in runs for text in _machines(run))),
+        ("Machine", some(machines, "; ")),
         ("Versions", _versions(runs)),
         ("Scales and seeds", _scales(config)),
         ("When and how long", _when(runs)),
-        (
-            "To repeat it",
-            f"snakemake --profile profiles/local --configfile results/{records.study.name}/"
-            "study.json (on a cluster, --profile slurm)",
-        ),
+        ("To repeat it", f"{again} (on a cluster, --profile slurm)"),
     ]
     return [(term, text) for term, text in items if text]
-
-
-def _distinct(texts: Iterable[str]) -> str:
-    known = list(dict.fromkeys(text for text in texts if text))
-    return "; ".join(known[:4]) + (f"; and {len(known) - 4} others" if len(known) > 4 else "")
 
 
 def _task(config: Mapping[str, Any], name: str) -> str:
@@ -120,19 +114,13 @@ def _scales(config: Mapping[str, Any]) -> str:
 
 def _when(runs: Sequence[Record]) -> str:
     total = sum(run.whole_seconds for run in runs)
-    words = [f"All runs together took {_duration(total)}"] if total else []
+    spent = timedelta(seconds=round(total))
+    words = [f"All runs together took {spent} (hours:minutes:seconds)"] if total else []
     ended = sorted(str(run.summary["ended"]) for run in runs if run.summary.get("ended"))
     if ended:  # which older records do not say
         first, last = (f"{text[:10]} {text[11:16]}" for text in (ended[0], ended[-1]))
         words.insert(0, f"Runs ended from {first} to {last} UTC")
     return ". ".join(words)
-
-
-def _duration(seconds: float) -> str:
-    for unit, length in (("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * length:
-            return f"{number(seconds / length)} {unit}"
-    return f"{number(seconds)} seconds"
 
 
 # Threats to validity --------------------------------------------------------------------------
@@ -145,15 +133,14 @@ FEW_WINDOWS = 10
 TEXT = {
     "CPU only": "No run had a GPU: the ratios say nothing about GPUs.",
     "Unpaired": "{count} of {pairs} pairs did not share a job: what the machine did meanwhile is "
-    "part of their ratio. With “blocks: {{paired: true}}” in the config all variants of a seed "
-    "share one.",
+    "part of their ratio. With “blocks: {{paired: true}}” in the config they would.",
     "Several nodes": "Runs were made on {count} nodes; nodes of one kind differ too.",
     "Contention not watched": "{count} of {runs} runs do not say whether other programs used "
     "their CPU cores: {why}.",
     "Disturbed windows": "In {count} of {runs} runs other programs used the CPU cores during "
     "some windows; these windows do not count.",
-    "Begun elsewhere": "{count} of {runs} runs were begun from a checkpoint of another run: they "
-    "take part in no verdict and no median. The table of runs names them.",
+    "Begun elsewhere": "{count} of {runs} runs, named in the table of runs, were begun from a "
+    "checkpoint of another run: they take part in no verdict and no median.",
     "Lost runs": "{count} of {runs} runs did not finish. Runs are rarely lost at random, and the "
     "verdicts rest on the others.",
     "Few seeds": "n = {count}: the t interval assumes that log ratios are normally distributed, "

@@ -24,7 +24,6 @@ PHASES = (*PREPARATION, "training", "evaluation", "checkpoint")
 KEY = ["workload", "variant", "scale", "seed"]
 RESOURCES = ("rss", "allocated", "reserved", "planned", "flops_per_second", "energy")
 STEP = ("step_median", "step_q1", "step_q3", "step_p95", "throughput")
-NAN = float("nan")
 
 
 def runs(records: Records) -> pd.DataFrame:
@@ -78,18 +77,14 @@ def epochs(records: Records) -> pd.DataFrame:
 
     `wall_seconds` is the time from the start of the process to the end of the epoch's evaluation.
     """
-    chosen = [run for run in records.runs if run.counts]
-    lengths = [len(run.epochs["epoch"]) for run in chosen]
-    keys = np.repeat(np.array([run.key for run in chosen], object).reshape(-1, 4), lengths, axis=0)
-    values = {
-        "epoch": [run.epochs["epoch"] for run in chosen],
-        "train_loss": [run.epochs["train_loss"] for run in chosen],
-        "metric": [run.epochs[run.metric] for run in chosen],
-        "wall_seconds": [_wall(run) for run in chosen],
-    }
-    columns = {name: np.concatenate([[], *parts]) for name, parts in values.items()}
-    frame = pd.DataFrame(dict(zip(KEY, keys.T)) | columns).astype({"epoch": "int64"})
-    return _ordered(records, frame)
+    values = ["epoch", "train_loss", "metric", "wall_seconds"]
+    rows = [
+        (*run.key, *(run.epochs[name] for name in ("epoch", "train_loss", run.metric)), _wall(run))
+        for run in records.runs
+        if run.counts
+    ]
+    frame = pd.DataFrame(rows, columns=[*KEY, *values]).explode(values, ignore_index=True)
+    return _ordered(records, frame.astype(dict.fromkeys(values, float) | {"epoch": int}))
 
 
 def _wall(record: Record) -> np.ndarray:
@@ -107,23 +102,23 @@ def measured(value: Any) -> tuple[float, str | None]:
     """
     if isinstance(value, Mapping):
         if "absent" in value:
-            return NAN, str(value["absent"])
+            return np.nan, str(value["absent"])
         value = value.get("value")
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value), None
-    return NAN, "the record does not say"
+    return np.nan, "the record does not say"
 
 
 def _row(records: Records, record: Record) -> dict[str, Any]:
     summary, windows = record.summary, record.windows
-    none = 0.0 if summary else NAN  # a run that left no record spent no known time
+    none = 0.0 if summary else np.nan  # a run that left no record spent no known time
     seconds, target = summary.get("seconds", {}), summary.get("target", {})
     phases = {phase: float(seconds.get(phase, none)) for phase in PHASES}
     first, waited = windows.get("first_seconds", none), float(seconds.get("data_wait", none))
     steady = {} if record.disturbed else windows.get("steady") or {}
-    steps = steady.get("step_seconds") or dict.fromkeys(("median", "q1", "q3", "p95"), NAN)
+    steps = steady.get("step_seconds") or dict.fromkeys(("median", "q1", "q3", "p95"), np.nan)
     rate = "examples_per_second" if record.unit == EXAMPLES else "weight_per_second"
-    reached, wall = bool(summary) and record.seconds_to_target is not None, NAN
+    reached, wall = bool(summary) and record.seconds_to_target is not None, np.nan
     if reached and record.status == FINISHED:
         wall = float(_wall(record)[record.epochs["step"] == target.get("step")][0])
     timed, undisturbed = windows.get("timed", none), windows.get("undisturbed", none)
@@ -141,19 +136,19 @@ def _row(records: Records, record: Record) -> dict[str, Any]:
         "first_window": first,
         "steady": max(0.0, phases["training"] - waited - first),
         "cache": summary.get("cache"),
-        "attempts": summary.get("attempts") or (1 if summary else NAN),
-        "drift": windows.get("drift", NAN),
+        "attempts": summary.get("attempts") or (1 if summary else np.nan),
+        "drift": windows.get("drift", np.nan),
         **{f"step_{name}": value for name, value in steps.items()},
         "step_absent": record.disturbed or summary.get("steady", {}).get("absent"),
         "windows": undisturbed,
         "disturbed": timed - undisturbed,
-        "data_wait_fraction": steady.get("data_wait_fraction", NAN),
-        "throughput": steady.get(rate, NAN),
+        "data_wait_fraction": steady.get("data_wait_fraction", np.nan),
+        "throughput": steady.get(rate, np.nan),
         "noise": (steps["q3"] - steps["q1"]) / steps["median"],
-        "steps": summary.get("steps", NAN),
-        "metric": summary["metrics"].get(record.metric, NAN) if summary else NAN,
+        "steps": summary.get("steps", np.nan),
+        "metric": summary["metrics"].get(record.metric, np.nan) if summary else np.nan,
         "target_reached": reached if summary else None,
-        "target_seconds": record.seconds_to_target if reached else seconds.get("training", NAN),
+        "target_seconds": record.seconds_to_target if reached else seconds.get("training", np.nan),
         "target_wall": wall,
     }
     for name, value in zip(RESOURCES, _resources(summary), strict=True):
@@ -194,11 +189,6 @@ class Workload:
     def recipe(self) -> Mapping[str, Any]:
         """Its entry in the config."""
         return self.records.study.workload(self.name)
-
-    @property
-    def deployed(self) -> Mapping[str, Any] | None:
-        """What comes after its training, None if nothing was asked for or recorded."""
-        return self.records.deployed.get(self.name)
 
     @property
     def unit(self) -> str:

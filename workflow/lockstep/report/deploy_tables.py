@@ -46,7 +46,8 @@ def _share(found: Row | None) -> float | None:
 
 def routes(view: Workload) -> Table | None:
     """Return which routes there are, how equal and how large; None if nothing is deployed."""
-    if (record := view.deployed) is None:
+    record = view.records.deployed.get(view.name)
+    if record is None:
         return None
     return table(
         "Routes from the trained model to answers: are they the same model?",
@@ -97,7 +98,7 @@ def _route(row: Row) -> Row:
 
 def times(view: Workload) -> Table | None:
     """Return latency, throughput, starts and memory of the routes whose logits are the same."""
-    record = view.deployed or {"routes": ()}
+    record = view.records.deployed.get(view.name) or {"routes": ()}
     timed = [row for row in record["routes"] if row.get("repetitions")]
     if not timed:
         return None
@@ -171,7 +172,7 @@ FORMS = {
 
 def compressed(view: Workload) -> Table | None:
     """Return what compression costs, in both frameworks; None if nothing was compressed."""
-    record = view.deployed
+    record = view.records.deployed.get(view.name)
     if record is None or not (forms := record.get("compressed")):
         return None
     about = record["compression"]

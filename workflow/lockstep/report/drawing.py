@@ -36,7 +36,6 @@ STYLE = {
     **dict.fromkeys(("axes.titlesize", "axes.labelsize"), 9),
     **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 8.5),
     **dict.fromkeys(("xtick.major.size", "ytick.major.size"), 3),
-    **dict.fromkeys(("xtick.minor.size", "ytick.minor.size"), 0),
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor"), INK),
     **dict.fromkeys(("xtick.color", "ytick.color", "grid.color"), INK),
     "grid.linewidth": 0.4,
@@ -46,8 +45,7 @@ STYLE = {
 
 Look = Mapping[str, Any]
 """What Matplotlib takes: a variant's colour, line style and marker."""
-Looks = Mapping[str, Look]
-"""By variant."""
+Looks = Mapping[str, Look]  # by variant
 
 
 def looks(variants: Mapping[str, Mapping[str, Any]]) -> dict[str, Look]:
@@ -92,9 +90,8 @@ def finish(figure: Figure, title: str, words: Sequence[str], note: str = "") -> 
             figure.savefig(stream, format=kind, **options)
             files[kind] = stream.getvalue()
     plt.close(figure)
-    text = f"{'; '.join(words)}."
-    wide = figure.get_figwidth() > SIZE[0]
-    return Picture(title=title, alternative=text, note=note.strip(), wide=wide, **files)
+    wide, text = figure.get_figwidth() > SIZE[0], f"{'; '.join(words)}."
+    return Picture(title=title, alternative=text, note=note, wide=wide, **files)
 
 
 def panel(axes: Axes, axis: Any = "y", *, width: int | None = 55, **labels: Any) -> None:

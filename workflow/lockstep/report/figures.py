@@ -5,7 +5,7 @@ the *twin*: the reference trained again from weights that differ in their last b
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import matplotlib as mpl
@@ -42,12 +42,12 @@ def _pictures(view: Workload, styles: Looks) -> list[Picture]:
     if "epochs" in view.tables:
         runs, ended = dataframes.finished(view.runs), dataframes.ended(view.runs)
         first = view.epochs[view.epochs["scale"] == records.study.config["scales"][0]]
-        metric, until = f"Final test {view.metric}", "Training time to the target (s)"
+        until = "Training time to the target (s)"
         step_time = runs.assign(step_median=1e3 * runs["step_median"])
         made |= {
             "learning": learning_curves(first, view.metric, styles),
             "difference": difference_curves(records, name),
-            "final-metric": dots(metric, runs, "metric", styles),
+            "final-metric": dots(f"Final test {view.metric}", runs, "metric", styles),
             "time-to-target": dots(until, ended, "target_seconds", styles, censored=True),
             "step-time": dots("Step time of each run (ms)", step_time, "step_median", styles),
             "step-course": step_course(records, name, styles),
@@ -191,8 +191,7 @@ def parity_curves(records: Records, workload: str, styles: Looks) -> Picture | N
         ax.set_ylim(floor / 2, None)
         ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(6, integer=True))
         decades = [t for t in ax.get_yticks() if floor < t < ax.get_ylim()[1]]
-        labels = ["equal", *(f"{t:.0e}" for t in decades)]
-        ax.yaxis.set_ticks([floor, *decades], labels)
+        ax.yaxis.set_ticks([floor, *decades], ["equal", *(f"{t:.0e}" for t in decades)])
         ax.yaxis.set_minor_locator(mpl.ticker.NullLocator())
     title = f"Difference of every step's loss from {verdict['reference']}"
     return drawing.finish(figure, title, words or ["no curve is finite"])
@@ -244,17 +243,15 @@ CURVES = 4
 TWIN, FLOOR = "the twin: floor for another library", 10.0
 """Its label; the tolerance of float32 steps is so many times its difference."""
 
-Curve = tuple[str, np.ndarray, np.ndarray]
 
+def curves(records: Records, workload: str) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """Return how far losses differ between frameworks at the study's first scale; the twin last.
 
-def curves(records: Records, workload: str) -> Iterator[Curve]:
-    """Yield how far losses differ between frameworks at the study's first scale, the twin's last.
-
-    Yields:
+    Returns:
         Label, steps ``(points,)`` and relative difference ``(points,)`` of each curve; a run whose
         steps cannot be used is in none.
     """
-    study, losses = records.study, {}
+    study, losses, between = records.study, {}, []
     for variant, settings in study.config["variants"].items():
         if settings["input"] == "shared":
             losses[variant] = {
@@ -262,18 +259,16 @@ def curves(records: Records, workload: str) -> Iterator[Curve]:
                 for run in _first_runs(records, workload, variant)
                 if run.first_losses is not None
             }
-    drawn = 0
     for first, second in itertools.combinations(losses, 2):
         a, b = study.variant(first), study.variant(second)
         alike = a["framework"] != b["framework"] and a["precision"] == b["precision"]
-        seeds = sorted(losses[first].keys() & losses[second].keys())
-        if alike and seeds and drawn < CURVES:
-            drawn += 1
+        if alike and (seeds := sorted(losses[first].keys() & losses[second].keys())):
             pairs = [(losses[first][seed], losses[second][seed]) for seed in seeds]
-            yield f"{second} and {first}", *_difference(pairs)
+            between.append((f"{second} and {first}", *_difference(pairs)))
     tolerance = parity_verdict.curves(records, workload).get("float32_tolerance")
-    if drawn and tolerance is not None:
-        yield TWIN, np.arange(1, len(tolerance) + 1), tolerance / FLOOR
+    if not between or tolerance is None:
+        return between[:CURVES]
+    return [*between[:CURVES], (TWIN, np.arange(1, len(tolerance) + 1), tolerance / FLOOR)]
 
 
 def _difference(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
@@ -291,7 +286,7 @@ def _difference(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndar
 
 def difference_curves(records: Records, workload: str) -> Picture | None:
     """Draw how far losses differ between frameworks, beside the floor."""
-    drawn, words = list(curves(records, workload)), []
+    drawn, words = curves(records, workload), []
     if not drawn:
         return None
     figure, ax = drawing.new()
@@ -301,7 +296,8 @@ def difference_curves(records: Records, workload: str) -> Picture | None:
         ax.plot(steps, np.where(values > 0, values, np.nan), label=label, **look)
         words.append(f"{label} ends at {values[-1]:.1e}")
     drawing.panel(ax, xlabel="Step", ylabel="Relative difference of the loss", yscale="log")
-    drawing.plain(ax.yaxis)
+    ax.yaxis.set_major_formatter("{x:.0e}")
+    ax.yaxis.set_minor_locator(mpl.ticker.NullLocator())
     return drawing.finish(
         figure,
         "How much losses differ between frameworks",

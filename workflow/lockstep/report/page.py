@@ -21,9 +21,7 @@ from lockstep.report.picture import Picture
 from lockstep.report.tables import Table, rendered
 from lockstep.report.verdicts import Comparison
 
-HERE = Path(__file__).resolve().parent
-TEMPLATE = HERE / "page.html.j2"
-STYLE = HERE / "page.css"
+TEMPLATE, STYLE = (Path(__file__).with_name(name) for name in ("page.html.j2", "page.css"))
 
 SECTIONS = {
     "Is it the same model?": ("parity",),
@@ -68,7 +66,6 @@ def render(analysis: Analysis, drawn: Mapping[str, Sequence[Picture]]) -> str:
         study=config,
         counts=analysis.runs["status"].value_counts().to_dict(),
         unfinished=analysis.records.unfinished,
-        excluded=analysis.records.excluded,
         answers=answers(analysis),
         forest=list(_inlined(drawn.get("", ())).values()),
         workloads={
@@ -76,7 +73,9 @@ def render(analysis: Analysis, drawn: Mapping[str, Sequence[Picture]]) -> str:
             for view in analysis.workloads
         },
         without_runs=[view.name for view in analysis.workloads if "epochs" not in view.tables],
-        threats=[(f"{t['name']}: {t['where']}", t["what"]) for t in analysis.threats[:40]],
+        threats=[
+            (f"{t['name']}: {t['where']}", t["what"]) for t in analysis.tables["threats"].rows
+        ],
         tables={name: rendered(table) for name, table in analysis.tables.items()},
         flagged=_some(contract, ~declared, "Undeclared differences"),
         declared=_some(contract, declared, "Declared differences"),

@@ -193,7 +193,7 @@ def metric_decimals(margin: float) -> int:
     return max(4, 1 - math.floor(math.log10(margin))) if margin > 0 else 4
 
 
-def some(places: Sequence[str]) -> str:
+def some(places: Sequence[str], separator: str = ", ") -> str:
     """Return the first three places, and how many more there are."""
     more = f" and {len(places) - 3} more" if len(places) > 3 else ""
-    return ", ".join(places[:3]) + more
+    return separator.join(places[:3]) + more

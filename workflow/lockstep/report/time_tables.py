@@ -137,7 +137,7 @@ def scaling(view: Workload) -> Table | None:
         for (devices, scale), rate, n in found.itertuples():
             forbidden, flags = _difference(view, variant, base, scale)
             row = {"scale": scale, "variant": variant, "n": n, "devices": devices}
-            row |= {"throughput": rate, "against": base, "flags": flags}
+            row |= {"throughput": rate, "flags": flags}
             row["speedup"] = forbidden or rate / slow
             row["efficiency"] = forbidden or rate / slow / (devices / few)
             rows.append(row)
@@ -148,10 +148,10 @@ def scaling(view: Workload) -> Table | None:
         throughput | Throughput | {view.unit}/s | 0f
         speedup | Speed-up | × | 2f
         efficiency | Efficiency | % | 0f
-        against | against scale
         flags | Flagged between the scales""",
         rows,
-        "Medians over runs. Efficiency is absent where the scales ran on unequal resources.",
+        "Medians over runs, against a variant's smallest scale. Efficiency is absent where the "
+        "scales ran on unequal resources.",
     )
 
 

@@ -22,9 +22,6 @@ from lockstep.report.statistics import Equivalence, Ratio
 
 ALPHA = 0.05
 
-Pair = tuple[Record, Record]
-"""Runs of equal seed: of baseline and candidate."""
-
 FASTER = "faster"
 SLOWER = "slower"
 NO_DIFFERENCE = "no detectable difference"
@@ -256,7 +253,7 @@ def compare(
     )
 
 
-def _ratio(pairs: Sequence[Pair], time: str) -> Ratio | None:
+def _ratio(pairs: Sequence[tuple[Record, Record]], time: str) -> Ratio | None:
     """Return the ratio of a time over the pairs; None where a pair does not have it.
 
     Those who never met a target must not be left out for being slow.
@@ -265,7 +262,7 @@ def _ratio(pairs: Sequence[Pair], time: str) -> Ratio | None:
     return statistics.ratio(*values.T) if len(values) and np.isfinite(values).all() else None
 
 
-def _quality(pairs: Sequence[Pair], margin: float) -> Equivalence | None:
+def _quality(pairs: Sequence[tuple[Record, Record]], margin: float) -> Equivalence | None:
     """Test the final metric; of one that is no share, the margin is a share of the baseline's mean.
 
     Only a share moves in steps of one test example.
