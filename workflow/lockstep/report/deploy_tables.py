@@ -123,10 +123,9 @@ def times(view: Workload) -> Table | None:
         "queries or more, from arrays in host memory to logits in host memory), in batches is "
         f"Offline. CPU threads: {settings['threads']}. Medians over fresh processes in random "
         f"order ({settings['repeats']}); those that other programs disturbed are left out. The "
-        f"99th percentile is "
-        f"of those that had {SHARE:.0%} of a CPU. torch.compile starts from what it has compiled "
-        "before, JAX compiles anew. Both ONNX routes run in one runtime: what differs between "
-        "them is the exporter's graph, not the framework.",
+        f"99th percentile is of those that had {SHARE:.0%} of a CPU. torch.compile starts from "
+        "what it has compiled before, JAX compiles anew. Both ONNX routes run in one runtime: what "
+        "differs between them is the exporter's graph, not the framework.",
     )
 
 

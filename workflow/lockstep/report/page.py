@@ -58,14 +58,13 @@ def render(analysis: Analysis, drawn: Mapping[str, Sequence[Picture]]) -> str:
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     config, contract = analysis.records.study.config, analysis.tables["contract"]
-    declared = contract.frame["level"].eq(DECLARED)
+    declared, threats = contract.frame["level"].eq(DECLARED), analysis.tables["threats"].rows
     return environment.from_string(TEMPLATE.read_text()).render(
         analysis=analysis,
         style=Markup(STYLE.read_text()),
         version=__version__,
         study=config,
         counts=analysis.runs["status"].value_counts().to_dict(),
-        unfinished=analysis.records.unfinished,
         answers=answers(analysis),
         forest=list(_inlined(drawn.get("", ())).values()),
         workloads={
@@ -73,9 +72,7 @@ def render(analysis: Analysis, drawn: Mapping[str, Sequence[Picture]]) -> str:
             for view in analysis.workloads
         },
         without_runs=[view.name for view in analysis.workloads if "epochs" not in view.tables],
-        threats=[
-            (f"{t['name']}: {t['where']}", t["what"]) for t in analysis.tables["threats"].rows
-        ],
+        threats=[(f"{row['name']}: {row['where']}", row["what"]) for row in threats],
         tables={name: rendered(table) for name, table in analysis.tables.items()},
         flagged=_some(contract, ~declared, "Undeclared differences"),
         declared=_some(contract, declared, "Declared differences"),
