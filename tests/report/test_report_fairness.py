@@ -102,9 +102,24 @@ def test_other_batches_of_one_seed_are_found_and_named(tmp_path: Path) -> None:
 # Precision ------------------------------------------------------------------------------------
 
 
-def test_a_declared_precision_is_what_is_compared(tmp_path: Path) -> None:
-    edit = on_jax(set_at(f"{JAX}matmul_precision", "tensorfloat32"))
-    c = comparison(tmp_path, edit, variants=jax_with(precision="tf32"))
+def reduced(run: Run, summary: dict[str, Any]) -> None:
+    """Compute in bfloat16, where settings for float32 do not matter."""
+    engine = summary["contract"]["engine"]
+    engine |= {"compute_dtype": "bfloat16"}
+    engine |= {"matmul_precision": "default"} if run.variant == "jax-jit" else {}
+
+
+@pytest.mark.parametrize(
+    ("torch", "jax", "edit"),
+    [
+        ("float32", "tf32", on_jax(set_at(f"{JAX}matmul_precision", "tensorfloat32"))),
+        ("bfloat16", "bfloat16", reduced),
+    ],
+)
+def test_a_declared_precision_is_what_is_compared(tmp_path, torch, jax, edit) -> None:
+    precisions = {"torch-eager": torch, "jax-jit": jax}
+    variants = {name: {**TWO[name], "precision": p} for name, p in precisions.items()}
+    c = comparison(tmp_path, edit, variants=variants)
     assert c.kind == verdicts.FASTER and c.flags == []
 
 
@@ -116,18 +131,6 @@ def test_tf32_on_both_sides_is_found_where_no_difference_shows_it(tmp_path: Path
 
     said = sentences.sentence(comparison(tmp_path, edit, seeds=2))
     assert "declares float32 but computed products in tf32" in said
-
-
-def test_settings_for_float32_do_not_matter_where_bfloat16_is_computed(tmp_path: Path) -> None:
-    variants = {name: {**variant, "precision": "bfloat16"} for name, variant in TWO.items()}
-
-    def edit(run: Run, summary: dict[str, Any]) -> None:
-        summary["contract"]["engine"]["compute_dtype"] = "bfloat16"
-        if run.variant == "jax-jit":
-            summary["contract"]["engine"]["matmul_precision"] = "default"
-
-    c = comparison(tmp_path, edit, variants=variants)
-    assert c.kind == verdicts.FASTER and c.flags == []
 
 
 @pytest.mark.parametrize(
@@ -220,16 +223,17 @@ def test_runs_that_did_not_share_a_job_are_a_threat(tmp_path: Path) -> None:
 
 
 def test_threats_are_what_was_measured(tmp_path: Path) -> None:
-    """A study on CPUs of three seeds, with another cuDNN, steps that vary and an unpaired job."""
+    """A study on CPUs of three seeds over two nodes each, with steps that vary."""
 
     def edit(run: Run, summary: dict[str, Any]) -> None:
-        engine = summary["contract"]["engine"]
-        engine |= {"device": "cpu", "cudnn": "9.1.0" if run.variant == "jax-jit" else 92600}
-        summary["contract"]["host"]["gpus"] = []
+        summary["contract"]["engine"]["device"] = "cpu"
+        host = summary["contract"]["host"]
+        host |= {"gpus": [], "nodes": [{**host, "node": name} for name in ("n1", "n2")]}
 
     found = threats(tmp_path, seeds=3, edit=edit, spread=0.5)
-    assert {"CPU only", "Few seeds", "Noisy step times", "Several nodes"} <= found.keys()
+    assert {"CPU only", "Few seeds", "Noisy step times"} <= found.keys()
     assert "the node is shared" in found["Noisy step times"]
+    assert "on 2 nodes" in found["Several nodes"]
 
 
 def test_what_takes_a_verdict_away_or_is_flagged_stands_beside_it_everywhere(tmp_path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from lockstep.report import analysis, build, page, picture
 from lockstep.study import Study
 from tests.conftest import PATIENCE, lacks
+from tests.report.planted import on_jax, set_at, update
 from tests.report.report_studies import TWO, write
 
 CHROMIUM = next(
@@ -21,21 +22,16 @@ CHROMIUM = next(
 VOID = {"meta", "link", "br", "img", "input", "hr", "path", "use", "rect"}
 
 
-def other_batches(run, summary) -> None:
-    """In the second workload JAX did not consume what PyTorch did."""
-    if (run.workload, run.variant) == ("second", "jax-jit"):
-        summary["batches"] = "f" * 64
-
-
 @pytest.fixture(scope="module")
 def study(tmp_path_factory) -> Study:
+    """In its second workload JAX did not consume what PyTorch did."""
     made = write(
         tmp_path_factory.mktemp("page"),
         seeds=3,
         scales=("1x1", "1x2"),
         workloads=("first", "second"),
         noise=0.01,
-        edit=other_batches,
+        edit=on_jax(set_at("batches", "f" * 64), workload="second"),
     )
     build.build(made)
     return made
@@ -47,7 +43,7 @@ def html(study: Study) -> str:
 
 
 class Reader(HTMLParser):
-    """Collects the tags of a page, what is left open, and ends that nothing began."""
+    """Collects the tags of a page, and what is left open or ended without a beginning."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -55,46 +51,32 @@ class Reader(HTMLParser):
         self.open: list[str] = []
         self.wrong: list[str] = []
         self.feed(html)
-        self.names = [attributes["id"] for _, attributes in self.tags if "id" in attributes]
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        self.open += [tag] if tag not in VOID else []
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_startendtag(tag, attrs)
+        self.open += [tag] if tag not in VOID else []
 
     def handle_endtag(self, tag: str) -> None:
         if tag not in VOID and (not self.open or self.open.pop() != tag):
             self.wrong.append(tag)
 
 
-@pytest.fixture(scope="module")
-def reader(html: str) -> Reader:
-    return Reader(html)
-
-
-def test_the_page_needs_no_network_and_no_other_file(html: str, reader: Reader) -> None:
+def test_the_page_is_whole_needs_nothing_else_and_says_its_figures_in_words(study, html) -> None:
+    reader = Reader(html)
+    assert not reader.wrong and not reader.open
+    names = [attributes["id"] for _, attributes in reader.tags if "id" in attributes]
+    assert len(names) == len(set(names))
     for tag, attributes in reader.tags:
         assert tag not in ("script", "iframe", "img", "link", "object") and "src" not in attributes
-        target = attributes.get("href") or attributes.get("xlink:href") or ""
-        assert not re.match(r"(https?:)?//", target)
-        assert tag == "a" or target == "" or target.startswith("#")
+        target = attributes.get("href") or attributes.get("xlink:href") or "#"
+        assert not re.match(r"(https?:)?//", target) and (tag == "a" or target[0] == "#")
+        if tag == "a":
+            file = study.report().parent / target
+            assert target[1:] in names if target[0] == "#" else file.exists(), target
     assert "@import" not in html and not re.search(r"url\((?!#)", html)
-
-
-def test_every_link_leads_somewhere(reader: Reader, study: Study) -> None:
-    for target in (attributes["href"] for tag, attributes in reader.tags if tag == "a"):
-        known = target[1:] in reader.names
-        assert known if target[0] == "#" else (study.report().parent / target).exists(), target
-
-
-def test_the_page_is_well_formed_and_its_ids_are_unique(reader: Reader) -> None:
-    assert not reader.wrong and not reader.open
-    assert len(reader.names) == len(set(reader.names))
-
-
-def test_every_figure_says_in_words_what_it_shows(reader: Reader) -> None:
     pictures = [attributes for tag, attributes in reader.tags if tag == "svg"]
     assert len(pictures) > 10
     assert all(a.get("role") == "img" and len(a.get("aria-label") or "") > 30 for a in pictures)
@@ -171,28 +153,25 @@ def test_hashes_are_compared_but_not_spelled_out_in_a_verdict(html: str) -> None
     assert not any(re.search("[0-9a-f]{30}", v) for v in verdicts)
 
 
-def test_figures_are_written_as_svg_and_png(study: Study) -> None:
-    folder = study.report().parent / "figures"
-    names = {p.stem for p in folder.iterdir()}
+def test_what_is_written_is_the_same_every_time(study: Study, html: str) -> None:
+    folder = study.report().parent
+    names = {path.stem for path in (folder / "figures").iterdir()}
     assert {"first-learning", "first-parity", "first-step-course"} <= names
     for name in names:
-        ElementTree.parse(folder / f"{name}.svg")
-        assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_report_json_and_page_are_the_same_every_time(study: Study, html: str) -> None:
-    written = json.loads((study.report().parent / "report.json").read_text())
+        ElementTree.parse(folder / "figures" / f"{name}.svg")
+        png = (folder / "figures" / f"{name}.png").read_bytes()
+        assert png.startswith(b"\x89PNG")
+    written = json.loads((folder / "report.json").read_text())
     assert len(written["verdicts"]) == 2 * 2 * 3
     assert {"kind", "sentence", "step_time", "differences"} <= written["verdicts"][0].keys()
     assert "first-epochs" in written["tables"]
+    before = {path: path.read_bytes() for path in folder.rglob("*.*")}
     build.build(study)
-    assert json.loads((study.report().parent / "report.json").read_text()) == written
-    assert study.report().read_text() == html
+    assert {path: path.read_bytes() for path in folder.rglob("*.*")} == before
 
 
 def test_text_from_a_record_is_not_taken_for_markup(tmp_path: Path) -> None:
-    evil = "<script>alert(1)</script>"
-    edit = lambda run, summary: summary.update(status="failed", reason=evil)  # noqa: E731
+    edit = update(status="failed", reason="<script>alert(1)</script>")
     text = page.render(analysis.analyse(write(tmp_path, variants=TWO, seeds=2, edit=edit)), {})
     assert "<script>" not in text and "&lt;script&gt;" in text
 
@@ -217,12 +196,10 @@ def chromium(folder: Path, *arguments: str) -> str:
 
 PROBE = """<script>
 addEventListener("load", () => {
-  const wide = document.documentElement.scrollWidth > innerWidth;
-  const clipped = [...document.querySelectorAll("h1,h2,h3,h4,p,dt,dd,li")]
+  const beyond = names => [...document.querySelectorAll(names)]
     .filter(e => e.getBoundingClientRect().right > innerWidth + 1).length;
-  const tables = [...document.querySelectorAll("table, svg")]
-    .filter(e => e.getBoundingClientRect().right > innerWidth + 1).length;
-  document.title = JSON.stringify({wide, clipped, tables, width: innerWidth});
+  document.title = JSON.stringify({width: innerWidth, clipped: beyond("h1,h2,h3,h4,p,dt,dd,li"),
+    tables: beyond("table,svg"), wide: document.documentElement.scrollWidth > innerWidth});
 });
 </script>"""
 

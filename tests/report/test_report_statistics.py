@@ -20,15 +20,11 @@ def coverage(logs: np.ndarray) -> float:
 
 @pytest.mark.parametrize("n", [3, 5, 10, 30])
 def test_the_interval_covers_the_truth_in_95_of_100_studies(n: int) -> None:
-    logs = np.random.default_rng(n).normal(TRUTH, 0.05, size=(20_000, n))
-    assert 0.945 <= coverage(logs) <= 0.955
-
-
-@pytest.mark.parametrize("n", [5, 30])
-def test_skewed_step_times_cost_little_coverage(n: int) -> None:
-    """Times that are sometimes late: an exponential delay of 3% on either side."""
-    delays = np.random.default_rng(0).exponential(0.03, size=(2, 20_000, n))
-    assert 0.94 <= coverage(TRUTH + np.log1p(delays[0]) - np.log1p(delays[1])) <= 0.97
+    """Also where times are sometimes late: by an exponential delay of 3% on either side."""
+    generator = np.random.default_rng(n)
+    assert 0.945 <= coverage(generator.normal(TRUTH, 0.05, size=(20_000, n))) <= 0.955
+    late, other = np.log1p(generator.exponential(0.03, size=(2, 20_000, n)))
+    assert 0.94 <= coverage(TRUTH + late - other) <= 0.97
 
 
 @pytest.mark.parametrize("n", [3, 5, 10, 30])

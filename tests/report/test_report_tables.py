@@ -10,8 +10,9 @@ import pytest
 
 from lockstep.report import analysis, figures, result_tables, statistics, tables
 from lockstep.report.tables import Absent, Table
-from lockstep.study.run import Run
-from tests.report.report_studies import TWO, Edit, put_json, write
+from lockstep.study.run import Run, Scale
+from tests.report.planted import on, on_jax, set_at, update
+from tests.report.report_studies import TWO, put_json, write
 
 
 def made(root: Path, **options: Any) -> dict[str, Table]:
@@ -28,15 +29,12 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Table]:
 # Cold and warm starts -------------------------------------------------------------------------
 
 
-def cold_first(run: Run, summary: dict[str, Any]) -> None:
-    """The first seed of what compiles found an empty cache."""
-    if run.variant != "torch-eager" and run.seed == 0:
+def test_cold_and_warm_starts_are_in_no_mean_together(tmp_path: Path) -> None:
+    def cold(run: Run, summary: dict[str, Any]) -> None:
         summary["cache"] = "cold"
         summary["seconds"]["compile"] = 100.0
 
-
-def test_cold_and_warm_starts_are_in_no_mean_together(tmp_path: Path) -> None:
-    found = analysis.analyse(write(tmp_path, variants=TWO, seeds=3, edit=cold_first))
+    found = analysis.analyse(write(tmp_path, variants=TWO, seeds=3, edit=on_jax(cold, seed=0)))
     bars = {(r["variant"], r["start"]): r for r in found.workloads[0].tables["time-split"].rows}
     assert bars["jax-jit", "warm"]["n"] == 2 and bars["jax-jit", "warm"]["compile"] == 1.0
     assert bars["jax-jit", "cold"]["n"] == 1 and bars["jax-jit", "cold"]["compile"] == 100.0
@@ -64,8 +62,7 @@ def test_break_even_is_of_the_cold_start_that_was_measured(plain: dict[str, Tabl
 
 
 def test_without_a_cold_start_or_comparable_runs_there_is_no_break_even(tmp_path: Path) -> None:
-    absent = {"absent": "the cache could not be emptied"}
-    edit: Edit = lambda run, summary: summary.update(cold_start=absent)  # noqa: E731
+    edit = update(cold_start={"absent": "the cache could not be emptied"})
     (row,) = made(tmp_path / "a", edit=edit)["break-even"].rows
     assert str(row["steps"]) == "absent: no cold start of jax-jit was measured"
     assert not made(tmp_path / "b", parity=False)["break-even"].rows
@@ -94,10 +91,9 @@ def test_throughput_is_in_what_the_loss_is_a_mean_over(tmp_path: Path) -> None:
         for row in rows:
             row["weight"] = 10 * row["examples"]
 
-    unit: Edit = lambda run, summary: summary.update(units={"weight": "masked token"})  # noqa: E731
     options = {"seeds": 1, "edit_windows": edit, "scales": ("1x1", "1x2")}
     examples = made(tmp_path / "a", **options)
-    tokens = made(tmp_path / "b", edit=unit, **options)
+    tokens = made(tmp_path / "b", edit=update(units={"weight": "masked token"}), **options)
     for name in ("step-time", "scaling"):
         units = {c.key: c.unit for c in tokens[name].columns}
         assert units["throughput"] == "masked tokens/s"
@@ -107,7 +103,7 @@ def test_throughput_is_in_what_the_loss_is_a_mean_over(tmp_path: Path) -> None:
 
 def test_a_run_without_a_steady_state_has_an_absent_step_time(tmp_path: Path) -> None:
     absent = {"absent": "the run had no window after its first"}
-    table = made(tmp_path, edit=lambda run, s: s.update(steady=absent))["step-time"]
+    table = made(tmp_path, edit=update(steady=absent))["step-time"]
     assert table.rows[0]["step_median"] == Absent(absent["absent"])
     assert "Median (the run had no window after its first)" in tables.rendered(table)["absent"]
 
@@ -121,19 +117,21 @@ def test_time_to_target_is_shown_with_preparation_and_evaluation_too(tmp_path: P
         assert row["wall"] == pytest.approx(row["median"] + before + 0.2 * epoch / 3)
 
 
+def missed_from(seed: int):
+    """Return an edit of epochs: runs from this seed on never met the target."""
+
+    def edit(run: Run, epochs: list[dict[str, Any]]) -> None:
+        for row in epochs if run.seed >= seed else ():
+            row["test_accuracy"] = 0.5
+
+    return edit
+
+
 def test_times_to_target_have_one_median_in_table_and_figure(tmp_path: Path) -> None:
     """Four seeds, of which one never met the target and one diverged."""
 
-    def miss(run: Run, epochs: list[dict[str, Any]]) -> None:
-        if run.seed >= 2:
-            for row in epochs:
-                row["test_accuracy"] = 0.5
-
-    def edit(run: Run, summary: dict[str, Any]) -> None:
-        if run.seed == 3:
-            summary |= {"status": "failed", "reason": "the loss is nan at step 149"}
-
-    study = write(tmp_path, variants=TWO, seeds=4, edit=edit, edit_epochs=miss)
+    edit = on(update(status="failed", reason="the loss is nan at step 149"), seed=3)
+    study = write(tmp_path, variants=TWO, seeds=4, edit=edit, edit_epochs=missed_from(2))
     found = analysis.analyse(study)
     met = found.runs[found.runs["target_reached"].eq(True)]
     reached = met.groupby("variant", observed=True)["target_seconds"].max()
@@ -176,48 +174,32 @@ def test_killed_runs_never_met_their_target(tmp_path: Path) -> None:
 # Scaling --------------------------------------------------------------------------------------
 
 
-def strong(root: Path, change: Any = lambda contract: None) -> list[dict[str, Any]]:
-    """Return rows of scaling; `change` edits the contracts of the larger scale."""
-
-    def edit(run: Run, summary: dict[str, Any]) -> None:
-        if str(run.scale) == "1x2":
-            change(summary["contract"])
-
-    return made(root, scales=("1x1", "1x2"), edit=edit)["scaling"].rows
-
-
-def test_efficiency_is_speed_up_over_devices_with_its_runs_counted(tmp_path: Path) -> None:
-    for row in strong(tmp_path):
-        assert row["n"] == 2 and row["flags"] == ""
-        assert row["efficiency"] == pytest.approx(row["speedup"] / row["devices"])
-
-
 @pytest.mark.parametrize(
-    ("change", "named"),
+    ("change", "forbidden", "flagged"),
     [
-        (lambda c: c["host"]["gpus"][0].update(name="A100"), "GPU model"),
-        (lambda c: c["host"].update(cpu="Xeon"), "CPU"),
+        (lambda run, summary: None, None, ""),
+        (set_at("contract.host.cpu", "Xeon"), "CPU", ""),
+        (set_at("contract.engine.cudnn", "9.1.0"), None, "cuDNN"),
     ],
 )
-def test_another_device_at_a_scale_makes_efficiency_absent(tmp_path, change, named) -> None:
-    rows = strong(tmp_path, change)
-    one, two = [r for r in rows if r["variant"] == "jax-jit"]
-    assert one["efficiency"] == 1 and two["throughput"] > 0
-    assert isinstance(two["efficiency"], Absent) and named in two["efficiency"].reason
-
-
-def test_another_library_at_a_scale_is_flagged_beside_efficiency(tmp_path: Path) -> None:
-    rows = strong(tmp_path, lambda c: c["engine"].update(cudnn="9.1.0"))
-    one, two = [r for r in rows if r["variant"] == "jax-jit"]
-    assert "cuDNN" in two["flags"] and one["flags"] == ""
-    assert two["efficiency"] == pytest.approx(two["speedup"] / 2)
+def test_efficiency_is_speed_up_over_devices_where_scales_had_equal_resources(
+    tmp_path, change, forbidden, flagged
+) -> None:
+    edit = on(change, scale=Scale.parse("1x2"))
+    rows = made(tmp_path, scales=("1x1", "1x2"), edit=edit)["scaling"].rows
+    one, two = [row for row in rows if row["variant"] == "jax-jit"]
+    assert (one["efficiency"], one["n"], one["flags"]) == (1, 2, "") and two["throughput"] > 0
+    assert flagged in two["flags"] and bool(two["flags"]) == bool(flagged)
+    if forbidden:
+        assert isinstance(two["efficiency"], Absent) and forbidden in two["efficiency"].reason
+    else:
+        assert two["efficiency"] == pytest.approx(two["speedup"] / 2)
 
 
 # Resources ------------------------------------------------------------------------------------
 
 
-def energy(run: Run, summary: dict[str, Any]) -> None:
-    summary["energy"] = {"value": 960.0}
+energy = update(energy={"value": 960.0})
 
 
 def test_mfu_cost_and_energy_follow_from_records_and_what_the_config_states(tmp_path, plain):
@@ -239,12 +221,8 @@ def test_mfu_cost_and_energy_follow_from_records_and_what_the_config_states(tmp_
 
 
 def test_energy_to_a_target_that_not_every_run_met_is_absent(tmp_path: Path) -> None:
-    def miss(run: Run, epochs: list[dict[str, Any]]) -> None:
-        for row in epochs if run.seed else ():
-            row["test_accuracy"] = 0.5
-
     device = {"price_per_hour": 36.0}
-    options = {"edit": energy, "edit_epochs": miss, "report": {"device": device}}
+    options = {"edit": energy, "edit_epochs": missed_from(1), "report": {"device": device}}
     for row in made(tmp_path, **options)["resources"].rows:
         for key in ("target_energy", "target_cost"):
             assert row[key] == Absent("not every run met the target")

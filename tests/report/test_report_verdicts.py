@@ -10,47 +10,39 @@ from lockstep.records.load import Record
 from lockstep.records.run_facts import facts_of
 from lockstep.report import analysis, sentences, verdicts
 from lockstep.report.verdicts import Comparison, Side
-from tests.report.planted import comparison, threats_of
+from tests.report.planted import comparison, on_jax, threats_of, update
 from tests.report.report_studies import STEP_SECONDS, TWO, write
 
-
-def test_a_variant_twice_as_fast_is_faster(tmp_path: Path) -> None:
-    c = comparison(tmp_path)
-    assert c.kind == verdicts.FASTER
-    assert c.step_time.low < 0.5 < c.step_time.high
-    assert "jax-jit is faster: it takes 0.5" in sentences.sentence(c)
-    assert "n = 5 pairs" in sentences.sentence(c)
+SLOW = {"torch-eager": 0.010, "jax-jit": 0.0103}
 
 
-def test_equal_variants_have_no_detectable_difference(tmp_path: Path) -> None:
-    c = comparison(tmp_path, step_seconds=dict.fromkeys(STEP_SECONDS, 0.01))
-    assert c.kind == verdicts.NO_DIFFERENCE
-    assert sentences.sentence(c).startswith("No detectable difference")
-    assert "seeds would narrow" in sentences.more_sentence(c)
+@pytest.mark.parametrize(
+    ("options", "kind", "words"),
+    [
+        ({}, verdicts.FASTER, ("jax-jit is faster: it takes 0.5", "n = 5 pairs")),
+        ({"step_seconds": dict.fromkeys(TWO, 0.01)}, verdicts.NO_DIFFERENCE, ("No detectable",)),
+        ({"step_seconds": SLOW, "seeds": 3}, verdicts.NO_DIFFERENCE, ("No detectable",)),
+        ({"step_seconds": SLOW, "seeds": 24}, verdicts.SLOWER, ("is slower: it takes 1.0",)),
+        ({"seeds": 1}, verdicts.ONE_PAIR, ("one pair gives no interval and no verdict.",)),
+    ],
+)
+def test_a_verdict_is_what_was_planted(tmp_path, options, kind, words) -> None:
+    c = comparison(tmp_path, **options)
+    said = sentences.sentence(c)
+    assert c.kind == kind and all(word in said for word in words)
+    assert ("95%" in said) == (kind != verdicts.ONE_PAIR)
+    truth = np.divide(*[options.get("step_seconds", STEP_SECONDS)[v] for v in reversed(TWO)])
+    assert c.step_time.low is None or c.step_time.low < truth < c.step_time.high
 
 
-def test_a_slowdown_of_3_percent_is_found_with_enough_seeds(tmp_path: Path) -> None:
-    slow = {"torch-eager": 0.010, "jax-jit": 0.0103}
-    few = comparison(tmp_path / "few", step_seconds=slow, seeds=3)
-    assert few.kind == verdicts.NO_DIFFERENCE
-    many = comparison(tmp_path / "many", step_seconds=slow, seeds=24)
-    assert many.kind == verdicts.SLOWER
-    assert many.step_time.low < 1.03 < many.step_time.high
-
-
-def test_a_single_seed_gives_a_ratio_but_no_verdict(tmp_path: Path) -> None:
-    c = comparison(tmp_path, seeds=1)
-    assert c.kind == verdicts.ONE_PAIR
-    assert "no interval and no verdict" in sentences.sentence(c)
-    assert "95%" not in sentences.sentence(c)
-
-
-def worse_by(difference: float):
-    """Return an edit: JAX's accuracy is lower by so much, and a little more for each seed."""
+def changed_by(difference: float, base: float = 0.0):
+    """Return an edit: JAX's accuracy is higher by so much, and a little more for each seed."""
 
     def edit(run, summary) -> None:
+        metrics = summary["metrics"]
+        metrics["test_accuracy"] = base or metrics["test_accuracy"]
         if run.variant == "jax-jit":
-            summary["metrics"]["test_accuracy"] -= difference * (1 + run.seed / 100)
+            metrics["test_accuracy"] += difference * (1 + run.seed / 100)
 
     return edit
 
@@ -59,10 +51,10 @@ def test_the_margin_of_the_config_decides_what_is_equivalent(tmp_path: Path) -> 
     same = comparison(tmp_path / "same")
     assert same.quality_kind == verdicts.EQUIVALENT
     assert "the same in all 5 pairs" in sentences.quality_sentence(same)
-    tight = comparison(tmp_path / "tight", worse_by(0.02))
+    tight = comparison(tmp_path / "tight", changed_by(-0.02))
     assert tight.quality_kind == verdicts.DIFFERENT
     assert "not shown to be equivalent" in sentences.quality_sentence(tight)
-    wide = comparison(tmp_path / "wide", worse_by(0.02), report={"margin": 0.05})
+    wide = comparison(tmp_path / "wide", changed_by(-0.02), report={"margin": 0.05})
     assert wide.quality_kind == verdicts.EQUIVALENT
 
 
@@ -71,8 +63,7 @@ def test_the_margin_of_a_metric_that_is_no_share_is_relative(tmp_path: Path) -> 
 
     def perplexity(run, summary) -> None:
         summary["units"] = {"test_accuracy": {"name": "accuracy", "unit": ""}}
-        higher = 0.1 + 0.001 * run.seed if run.variant == "jax-jit" else 0.0
-        summary["metrics"]["test_accuracy"] = 20.0 + higher
+        changed_by(0.1, base=20.0)(run, summary)
 
     c = comparison(tmp_path, perplexity)
     assert c.quality_kind == verdicts.EQUIVALENT and c.quality.margin == pytest.approx(0.2)
@@ -80,28 +71,28 @@ def test_the_margin_of_a_metric_that_is_no_share_is_relative(tmp_path: Path) -> 
     assert "equivalent within ±0.2 (1% of the mean of torch-eager): +0.1020" in said
 
 
-@pytest.mark.parametrize("status", ["missing", "failed", "brief"])
-def test_a_seed_that_cannot_be_paired_is_left_out_by_name(tmp_path, status) -> None:
-    def edit(run, summary) -> None:
-        if (run.variant, run.seed) == ("jax-jit", 2) and status == "failed":
-            summary |= {"status": "failed", "reason": "the loss is nan at step 149"}
-        if (run.variant, run.seed) == ("jax-jit", 2) and status == "brief":
-            summary["steady"] = {"absent": "the run had no window after its first"}
+BRIEF = "the run had no window after its first"
 
-    def skip(run) -> bool:
-        return (run.variant, run.seed, status) == ("jax-jit", 2, "missing")
 
-    found = analysis.analyse(write(tmp_path, variants=TWO, edit=edit, skip=skip))
+@pytest.mark.parametrize(
+    ("edit", "why"),
+    [
+        (None, "missing: never started"),
+        (update(status="failed", reason="the loss is nan"), "failed: the loss is nan"),
+        (update(steady={"absent": BRIEF}), BRIEF),
+    ],
+)
+def test_a_seed_that_cannot_be_paired_is_left_out_by_name(tmp_path, edit, why) -> None:
+    lost = lambda run: edit is None and (run.variant, run.seed) == ("jax-jit", 2)  # noqa: E731
+    options = {"edit": on_jax(edit, seed=2)} if edit else {"skip": lost}
+    found = analysis.analyse(write(tmp_path, variants=TWO, **options))
     (c,) = found.comparisons
     assert c.kind == verdicts.FASTER and c.step_time.n == 4
     assert "n = 4 pairs" in sentences.sentence(c)
-    if status == "brief":  # of step time alone
-        assert c.untimed == [(2, "jax-jit: the run had no window after its first")]
-        assert c.quality.n == 5
+    if why == BRIEF:  # of step time alone
+        assert c.untimed == [(2, f"jax-jit: {BRIEF}")] and c.quality.n == 5
     else:
-        reasons = {"missing": "never started", "failed": "the loss is nan at step 149"}
-        assert c.left_out == [(2, f"jax-jit {status}: {reasons[status]}")]
-        assert "Lost runs" in threats_of(found)
+        assert c.left_out == [(2, f"jax-jit {why}")] and "Lost runs" in threats_of(found)
 
 
 def test_an_interval_that_the_correction_takes_back_is_explained(tmp_path: Path) -> None:
@@ -193,16 +184,12 @@ def test_a_ratio_has_the_digits_that_its_interval_deserves(template, mean, width
     assert (float(high) < 1) == (mean < 0)
 
 
-def test_a_small_precision_or_margin_is_not_rounded_away(template) -> None:
-    more = sentences.more_sentence(worded(template, spread(0.0, 0.01), precision=0.004))
-    assert more is not None and "±0.4%" in more
-    c = worded(template, spread(0.0, 0.01), metrics=3e-5, margin=1e-5)
+def test_small_numbers_are_not_rounded_away_and_too_many_seeds_not_proposed(template) -> None:
+    c = worded(template, spread(0.0, 0.01), metrics=3e-5, margin=1e-5, precision=0.004)
+    assert "seeds would narrow the interval to ±0.4%" in sentences.more_sentence(c)
     assert "+0.000030" in sentences.quality_sentence(c)
-
-
-def test_what_would_take_too_many_seeds_is_not_proposed(template) -> None:
     more = sentences.more_sentence(worded(template, spread(0.0, 0.5)))
-    assert more is not None and "a quieter machine would help more" in more
+    assert "a quieter machine would help more" in more
 
 
 def test_what_the_correction_takes_back_of_a_metric_is_explained(template) -> None:
