@@ -220,6 +220,15 @@ def test_mfu_cost_and_energy_follow_from_records_and_what_the_config_states(tmp_
             assert row[key] == Absent("no energy counter was read")
 
 
+def test_what_rounding_does_within_a_framework_stands_beside_the_final_metrics(tmp_path) -> None:
+    edit = on(lambda run, s: s["metrics"].update(test_accuracy=0.9), variant="torch-compile")
+    found = analysis.analyse(write(tmp_path, seeds=3, edit=edit))
+    metric = found.runs.set_index("variant")["metric"]
+    gap = (metric["torch-eager"].to_numpy() - 0.9).mean()
+    rows = found.tables["final-metrics"].rows
+    assert [row["within"] for row in rows] == pytest.approx([gap] * 3)
+
+
 def test_energy_to_a_target_that_not_every_run_met_is_absent(tmp_path: Path) -> None:
     device = {"price_per_hour": 36.0}
     options = {"edit": energy, "edit_epochs": missed_from(1), "report": {"device": device}}

@@ -24,8 +24,8 @@ from lockstep.report.result_tables import to_target
 from lockstep.report.sentences import ratio_text
 from lockstep.report.verdicts import NO_PAIR, NOT_COMPARABLE, Comparison
 
-SEEDS = 5
-"""Of each variant, in figures of windows and of single steps, at most."""
+MOST_DOTS, SEEDS = 40, 5
+"""In a row of dots; of each variant, in figures of windows and of single steps."""
 
 
 def draw(analysis: Analysis) -> dict[str, list[Picture]]:
@@ -106,17 +106,20 @@ def dots(
         x, full = x[order], full[order]
         median = statistics.censored_median(x, full) if censored else float(np.median(x))
         lost = f", {(~full).sum()} of them censored" if not full.all() else ""
+        middle = "no median" if median is None else f"median {median:.4g}"
+        words.append(f"{labels[-1]}: {middle} of {len(x)} runs{lost}")
+        chosen = np.unique(np.linspace(0, len(x) - 1, MOST_DOTS).round().astype(int))
+        x, full = x[chosen], full[chosen]
         at = y + np.resize([0.0, -0.13, 0.13, -0.06, 0.06], len(x))  # near ones beside each other
         axes.plot(x[full], at[full], **drawing.points(styles[variant], markersize=5))
         hollow = drawing.points(styles[variant], markersize=5, fillstyle="none")
         axes.plot(x[~full], at[~full], **hollow)
         if median is not None:
             axes.plot([median, median], [y - 0.32, y + 0.32], color=INK, linewidth=1.2)
-        middle = "no median" if median is None else f"median {median:.4g}"
-        words.append(f"{labels[-1]}: {middle} of {len(x)} runs{lost}")
     drawing.rows(axes, labels, title)
     axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(6))
-    note = f"Each dot is one run, the line is the {'Kaplan–Meier ' if censored else ''}median."
+    note = f"Each dot is one run, of more than {MOST_DOTS} evenly spaced ones are shown; the line "
+    note += f"is the {'Kaplan–Meier ' if censored else ''}median."
     note += " Hollow: censored, not met by then." if censored else ""
     return drawing.finish(figure, title, words, note)
 
