@@ -21,31 +21,25 @@ def tables(root: Path, told: Any) -> dict[str, Table]:
     return dict(analysed(root, told).workloads[0].tables)
 
 
-def test_a_repetition_that_was_disturbed_does_not_count(tmp_path: Path) -> None:
+def test_of_what_figures_are_medians_and_why_there_is_none(tmp_path: Path) -> None:
     disturbed = repetition(p99=0.1, disturbed="other work had 40% of its CPUs")
-    steady, stopped = repetition(p99=0.0002), repetition(p99=0.03, share=0.8)
-    found = tables(tmp_path, record(route("torch", "eager", disturbed, steady, stopped)))
-    (row,) = found["deploy-times"].rows
+    stopped, few = repetition(p99=0.03, share=0.8), repetition()
+    few["single_stream"]["queries"] = 999
+    failed = {"reason": "onnxruntime is not installed here"}
+    routes = (
+        route("torch", "eager", disturbed, repetition(p99=0.0002), stopped),
+        route("jax", "onnx", repetition(share=0.9)),
+        route("torch", "onnx", few),
+        route("jax", "export", failed, failed),
+    )
+    row, idle, brief, none = tables(tmp_path, record(*routes))["deploy-times"].rows
     assert (row["n"], row["p99"], row["share"]) == (2, 0.0002, 0.8)
     assert row["waited"] == pytest.approx(0.2)
-    assert (row["p50"], row["rate64"]) == (0.0001, 25_000.0)
-
-
-def test_a_99th_percentile_takes_a_thousand_queries_and_a_cpu(tmp_path: Path) -> None:
-    few = repetition()
-    few["single_stream"]["queries"] = 999
-    routes = route("jax", "onnx", repetition(share=0.9)), route("torch", "onnx", few)
-    first, second = tables(tmp_path, record(*routes))["deploy-times"].rows
-    assert first["p99"] == Absent("no repetition had 95% of a CPU") and first["p90"] == 0.00015
-    assert second["p99"] == Absent("it takes 1,000 queries")
-
-
-def test_no_repetition_counts(tmp_path: Path) -> None:
-    failed = {"reason": "onnxruntime is not installed here"}
-    found = tables(tmp_path, record(route("jax", "onnx", failed, failed)))
-    (row,) = found["deploy-times"].rows
-    assert row["n"] == 0
-    assert row["p50"] == Absent("no repetition counts: onnxruntime is not installed here")
+    assert (row["p50"], row["rate64"], row["first_answer"]) == (0.0001, 25_000.0, 0.25)
+    assert idle["p99"] == Absent("no repetition had 95% of a CPU") and idle["p90"] == 0.00015
+    assert brief["p99"] == Absent("it takes 1,000 queries")
+    assert none["n"] == 0
+    assert none["p50"] == Absent("no repetition counts: onnxruntime is not installed here")
 
 
 def test_a_route_that_is_not_the_same_model_has_its_reason_and_no_time(tmp_path: Path) -> None:
