@@ -43,6 +43,13 @@ def test_a_logarithmic_axis_has_at_least_two_labels(low: float, high: float) -> 
     assert len(ticks) >= 2 and (1 in ticks or not low <= 1 <= high)
 
 
+def test_a_crowded_row_of_dots_shows_evenly_spaced_ones() -> None:
+    known = {"scale": "1x1", "variant": "torch-eager", "metric": np.arange(500.0)}
+    picture = figures.dots("Accuracy", pd.DataFrame(known), "metric", STYLES)
+    assert "median 249.5 of 500 runs" in picture.alternative
+    assert picture.svg.count(b"<use ") < 40 + 20  # ticks are such, too
+
+
 def test_a_framework_has_one_colour_and_a_variant_one_line_and_marker() -> None:
     eager, compiled, jit = drawing.looks(VARIANTS).values()
     assert eager["color"] == compiled["color"] != jit["color"]

@@ -103,9 +103,12 @@ def test_an_interval_that_the_correction_takes_back_is_explained(tmp_path: Path)
     assert first.kind == verdicts.NO_DIFFERENCE
     words = "it differs from 1 without Holm's correction over 61 comparisons, but not with it"
     assert words in sentences.sentence(first)
+    doubtful = replace(c, quality=replace(c.quality, p=0.04, p_different=0.03))
+    (first, *_) = verdicts.corrected([doubtful, doubtful])
+    assert (first.quality_p_holm, first.different_p_holm) == (0.08, 0.06)
 
 
-# By simulation, in memory ---------------------------------------------------------------------
+# How a verdict is worded ----------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -131,33 +134,15 @@ def side(template: Record, label: str, steps: np.ndarray, metrics: np.ndarray) -
     return Side(**known, runs=runs, facts=facts)
 
 
-def compared(*sides: Side, margin: float = 0.01, precision: float = 0.02) -> list[Comparison]:
-    """Return the comparisons of all pairs of sides."""
-    pairs = [(a, b) for k, a in enumerate(sides) for b in sides[k + 1 :]]
-    options = {"margin": margin, "precision": precision}
-    return verdicts.corrected([verdicts.compare(a, b, options) for a, b in pairs])
-
-
-def test_equal_metrics_are_called_different_in_hardly_any_study(template) -> None:
-    """How often step times are called so is the business of the statistics."""
-    generator, wrong = np.random.default_rng(11), []
-    for _ in range(100):
-        metrics = 0.9 + 0.02 * generator.normal(size=(3, 5))
-        sides = (side(template, n, np.full(5, 0.01), m) for n, m in zip("abc", metrics))
-        wrong.append(verdicts.DIFFERENT in [c.quality_kind for c in compared(*sides)])
-    assert np.mean(wrong) <= 0.12  # 5% and three standard errors of 100 studies
-
-
-# How a verdict is worded ----------------------------------------------------------------------
-
-
-def worded(template: Record, logs: np.ndarray, metrics: float = 0.0, **options) -> Comparison:
+def worded(
+    template: Record, logs: np.ndarray, metrics: float = 0.0, margin=0.01, precision=0.02
+) -> Comparison:
     """Return the comparison of pairs whose log ratios and metrics' differences are known."""
     n = len(logs)
     a = side(template, "a", np.full(n, 0.01), np.full(n, 0.9))
     b = side(template, "b", 0.01 * np.exp(logs), 0.9 + metrics * (1 + 1e-6 * np.arange(n)))
-    (c,) = compared(a, b, **options)
-    return c
+    options = {"margin": margin, "precision": precision}
+    return verdicts.corrected([verdicts.compare(a, b, options)])[0]
 
 
 def spread(mean: float, width: float) -> np.ndarray:
