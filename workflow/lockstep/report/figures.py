@@ -118,8 +118,8 @@ def dots(
             axes.plot([median, median], [y - 0.32, y + 0.32], color=INK, linewidth=1.2)
     drawing.rows(axes, labels, title)
     axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(6))
-    note = f"Each dot is one run, of more than {MOST_DOTS} evenly spaced ones are shown; the line "
-    note += f"is the {'Kaplan–Meier ' if censored else ''}median."
+    note = f"Each dot is one run (of more than {MOST_DOTS}, evenly spaced ones); the line is "
+    note += "the Kaplan–Meier median." if censored else "the median."
     note += " Hollow: censored, not met by then." if censored else ""
     return drawing.finish(figure, title, words, note)
 

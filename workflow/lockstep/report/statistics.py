@@ -28,7 +28,7 @@ class Ratio:
     value: float  # geometric mean of the pairs' ratios
     low: float | None = None  # 95% interval; None for one pair and for pairs without any spread
     high: float | None = None
-    p: float | None = None  # two-sided, that the mean log ratio is 0; None for one pair
+    p: float | None = None  # two-sided, of a mean log ratio of 0; 1 without spread, None if n = 1
     log_sd: float | None = None  # standard deviation of the log ratios
 
 
