@@ -179,14 +179,11 @@ def in_images(names: Any) -> Edit:
     return edit
 
 
-def test_each_framework_has_its_own_image_which_is_no_flag(tmp_path: Path) -> None:
-    c = comparison(tmp_path, in_images(lambda run: run.variant[:3]), seeds=2)
+def test_images_are_declared_between_frameworks_and_flagged_within_one(tmp_path: Path) -> None:
+    c = comparison(tmp_path / "a", in_images(lambda run: run.variant[:3]), seeds=2)
     assert c.kind == verdicts.FASTER and c.flags == []
     assert {d.level for d in c.differences if d.fact.startswith("image.")} == {"declared"}
-
-
-def test_two_images_of_one_framework_are_flagged(tmp_path: Path) -> None:
-    c = comparison(tmp_path, in_images(lambda run: run.variant), variants=TORCH, seeds=2)
+    c = comparison(tmp_path / "b", in_images(lambda run: run.variant), variants=TORCH, seeds=2)
     facts = {d.fact for d in c.flags}
     assert facts >= {"image.identity", "image.sif_sha256"} and "environment.image" not in facts
 

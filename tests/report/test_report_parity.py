@@ -164,16 +164,21 @@ def test_the_tolerance_shown_is_that_of_the_tensor_that_failed(tmp_path: Path) -
 # What was traced, and where -------------------------------------------------------------------
 
 
-def test_the_proof_says_what_was_traced_and_how(tmp_path: Path) -> None:
-    shown = headline(analysis.analyse(write(tmp_path, seeds=2)))
+def test_the_proof_says_what_was_traced_and_how_and_how_far_it_reaches(tmp_path: Path) -> None:
+    found = analysis.analyse(write(tmp_path, seeds=2, scales=("1x1", "1x2")))
+    shown = headline(found)
     assert shown["word"] == "PASS"
     for words in (
-        "on one device with the weights of seed 0",
+        "on one device and, in float64, on two with the weights of seed 0",
         "50 steps in float64 and 20 in float32",
         "torch-compile and jax-jit compute what torch-eager computes",
         "the first losses of 6 pairs agree",
     ):
         assert words in shown["text"]
+    reach = threats_of(found)["Reach of the parity proof"]
+    assert "For scale 1x2 it rests on the first losses" in reach
+    alone = headline(analysis.analyse(write(tmp_path / "alone", seeds=1)))
+    assert "traced on one device with the weights of seed 0" in alone["text"]
 
 
 def test_a_variant_without_a_trace_of_its_own_is_not_called_proven(tmp_path: Path) -> None:
@@ -185,12 +190,6 @@ def test_a_variant_without_a_trace_of_its_own_is_not_called_proven(tmp_path: Pat
     assert shown["word"] == "NOT TRACED"
     assert "no trace was made of torch-loader: the trace of torch-eager stands" in shown["text"]
     assert "Reach of the parity proof" not in threats_of(found)
-
-
-def test_the_reach_of_the_proof_names_scales(tmp_path: Path) -> None:
-    found = analysis.analyse(write(tmp_path, variants=TWO, seeds=2, scales=("1x1", "1x2")))
-    reach = threats_of(found)["Reach of the parity proof"]
-    assert "For scale 1x2 it rests on the first losses" in reach
 
 
 # The first losses, at every scale -------------------------------------------------------------
