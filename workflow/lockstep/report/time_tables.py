@@ -155,17 +155,17 @@ def scaling(view: Workload) -> Table | None:
     )
 
 
-def _difference(view: Workload, variant: str, *scales: str) -> tuple[Absent | None, str]:
+def _difference(view: Workload, variant: str, *scales: str) -> tuple[Absent | None, str | None]:
     """Return why two scales of a variant must not be compared, if so, and what else differed."""
     sides = (view.records.by_side[view.name, variant, scale].items() for scale in scales)
     a, b = ({seed: facts_of(run) for seed, run in side if run.counts} for side in sides)
     pairs = [(a[seed], b[seed]) for seed in a.keys() & b.keys()]
     if not pairs:
-        return Absent("no seed finished at both scales"), ""
+        return Absent("no seed finished at both scales"), None
     found = [d for d in comparability.diff(pairs) if not EXPECTED.match(d.fact)]
     grave = [difference_text(d) for d in found if d.level == BLOCKS]
     flags = [difference_text(d) for d in found if d.level == FLAGGED]
-    return (Absent(grave[0]) if grave else None), "; ".join(flags)
+    return (Absent(grave[0]) if grave else None), "; ".join(flags) or None
 
 
 def resources(view: Workload) -> Table:
