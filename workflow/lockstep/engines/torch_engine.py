@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -31,6 +32,8 @@ from lockstep.workloads import naming, taps, weights
 from lockstep.workloads.weights import State
 
 Batch = Mapping[str, Tensor]
+Row = tuple[Batch, Tensor, Tensor]
+"""A step's batch with its numbers, its global weight, and the slots of its checksum."""
 Pending = list[tuple[Tensor, Tensor]]
 
 SETTLING_STEPS = 2  # DistributedDataParallel rebuilds its buckets after the first backward pass
@@ -125,14 +128,15 @@ class TorchEngine:
         terms = self.functions.loss(outputs, batch, self.job.recipe)
         return {name: (term * batch["real"]).sum() / weight for name, term in terms.items()}
 
-    def _backward(self, batch: Batch, weight: Tensor) -> tuple[Tensor, Tensor]:
+    def _backward(self, row: Row) -> tuple[Tensor, Tensor]:
+        batch, weight, slots = row
         self.optimizer.clear()
         batch = self.tables.take(batch, self.optimizer.slots)
-        results = []
-        for part, slots, last in self._micro(batch):
-            world = self.topology.world_size
+        results, world = [], self.topology.world_size
+        for k, (part, own) in enumerate(self._micro(batch, slots), 1):
+            last = k == self.job.recipe["accumulation"]
             with contextlib.nullcontext() if last or world == 1 else self.model.no_sync():
-                loss, check = self._step_loss(part, weight, slots)
+                loss, check = self._step_loss(part, weight, own)
                 # DistributedDataParallel averages over ranks; the loss is divided globally.
                 (loss * world if world > 1 else loss).backward()
             results.append((loss.detach(), check))
@@ -141,31 +145,37 @@ class TorchEngine:
         losses, checks = zip(*results)
         return torch.stack(losses).sum(), torch.stack(checks).sum()
 
-    def _micro(self, batch: Batch) -> Iterator[tuple[Batch, Tensor, bool]]:
-        """Yield the micro-batches of a step, their slots, and whether one is the last."""
+    def _micro(self, batch: Batch, slots: Tensor) -> Iterator[tuple[Batch, Tensor]]:
+        """Yield the micro-batches of a step, and their slots."""
         count = self.job.recipe["accumulation"]
+        if count == 1:  # a slice of each array takes its time
+            yield batch, slots
+            return
         size = self.job.local_batch // count
         for k in range(count):
             part = slice(k * size, (k + 1) * size)
             examples = {n: array[part] if array.dim() else array for n, array in batch.items()}
-            yield examples, self.checksum.slots[part], k == count - 1
+            yield examples, slots[part]
 
-    def _rows(self, window: Window) -> Iterator[tuple[Batch, Tensor]]:
-        """Yield each row of a window: a batch with its numbers, and its global weight."""
+    def _rows(self, window: Window) -> Iterator[Row]:
+        """Yield each row of a window."""
         batch = {name: self._put(array) for name, array in window.batch.items()}
+        slots = self.checksum.slots(batch["real"])
         numbers = {"weight": window.weights, **window.numbers}
         own = {n: self._put(np.asarray(a)).to(self.param_dtype) for n, a in numbers.items()}
-        for k in range(window.steps):
-            row = {name: tensor[k] for name, tensor in (batch | own).items()}
-            yield row, row.pop("weight")
+        arrays = batch | own
+        steps = zip(*(tensor.unbind() for tensor in (*arrays.values(), slots)), strict=True)
+        for *values, own_slots in itertools.islice(steps, window.steps):
+            row = dict(zip(arrays, values))
+            yield row, row.pop("weight"), own_slots
 
     def stage(self, window: Window) -> Window:
         return window  # its thread would only take turns with the one that calls the kernels
 
     def train(self, window: Window) -> Pending:
         pending = []
-        for k, (batch, weight) in enumerate(self._rows(window)):
-            pending.append(self._backward(batch, weight))
+        for k, row in enumerate(self._rows(window)):
+            pending.append(self._backward(row))
             self.optimizer.step({name: float(a[k]) for name, a in window.scalars.items()})
             self.tables.put(self.optimizer.slots)
         return pending
@@ -199,11 +209,11 @@ class TorchEngine:
         return Evaluation(sums=dict(zip(names, whole.tolist())), columns=gathered)
 
     def probe(self, window: Window) -> dict[str, np.ndarray]:
-        batch, weight = next(self._rows(window))
+        row = next(self._rows(window))
         buffers = [buffer.clone() for buffer in self.buffers.values()]
         with self.tables.whole():
-            found = torch_probe.look(self, batch, weight)
-        loss, check = self._backward(batch, weight)
+            found = torch_probe.look(self, *row[:2])
+        loss, check = self._backward(row)
         gradients = self.tables.gradients(self.optimizer.gradients())
         neutral = self._to_neutral({name: numpy(g) for name, g in gradients.items()})
         with torch.no_grad():
