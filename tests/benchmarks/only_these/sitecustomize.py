@@ -17,12 +17,17 @@ FRAMEWORKS = ("torch", "jax")
 OURS = ("lockstep", "benchmarks")
 
 
+def canonical(name: str) -> str:
+    """Return a distribution's name as it is compared."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 def distributions() -> set[str]:
     """Return the names of what is there: what is wanted, and what that needs."""
     found: set[str] = set()
     left = list(WANTED)
     while left:
-        name = re.sub(r"[-_.]+", "-", left.pop()).lower()
+        name = canonical(left.pop())
         if name in found:
             continue
         try:
@@ -36,7 +41,7 @@ def distributions() -> set[str]:
 
 THERE = distributions()
 MODULES = {
-    module: {re.sub(r"[-_.]+", "-", name).lower() for name in names}
+    module: set(map(canonical, names))
     for module, names in metadata.packages_distributions().items()
 }
 
@@ -54,9 +59,16 @@ class Few(importlib.machinery.PathFinder):
                 stream.write(f"{os.getpid()} {fullname}\n")
         return super().find_spec(fullname, path, target)
 
+    @classmethod
+    def find_distributions(cls, *arguments):
+        """Find no package's metadata either: PyTorch imports optree wherever it finds those."""
+        for found in super().find_distributions(*arguments):
+            if canonical(found.name) in THERE or canonical(found.name) in OURS:
+                yield found
+
 
 sys.meta_path[sys.meta_path.index(importlib.machinery.PathFinder)] = Few
-wanted = {re.sub(r"[-_.]+", "-", name).lower() for name in WANTED}
+wanted = set(map(canonical, WANTED))
 ordinary = builtins.__import__
 
 
