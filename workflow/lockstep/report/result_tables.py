@@ -166,7 +166,8 @@ def parity(view: Workload) -> Table | None:
             value, at, allowed = (rung[k] for k in ("value", "worst", "tolerance"))
             if not rung["passed"]:
                 value, at = rung["first_value"], rung["first"]
-                allowed = rung.get("first_tolerance") or allowed
+                held = rung.get("first_tolerance")
+                allowed = allowed if held is None else held
             row = {"variant": variant, "precision": rung["precision"], "rung": rung["name"]}
             row |= {"value": number(value), "at": at, "tolerance": number(allowed)}
             rows.append({**row, "passed": "✓ PASS" if rung["passed"] else "✗ FAIL"})
