@@ -8,7 +8,6 @@ import pytest
 from lockstep.datasets import checksum
 from lockstep.records import record_tables
 from lockstep.records.record_tables import Unsound
-from lockstep.training import records
 
 LOSS, CHECKSUM = np.array([4.0, 2.0]), np.array([1, 2], np.uint32)
 COUNT, WEIGHT = np.array([8, 8], np.int32), np.array([10, 30])
@@ -39,10 +38,6 @@ def test_steps_count_by_their_loss_units(weights: dict, train_loss: float, says:
 def test_a_weight_of_other_steps_is_refused() -> None:
     with pytest.raises(Unsound, match="holds 3 of 2 steps in 'weight'"):
         record_tables.read_steps(stored(weight=np.array([1, 2, 3])), SUMMARY)
-
-
-def test_operations_are_counted_as_records_count_them() -> None:
-    assert record_tables.FLOPS_FORMULA == records.FLOPS_FORMULA
 
 
 @pytest.mark.parametrize(

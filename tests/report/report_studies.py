@@ -13,10 +13,11 @@ import pandas as pd
 from lockstep import places
 from lockstep.datasets import checksum
 from lockstep.engines.contract import types
-from lockstep.records import parity_verdict, record_tables
+from lockstep.records import parity_verdict
 from lockstep.study import Study
 from lockstep.study import config as study_config
 from lockstep.study.run import Run
+from lockstep.training import contention, rates
 
 VARIANTS: dict[str, Any] = {
     "torch-eager": {"framework": "torch", "mode": "eager"},
@@ -164,7 +165,7 @@ def run_summary(
     """Return a summary that agrees with its tables."""
     columns = {name: np.array([w[name] for w in windows], float) for name in windows[0]}
     batch = study.workload(run.workload)["global_batch"]
-    counted = record_tables.counts(columns, CPUS)
+    counted = contention.counts(columns, CPUS)
     training = epochs[-1]["training_seconds"]
     compiles = study.variant(run.variant)["mode"] != "eager"
     cold = {"trace_seconds": 0.5, "compile_seconds": 8.0, "first_window_seconds": 0.2}
@@ -186,7 +187,7 @@ def run_summary(
         "total_steps": TOTAL,
         "seconds": {**seconds, "checkpoint": 0.0},
         "cache": "warm" if compiles else "none",
-        "steady": record_tables.steady(columns, batch, counted) or {"absent": "no window counts"},
+        "steady": rates.steady(columns, batch, counted) or {"absent": "no window counts"},
         "flops": {
             "forward_per_example": 961000,
             "formula": "3 x forward FLOPs",

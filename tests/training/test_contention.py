@@ -67,8 +67,9 @@ def test_half_of_the_steady_windows_are_enough() -> None:
 
 
 def test_only_steady_windows_that_nobody_disturbed_count() -> None:
-    made = rows(windows(4, foreign_cpu_share=[0.0, 0.0, 0.5, 0.0]))
-    assert contention.counted(made, 2) == [made[1], made[3]]
+    made = contention.columns(rows(windows(4, foreign_cpu_share=[0.0, 0.0, 0.5, 0.0])))
+    assert contention.counts(made, 2).tolist() == [False, True, False, True]
+    assert contention.counts(contention.columns([]), 2).tolist() == []
 
 
 def test_a_run_is_hopeless_after_a_minute_of_disturbed_windows_and_not_before() -> None:

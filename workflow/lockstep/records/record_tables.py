@@ -13,6 +13,7 @@ import numpy as np
 
 from lockstep.datasets import checksum
 from lockstep.training import contention
+from lockstep.training.rates import FLOPS_FORMULA, steady
 
 Columns = Mapping[str, np.ndarray]
 
@@ -32,9 +33,6 @@ TABLES = {
 may be missing, or empty in a row, and is like `count` otherwise. Further columns are allowed, and
 may be empty as well.
 """
-
-FLOPS_FORMULA = "3 x forward FLOPs of an example x examples (backward counted as two forwards)"
-"""Of `lockstep.training.records`, which needs packages that verifying does without."""
 
 EXACT = 1e-9
 """Relative: between what is computed again and what is written, other builds of NumPy round."""
@@ -182,49 +180,11 @@ def cpus(summary: Mapping[str, Any]) -> int:
     return known if isinstance(known, int) and known > 0 else 1
 
 
-def counts(windows: Columns, cpus: int) -> np.ndarray:
-    """Return which windows make up a step time, bool ``(windows,)``.
-
-    Every window but the first of each start and those that other programs disturbed.
-    """
-    return np.asarray((windows["warm_up"] == 0) & ~contention.disturbed(windows, cpus))
-
-
-def steady(windows: Columns, batch: int, counted: np.ndarray) -> dict[str, Any] | None:
-    """Return step time in the steady state, as a summary has it; None if no window counts.
-
-    Short windows count by their steps. Records that are older than the column `examples` have the
-    batch over the median step time for examples per second.
-
-    Args:
-        counted: which windows count (`counts`).
-    """
-    kept = {name: column[counted] for name, column in windows.items()}
-    steps, seconds = kept["steps"], kept["seconds"]
-    if not len(steps):
-        return None
-    per_step = np.repeat(seconds / steps, steps.astype(int))
-    q1, median, q3, p95 = map(float, np.quantile(per_step, [0.25, 0.5, 0.75, 0.95]))
-    found = {
-        "windows": len(steps),
-        "steps": int(steps.sum()),
-        "step_seconds": {"median": median, "q1": q1, "q3": q3, "p95": p95},
-        "examples_per_second": batch / median,
-        "data_wait_fraction": float(kept["data_seconds"].sum() / seconds.sum()),
-    }
-    if "examples" in kept:
-        rate = float(kept["examples"].sum() / seconds.sum())
-        found |= {"examples_per_second": rate, "batch_per_median_step": batch / median}
-    if "weight" in kept:
-        found["weight_per_second"] = float(kept["weight"].sum() / seconds.sum())
-    return found
-
-
 def digest(windows: Columns, summary: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the report wants of a run's windows; empty if there is none.
 
     Returns:
-        `steady`: see `steady`.
+        `steady`: see `lockstep.training.rates.steady`.
         `timed`, `undisturbed`: how many windows there are but for the first of each start, and how
         many of them count; `enough`: whether that is enough for a step time.
         `first_seconds`: the first windows of all starts, without waiting for data.
@@ -235,7 +195,7 @@ def digest(windows: Columns, summary: Mapping[str, Any]) -> dict[str, Any]:
     """
     if not windows:
         return {}
-    warm, counted = windows["warm_up"] > 0, counts(windows, cpus(summary))
+    warm, counted = windows["warm_up"] > 0, contention.counts(windows, cpus(summary))
     batch = summary["contract"]["recipe"]["global_batch"]
     timed, undisturbed = int((~warm).sum()), int(counted.sum())
     per_step = windows["seconds"] / windows["steps"]

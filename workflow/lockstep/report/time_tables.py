@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lockstep.records.record_tables import FLOPS_FORMULA
 from lockstep.records.run_facts import facts_of
 from lockstep.report import comparability
 from lockstep.report.comparability import BLOCKS, FLAGGED, difference_text
 from lockstep.report.dataframes import RESOURCES, STEP, Workload, by_variant, finished
 from lockstep.report.tables import RUNS, WHO, Absent, Table, table, with_reasons
 from lockstep.report.verdicts import NOT_COMPARABLE
+from lockstep.training.rates import FLOPS_FORMULA
 
 SPLIT = {
     "import": "Import",

@@ -70,28 +70,32 @@ def enough(undisturbed_steady_windows: int, steady_windows: int) -> bool:
     return steady_windows > 0 and undisturbed_steady_windows >= ENOUGH * steady_windows
 
 
-def counted(rows: Sequence[Mapping[str, Any]], threads: int) -> list[Mapping[str, Any]]:
-    """Return the windows that make up a step time: steady ones that nobody disturbed.
+def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """Return a run's windows as the columns of ``windows.csv``, float64; None becomes NaN."""
+    return {name: np.array([row[name] for row in rows], float) for name in (rows or [{}])[0]}
+
+
+def counts(windows: Mapping[str, np.ndarray], threads: int) -> np.ndarray:
+    """Return which windows make up a step time, bool ``(windows,)``.
+
+    Every one but the first of each start and those that other programs disturbed.
 
     Args:
-        rows: of ``windows.csv``, with None where the kernel did not tell.
-        threads: as for `disturbed`.
+        windows, threads: as for `disturbed`, with `warm_up`; without a column there is no window.
     """
-    if not rows:
-        return []
-    names = ("seconds", "attempt", "run_delay_seconds", "foreign_cpu_share")
-    columns = {name: np.array([row[name] for row in rows], float) for name in names}
-    spoilt = disturbed(columns, threads)
-    return [row for row, bad in zip(rows, spoilt) if not row["warm_up"] and not bad]
+    if not windows:
+        return np.zeros(0, bool)
+    return np.asarray((windows["warm_up"] == 0) & ~disturbed(windows, threads))
 
 
 def hopeless(rows: Sequence[Mapping[str, Any]], threads: int) -> bool:
     """Return whether nothing that a run could still measure would be its own time.
 
     Args:
-        rows, threads: as for `counted`.
+        rows: of ``windows.csv``, with None where the kernel did not tell.
+        threads: as for `disturbed`.
     """
-    steady = [row for row in rows if not row["warm_up"]]
-    if len(steady) < HOPELESS_WINDOWS or sum(row["seconds"] for row in rows) < HOPELESS_SECONDS:
+    steady = sum(not row["warm_up"] for row in rows)
+    if steady < HOPELESS_WINDOWS or sum(row["seconds"] for row in rows) < HOPELESS_SECONDS:
         return False
-    return len(counted(rows, threads)) <= (1 - HOPELESS) * len(steady)
+    return int(counts(columns(rows), threads).sum()) <= (1 - HOPELESS) * steady

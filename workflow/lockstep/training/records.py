@@ -29,11 +29,10 @@ from lockstep.datasets import checksum
 from lockstep.engines.contract import Engine, Job, Preparation
 from lockstep.training import contention
 from lockstep.training.loop import Progress
+from lockstep.training.rates import FLOPS_FORMULA, steady
 from lockstep.training.spec import RunSpec
 
 SCHEMA = "lockstep-record/1"
-
-FLOPS_FORMULA = "3 x forward FLOPs of an example x examples (backward counted as two forwards)"
 
 
 def absent(reason: str) -> dict[str, str]:
@@ -149,35 +148,12 @@ def summary(
 
 
 def _steady(progress: Progress, job: Job, cpus: int) -> dict[str, Any]:
-    """Return step time in the steady state.
-
-    That is every window but the first of each attempt, and those that others disturbed.
-    """
+    """Return step time in the steady state, or why there is none."""
     if all(row["warm_up"] for row in progress.windows):
         return absent("the run had no window after its first")
-    rows = contention.counted(progress.windows, cpus)
-    if not rows:
-        return absent("other work disturbed every window after the first")
-    per_step = np.array([row["seconds"] / row["steps"] for row in rows])
-    weights = np.array([row["steps"] for row in rows])
-    seconds = sum(row["seconds"] for row in rows)
-    waited = sum(row["data_seconds"] for row in rows) / seconds
-    # Short windows (an epoch's last) count by their steps.
-    q1, median, q3, p95 = np.quantile(np.repeat(per_step, weights), [0.25, 0.5, 0.75, 0.95])
-    return {
-        "windows": len(rows),
-        "steps": int(weights.sum()),
-        "step_seconds": {
-            "median": float(median),
-            "q1": float(q1),
-            "q3": float(q3),
-            "p95": float(p95),
-        },
-        "examples_per_second": sum(row["examples"] for row in rows) / seconds,
-        "weight_per_second": sum(row["weight"] for row in rows) / seconds,
-        "batch_per_median_step": job.recipe["global_batch"] / float(median),
-        "data_wait_fraction": waited,
-    }
+    windows = contention.columns(progress.windows)
+    found = steady(windows, job.recipe["global_batch"], contention.counts(windows, cpus))
+    return found or absent("other work disturbed every window after the first")
 
 
 def flops(progress: Progress, forward: float) -> dict[str, Any]:

@@ -120,7 +120,7 @@ class Watch:
             gave_up: whether it ended for being disturbed.
         """
         steady = [row for row in windows if not row["warm_up"]]
-        counted = contention.counted(windows, len(self.cpus))
+        counted = contention.counts(contention.columns(windows), len(self.cpus))
         waited = [row["run_delay_seconds"] for row in steady]
         switched = [row["involuntary_switches"] for row in steady]
         watched = self.problem is None
@@ -130,7 +130,7 @@ class Watch:
             "gave_up": gave_up,
             "cpus": len(self.cpus),
             "steady_windows": len(steady),
-            "undisturbed_windows": len(counted),
+            "undisturbed_windows": int(counted.sum()),
             "run_delay_seconds": sum(waited) if watched and None not in waited else None,
             "involuntary_switches": sum(switched) if None not in switched else None,
             "foreign_cpu_share": self._share("foreign"),
