@@ -83,14 +83,6 @@ def archived(tmp_path_factory: pytest.TempPathFactory) -> Archived:
     return Archived(checkout=checkout, file=checkout.results("small.crate.zip"), said=said)
 
 
-@pytest.fixture(scope="session")
-def everything(archived: Archived, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same study's archive, its data and states included."""
-    copied = archived.checkout.duplicate(tmp_path_factory.mktemp("everything") / "lockstep")
-    ask(copied, include={"data": True, "checkpoints": True, "traces": False})
-    return make(copied)[0]
-
-
 @pytest.fixture
 def copied(archived: Archived, tmp_path: Path) -> Checkout:
     """A copy of the finished study that a test may change."""

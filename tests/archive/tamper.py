@@ -12,7 +12,6 @@ Contents = dict[str, bytes]
 
 
 def load(path: Path) -> Contents:
-    """Return all members of an archive."""
     with open(path, "rb") as stream:
         reader = zip_container.Reader(stream)
         return {name: b"".join(reader.pieces(name)) for name in reader.sizes}
@@ -76,7 +75,6 @@ def forge(path: Path, change: Callable[[Contents], object], **options: Any) -> N
 
 
 def flip(path: Path, place: int, bits: int) -> None:
-    """Change one byte."""
     with open(path, "r+b") as stream:
         stream.seek(place)
         byte = stream.read(1)[0]
@@ -111,7 +109,6 @@ def put(told: Any, path: str, value: Any) -> None:
 
 
 def edit_json(contents: Contents, name: str, change: Callable[[dict], object]) -> None:
-    """Change a JSON file."""
     value = json.loads(contents[name])
     change(value)
     contents[name] = json.dumps(value, indent=2).encode() + b"\n"

@@ -1,12 +1,10 @@
 """What verifying finds of records that say something else, although every hash fits."""
 
-import io
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from lockstep import files
@@ -27,9 +25,7 @@ Change = Callable[[Contents], object]
 
 def put(name: str, path: str, value: Any) -> Change:
     """Change a field of a JSON file (see `tamper.put`)."""
-    return lambda contents: tamper.edit_json(
-        contents, name, lambda told: tamper.put(told, path, value)
-    )
+    return lambda c: tamper.edit_json(c, name, lambda told: tamper.put(told, path, value))
 
 
 def of(run: str, path: str, value: Any) -> Change:
@@ -64,12 +60,6 @@ def removed(name: str) -> Change:
     return lambda contents: contents.pop(name)
 
 
-def rotten(contents: Contents) -> None:
-    content = bytearray(contents[f"{PARITY}/jax-jit.npz"])
-    content[len(content) // 2] ^= 1
-    contents[f"{PARITY}/jax-jit.npz"] = bytes(content)
-
-
 def undescribed(contents: Contents) -> None:
     name = next(name for name in contents if name.startswith("data/datasets/"))
     put(name, "name", lambda old: [old])(contents)
@@ -79,53 +69,50 @@ def unbound(runs: dict) -> dict:
     return {name: {**entry, "sha256": {}} for name, entry in runs.items()}
 
 
+OLD_VERDICT = put(f"{PARITY}/verdict.json", "schema", "lockstep-parity/1")
 TABLES = {
     f"{A}/windows.csv: loss in row": cell(A, "windows.csv", "loss", 2.0),
+    f"{C}/steps.npz is not readable": replaced(f"{RUNS}/{C}/steps.npz", b"no arrays"),
+    "parity/mnist_cnn/jax-jit.npz: is not readable": replaced(f"{PARITY}/jax-jit.npz", b"neither"),
     f"{B}/summary.json: flops.total is": of(B, "flops.forward_per_example", 7),
-    f"{C}/epochs.csv: train_loss in row 0": all_of(
-        cell(C, "epochs.csv", "train_loss", 0.9), of(C, "metrics.train_loss", lambda v: v * 0.9)
-    ),
-    f"{D}/summary.json is contradictory: test_accuracy is not what the last row of epochs.csv":
-        cell(D, "epochs.csv", "test_accuracy", 1.001),
     f"{D}/steps.npz: is not what its block has the hash of":
         put(f"{BLOCKS}/{D}.json", "runs", unbound),
 }  # fmt: skip
 SUMMARIES = {
-    f"{A}/steps.npz: its batches are not those": of(A, "batches", "0" * 64),
     f"{B}/summary.json: identity is not the hash": of(B, "contract.determined_by.seed", 7),
     f"{B}/summary.json: trajectory is not the hash": lambda contents: None,
     f"{C}/summary.json: dataset.content is not that of": of(C, "dataset.content", "0" * 64),
-    f"{C}/summary.json: has no host.cpu, which": of(C, "contract.host.cpu", None),
     f"{C}/summary.json: has no weights.final, which": of(C, "weights.final", None),
-    f"{D}/summary.json is contradictory: a step's median":
-        of(D, "steady.step_seconds.median", lambda v: v * 0.9),
+    # What is left of a run is checked, though it is said that one of its records is missing.
+    f"{A}/summary.json: has no host.cpu, which": all_of(
+        of(A, "contract.host.cpu", None),
+        removed(f"{RUNS}/{A}/steps.npz"),
+        put(layout.ABOUT, "missing", lambda names: [*names, f"runs/mnist_cnn/{A}/steps.npz"]),
+    ),
     "study/study.json: is not the config of": put(layout.STUDY, "workloads.mnist_cnn.epochs", 2),
     f"{D}/run.json: is missing, which archive.json does not say": removed(f"{RUNS}/{D}/run.json"),
-    "archive.json: is not what config and records make it: include.data is True, not False":
+    "archive.json: is not what config and records make it: complete is True, not False":
         put(layout.ABOUT, "include.data", True),
     "metadata.json: is missing": removed(layout.UPLOAD),
+    # Neither a version's name nor a former format switches a check off.
+    "verdict.json: does not follow from the traces: schema is": OLD_VERDICT,
 }  # fmt: skip
 DERIVED = {
+    "archive.json: is not what config and records make it: lockstep is '0.0.9'":
+        put(layout.ABOUT, "lockstep", "0.0.9"),
     "README.md: is not what config and records make it": replaced(layout.README, b"Nothing.\n"),
-    "CITATION.cff: is not what config": edited(layout.CITATION, b"Ada", b"Eve"),
-    "license.@id is 'https://x.org', not": edited(
-        layout.CRATE, rb"https://spdx.org/licenses/CC[^\"]*", b"https://x.org"
-    ),
     "tables/comparisons.csv: does not follow from the records": edited(TABLE, rb"0\.", b"1."),
     "report.json: does not follow from the records: schema is 'x'": put(NUMBERS, "schema", "x"),
     "verdict.json: does not follow from the traces": put(
         f"{PARITY}/verdict.json", "comparisons.jax-jit.rungs.1.value", 1e-16
     ),
-}
+}  # fmt: skip
 DAMAGE = {
-    "parity/mnist_cnn/jax-jit.npz: is not readable": rotten,
+    "parity/mnist_cnn/verdict.json: is no verdict": replaced(f"{PARITY}/verdict.json", b"[]"),
     f"blocks/mnist_cnn/{A}.json: no sound field 'runs":
         put(f"{BLOCKS}/{A}.json", "runs", {f"mnist_cnn/{A}": []}),
-    f"blocks/mnist_cnn/{B}.json: no sound field ''": replaced(f"{BLOCKS}/{B}.json", b"[]"),
     "/manifest.json: field 'name' is missing or not of its kind": undescribed,
-    f"{B}/windows.csv is not a table": replaced(f"{RUNS}/{B}/windows.csv", b"\xff,\n"),
     f"{C}/summary.json is not a record of a run": replaced(f"{RUNS}/{C}/summary.json", b"[]"),
-    f"{D}/summary.json is not whole": replaced(f"{RUNS}/{D}/summary.json", b"[" * 100_000),
     "source/workflow/lockstep: is not the code that trained":
         replaced(f"{layout.PACKAGE}training/loop.py", b"\0"),
 }  # fmt: skip
@@ -134,10 +121,9 @@ FORGED = {"tables": TABLES, "summaries": SUMMARIES, "derived": DERIVED, "damage"
 
 
 def unfound(file: Path, expected: Iterable[str]) -> list[str]:
-    """The texts that stand in no finding; then all findings."""
-    found = findings(file)
-    lacking = [says for says in expected if not any(says in problem for problem in found)]
-    return [*lacking, *found] if lacking else []
+    """The texts that stand in no finding."""
+    found = "\n".join(findings(file))
+    return [says for says in expected if says not in found]
 
 
 @pytest.mark.parametrize("kind", FORGED)
@@ -153,30 +139,11 @@ def test_one_changed_number_is_one_finding_of_its_file_and_run(file: Path) -> No
     assert f"{RUNS}/{A}/summary.json is contradictory: test_accuracy is not what" in problem
 
 
-def test_bombs_and_pickles_are_not_opened(file: Path, tmp_path: Path) -> None:
-    class Hostile:
-        def __reduce__(self):
-            return Path.mkdir, (tmp_path / "executed",)
-
-    bomb, pickle = io.BytesIO(), io.BytesIO()
-    np.savez_compressed(bomb, loss=np.zeros(30_000_000), checksum=np.zeros(3, np.uint32))
-    evil = np.array([Hostile()], dtype=object)
-    np.savez(pickle, loss=evil, checksum=evil, count=evil)
-    names = {f"{RUNS}/{A}/steps.npz": bomb.getvalue(), f"{RUNS}/{B}/steps.npz": pickle.getvalue()}
-    names[f"{PARITY}/jax-jit.npz"] = pickle.getvalue()
-    tamper.forge(file, lambda contents: contents.update(names))
-    says = ("steps.npz would unfold to", "steps.npz is not readable", "jax-jit.npz: is not")
-    assert unfound(file, says) == []
-    assert not (tmp_path / "executed").exists()
-
-
 # The page -------------------------------------------------------------------------------------
 
 PAGES = (
     edited(PAGE, b"</main>", b"<p>JAX wins.</p></main>"),
-    edited(PAGE, rb'(class="n">0\.\d+)\d<', rb"\g<1>x<"),
     edited(PAGE, b"<figcaption>", b"<figcaption><script>x()</script>"),
-    edited(PAGE, b"<figcaption>", b"<figcaption><img src=x onerror=y>"),
     edited(PAGE, b"<path ", b'<path data-x="1" '),
     edited(PAGE, b"</main>", b'<figure class="picture"><svg><rect/></svg></figure></main>'),
 )
@@ -191,7 +158,7 @@ def test_another_page_is_found(archived: Archived, file: Path) -> None:
         contents = dict(original)
         change(contents)
         assert text_of(contents[PAGE].decode(), figures) != made
-    tamper.forge(file, PAGES[2])
+    tamper.forge(file, PAGES[1])
     (problem,) = findings(file)
     assert problem.startswith(f"{PAGE}: is not what the records make it: line "), problem
 
@@ -213,7 +180,6 @@ def code(name: str, more: bytes = b"OTHER = True\n") -> Change:
     return lambda c: c.update({layout.PACKAGE + name: c[layout.PACKAGE + name] + more})
 
 
-OLD_VERDICT = put(f"{PARITY}/verdict.json", "schema", "lockstep-parity/1")
 OTHERS = {
     "README, metadata and description were made by another version, not compared":
         all_of(code("archive/description.py"), replaced(layout.README, b"x")),
@@ -227,34 +193,6 @@ def test_what_another_version_made_is_not_compared_and_said(file: Path) -> None:
     tamper.forge(file, all_of(*OTHERS.values()))
     said = holds(file)
     assert all(says in said for says in OTHERS)
-
-
-WORDS = {
-    "verdict.json: does not follow from the traces: schema is": OLD_VERDICT,
-    "archive.json: is not what config and records": put(layout.ABOUT, "lockstep", "0.0.9"),
-}
-
-
-def test_a_word_switches_no_check_off(file: Path) -> None:
-    tamper.forge(file, all_of(*WORDS.values()))
-    assert unfound(file, WORDS) == []
-
-
-def test_code_that_trained_no_run_is_found(file: Path) -> None:
-    tamper.forge(file, code("training/loop.py"))
-    assert unfound(file, ["is not the code that trained mnist_cnn/jax-jit/1x1/seed-0"]) == []
-
-
-def test_other_code_excuses_no_verdict_that_is_none(file: Path) -> None:
-    tamper.forge(file, all_of(code("parity/rungs.py"), replaced(f"{PARITY}/verdict.json", b"[]")))
-    assert unfound(file, [f"{PARITY}/verdict.json: is no verdict"]) == []
-
-
-def test_what_is_left_of_a_run_is_checked_though_a_record_of_it_is_missing(file: Path) -> None:
-    lost = f"runs/mnist_cnn/{A}/steps.npz"
-    told = put(layout.ABOUT, "missing", lambda names: [*names, lost])
-    tamper.forge(file, all_of(removed(TOP + lost), told, of(A, "contract.host.cpu", None)))
-    assert unfound(file, [f"{A}/summary.json: has no host.cpu"]) == []
 
 
 def test_what_the_published_sha256_alone_holds(file: Path) -> None:

@@ -34,11 +34,6 @@ def test_what_is_tracked_is_the_source_and_the_rest_is_named(
     assert (found.files, found.untracked) == (FILES, ("workflow/new.py",))
     assert found.note == "the committed files, but for 1 that were changed: Snakefile"
     assert found.with_untracked().files == ("Snakefile", "workflow/new.py", "workflow/other.txt")
-    for name, value in (("color.ui", "always"), ("status.relativePaths", "true"),
-                        ("status.showUntrackedFiles", "no"), ("status.branch", "true"),
-                        ("core.quotePath", "true"), ("status.short", "true")):  # fmt: skip
-        git(checkout, "config", name, value)
-        assert source.find(checkout) == found, name
     monkeypatch.chdir(checkout / "workflow")
     assert source.find(checkout) == found
     git(checkout, "add", "workflow/new.py")

@@ -14,14 +14,7 @@ import pytest
 from lockstep.errors import UserError
 from lockstep.records import load, parity_verdict, record_validation
 from lockstep.records.record_validation import FAILED, FINISHED
-from lockstep.report import (
-    analysis,
-    build,
-    drawing,
-    figures,
-    page,
-    result_tables,
-)
+from lockstep.report import analysis, build, drawing, figures, page, result_tables
 from lockstep.study.run import Run
 from tests.archive.tamper import put
 from tests.report.planted import changed
@@ -34,10 +27,6 @@ def text(name: str, content: str) -> Damage:
     return lambda folder: (folder / name).write_text(content)
 
 
-def noise(name: str) -> Damage:
-    return lambda folder: (folder / name).write_bytes(bytes(range(256)))
-
-
 def replaced(name: str, old: str, new: str) -> Damage:
     return lambda f: (f / name).write_text((f / name).read_text().replace(old, new, 1))
 
@@ -46,11 +35,8 @@ def change(**values: Any) -> Damage:
     return lambda folder: changed(folder / "summary.json", lambda s: s.update(values))
 
 
-def within(part: str, **values: Any) -> Damage:
-    return lambda folder: changed(folder / "summary.json", lambda s: s[part].update(values))
-
-
-def nested(path: str, value: Any) -> Damage:
+def at(path: str, value: Any) -> Damage:
+    """Change a field of the summary (see `put`)."""
     return lambda folder: changed(folder / "summary.json", lambda s: put(s, path, value))
 
 
@@ -68,7 +54,7 @@ def more_columns(folder: Path) -> None:
 def spent_more(folder: Path) -> None:
     """The window in which the loss was no number is in the clock and in no table."""
     change(status="failed", reason="nan", flops={})(folder)
-    within("seconds", training=60.0, data_wait=1.0)(folder)
+    at("seconds.training", 60.0)(folder)
 
 
 def left(reason: str) -> Damage:
@@ -99,41 +85,31 @@ UNSOUND = [
     (text("summary.json", "[1, 2]"), "names no schema"),
     (text("summary.json", '{"schema": "lockstep-record/1"}'), "no sound field 'study'"),
     (text("summary.json", "[" * 100_000), "summary.json is not whole (maximum recursion"),
-    (noise("summary.json"), "summary.json is not whole"),
     (change(schema="lockstep-record/0"), "schema 'lockstep-record/0'; this version reads"),
     (change(study="other"), "foreign: it is the record of other/"),
-    (change(seed=7), "foreign"),
     (change(status="done"), "contradictory: its status is 'done'"),
     (change(steps=140), "contradictory: 140 steps, but windows.csv has 150"),
     (change(total_steps=300), "contradictory: finished after 150 of 300 steps"),
     (change(seconds={"training": -1.0}), "contradictory: training took -1.0 seconds"),
     (change(metrics={"train_loss": 0.5}), "contradictory: train_loss is not what"),
-    (change(contract={}), "no sound field 'contract.variant'"),
-    (within("contract", recipe={}), "another recipe than the study now has"),
-    (within("contract", variant={"framework": "torch"}), "other settings than the variant now"),
-    (within("target", value=10**400), "its records cannot be read (OverflowError"),
-    (within("target", training_seconds=1e-3), "it met its target at step 150 after 0.001 s"),
-    (within("target", step=50), "it met its target at step 50"),
-    (within("target", metric="loss"), "its target is a loss of 0.93, its recipe's a accuracy"),
-    (within("target", value=0.5), "its target is a accuracy of 0.5"),
-    (within("steady", examples_per_second=1e9), "steady examples_per_second is 1e+09"),
-    (within("steady", data_wait_fraction=0.5), "steady data_wait_fraction is 0.5"),
-    (within("steady", windows=1000), "steady windows is 1000"),
-    (nested("steady.step_seconds.median", lambda v: v / 10), "its tables give 0.0"),
-    (within("seconds", training=0.5), "training is 0.5, its"),
-    (within("seconds", data_wait=0.5), "data_wait is 0.5, its"),
-    (within("flops", per_second=1e20), "FLOP/s is 1e+20"),
+    (at("contract.recipe", {}), "another recipe than the study now has"),
+    (at("contract.variant", {"framework": "torch"}), "other settings than the variant now"),
+    (at("target.value", 10**400), "its records cannot be read (OverflowError"),
+    (at("target.training_seconds", 1e-3), "it met its target at step 150 after 0.001 s"),
+    (at("target.step", 50), "it met its target at step 50"),
+    (at("target.metric", "loss"), "its target is a loss of 0.93, its recipe's a accuracy"),
+    (at("steady.windows", 1000), "steady windows is 1000"),
+    (at("steady.step_seconds.median", lambda v: v / 10), "its tables give 0.0"),
+    (at("seconds.data_wait", 0.5), "data_wait is 0.5, its"),
+    (at("flops.per_second", 1e20), "FLOP/s is 1e+20"),
     (later_epochs, "an epoch's training_seconds is"),
     (text("epochs.csv", ""), "epochs.csv has no row"),
-    (replaced("epochs.csv", "\n0,", "\nnan,"), "a value in 'epoch'"),
     (replaced("epochs.csv", "\n0,", "\ninf,"), "a value in 'epoch'"),
     (text("epochs.csv", "epoch,step,train_loss\n0,1"), "epochs.csv is truncated"),
     (lambda f: (f / "epochs.csv").unlink(), "epochs.csv cannot be read"),
-    (noise("epochs.csv"), "epochs.csv is not a table"),
     (text("windows.csv", "this is\nnot,a\ntable\n"), "windows.csv is truncated"),
     (text("windows.csv", "step,steps\n0,ten\n"), "windows.csv is not a table of numbers"),
     (text("windows.csv", "step,steps\n0,150\n"), "windows.csv has no column"),
-    (replaced("windows.csv", ",10,", ",nan,"), "a value in 'steps'"),
     (replaced("windows.csv", ",10,", ",0,"), "a window without steps"),
 ]
 
@@ -146,7 +122,6 @@ LOST = [
     (left("signal 9"), FAILED, "memory"),
     (left("out of memory"), FAILED, "out of memory; see its log"),
     (left("signal 15"), load.INTERRUPTED, "start again"),
-    (left("exit status 1"), FAILED, "exit status 1"),
 ]
 
 
@@ -154,9 +129,8 @@ STEPS = [
     (stored(checksum=lambda a: a[::-1]), "its batches are not those of summary.json"),
     (stored(loss=lambda a: a[:-1]), "holds 149 of 150 steps"),
     (stored(loss=lambda a: np.full(a.shape, "one")), "no sound array 'loss'"),
-    (stored(checksum=lambda a: np.full(a.shape, "one")), "no sound array 'checksum'"),
-    (noise("steps.npz"), "not readable"),
-    (lambda f: (f / "steps.npz").unlink(), "not readable"),
+    (text("steps.npz", "no arrays"), "steps.npz is not readable"),
+    (lambda f: (f / "steps.npz").unlink(), "not readable (No such file"),
 ]
 """The run is used without its steps."""
 
@@ -180,20 +154,17 @@ def test_what_cannot_be_used_is_named_and_the_rest_is_used(tmp_path: Path) -> No
     assert "x" in runs[-2].epochs
 
 
-def test_runs_that_never_started_or_left_nothing_are_missing(tmp_path: Path) -> None:
+def test_runs_that_left_nothing_are_missing_and_those_of_no_config_are_named(tmp_path) -> None:
     study = write(tmp_path, variants=TWO, seeds=2, skip=lambda run: run.seed == 1)
     put_json(study.run_folder(study.runs[2]) / "run.json", {})
-    assert [(r.status, r.reason) for r in load.load(study).runs[2:]] == [
+    name = "runs/mnist_cnn/old-variant/1x1/seed-0"
+    (study.root / name).mkdir(parents=True)
+    found = load.load(study)
+    assert [(r.status, r.reason) for r in found.runs[2:]] == [
         (load.MISSING, "started, but left no record"),
         (load.MISSING, "never started"),
     ]
-
-
-def test_a_run_that_the_config_does_not_ask_for_is_named(tmp_path: Path) -> None:
-    study = write(tmp_path, variants=TWO, seeds=2)
-    name = "runs/mnist_cnn/old-variant/1x1/seed-0"
-    (study.root / name).mkdir(parents=True)
-    assert load.load(study).excluded == [(name, "the study's config does not ask for this run")]
+    assert found.excluded == [(name, "the study's config does not ask for this run")]
 
 
 def test_a_manifest_that_is_not_sound_or_older_binds_nothing_and_is_named(tmp_path: Path) -> None:
@@ -294,7 +265,7 @@ def test_a_report_leaves_out_what_was_changed_after_its_block_and_is_not_complet
     build.build(study)
     assert study.complete_report().is_file()
     assert "partial report" not in study.report().read_text()
-    within("steady", windows=1)(study.run_folder(study.runs[0]))
+    at("steady.windows", 1)(study.run_folder(study.runs[0]))
     with pytest.raises(UserError, match=r"1 of 4 runs .* cannot be used .*sha256 differs"):
         build.build(study)
     build.build(study, partial=True)
@@ -315,9 +286,7 @@ def diverged(run: Run, summary: dict[str, Any]) -> None:
         ({"skip": lambda run: True, "parity": False}, ["No run of this workload", "never started"]),
         ({"edit": diverged}, ["the loss is nan"]),
         ({"edit": brief, "scales": ("1x1", "1x2")}, ["no pair of runs with a step time"]),
-        ({"edit": brief, "workloads": ("a", "b")}, ["no pair of runs with a step time"]),
     ],
-    ids=["no record", "all failed", "two scales", "two workloads"],
 )
 def test_a_study_that_has_little_to_show_still_has_a_report(tmp_path, options, words) -> None:
     study = write(tmp_path, variants=TWO, seeds=2, **options)

@@ -40,6 +40,15 @@ def test_a_weight_of_other_steps_is_refused() -> None:
         record_tables.read_steps(stored(weight=np.array([1, 2, 3])), SUMMARY)
 
 
+def test_bombs_and_pickles_are_not_opened() -> None:
+    bomb, pickle = io.BytesIO(), io.BytesIO()
+    np.savez_compressed(bomb, loss=np.zeros(3_000_000))
+    np.savez(pickle, loss=np.array([object()], dtype=object))
+    for content, says in ((bomb, "x.npz would unfold to 24"), (pickle, "x.npz is not readable")):
+        with pytest.raises(Unsound, match=says):
+            record_tables.read_arrays(content.getvalue(), "x.npz")
+
+
 @pytest.mark.parametrize(
     ("values", "says"),
     [("0.5,3", None), (",", None), ("-1,3", "run_delay_seconds"), ("0.5,inf", "involuntary")],

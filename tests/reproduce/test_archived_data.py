@@ -13,7 +13,9 @@ from lockstep.images.identity import recipe
 from lockstep.reproduce import repetition, reproduction_plan
 from lockstep.study import Study, config
 from tests.archive import tamper
-from tests.conftest import DIGITS, ROOT
+from tests.conftest import DIGITS
+
+pytestmark = pytest.mark.usefixtures("file")
 
 SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"  # of b"test"
 SHARDS = "data/datasets/photos-0123456789ab"
@@ -23,7 +25,7 @@ READY = "data/images/torch-ready-0123456789ab"
 def set_up(
     folder: Path, held: str, file: str | None, *, raw: Path | None = None, **more: str
 ) -> tuple[Study, list[str]]:
-    """Set up a study of an archive with one folder of data.
+    """Set up a study of the archive `copy.crate.zip`, to which one folder of data is added.
 
     Args:
         held: the folder's name; its manifest is of what stands there before the first hyphen.
@@ -41,27 +43,17 @@ def set_up(
     study = config.complete(asked)
     study["datasets"][dataset] = study["datasets"].pop("photos")  # which no config may call so
     study["workloads"]["mnist_cnn"]["dataset"] = dataset
-    about = {
-        "schema": layout.SCHEMA, "study": study["study"], "lockstep": "0", "complete": True,
-        "missing": [], "include": {}, "source": {"commit": None, "note": ""},
-        "rewritten": [], "executable": [], "links": [],
-    }  # fmt: skip
-    made = {f"{held}/manifest.json": told, layout.STUDY: study, layout.ABOUT: about}
+    made = {f"{held}/manifest.json": told, layout.STUDY: study}
     contents = {name: json.dumps(value).encode() for name, value in made.items()}
     contents |= {f"{held}/{file}": b"test"} if file else {}
-    for path in (ROOT / "workflow" / "lockstep").rglob("*.py"):
-        contents[f"source/{path.relative_to(ROOT)}"] = path.read_bytes()
-    tamper.store(folder / "x.zip", tamper.reseal(contents))
-    with archive_reader.opened(folder / "x.zip") as archive:
-        chosen = reproduction_plan.plan(
-            archive,
-            folder=folder / "again",
-            profile="profiles/local",
-            raw=[f"photos={raw}"] if raw else [],
-        )
+    path, staged = folder / "copy.crate.zip", [f"photos={raw}"] if raw else []
+    tamper.forge(path, lambda archive: archive.update(contents))
+    options = {"folder": folder / "again", "profile": "profiles/local", "raw": staged}
+    with archive_reader.opened(path) as archive:
+        chosen = reproduction_plan.plan(archive, **options)
         repetition.set_up(archive, chosen)
         lines = reproduction_plan.lines(chosen, archive, trusted=True)
-    assert lines[0] == f"archive: {folder}/x.zip, sha256 {files.sha256_file(folder / 'x.zip')}"
+    assert lines[0] == f"archive: {path}, sha256 {files.sha256_file(path)}"
     again = Study(json.loads((chosen.checkout / reproduction_plan.CONFIG).read_text()))
     again.data = chosen.checkout / again.data
     return again, lines
@@ -81,7 +73,7 @@ def test_shards_of_staged_files_are_found_without_the_files(tmp_path: Path, stag
 def test_shards_go_nowhere_else(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing was written"):
         set_up(tmp_path, SHARDS, "train.h5", name="../../../../elsewhere")
-    assert [path.name for path in tmp_path.iterdir()] == ["x.zip"]
+    assert [path.name for path in tmp_path.iterdir()] == ["copy.crate.zip"]
 
 
 def test_built_images_lie_where_the_workflow_would_build_them(tmp_path: Path) -> None:

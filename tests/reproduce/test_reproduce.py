@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -90,12 +89,10 @@ def test_it_says_what_it_would_run_and_with_which_other_packages(
         assert says in out
 
 
-def test_what_does_not_hold_is_not_run(archived: Archived, file: Path, typed: Typed) -> None:
+def test_what_does_not_hold_is_not_run(archived: Archived, typed: Typed) -> None:
     status, out, _ = typed(archived.file, f"--yes --sha256 {'0' * 64}", holds=False)
-    assert status == 1 and "not the one published" in out
-    tamper.flip(file, file.stat().st_size // 2, 1)
-    status, out, _ = typed(file, "--yes", holds=False)
     assert status == 1 and "does not hold; nothing was run" in out
+    assert "not the one published" in out
 
 
 def test_the_code_is_compared_with_a_checkout(archived: Archived, file: Path, typed: Typed) -> None:
@@ -106,14 +103,12 @@ def test_the_code_is_compared_with_a_checkout(archived: Archived, file: Path, ty
     def other_code(contents: tamper.Contents) -> None:
         contents["source/workflow/lockstep/report/extra.py"] = b"import os\n"
         contents["source/Snakefile"] += b"# more\n"
-        contents["source/config.yaml"] += b"# more\n"
 
     tamper.forge(file, other_code)
     status, out, _ = typed(file, options)
     assert status == 1 and "its code is not that of" in out
-    assert [line.partition(": ")[2] for line in out.splitlines()[:3]] == [
+    assert [line.partition(": ")[2] for line in out.splitlines()[:2]] == [
         "Snakefile: differs",
-        "config.yaml: differs",
         "workflow/lockstep/report/extra.py: is only in the archive",
     ]
 
@@ -125,8 +120,6 @@ def test_the_code_is_compared_with_a_checkout(archived: Archived, file: Path, ty
         ("--yes --into profiles", "profiles: must be an empty folder"),
         ("--yes --into /proc/x", "/proc/x: cannot be written, no such file or directory; name"),
         (f"--yes --into {'x' * 300}", "cannot be read, file name too long"),
-        (f"--yes --profile {'x' * 300}", "cannot be read, file name too long"),
-        (f"--raw digits={'x' * 300}", "cannot be read, file name too long"),
         ("--source nowhere", "--source nowhere: is not a folder"),
         ("--only mnist_cnn/jax-git", "no run of the study"),
         ("--raw digits", "must be NAME=FOLDER"),
@@ -200,31 +193,13 @@ def set_up(file: Path, folder: Path) -> Path:
 def test_the_source_is_set_up_as_it_was(archived: Archived, tmp_path: Path) -> None:
     checkout, original = set_up(archived.file, tmp_path / "x"), archived.checkout.root
     assert (checkout / "slurm").readlink() == Path("profiles/slurm")
-    for name in {*git(original, "ls-files").split()} - {"slurm"}:
+    files = {*git(original, "ls-files").split()} - {"slurm"}
+    for name in files:
         assert (checkout / name).read_bytes() == (original / name).read_bytes()
         modes = [(root / name).stat().st_mode & 0o111 for root in (checkout, original)]
         assert bool(modes[0]) == bool(modes[1])
-    assert not (checkout / "data").exists()  # a manifest alone is no dataset
-
-
-def test_archived_data_are_used_and_led_nowhere_by_links(everything: Path, tmp_path: Path) -> None:
-    """Each link leads to a place in its folder by its letters, one after the other out of it."""
-    datasets = set_up(everything, tmp_path / "y") / "data" / "datasets"
-    names = {path.name for path in datasets.glob("*/*")}
-    assert names == {"manifest.json", "train-00000.h5", "test-00000.h5"}
-    links = {"source/p/q/d": b"../..", "source/data": b"p/q/d/../../victim"}
-    (tmp_path / "victim" / "datasets").mkdir(parents=True)
-    file = Path(shutil.copy(everything, tmp_path / "x.zip"))
-
-    def change(contents: tamper.Contents) -> None:
-        contents.update(links)
-        tamper.edit_json(contents, layout.ABOUT, lambda told: told["links"].extend(links))
-
-    tamper.forge(file, change)
-    with pytest.raises(UserError, match="a link out of its folder"):
-        set_up(file, tmp_path / "x")
-    assert not list((tmp_path / "victim" / "datasets").iterdir())
-    assert not (tmp_path / "x").exists()
+    # And nothing more: a manifest alone is no dataset.
+    assert sum(path.is_file() for path in checkout.rglob("*")) == len(files) + 1
 
 
 def test_a_disk_that_is_read_only_is_one_line(archived: Archived, tmp_path: Path) -> None:
@@ -267,11 +242,8 @@ def test_weights_that_a_workload_starts_from_are_asked_for(file: Path, tmp_path:
     def begun(told: dict) -> None:
         told["workloads"]["mnist_cnn"]["start"] = "/data/ada/begun.safetensors"
 
-    held = json.loads(tamper.load(file)[layout.STUDY])
-    begun(held)
-    assert layout.reproducible(held)["workloads"]["mnist_cnn"]["start"] == "begun.safetensors"
     tamper.forge(file, lambda contents: tamper.edit_json(contents, layout.STUDY, begun))
-    with pytest.raises(UserError, match=r"begun\.safetensors.*: --start mnist_cnn=FILE"):
+    with pytest.raises(UserError, match=r"in begun\.safetensors, .*: --start mnist_cnn=FILE"):
         planned(file, tmp_path / "x")
     chosen, lines = planned(file, tmp_path / "x", start=[f"mnist_cnn={file}"])
     assert chosen.config["workloads"]["mnist_cnn"]["start"] == str(file)

@@ -52,49 +52,36 @@ def judged(archived: Archived) -> Callable[..., Outcome]:
     return judge
 
 
-BITS_OR_NOTHING = [
-    ([], YES, "have the same bits"),
-    ([CPU], YES, "have the same bits"),  # equal bits count whatever differs
-    ([scaled(1 + 1e-15)], NO, "losses differ by"),
-    ([CPU, BATCHES], NO, "other batches than in the archive (step 1)"),
-    ([STATE], NO, "losses have the same bits, but the final state differs"),
-    ([*NAN, OTHER], NO, "first in step 5"),
-    *(([CPU, *more, side], NO, "the loss is not a number on one side alone (step 4)")
-      for more in ([], [FLOAT64]) for side in NAN),
-]  # fmt: skip
-ELSEWHERE = [
-    ([CPU, FLOAT64, scaled(1 + 1e-13)], DOUBLE, YES, "CPU: "),
-    ([CPU, FLOAT64, scaled(1 + 1e-9)], DOUBLE, NO, "CPU: "),
-    ([CPU, scaled(1 + 1e-7)], STATISTICS, UNDECIDED, "CPU: "),
-    ([BEGUN, scaled(1 + 1e-7)], STATISTICS, UNDECIDED,
-     f"begun from: step 5 of run {'f' * 12} / its weights"),
-]  # fmt: skip
+ELSEWHERE = f"begun from: step 5 of run {'f' * 12} / its weights"
+JUDGED = [
+    ([], BITS, YES, "have the same bits"),
+    ([CPU], BITS, YES, "have the same bits"),  # equal bits count whatever differs
+    ([scaled(1 + 1e-15)], BITS, NO, "losses differ by"),
+    ([CPU, BATCHES], BITS, NO, "other batches than in the archive (step 1)"),
+    ([STATE], BITS, NO, "losses have the same bits, but the final state differs"),
+    ([*NAN, OTHER], BITS, NO, "first in step 5"),
+    ([CPU, NAN[0]], BITS, NO, "the loss is not a number on one side alone (step 4)"),
+    ([CPU, NAN[1]], BITS, NO, "the loss is not a number on one side alone (step 4)"),
+    ([CPU, FLOAT64, scaled(1 + 1e-13)], DOUBLE, YES, "\nCPU: "),
+    ([CPU, FLOAT64, scaled(1 + 1e-9)], DOUBLE, NO, "\nCPU: "),
+    ([CPU, scaled(1 + 1e-7)], STATISTICS, UNDECIDED, "\nCPU: "),
+    ([BEGUN, scaled(1 + 1e-7)], STATISTICS, UNDECIDED, ELSEWHERE),
+]
 
 
-@pytest.mark.parametrize(("changes", "word", "says"), BITS_OR_NOTHING)
-def test_equal_bits_reproduce_a_run_and_equal_conditions_ask_for_them(
-    judged, changes: Sequence[Change], word: str, says: str
-) -> None:
-    found = judged(changes)
-    assert (found.measure, found.outcome) == (BITS, word)
-    assert says in found.says
-
-
-@pytest.mark.parametrize(("changes", "measure", "word", "differs"), ELSEWHERE)
-def test_under_other_conditions_there_is_a_tolerance(
-    judged, changes: Sequence[Change], measure: str, word: str, differs: str
+@pytest.mark.parametrize(("changes", "measure", "word", "says"), JUDGED)
+def test_equal_conditions_ask_for_equal_bits_and_others_for_a_tolerance(
+    judged, changes: Sequence[Change], measure: str, word: str, says: str
 ) -> None:
     found = judged(changes)
     assert (found.measure, found.outcome) == (measure, word)
-    assert found.differs[0].startswith(differs) and len(found.differs) == 1
+    assert says in "\n".join([found.says, *found.differs]) and len(found.differs) <= 1
 
 
 @pytest.mark.parametrize(
     ("a", "b", "distance"),
     [
-        ([1, 2, 3], [1, 2, 3], 0.0),
         ([1, 2, 4], [1, 2, 5], 0.25),
-        ([1, 2, 3], [1, np.nan, 3], np.inf),
         ([1, np.nan, 3], [1, 2, 3], np.inf),
         ([1, np.nan, np.inf], [1, np.nan, np.inf], 0.0),
         ([1, np.inf], [1, -np.inf], np.inf),
