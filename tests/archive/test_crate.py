@@ -96,7 +96,7 @@ def test_the_validator_recommends_nothing_more(archived: Archived, contexts: Pat
     assert issues(archived.file, contexts, "RECOMMENDED") == UNSATISFIABLE
 
 
-def test_it_tells_of_people_stages_and_runs_in_known_terms(archived: Archived) -> None:
+def test_it_tells_of_people_stages_and_runs(archived: Archived) -> None:
     contents = tamper.load(archived.file)
     assert json.loads(contents[layout.CRATE])["@context"] == [CONTEXT_1_1, CONTEXT_RUN]
     entities = tamper.graph(archived.file)

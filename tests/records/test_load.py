@@ -105,15 +105,13 @@ UNSOUND = [
     (later_epochs, "an epoch's training_seconds is"),
     (text("epochs.csv", ""), "epochs.csv has no row"),
     (replaced("epochs.csv", "\n0,", "\ninf,"), "a value in 'epoch'"),
-    (text("epochs.csv", "epoch,step,train_loss\n0,1"), "epochs.csv is truncated"),
+    (text("epochs.csv", "epoch,step,train_loss\n0,1,2"), "epochs.csv is truncated"),
     (lambda f: (f / "epochs.csv").unlink(), "epochs.csv cannot be read"),
     (text("windows.csv", "this is\nnot,a\ntable\n"), "windows.csv is truncated"),
     (text("windows.csv", "step,steps\n0,ten\n"), "windows.csv is not a table of numbers"),
     (text("windows.csv", "step,steps\n0,150\n"), "windows.csv has no column"),
     (replaced("windows.csv", ",10,", ",0,"), "a window without steps"),
 ]
-
-
 LOST = [
     (change(status="failed", reason="the loss is nan at step 149"), FAILED, "the loss is nan at"),
     (change(metrics={"train_loss": float("nan")}), FAILED, "train_loss is nan"),
@@ -123,8 +121,6 @@ LOST = [
     (left("out of memory"), FAILED, "out of memory; see its log"),
     (left("signal 15"), load.INTERRUPTED, "start again"),
 ]
-
-
 STEPS = [
     (stored(checksum=lambda a: a[::-1]), "its batches are not those of summary.json"),
     (stored(loss=lambda a: a[:-1]), "holds 149 of 150 steps"),
