@@ -42,7 +42,6 @@ TRICKS = {
     "a comment of the file": lambda c: c[:-2] + b"\x02\x00hi",
     "a flag of a member": lambda c: c.replace(b"PK\3\4\x14\0\0\0", b"PK\3\4\x14\0\x08\0", 1),
     "a link": lambda c: c.replace(b"\0\0\xa4\x81", b"\0\0\xff\xa1", 1),
-    "a size in the header": lambda c: c[:18] + b"\xff\xff\xff\x7f" + c[22:],
     "a file before it": lambda c: b"#!/bin/sh\n" + c,
     "the directory twice": lambda c: c + c[c.index(b"PK\1\2") :],
 }

@@ -15,9 +15,8 @@ from lockstep.errors import UserError
 from lockstep.records import load, parity_verdict, record_validation
 from lockstep.records.record_validation import FAILED, FINISHED
 from lockstep.report import analysis, build, drawing, figures, page, result_tables
-from lockstep.study.run import Run
 from tests.archive.tamper import put
-from tests.report.planted import changed
+from tests.report.planted import changed, update
 from tests.report.report_studies import TWO, put_json, write
 
 Damage = Callable[[Path], object]
@@ -268,20 +267,16 @@ def test_a_report_leaves_out_what_was_changed_after_its_block_and_is_not_complet
     assert not study.complete_report().exists()
 
 
-def brief(run: Run, summary: dict[str, Any]) -> None:
-    summary["steady"] = {"absent": "too short"}
-
-
-def diverged(run: Run, summary: dict[str, Any]) -> None:
-    summary |= {"status": "failed", "reason": "the loss is nan"}
+DIVERGED = update(status="failed", reason="the loss is nan")
+BRIEF = update(steady={"absent": "too short"})
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"skip": lambda run: True, "parity": False}, ["No run of this workload", "never started"]),
-        ({"edit": diverged}, ["the loss is nan"]),
-        ({"edit": brief, "scales": ("1x1", "1x2")}, ["no pair of runs with a step time"]),
+        ({"edit": DIVERGED}, ["the loss is nan"]),
+        ({"edit": BRIEF, "scales": ("1x1", "1x2")}, ["no pair of runs with a step time"]),
     ],
 )
 def test_a_study_that_has_little_to_show_still_has_a_report(tmp_path, options, words) -> None:
