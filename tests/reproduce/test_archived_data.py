@@ -19,21 +19,19 @@ pytestmark = pytest.mark.usefixtures("file")
 
 SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"  # of b"test"
 SHARDS = "data/datasets/photos-0123456789ab"
+UNDESCRIBED = "data/datasets/others-0123456789ab/train.h5"
 READY = "data/images/torch-ready-0123456789ab"
 
 
 def set_up(
     folder: Path, held: str, file: str | None, *, raw: Path | None = None, **more: str
 ) -> tuple[Study, list[str]]:
-    """Set up a study of the archive `copy.crate.zip`, to which one folder of data is added.
+    """Set up a study of the archive `copy.crate.zip`, with one folder of data that is described;
+    returns the study as the workflow finds it, and what is said before.
 
     Args:
         held: the folder's name; its manifest is of what stands there before the first hyphen.
-        file: in that folder.
-        more: of the manifest.
-
-    Returns:
-        The study as the workflow finds it, and what is said before.
+        file, more: in that folder, and in that manifest.
     """
     told: dict[str, Any] = {"identity": "0" * 64, "name": Path(held).name.split("-")[0], **more}
     dataset = told["name"] if held == SHARDS else "photos"
@@ -45,7 +43,7 @@ def set_up(
     study["workloads"]["mnist_cnn"]["dataset"] = dataset
     made = {f"{held}/manifest.json": told, layout.STUDY: study}
     contents = {name: json.dumps(value).encode() for name, value in made.items()}
-    contents |= {f"{held}/{file}": b"test"} if file else {}
+    contents |= {f"{held}/{file}": b"test", UNDESCRIBED: b""} if file else {}
     path, staged = folder / "copy.crate.zip", [f"photos={raw}"] if raw else []
     tamper.forge(path, lambda archive: archive.update(contents))
     options = {"folder": folder / "again", "profile": "profiles/local", "raw": staged}
