@@ -14,16 +14,12 @@ SETTINGS = {"queries": 1000, "batches": [64], "repeats": 3, "threads": 1}
 
 def repetition(p99: float = 0.0002, share: float = 1.0, **more: Any) -> dict[str, Any]:
     seconds = {"p50": 0.0001, "p90": 0.00015, "p99": p99}
+    shares = {"cpu_share": share, "waited_share": 1 - share}
     return {
         "reason": None,
         "disturbed": None,
         "cold_seconds": OPENING,
-        "single_stream": {
-            "queries": 1200,
-            "seconds": seconds,
-            "cpu_share": share,
-            "waited_share": 1 - share,
-        },
+        "single_stream": {"queries": 1200, "seconds": seconds, **shares},
         "offline": [{"batch": 64, "samples_per_second": 25_000.0}],
         "peak_bytes": 100_000_000,
         **more,

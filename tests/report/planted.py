@@ -10,7 +10,7 @@ from typing import Any
 
 from lockstep.records import load
 from lockstep.records.load import Records
-from lockstep.report import analysis, comparability, sentences
+from lockstep.report import analysis
 from lockstep.report.verdicts import Comparison
 from lockstep.study.run import Run
 from tests.report.report_studies import TWO, Edit, write
@@ -39,6 +39,11 @@ def comparison(root: Path, edit: Edit | None = None, **options: Any) -> Comparis
     return only
 
 
+def analysed(root: Path, **options: Any) -> analysis.Analysis:
+    """Return the analysis of a study, of two variants unless options say otherwise."""
+    return analysis.analyse(write(root, **{"variants": TWO, **options}))
+
+
 def on(change: Edit, **which: Any) -> Edit:
     """Return an edit of those runs alone whose fields are these."""
 
@@ -64,10 +69,6 @@ def set_at(path: str, value: Any) -> Edit:
 
 def update(**values: Any) -> Edit:
     return lambda run, summary: summary.update(values)
-
-
-def text_of(c: Comparison) -> str:
-    return sentences.sentence(c) + " ".join(comparability.difference_text(d) for d in c.differences)
 
 
 def threats_of(found: analysis.Analysis) -> dict[str, str]:

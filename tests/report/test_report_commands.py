@@ -1,5 +1,6 @@
 """What a person types: report, tell, compare."""
 
+import copy
 import json
 import shutil
 import subprocess
@@ -31,7 +32,7 @@ def one_line(capsys: pytest.CaptureFixture[str], *words: str) -> None:
 def test_report_and_tell_print_one_line_a_comparison_and_its_flags(tmp_path: Path, capsys) -> None:
     other = on_jax(set_at("contract.engine.cudnn", "9.1.0"))
     study = write(tmp_path, seeds=3, variants=TWO, edit=other)
-    report, tell = (["report", "--study", str(study.path)], ["tell", "--study", str(study.path)])
+    report, tell = ([command, "--study", str(study.path)] for command in ("report", "tell"))
     assert main(tell) == 2
     one_line(capsys, "make the report first")
     assert main(report) == 0 and main(tell) == 0
@@ -50,9 +51,7 @@ def test_a_missing_run_is_an_error_of_one_line(tmp_path: Path, capsys) -> None:
     assert main(["report", "--study", str(study.path)]) == 2
     one_line(capsys, "2 of 6 runs have not ended", "seed-2", "--partial")
     assert main(["report", "--study", str(study.path), "--partial"]) == 0
-    html = study.report().read_text()
-    assert "This is a partial report" in html and "2 of 6 runs are missing" in html
-    assert not study.complete_report().exists()
+    assert "2 of 6 runs are missing" in study.report().read_text()
 
 
 def test_the_report_imports_no_framework() -> None:
@@ -121,19 +120,11 @@ def test_what_is_no_study_of_this_version_is_one_clear_error(tmp_path: Path, bef
     other = write(tmp_path, name="other", variants=TWO, seeds=1, workloads=("another",))
     with pytest.raises(UserError, match="in common"):
         compared(before, other)
-    whole = other.path.read_text()
-    texts = ["{}", "not json"]
-    for change in (
-        *(lambda c, key=key: c.pop(key) for key in ("blocks", "seeds", "variants", "scales")),
-        lambda config: config.update(seeds=None),
-        lambda config: config.update(variants=[]),
-        lambda config: config.update(report=None),
-        lambda config: config["variants"]["torch-eager"].pop("precision"),
-    ):
-        config = json.loads(whole)
-        change(config)
-        texts.append(json.dumps(config))
-    for text in (*texts, None):
+    whole = json.loads(other.path.read_text())
+    broken = [{**whole, key: None} for key in ("blocks", "seeds", "variants", "scales", "report")]
+    broken += [{**whole, "variants": []}, copy.deepcopy(whole)]
+    del broken[-1]["variants"]["torch-eager"]["precision"]
+    for text in (*map(json.dumps, broken), "{}", "not json", None):
         other.path.unlink() if text is None else other.path.write_text(text)
         with pytest.raises(UserError, match="study") as refused:
             compared(before, other)

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from lockstep.report import analysis, sentences, verdicts
+from lockstep.report import analysis, comparability, sentences, verdicts
 from lockstep.study.run import Run, Scale
-from tests.report.planted import comparison, on, on_jax, set_at, text_of, threats_of
-from tests.report.report_studies import TWO, VARIANTS, Edit, write
+from tests.report.planted import analysed, comparison, on, on_jax, set_at, threats_of
+from tests.report.report_studies import TWO, VARIANTS, Edit
 
 TORCH = {name: VARIANTS[name] for name in ("torch-eager", "torch-compile")}
 JAX = "contract.engine."
@@ -16,12 +16,6 @@ JAX = "contract.engine."
 
 def jax_with(**settings: Any) -> dict[str, Any]:
     return {**TWO, "jax-jit": {**TWO["jax-jit"], **settings}}
-
-
-def test_a_fair_comparison_has_no_flag(tmp_path: Path) -> None:
-    c = comparison(tmp_path)
-    assert c.flags == [] and not c.problems and not c.timing_problems
-    assert all(d.level == "declared" for d in c.differences)
 
 
 NOTHING = (verdicts.NOT_COMPARABLE, verdicts.NOT_COMPARABLE)
@@ -77,16 +71,9 @@ def test_a_variable_that_is_recorded_twice_is_flagged_once(tmp_path: Path) -> No
 
 def test_batches_of_one_scale_that_are_not_those_of_another(tmp_path: Path) -> None:
     edit = on(set_at("batches", "f" * 64), scale=Scale.parse("1x2"))
-    study = write(tmp_path, variants=TWO, scales=("1x1", "1x2"), edit=edit)
-    comparisons = analysis.analyse(study).comparisons
+    comparisons = analysed(tmp_path, scales=("1x1", "1x2"), edit=edit).comparisons
     assert [c.kind for c in comparisons] == [verdicts.NOT_COMPARABLE] * 2
     assert "did not read the same batches at every scale" in sentences.sentence(comparisons[0])
-
-
-def test_other_batches_of_one_seed_are_found_and_named(tmp_path: Path) -> None:
-    c = comparison(tmp_path, on_jax(set_at("batches", "f" * 64), seed=1), seeds=3)
-    assert c.kind == c.quality_kind == verdicts.NOT_COMPARABLE
-    assert "batches consumed (batches) differs in 1 of 3 pairs" in text_of(c)
 
 
 # Precision ------------------------------------------------------------------------------------
@@ -94,9 +81,8 @@ def test_other_batches_of_one_seed_are_found_and_named(tmp_path: Path) -> None:
 
 def reduced(run: Run, summary: dict[str, Any]) -> None:
     """Compute in bfloat16, where settings for float32 do not matter."""
-    engine = summary["contract"]["engine"]
-    engine |= {"compute_dtype": "bfloat16"}
-    engine |= {"matmul_precision": "default"} if run.variant == "jax-jit" else {}
+    summary["contract"]["engine"]["compute_dtype"] = "bfloat16"
+    on_jax(set_at(f"{JAX}matmul_precision", "default"))(run, summary)
 
 
 @pytest.mark.parametrize(
@@ -107,67 +93,54 @@ def reduced(run: Run, summary: dict[str, Any]) -> None:
     ],
 )
 def test_a_declared_precision_is_what_is_compared(tmp_path, torch, jax, edit) -> None:
-    precisions = {"torch-eager": torch, "jax-jit": jax}
-    variants = {name: {**TWO[name], "precision": p} for name, p in precisions.items()}
+    variants = jax_with(precision=jax)
+    variants["torch-eager"] = {**TWO["torch-eager"], "precision": torch}
     c = comparison(tmp_path, edit, variants=variants)
     assert c.kind == verdicts.FASTER and c.flags == []
 
 
 def test_tf32_on_both_sides_is_found_where_no_difference_shows_it(tmp_path: Path) -> None:
     def edit(run: Run, summary: dict[str, Any]) -> None:
-        torch = run.variant == "torch-eager"
-        name, value = ("matmul_float32", "tf32") if torch else ("matmul_precision", "tensorfloat32")
-        summary["contract"]["engine"][name] = value
+        summary["contract"]["engine"]["matmul_float32"] = "tf32"
+        summary["contract"]["engine"]["matmul_precision"] = "tensorfloat32"
 
     said = sentences.sentence(comparison(tmp_path, edit, seeds=2))
     assert "declares float32 but computed products in tf32" in said
 
 
 @pytest.mark.parametrize(
-    ("precision", "computed"),
+    ("precision", "computed", "did"),
     [
-        ("bfloat16", "float32"),
-        ("float64", "float32"),
-        ("tf32", "bfloat16"),
-        ("float32", "bfloat16"),
-        ("float32", None),
+        ("bfloat16", "float32", "computed in float32"),
+        ("tf32", "bfloat16", "computed products in bfloat16"),
+        ("float32", "bfloat16", "computed products in bfloat16"),
+        ("float32", None, "does not say what it computed in"),
     ],
 )
-def test_a_declared_precision_is_checked_against_what_was_computed(tmp_path, precision, computed):
+def test_a_declared_precision_is_checked_against_what_was_computed(
+    tmp_path, precision, computed, did
+) -> None:
     """Of one side too, where it is a difference that both declare."""
     edit = on_jax(set_at(f"{JAX}compute_dtype", computed))
     c = comparison(tmp_path, edit, variants=jax_with(precision=precision), seeds=2)
-    did = f"computed in {computed}" if computed else "does not say what it computed in"
-    if computed == "bfloat16":
-        did = "computed products in bfloat16"
-    assert any(f"jax-jit declares {precision} but {did}" in p for p in c.problems)
+    assert f"jax-jit declares {precision} but {did}" in c.problems
 
 
 # One framework, images, input -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("path", "value", "level"),
-    [
-        ("contract.engine.torch", "2.14.0", "flagged"),
-        ("contract.engine.threads", 7, "flagged"),
-        ("contract.engine.deterministic", True, "flagged"),
-        ("contract.engine.never_heard_of", 1, "flagged"),
-        ("contract.engine.compiled", "step", "declared"),
-        ("contract.engine.evaluation", "compile", "declared"),
-    ],
-)
-def test_within_a_framework_only_what_follows_from_the_mode_is_declared(
-    tmp_path, path, value, level
-) -> None:
+def test_within_a_framework_only_what_follows_from_the_mode_is_declared(tmp_path: Path) -> None:
+    follows = {"compiled": ("no", "step"), "evaluation": ("eager", "compile")}
+    own = {"torch": ("2.15.0", "2.14.0"), "deterministic": (False, True), "never_heard_of": (0, 1)}
+
     def edit(run: Run, summary: dict[str, Any]) -> None:
-        engine = {"threads": 2, "deterministic": False, "compiled": "no", "evaluation": "eager"}
-        summary["contract"]["engine"] |= engine
-        if run.variant == "torch-compile":
-            set_at(path, value)(run, summary)
+        for name, values in (follows | own).items():
+            summary["contract"]["engine"][name] = values[run.variant == "torch-compile"]
 
     c = comparison(tmp_path, edit, variants=TORCH, seeds=2)
-    assert {d.fact: d.level for d in c.differences}[path.removeprefix("contract.")] == level
+    declared = {d.fact for d in c.differences if d.level == "declared"}
+    assert declared == {"variant.mode", *(f"engine.{name}" for name in follows)}
+    assert {d.fact for d in c.flags} == {f"engine.{name}" for name in own}
 
 
 def in_images(names: Any) -> Edit:
@@ -196,17 +169,36 @@ def test_input_of_its_own_may_have_other_batches_and_first_losses(tmp_path: Path
     assert {d.fact: d.level for d in c.differences}["batches"] == "declared"
 
 
+# What was chosen ------------------------------------------------------------------------------
+
+
+def test_every_declared_setting_is_in_the_verdict(tmp_path: Path) -> None:
+    torch = {**TWO["torch-eager"], "memory_format": "channels_last"}
+    jax = {**TWO["jax-jit"], "convolution": "im2col", "steps_per_dispatch": 5}
+    c = comparison(tmp_path, variants={"torch-eager": torch, "jax-jit": jax})
+    assert sentences.sentence(c).startswith(
+        "jax-jit is faster, with 5 steps per dispatch and convolutions as im2col, which Lockstep "
+        "brings, where torch-eager has images in channels_last memory format: it takes 0."
+    )
+
+
+def test_a_setting_that_no_phrase_knows_appears_by_its_name() -> None:
+    own = {"framework": "jax", "mode": "jit", "precision": "float32", "wait_policy": "passive"}
+    other = own | {"framework": "torch", "mode": "eager", "wait_policy": "active"}
+    assert comparability.phrases(own, other) == ["wait_policy passive"]
+    plain = {"framework": "torch", "attention": "written", "randomness": "shared"}
+    fused = {**plain, "attention": "fused"}
+    assert comparability.phrases(fused, plain) == ["the framework's own fused attention"]
+    assert comparability.phrases(plain, {}) == comparability.phrases(plain, fused) == []
+
+
 # Threats --------------------------------------------------------------------------------------
 
 
-def threats(root: Path, **options: Any) -> dict[str, str]:
-    return threats_of(analysis.analyse(write(root, **{"variants": TWO, **options})))
-
-
 def test_runs_that_did_not_share_a_job_are_a_threat(tmp_path: Path) -> None:
-    assert "Unpaired" in threats(tmp_path, blocks={"paired": False})
+    assert "Unpaired" in threats_of(analysed(tmp_path / "a", blocks={"paired": False}))
     edit = on_jax(set_at("contract.host.job", {"id": "other"}))
-    assert "5 of 5 pairs" in threats(tmp_path / "paired", edit=edit)["Unpaired"]
+    assert "5 of 5 pairs" in threats_of(analysed(tmp_path / "b", edit=edit))["Unpaired"]
 
 
 def test_threats_are_what_was_measured(tmp_path: Path) -> None:
@@ -217,7 +209,7 @@ def test_threats_are_what_was_measured(tmp_path: Path) -> None:
         host = summary["contract"]["host"]
         host |= {"gpus": [], "nodes": [{**host, "node": name} for name in ("n1", "n2")]}
 
-    found = threats(tmp_path, seeds=3, edit=edit, spread=0.5)
+    found = threats_of(analysed(tmp_path, seeds=3, edit=edit, spread=0.5))
     assert {"CPU only", "Few seeds", "Noisy step times"} <= found.keys()
     assert "the node is shared" in found["Noisy step times"]
     assert "on 2 nodes" in found["Several nodes"]
@@ -225,8 +217,8 @@ def test_threats_are_what_was_measured(tmp_path: Path) -> None:
 
 def test_what_takes_a_verdict_away_or_is_flagged_stands_beside_it_everywhere(tmp_path) -> None:
     edit = on_jax(set_at(f"{JAX}nccl", "2.21.5"))
-    found = analysis.analyse(write(tmp_path / "a", variants=TWO, edit=edit, seeds=2))
+    found = analysed(tmp_path / "a", edit=edit, seeds=2)
     assert found.tables["comparisons"].rows[0]["beside"] == "NCCL (nccl)"
     assert "2.30.7 against 2.21.5" in analysis.as_json(found)["verdicts"][0]["flags"][0]
-    unproven = analysis.analyse(write(tmp_path / "b", variants=TWO, seeds=2, parity=False))
+    unproven = analysed(tmp_path / "b", seeds=2, parity=False)
     assert "not proven" in unproven.tables["comparisons"].rows[0]["beside"]

@@ -1,23 +1,17 @@
 """Figures of little, and of too much: a curve needs two epochs, an axis two labels."""
 
 import warnings
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from lockstep.records import load
-from lockstep.report import (
-    analysis,
-    build,
-    conditions,
-    dataframes,
-    drawing,
-    figures,
-    page,
-)
+from lockstep.report import build, drawing, figures, page
+from lockstep.study.run import Run
+from tests.report.planted import analysed
 from tests.report.report_studies import TWO, VARIANTS, write
 
 STYLES = drawing.looks({"torch-eager": {"framework": "torch"}})
@@ -60,13 +54,10 @@ def test_more_verdicts_than_a_figure_holds_are_in_the_table(tmp_path: Path) -> N
     jit = {"framework": "jax", "mode": "jit"}
     variants = {f"jax-{k}": {**jit, "steps_per_dispatch": k} for k in range(1, 10)}
     times = {name: 0.01 * (k + 1) for k, name in enumerate(variants)}
-    study = write(tmp_path, variants=variants, seeds=2, step_seconds=times)
-    found = analysis.analyse(study)
+    found = analysed(tmp_path, variants=variants, seeds=2, step_seconds=times)
     picture = figures.forest(found.shown, drawing.looks(variants))
-    assert picture is not None
-    picture = replace(picture, name="verdicts")
-    assert picture.alternative.count("over jax-1") == 8
-    html = page.render(found, {"": [picture], "mnist_cnn": []})
+    assert picture and picture.alternative.count("over jax-1") == 8
+    html = page.render(found, {"": [picture]})
     assert "Shown are the 8 comparisons with jax-1; the other 28 are in the" in html
     assert '<div id="comparisons"><details class="table" open>' in html
 
@@ -77,13 +68,12 @@ def test_a_study_of_one_variant_says_that_nothing_can_be_compared(tmp_path: Path
         warnings.simplefilter("error")
         build.build(study)
     html = study.report().read_text()
-    assert "Parity NOT TRACED" in html
-    assert "there is nothing to compare it with" in html
+    assert "Parity NOT TRACED" in html and "there is nothing to compare it with" in html
 
 
 def test_the_curves_are_those_of_the_planted_losses(tmp_path: Path) -> None:
-    half = lambda run, loss: loss * (1 + 1e-3 * (run.variant == "jax-jit"))  # noqa: E731
-    records = load.load(write(tmp_path, seeds=2, edit_loss=half))
+    more = lambda run, loss: loss * (1 + 1e-3 * (run.variant == "jax-jit"))  # noqa: E731
+    records = load.load(write(tmp_path, seeds=2, edit_loss=more))
     found = {label: y for label, _, y in figures.curves(records, "mnist_cnn")}
     between = ["jax-jit and torch-eager", "jax-jit and torch-compile"]
     assert list(found) == [*between, figures.TWIN]
@@ -94,10 +84,11 @@ def test_the_curves_are_those_of_the_planted_losses(tmp_path: Path) -> None:
 
 
 def test_a_drift_is_said_as_how_much_longer_steps_take(tmp_path: Path) -> None:
-    records = load.load(write(tmp_path, variants=TWO, seeds=3))
-    slower = [replace(r, windows={**r.windows, "drift": 0.07 + r.seed / 1e3}) for r in records.runs]
-    found = replace(records, runs=slower)
-    threats = conditions.threats(found, dataframes.runs(found), [])
-    drifts = [threat["what"] for threat in threats if threat["name"] == "Drift"]
+    def later(run: Run, rows: list[dict[str, Any]]) -> None:
+        for row in rows[10:]:
+            row["seconds"] *= 1.07 + run.seed / 1000
+
+    found = analysed(tmp_path, seeds=3, spread=0.0, edit_windows=later)
+    drifts = [row["what"] for row in found.tables["threats"].rows if row["name"] == "Drift"]
     assert len(drifts) == 2
     assert all("differ by +7.1% from those in its first third" in what for what in drifts)

@@ -19,28 +19,17 @@ def coverage(logs: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("n", [3, 5, 10, 30])
-def test_the_interval_covers_the_truth_in_95_of_100_studies(n: int) -> None:
-    """Also where times are sometimes late: by an exponential delay of 3% on either side."""
+def test_intervals_cover_the_truth_and_claims_are_wrong_in_5_of_100_studies(n: int) -> None:
+    """Also of late times; of three equal variants; of a metric that differs by the margin."""
     generator = np.random.default_rng(n)
     assert 0.945 <= coverage(generator.normal(TRUTH, 0.05, size=(20_000, n))) <= 0.955
     late, other = np.log1p(generator.exponential(0.03, size=(2, 20_000, n)))
     assert 0.94 <= coverage(TRUTH + late - other) <= 0.97
-
-
-@pytest.mark.parametrize("n", [3, 5, 10, 30])
-def test_a_difference_is_claimed_wrongly_in_at_most_5_of_100_studies(n: int) -> None:
-    """Three equal variants; Holm's first step rejects where the smallest p is below a third."""
-    times = np.random.default_rng(n).normal(0, 0.02, size=(3, 20_000, n))
-    pairs = [times[0] - times[1], times[0] - times[2], times[1] - times[2]]
-    smallest = np.min([Mean.of(logs).p() for logs in pairs], axis=0)
-    assert 0.02 < np.mean(3 * smallest < 0.05) <= 0.052
-
-
-@pytest.mark.parametrize("n", [5, 30])
-def test_equivalence_is_claimed_wrongly_in_at_most_5_of_100_studies(n: int) -> None:
-    """The true difference is the margin."""
-    values = np.random.default_rng(n).normal(0.01, 0.004, size=(20_000, n))
-    assert 0.045 < np.mean(Mean.of(values).p_below(0.01) < 0.05) <= 0.055
+    a, b, c = generator.normal(0, 0.02, size=(3, 20_000, n))
+    smallest = np.min([Mean.of(logs).p() for logs in (a - b, a - c, b - c)], axis=0)
+    assert 0.02 < np.mean(3 * smallest < 0.05) <= 0.052  # where Holm's first step rejects
+    margin = generator.normal(0.01, 0.004, size=(20_000, n))
+    assert 0.045 < np.mean(Mean.of(margin).p_below(0.01) < 0.05) <= 0.055
 
 
 @pytest.mark.parametrize("n", [2, 5, 20, 40])
@@ -53,7 +42,6 @@ def test_a_ratio_and_its_test_are_those_of_scipys_paired_t_test(n: int) -> None:
     assert (r.n, r.p) == (n, pytest.approx(theirs.pvalue, rel=1e-9))
     assert (r.low, r.high) == pytest.approx(tuple(interval), rel=1e-12)
     assert r.value == pytest.approx(stats.gmean(b / a))
-    assert (r.low <= 1 <= r.high) == (r.p >= 0.05)
 
 
 @pytest.mark.parametrize("n", [3, 25])
@@ -78,12 +66,6 @@ def test_one_pair_and_pairs_without_spread_claim_nothing() -> None:
     assert statistics.ratio(same, same).p == 1.0
     shifted = statistics.equivalence(np.zeros(2), np.full(2, 0.004), 0.01)
     assert (shifted.p, shifted.p_different) == (1.0, 1.0)
-
-
-def test_pairs_that_agree_to_the_example_are_tested_with_a_spread_of_one_example() -> None:
-    same = np.full(5, 0.9)
-    assert statistics.equivalence(same, same, 0.01, 1 / 360).p < 0.05
-    assert statistics.equivalence(same[:2], same[:2], 0.01, 1 / 360).p > 0.05
 
 
 @pytest.mark.parametrize("n", [2, 3])
