@@ -58,7 +58,7 @@ def traced(settings: dict[str, Any], seed: int = 0) -> Callable[[Verdict], objec
         (lambda v: rungs(v).append(rungs(v)[0]), "has a rung twice"),
         (lambda v: rungs(v)[3].update(worst="nothing"), "nothing was compared"),
         (lambda v: rungs(v)[3].update(tolerance="infinity"), "beyond its tolerance"),
-        (lambda v: rungs(v)[3].update(value=1.0), "beyond its tolerance"),
+        (lambda v: rungs(v)[3].update(value="infinity"), "beyond its tolerance"),
         (lambda v: rungs(v)[2].update(passed=False), "conclusion is not that of its rungs"),
         (lambda v: v.update(passed=False), "conclusion is not that of its comparisons"),
         (lambda v: v.update(reference="another"), "no trace of its reference"),

@@ -124,7 +124,6 @@ def test_times_to_target_have_one_median_in_table_and_figure(tmp_path: Path) -> 
         killed = {"identity": "x", "reason": "signal 9"}
         put_json(study.run_folder(run) / "failure.json", killed)
     found = analysis.analyse(study)
-    assert found.comparisons[0].to_target is None  # those who arrived are no sample
     met = found.runs[found.runs["target_reached"].eq(True)]
     reached = met.groupby("variant", observed=True)["target_seconds"].max()
     for row in found.workloads[0].tables["time-to-target"].rows:

@@ -87,6 +87,8 @@ def test_a_seed_that_cannot_be_paired_is_left_out_by_name(tmp_path, options, lef
     assert c.left_out == [(2, f"jax-jit {why}") for why in left_out]
     assert c.untimed == [(2, f"jax-jit: {why}") for why in untimed]
     assert c.quality.n == 5 - len(left_out)
+    # Those who arrived are no sample of all where a run failed.
+    assert (c.to_target is None) == ("failed: the loss is nan" in left_out)
     assert ("Lost runs" in threats_of(found)) == bool(left_out)
 
 
