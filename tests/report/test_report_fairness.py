@@ -112,6 +112,7 @@ def test_tf32_on_both_sides_is_found_where_no_difference_shows_it(tmp_path: Path
     ("precision", "computed", "did"),
     [
         ("bfloat16", "float32", "computed in float32"),
+        ("float64", "float32", "computed in float32"),
         ("tf32", "bfloat16", "computed products in bfloat16"),
         ("float32", "bfloat16", "computed products in bfloat16"),
         ("float32", None, "does not say what it computed in"),
