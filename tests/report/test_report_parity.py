@@ -76,6 +76,12 @@ def test_a_verdict_that_proves_less_than_all_rungs_proves_nothing(fair, change, 
         parity_verdict.read(fair, "mnist_cnn")
 
 
+def test_null_is_no_verdict_and_not_the_lack_of_one(fair) -> None:
+    put_json(fair.verdict("mnist_cnn"), None)
+    with pytest.raises(Unsound, match="not a record"):
+        parity_verdict.read(fair, "mnist_cnn")
+
+
 def test_what_is_not_proven_has_no_verdict_and_is_no_failure(tmp_path: Path) -> None:
     study = write(tmp_path, seeds=2)
     whole = study.verdict("mnist_cnn").read_text()

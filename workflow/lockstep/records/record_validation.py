@@ -40,7 +40,7 @@ def read_json(path: Path, schema: str | None = None) -> Any:
         schema: that it must have, a constant of `record_schema`.
 
     Raises:
-        Unsound: it cannot be read, is not JSON, or has not the schema.
+        Unsound: it cannot be read, is not JSON, is null, or has not the schema.
     """
     if not path.is_file():
         return None
@@ -50,6 +50,8 @@ def read_json(path: Path, schema: str | None = None) -> Any:
         raise Unsound(f"not readable ({error.strerror})") from error
     if schema and (field := record_schema.unsound(value, schema)) is not None:
         raise Unsound(f"no sound field {field!r}")
+    if value is None:  # which would say that there is no such file
+        raise Unsound("not a record (it is null)")
     return value
 
 
