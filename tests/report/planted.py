@@ -1,7 +1,6 @@
 """Differences that are planted into the records of a study, and what is said of the pair."""
 
 import copy
-import functools
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +12,7 @@ from lockstep.records.load import Records
 from lockstep.report import analysis
 from lockstep.report.verdicts import Comparison
 from lockstep.study.run import Run
+from tests.archive.tamper import put
 from tests.report.report_studies import TWO, Edit, write
 
 _FAIR: dict[str, Records] = {}
@@ -59,12 +59,7 @@ def on_jax(change: Edit, **which: Any) -> Edit:
 
 
 def set_at(path: str, value: Any) -> Edit:
-    *folders, last = path.split(".")
-
-    def change(run: Run, summary: dict[str, Any]) -> None:
-        functools.reduce(dict.__getitem__, folders, summary)[last] = value
-
-    return change
+    return lambda run, summary: put(summary, path, value)
 
 
 def update(**values: Any) -> Edit:

@@ -98,6 +98,15 @@ def failed_rung(comparison: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return next((rung for rung in comparison["rungs"] if not rung["passed"]), None)
 
 
+def held_to(rung: Mapping[str, Any]) -> float | str:
+    """Return the tolerance that the first tensor of a failed rung was held to.
+
+    Verdicts of earlier versions have that of the rung alone.
+    """
+    own: float | str | None = rung.get("first_tolerance")
+    return rung["tolerance"] if own is None else own
+
+
 LATER = {"steps": "final"}
 """The rung whose tensors say what a rung of losses alone does not."""
 
@@ -113,7 +122,7 @@ def failure(comparison: Mapping[str, Any]) -> str | None:
     precision, name = rung["precision"], rung["name"]
     said = (
         f"{precision} {name}: {rung['first']} differs by {_number(rung['first_value'], 2)}, "
-        f"allowed {_number(rung.get('first_tolerance', rung['tolerance']), 1)}"
+        f"allowed {_number(held_to(rung), 1)}"
     )
     rungs = {(rung["precision"], rung["name"]): rung for rung in comparison["rungs"]}
     later = rungs.get((precision, LATER.get(name, "")))

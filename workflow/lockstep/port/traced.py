@@ -83,8 +83,7 @@ class Traced:
         names = list(self._layers)
         names = names[: names.index(first)] if rung == "layers" else names
         values = [found[name] for name in names if name in found]
-        allowed = failed.get("first_tolerance", failed["tolerance"])
-        values.append(replace(target, status=DIFFERS, tolerance=float(allowed)))
+        values.append(replace(target, status=DIFFERS, tolerance=float(compare.held_to(failed))))
         self.torch = self._sides[rung == "layers"]
         return replace(run, values=values)
 

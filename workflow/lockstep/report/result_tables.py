@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lockstep.parity.compare import held_to
 from lockstep.records.load import Records
 from lockstep.records.parity_verdict import number
 from lockstep.records.record_validation import FAILED
@@ -165,9 +166,7 @@ def parity(view: Workload) -> Table | None:
         for rung in comparison["rungs"]:
             value, at, allowed = (rung[k] for k in ("value", "worst", "tolerance"))
             if not rung["passed"]:
-                value, at = rung["first_value"], rung["first"]
-                held = rung.get("first_tolerance")
-                allowed = allowed if held is None else held
+                value, at, allowed = rung["first_value"], rung["first"], held_to(rung)
             row = {"variant": variant, "precision": rung["precision"], "rung": rung["name"]}
             row |= {"value": number(value), "at": at, "tolerance": number(allowed)}
             rows.append({**row, "passed": "✓ PASS" if rung["passed"] else "✗ FAIL"})
