@@ -42,6 +42,9 @@ def test_a_crowded_row_of_dots_shows_evenly_spaced_ones() -> None:
     picture = figures.dots("Accuracy", pd.DataFrame(known), "metric", STYLES)
     assert "median 249.5 of 500 runs" in picture.alternative
     assert picture.svg.count(b"<use ") < 40 + 20  # ticks are such, too
+    assert "more than 40" in picture.note
+    few = figures.dots("Accuracy", pd.DataFrame(known)[:3], "metric", STYLES)
+    assert few.note == "Each dot is one run; the line is the median."
 
 
 def test_a_framework_has_one_colour_and_a_variant_one_line_and_marker() -> None:

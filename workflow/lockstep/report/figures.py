@@ -96,7 +96,7 @@ def dots(
     several = known["scale"].nunique() > 1
     groups = list(dataframes.by_variant(known))
     figure, axes = drawing.new(height=max(1.5, 0.7 + 0.34 * len(groups)))
-    words, labels = [], []
+    words, labels, missed = [], [], 0
     for y, ((where, variant), group) in enumerate(groups):
         labels.append(f"{variant}, {where}" if several else variant)
         x, full = group[column].to_numpy(dtype=float), np.ones(len(group), bool)
@@ -106,6 +106,7 @@ def dots(
         x, full = x[order], full[order]
         median = statistics.censored_median(x, full) if censored else float(np.median(x))
         lost = f", {(~full).sum()} of them censored" if not full.all() else ""
+        missed += (~full).sum()
         middle = "no median" if median is None else f"median {median:.4g}"
         words.append(f"{labels[-1]}: {middle} of {len(x)} runs{lost}")
         chosen = np.unique(np.linspace(0, len(x) - 1, MOST_DOTS).round().astype(int))
@@ -118,9 +119,11 @@ def dots(
             axes.plot([median, median], [y - 0.32, y + 0.32], color=INK, linewidth=1.2)
     drawing.rows(axes, labels, title)
     axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(6))
-    note = f"Each dot is one run (of more than {MOST_DOTS}, evenly spaced ones); the line is "
-    note += "the Kaplan–Meier median." if censored else "the median."
-    note += " Hollow: censored, not met by then." if censored else ""
+    note = "Each dot is one run"
+    if any(len(group) > MOST_DOTS for _, group in groups):
+        note += f" (of more than {MOST_DOTS}, evenly spaced ones)"
+    note += f"; the line is the {'Kaplan–Meier median' if censored else 'median'}."
+    note += " Hollow: censored, not met by then." if missed else ""
     return drawing.finish(figure, title, words, note)
 
 

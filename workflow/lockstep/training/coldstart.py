@@ -24,13 +24,15 @@ SECONDS = ("trace_seconds", "compile_seconds", "first_window_seconds")
 
 
 def ensure(spec: RunSpec, start: Callable[[], int]) -> int:
-    """Have the first start made, if it has not been; returns its exit status, or 0.
+    """Have the first start of what compiles made, if it has not been; returns its status, or 0.
 
     Blocks of other seeds that need the same programs wait meanwhile.
 
     Args:
         start: runs `main` on all ranks of the run.
     """
+    if not _compiles(spec):
+        return 0
     caches = Path(spec.caches)
     waiting = f"{caches} is being filled by another process"
     with lock.held(caches.with_name(f".{caches.name}.lock"), waiting=waiting):
@@ -42,6 +44,10 @@ def ensure(spec: RunSpec, start: Callable[[], int]) -> int:
         return start()
 
 
+def _compiles(spec: RunSpec) -> bool:
+    return bool(spec.settings["mode"] != "eager")
+
+
 def is_known(spec: RunSpec) -> bool:
     """Whether the start of what this run starts was measured, and its programs are there."""
     path = Path(spec.caches) / COLD
@@ -50,11 +56,11 @@ def is_known(spec: RunSpec) -> bool:
 
 def told(spec: RunSpec) -> dict[str, Any]:
     """Return `cold_start` of a run's summary: in that run for which it was measured."""
+    if not _compiles(spec):
+        return {"absent": "nothing is compiled"}
     if not is_known(spec):
         return {"absent": "it was not measured"}
     known = files.read_json(Path(spec.caches) / COLD)
-    if known["cache"] == "none":
-        return {"absent": "nothing is compiled"}
     if known["cache"] != "cold":
         return {"absent": f"the framework says that its cache was {known['cache']}"}
     if known["run"] != spec.name:
