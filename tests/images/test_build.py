@@ -12,9 +12,7 @@ import pytest
 from lockstep.images import build
 from lockstep.images.mirror import host_mirror
 from tests.conftest import PATIENCE, wait_for
-from tests.images.conftest import MOVED_ON, Machine, Tiny
-
-NO_PACKAGES = "# no Python packages\n"
+from tests.images.conftest import AFRESH, MOVED_ON, Machine, Tiny
 
 
 def sif_sha256(folder: Path) -> str:
@@ -170,8 +168,7 @@ class TestDamage:
 
     def test_is_found_by_its_hash_and_built_again(self, tiny: Tiny) -> None:
         # As the base image has it, so that the second build shows whether its bytes are the same.
-        afresh = "rm -r /opt/lockstep; python3 -m venv --without-pip /opt/lockstep"
-        command = tiny.ensure(f"{afresh}; wheels; forget_bytecode; finish")
+        command = tiny.ensure(f"{AFRESH}; wheels; forget_bytecode; finish")
         tiny.machine.run(*command)
         (folder,) = tiny.images
         sound = sif_sha256(folder)

@@ -73,10 +73,9 @@ def test_packages_come_from_the_index_of_a_site_by_its_certificates(
     tiny: Tiny, index: tuple[str, str], tmp_path: Path
 ) -> None:
     address, pin = index
-    lock = (tiny.machine.repository / "containers" / "locks" / "base.txt").read_text() + pin
     bundle = tiny.folder / "site.crt"
     shutil.copy(tmp_path / "site.crt", bundle)
-    command = tiny.ensure("wheels", lock=lock, package_index=address, ca_bundle=bundle)
+    command = tiny.ensure("wheels", lock=tiny.lock + pin, package_index=address, ca_bundle=bundle)
     options = json.loads(command[-1])
     untrusted = json.dumps({**options, "ca_bundle": None})
     said = tiny.machine.run(*command[:-1], untrusted, status=1).stderr

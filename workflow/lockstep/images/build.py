@@ -90,6 +90,7 @@ def ensure(recipe: Recipe, settings: Settings) -> Path:
                 made / cache.SIF,
                 work,
                 lock=recipe.python_lock,
+                scripts=recipe.definition.parent / "smoke",
                 minimum_driver=MINIMUM_DRIVER.get(recipe.cuda or ""),
             )
             files.write_json(

@@ -22,14 +22,16 @@ def test(
     scratch: Path,
     *,
     lock: Path | None,
+    scripts: Path = SCRIPTS,
     minimum_driver: str | None = None,
 ) -> dict[str, Any]:
     """Import what the image is for, train a step in it, and compare its packages with the lock.
 
     Args:
-        name: `base`, `torch` or `jax`: which script of `containers/smoke` is run.
+        name: `base`, `torch` or `jax`: which script is run.
         scratch: folder for caches; removed by the caller.
         lock: the packages that it must hold, and no others; None for an image from elsewhere.
+        scripts: the folder with the scripts.
         minimum_driver: NVIDIA driver that its CUDA needs, where that is known.
 
     Returns:
@@ -44,7 +46,7 @@ def test(
         identity="smoke-test",
         name=name,
         writable=(str(scratch / "smoke"),),
-        readable=(str(SCRIPTS),),
+        readable=(str(scripts),),
         caches=str(scratch / "smoke"),
         minimum_driver=minimum_driver,
     )
@@ -58,7 +60,7 @@ def test(
         environment["PYTHONPATH"] = str(enter.package_folder())
         try:
             answer = subprocess.run(
-                enter.command(leave, [str(SCRIPTS / f"{name}.py")]),
+                enter.command(leave, [str(scripts / f"{name}.py")]),
                 env=environment,
                 capture_output=True,
                 text=True,
@@ -71,7 +73,7 @@ def test(
     if answer.returncode:
         raise UserError(
             f"image {name} does not work and is not kept: its smoke test "
-            f"({SCRIPTS / name}.py) ended with status {answer.returncode}:\n"
+            f"({scripts / name}.py) ended with status {answer.returncode}:\n"
             f"{(answer.stdout + answer.stderr).strip()[-3000:]}"
         )
     found = json.loads(answer.stdout.splitlines()[-1])
