@@ -20,6 +20,8 @@ from lockstep.study.run import Scale
 PREPARATION = ("import", "staging", "trace", "compile")
 PHASES = (*PREPARATION, "training", "evaluation", "checkpoint")
 """Phases before the first step, and all that add up to a run; `data_wait` is a part of training."""
+SPLIT = (*PREPARATION, "first_window", "steady", "data_wait", "evaluation", "checkpoint")
+"""The same with the parts of training, in the order in which they first happen."""
 
 KEY = ["workload", "variant", "scale", "seed"]
 RESOURCES = ("rss", "allocated", "reserved", "planned", "flops_per_second", "energy")

@@ -6,11 +6,7 @@ from dataclasses import dataclass
 
 INK, PAPER = "#010203", "#fdfcfb"
 
-PALETTE = {
-    "torch": "#d55e00",
-    "jax": "#0072b2",
-    "purple": "#7b3294",
-}
+PALETTE = {"torch": "#d55e00", "jax": "#0072b2", "purple": "#7b3294"}
 """Colours of figures in files, and of the page in the light; in the dark it has others by name."""
 
 

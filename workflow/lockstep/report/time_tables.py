@@ -13,23 +13,10 @@ import pandas as pd
 from lockstep.records.run_facts import facts_of
 from lockstep.report import comparability
 from lockstep.report.comparability import BLOCKS, FLAGGED, difference_text
-from lockstep.report.dataframes import RESOURCES, STEP, Workload, by_variant, finished
+from lockstep.report.dataframes import RESOURCES, SPLIT, STEP, Workload, by_variant, finished
 from lockstep.report.tables import RUNS, WHO, Absent, Table, table, with_reasons
 from lockstep.report.verdicts import NOT_COMPARABLE
 from lockstep.training.rates import FLOPS_FORMULA
-
-SPLIT = {
-    "import": "Import",
-    "staging": "Staging",
-    "trace": "Trace",
-    "compile": "Compile",
-    "first_window": "First window",
-    "steady": "Steady training",
-    "data_wait": "Data wait",
-    "evaluation": "Evaluation",
-    "checkpoint": "Checkpoint",
-}
-"""Parts of a run that add up to its time, in the order in which they first happen."""
 
 
 def step_times(view: Workload) -> Table:
@@ -59,11 +46,11 @@ def time_split(view: Workload) -> Table:
     runs = finished(view.runs)
     runs = runs.assign(start=runs["cache"].replace("none", "nothing to compile"))
     grouped = by_variant(pd.concat([runs, view.cold.assign(start="cold, measured apart")]), "start")
-    means = grouped[list(SPLIT)].mean()
+    means = grouped[[*SPLIT]].mean()
     return table(
         "Parts of a run",
         f"{WHO}start | Start\n{RUNS}"
-        + "".join(f"{k} | {label} | s | 2f\n" for k, label in SPLIT.items())
+        + "".join(f"{k} | {k.replace('_', ' ').capitalize()} | s | 2f\n" for k in SPLIT)
         + "total | Whole run | s | 2f",
         means.assign(total=means.sum(axis=1, skipna=False), n=grouped.size()).reset_index(),
         "Mean over runs, so that the parts add up. A cold start finds an empty compilation cache, "
