@@ -16,6 +16,7 @@ from lockstep import engines, workloads
 from lockstep.datasets.reader import Reader, read_manifest
 from lockstep.engines.contract import Job, Window
 from lockstep.training import loop
+from lockstep.training.begin import prepared
 from lockstep.training.feed import Feed, SharedFeed, check, evaluation_batches
 from lockstep.training.watch import Watch
 from lockstep.workloads import recipe as recipes
@@ -79,7 +80,7 @@ class Trial:
         started = time.perf_counter()
         self.initial = weights.initial(self.job.workload, self.job.recipe["model"], SEED)
         self.engine.load(self.initial)
-        done = self.engine.prepare()
+        done = prepared(self.engine)
         self.feed = SharedFeed(self.job, reader, SEED)
         self.progress = loop.Progress()
         self.sources: dict[bool, Iterator[Window]] = {}

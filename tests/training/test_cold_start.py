@@ -1,12 +1,16 @@
 """A variant's cold start is measured once, from an empty cache; every timed run starts warm."""
 
 import signal
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from lockstep import files, machine
+from lockstep.engines.contract import Preparation
 from lockstep.study import Study
+from lockstep.training import begin
 from tests.conftest import DIGITS, kill, slowly, start, summary, train, wait_for
 
 COMPILED = {"jax-jit": DIGITS["variants"]["jax-jit"]}
@@ -37,6 +41,16 @@ def test_one_start_is_cold_and_all_runs_are_warm(study_of, tmp_path: Path) -> No
     assert second["cold_start"] == {"absent": "measured once, for mnist_cnn/jax-jit/1x1/seed-0"}
     eager = summary(study, "mnist_cnn/torch-eager/1x1/seed-0")
     assert eager["cold_start"] == {"absent": "nothing is compiled"}
+
+
+def test_what_an_engine_does_not_tell_of_its_preparation_counts_too() -> None:
+    def prepare() -> Preparation:
+        time.sleep(0.05)
+        return Preparation(trace_seconds=0.01, compile_seconds=0.02, cache="cold")
+
+    found = begin.prepared(SimpleNamespace(prepare=prepare))
+    assert found.trace_seconds == 0.01
+    assert 0.04 <= found.compile_seconds < 1.0
 
 
 def test_a_trace_does_not_warm_the_start_of_a_run(study_of, tmp_path: Path) -> None:

@@ -219,7 +219,8 @@ class Preparation:
 
     Attributes:
         trace_seconds: from Python to the compiler's input (0 where there is no such phase).
-        compile_seconds: compilation, with whatever the framework initialises on first use.
+        compile_seconds: compilation, with whatever the framework initialises on first use; a run
+            counts all that `prepare` took and that was no tracing (`lockstep.training.begin`).
         cache: `cold`, `warm`, or `none` where nothing is compiled.
         memory: what the compiler planned, in bytes, where it tells.
     """

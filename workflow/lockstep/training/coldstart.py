@@ -81,7 +81,7 @@ def main(spec_path: Path) -> int:
     job, engine = begin.engine_for(spec, here)
     feed = begin.feed_for(spec, job)
     engine.load(weights.load(Path(spec.weights)))
-    preparation = engine.prepare()
+    preparation = begin.prepared(engine)
     windows = feed.windows(0, feed.total_steps)
     window = next(windows)
     started = time.perf_counter()

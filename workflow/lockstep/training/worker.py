@@ -57,7 +57,7 @@ def _run(
         engine.load(state)
     del state
     total = total_steps(spec.recipe, feed.steps_per_epoch)
-    preparation = engine.prepare()
+    preparation = begin.prepared(engine)
     progress.clock.add("trace", preparation.trace_seconds)
     progress.clock.add("compile", preparation.compile_seconds)
 
