@@ -1,5 +1,6 @@
 """Examples of several lengths: a batch is of one of them, a window of one shape."""
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ import pytest
 from lockstep import engines, workloads
 from lockstep.datasets import checksum, prepare
 from lockstep.datasets.reader import Reader
-from lockstep.engines.contract import Job
+from lockstep.engines.contract import Job, Window
+from lockstep.engines.torch_engine import TorchEngine
 from lockstep.errors import UserError
 from lockstep.parity import position
 from lockstep.parity.climb import climb
+from lockstep.parity.rungs import compare
 from lockstep.training.feed import SharedFeed, evaluation_batches
 from lockstep.training.native_feed import NativeFeed
 from lockstep.workloads import weights
@@ -126,17 +129,38 @@ def test_a_window_has_examples_of_one_length(job_of, manifest: Path) -> None:
         NativeFeed(Job(**{**vars(job), "variant": {**job.variant, "input": "native"}}), manifest, 0)
 
 
+def climbed(job: Job, manifest: Path, steps: int, seed: int = 0) -> dict[str, np.ndarray]:
+    state = weights.initial(job.workload, job.recipe["model"], 0)
+    general = position.general(job.workload, job.recipe, 0)
+    feed = SharedFeed(job, Reader(manifest, "train"), seed)
+    batches = list(evaluation_batches(job, Reader(manifest, "test"), batch=16))
+    return dict(climb(engines.start(job), feed, batches, state, general, steps))
+
+
 def test_the_ladder_is_climbed_over_all_lengths(job_of, manifest: Path) -> None:
-    found = []
-    for variant in ("torch", "jax"):
-        job = job_of(variant)
-        state = weights.initial(job.workload, job.recipe["model"], 0)
-        general = position.general(job.workload, job.recipe, 0)
-        feed = SharedFeed(job, Reader(manifest, "train"), 0)
-        batches = list(evaluation_batches(job, Reader(manifest, "test"), batch=16))
-        found.append(dict(climb(engines.start(job), feed, batches, state, general, 20)))
-    torch, jax = found
+    torch, jax = (climbed(job_of(variant), manifest, 20) for variant in ("torch", "jax"))
     assert torch.keys() == jax.keys()
     for name, array in torch.items():
         if name.partition("/")[0] in ("steps", "edge", "edges", "evaluation", "after", "canary"):
             np.testing.assert_allclose(array, jax[name], rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+def test_a_fault_at_a_length_that_the_first_steps_do_not_have_is_named(
+    job_of, manifest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seed = 13  # where an epoch begins and ends with rows of the other length
+    reference, sound = climbed(job_of("torch"), manifest, 2, seed), TorchEngine.train
+
+    def halved(self: TorchEngine, window: Window) -> Any:
+        if window.length == LENGTHS[0]:
+            window = dataclasses.replace(window, weights=2 * window.weights)
+        return sound(self, window)
+
+    monkeypatch.setattr(TorchEngine, "train", halved)
+    sides = [
+        {f"float64/{name}": array for name, array in side.items()}
+        for side in (climbed(job_of("torch"), manifest, 2, seed), reference)
+    ]
+    found = {rung.name: rung for rung in compare(*sides, ["float64"])}
+    assert found["steps"].passed
+    assert found["edge"].first == f"loss of a step of length {LENGTHS[0]}"

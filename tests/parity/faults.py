@@ -46,6 +46,7 @@ CLIMBED = (
         "gradient",
         "input",
         "gradients",
+        "prepared",
         "rate",
     ),
     *("step", "steps", "final", "edges", "edge", "evaluation", "after", "restored", "general"),
@@ -239,7 +240,7 @@ class Ground:
         job = route.job(real, topology)
         engine = engines.start(job)
         limit = CLIMBED.index(last)
-        for method, first in (("prepare", "rate"), ("evaluate", "evaluation")):
+        for method, first in (("prepare", "prepared"), ("evaluate", "evaluation")):
             if limit < CLIMBED.index(first):
                 setattr(engine, method, _stop)
         state = weights.load(route.initial)

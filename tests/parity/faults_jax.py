@@ -137,6 +137,27 @@ def stale(sound):
     return evaluate
 
 
+def prepared(sound):
+    """Momentum is dropped where programs are prepared."""
+
+    def prepare(self):
+        done = sound(self)
+        self.values = without_momentum(self.values)
+        return done
+
+    return prepare
+
+
+def staged(sound):
+    """The numbers of the first window that was staged, in all."""
+
+    def stage(self, window):
+        self.first = getattr(self, "first", window)
+        return sound(self, dataclasses.replace(window, scalars=self.first.scalars))
+
+    return stage
+
+
 def convolved(change: Callable) -> Patch:
     """A convolution of other operands, or of another place."""
     return wrapping(
@@ -271,8 +292,10 @@ FAULTS = [
             **after["params"], "dense1.bias": before["params"]["dense1.bias"]}})),
     # Steps in a row
     row("the learning rate not updated", "residual", "final", "param/stem.kernel",
-        wrapping(JaxEngine, "train", lambda sound: lambda self, w: sound(
+        wrapping(JaxEngine, "_window", lambda sound: lambda self, w: sound(
             self, at_rate(w, w.scalars["learning_rate"][0])))),
+    row("the numbers of the first window that was staged", "unrolled", "steps", "step 2",
+        wrapping(JaxEngine, "stage", staged), most="momentum/conv1.bias"),
     row("an unrolled program that repeats its first row", "unrolled", "batches", "step 2",
         program(lambda rows, k: rows[0])),
     row("an unrolled program with one learning rate", "unrolled", "final", "param/conv1.kernel",
@@ -318,6 +341,9 @@ FAULTS = [
         loading(lambda s: {n: v.astype(np.float32) for n, v in s.items()})),
     row("two slots swapped", "plain", "restored", "momentum/conv1.bias",
         loading(lambda s: swapped(s, SLOT, "momentum/conv1.bias"))),
+    row("momentum lost where programs are prepared", "unrolled", "restored",
+        "prepared/momentum/conv1.kernel", wrapping(JaxEngine, "prepare", prepared),
+        until="canary"),
     row("a buffer forgotten", "residual", "restored", "buffer/stem_norm.var",
         loading(lambda s: {**s, "buffer/stem_norm.var": np.ones(4, np.float32)})),
     row("two slots swapped there and back", "plain", "step", "momentum/conv1.bias",

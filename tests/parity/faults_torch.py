@@ -213,6 +213,21 @@ def in_bfloat16(sound, *arguments):
         return sound(*arguments)
 
 
+def preparing(roles: tuple[str, ...]) -> Patch:
+    """A preparation behind which only some of the state is as it was, the rest zero."""
+
+    def make(sound):
+        def prepare(self):
+            kept = self.state()
+            done = sound(self)
+            self.load({n: v if n.startswith(roles) else 0 * v for n, v in kept.items()})
+            return done
+
+        return prepare
+
+    return wrapping(TorchEngine, "prepare", make)
+
+
 def forget_momentum(engine: TorchEngine) -> None:
     for slot in engine.optimizer.slots["momentum"].values():
         slot.zero_()
@@ -362,6 +377,8 @@ FAULTS = [
         each(loading(lambda _, s: swapped(s, SLOT, "momentum/conv1.bias")),
              wrapping(TorchEngine, "state", lambda sound: lambda self: swapped(
                  sound(self), SLOT, "momentum/conv1.bias")))),
+    row("momentum lost where programs are prepared", "plain", "restored",
+        "prepared/momentum/conv1.kernel", preparing(("param/", "buffer/")), until="canary"),
     row("a buffer forgotten", "residual", "restored", "buffer/stem_norm.var",
         loading(lambda _, s: {**s, "buffer/stem_norm.var": np.ones(4, np.float32)})),
     row("scales forgotten", "residual", "restored", "param/stem_norm.scale",

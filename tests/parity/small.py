@@ -13,7 +13,7 @@ DISTURBANCES = (UNDISTURBED, "another image", "another label", SWAPPED)
 TENSORS = (
     *("weights/a", "layers/a", "forward/logits", "loss/loss", "gradient/a", "gradient/b"),
     *("input/image", "step/a", "step/buffer", "final/a", f"edge/loss of {EDGES[0]}", "edge/a"),
-    *("evaluation/loss", "after/loss", "after/a", "restored/a", "general/a"),
+    *("evaluation/loss", "after/loss", "after/a", "restored/a", "prepared/a", "general/a"),
 )
 STEPPED = {
     **{f"{rung}/param/p": 1.0 for rung in ("weights", "restored")},

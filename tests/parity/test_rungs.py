@@ -47,6 +47,7 @@ def traces_with(gradient: float, twin: float) -> list[dict[str, np.ndarray]]:
                 "weights/buffer/c": one * 0,
                 "step/buffer/c": one,
                 "restored/a": one,
+                "prepared/a": one,
                 "evaluation/loss": one,
                 **{
                     f"canary/{what}/{which}": np.float64(k)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
-from lockstep.engines.contract import Engine, at_rate
+from lockstep.engines.contract import Engine, Window, at_rate
 from lockstep.errors import UserError
 from lockstep.parity import EDGES, STEPS_FROM_GENERAL, canary
 from lockstep.training.feed import SharedFeed
@@ -47,9 +47,13 @@ def climb(
             if name.startswith("grad/"):
                 yield f"gradients/{k}/{name[5:]}", taps.sample(gradient, SAMPLE)
 
+    # As where a run goes on from a checkpoint: what an engine settles must leave any state alone.
+    engine.load(general)
     engine.prepare()
+    yield from _named("prepared", engine.state(), taps.SAMPLE)
+    engine.load(state)
     yield from _trained(engine, feed, steps, advance)
-    yield from _at_edges(engine, feed)
+    yield from _at_edges(engine, feed, steps)
 
     coming = iter(evaluation)
     first = [next(coming)]
@@ -59,10 +63,10 @@ def climb(
     yield "evaluation/loss", np.array(found.loss)
     for name, value in feed.job.finish(found).items():
         yield f"evaluation/{name}", np.array(value)
-    losses, _ = engine.fetch(engine.train(feed.window(steps, 1)))
+    losses, _ = _made(engine, feed.window(steps, 1))
     yield "after/loss", losses[0]
     yield from _named("after", engine.state(), taps.SAMPLE)
-    losses, _ = engine.fetch(engine.train(feed.window(steps, 1)))
+    losses, _ = _made(engine, feed.window(steps, 1))
     yield "after/later loss", losses[0]  # of all ranks: the state is that of the first one
     # Of what was just trained: `state` may bring ranks together.
     yield "after/evaluation loss", np.array(engine.evaluate(first).loss)
@@ -128,14 +132,14 @@ def _trained(
     """Yield every step's loss and checksum, and the state after the first and the last one."""
     window = feed.window(0, 1)
     yield "rate/first", window.scalars["learning_rate"][0]
-    losses, checksums = engine.fetch(engine.train(window))
+    losses, checksums = _made(engine, window)
     yield from _named("step", engine.state())
     all_losses, all_checksums = [losses], [checksums]
     done = 1
     advance(1)
     while done < steps:
         count = min(feed.job.window_steps, steps - done, feed.end(done) - done)
-        losses, checksums = engine.fetch(engine.train(feed.window(done, count)))
+        losses, checksums = _made(engine, feed.window(done, count))
         all_losses.append(losses)
         all_checksums.append(checksums)
         done += count
@@ -145,22 +149,44 @@ def _trained(
     yield from _named("final", engine.state(), taps.SAMPLE)
 
 
-def _at_edges(engine: Engine, feed: SharedFeed) -> Iterator[tuple[str, np.ndarray]]:
+def _at_edges(engine: Engine, feed: SharedFeed, steps: int) -> Iterator[tuple[str, np.ndarray]]:
     """Yield the same of the steps on both sides of an epoch's end, and of the run's last step.
 
-    Up to an epoch's end it trains the last steps of a window as runs do, by the same programs.
+    Up to an epoch's end it trains the last steps of a window as runs do, by the same programs. In
+    float64, where it is judged, also of each length whose programs the first `steps` did not need.
     """
     epoch, found = feed.steps_per_epoch, []
     _, last, _ = feed.order.stretch(epoch - 1)
     window = (epoch - 1 - last) % feed.job.window_steps + 1  # the epoch's last one has so many
     tail = (window - 1) % TAIL + 1
     for first, count in ((epoch - tail, tail), (epoch, 1), (max(0, feed.total_steps - 1), 1)):
-        losses, checksums = engine.fetch(engine.train(feed.window(first, count)))
+        losses, checksums = _made(engine, feed.window(first, count))
         found.append((losses[-1], checksums[-1]))
+    names = list(EDGES)
+    for length, first, count in _unmet(feed, steps):
+        losses, checksums = _made(engine, feed.window(first, count))
+        found.append((losses[-1], checksums[-1]))
+        names.append(f"a step of length {length}")
     yield "edges/checksum", np.array([check for _, check in found], np.uint32)
-    for name, (loss, _) in zip(EDGES, found):
+    for name, (loss, _) in zip(names, found):
         yield f"edge/loss of {name}", loss
     yield from _named("edge", engine.state(), taps.SAMPLE)
+
+
+def _unmet(feed: SharedFeed, steps: int) -> Iterator[tuple[int, int, int]]:
+    """Yield each length that the first steps have not, and a window of it: where, how many steps.
+
+    None of a precision whose edges are not judged.
+    """
+    job, step = feed.job, 0
+    met = {feed.order.stretch(k)[0] for k in range(steps)}
+    exact = job.variant["precision"] == "float64"
+    while exact and len(met) < len(job.lengths) and step < feed.steps_per_epoch:
+        own, first, end = feed.order.stretch(step)
+        if own not in met:
+            met.add(own)
+            yield job.lengths[own], first, min(end - first, job.window_steps)
+        step = end
 
 
 def _from_general(
@@ -186,8 +212,13 @@ def _from_general(
             yield f"{rung}/gradient/{name}", taps.sample(array)
         yield f"{rung}/norm", np.array(optimizers.global_norm(gradients))
         yield f"{rung}/evaluation loss", np.array(engine.evaluate(evaluation).loss)
-        engine.fetch(engine.train(window))
+        _made(engine, window)
         yield from _named(rung, engine.state(), taps.SAMPLE)
+
+
+def _made(engine: Engine, window: Window) -> tuple[np.ndarray, np.ndarray]:
+    """Train a window as the loop does, staged; returns each step's loss and checksum."""
+    return engine.fetch(engine.train(engine.stage(window)))
 
 
 def _named(

@@ -33,6 +33,7 @@ class Bounds:
     tensor: float
 
 
+PARTS = {"batches": ("batch", "steps"), "restored": ("restored", "prepared")}
 SMALL = 0.01  # share of the whole gradient that one tensor's counts as, at least
 
 BOUNDS = {
@@ -59,7 +60,7 @@ def compared(
     for rung in ("weights", "batches", "restored"):
         found: list[Item] = []
         for named, side in sides.items():
-            keys = {"batches": ("batch", "steps")}.get(rung, (rung,))
+            keys = PARTS.get(rung, (rung,))
             for key in keys:
                 for name in names(precision, key, side):
                     if rung == "batches" and name != "checksum":

@@ -46,6 +46,7 @@ from lockstep.workloads import taps
 
 TURNING = 1e-4  # of what passes through many layers in float32: logits of ResNet-50 are 5e-5 apart
 HALF = 0.5  # of a gradient: no unit that turns moves it by so much
+LENGTH = "a step of another length"
 JUMPS = 5.0  # examples whose largest logits may swap in float32, beyond what a twin's do
 FIRM_STEPS = 10  # float32 steps held to the fixed tolerance alone, unless the workload says fewer
 
@@ -130,7 +131,7 @@ def _rungs(
                 yield _tensors(precision, rung, trace, reference, firm)
             else:
                 yield _evaluation(trace, reference, turning)
-        yield _tensors(precision, "restored", trace, reference, 0.0)
+        yield _tensors(precision, "restored", trace, reference, 0.0, "prepared")
         if exact:
             yield _tensors(precision, "general", trace, reference, firm)
         if precision != OVER_TWO:
@@ -216,20 +217,23 @@ def _equal(a: np.integer | np.ndarray, b: np.integer | np.ndarray) -> float:
     return 0.0 if a == b else math.inf
 
 
-def _tensors(precision: str, rung: str, trace: Arrays, reference: Arrays, tolerance: float) -> Rung:
-    """Judge a rung's tensors, all held to one tolerance."""
-    found = [
-        (
-            name,
-            distance(
-                trace.get(f"{precision}/{rung}/{name}"),
-                reference.get(f"{precision}/{rung}/{name}"),
-                name=name,
-            ),
-            tolerance,
-        )
-        for name in names(precision, rung, reference, trace)
-    ]
+def _tensors(
+    precision: str, rung: str, trace: Arrays, reference: Arrays, tolerance: float, *more: str
+) -> Rung:
+    """Judge a rung's tensors, all held to one tolerance.
+
+    Args:
+        more: names of what a trace holds besides and is judged with it.
+    """
+    found: list[Item] = []
+    for part in (rung, *more):
+        known = names(precision, part, reference, trace)
+        for name in known:
+            pair = (side.get(f"{precision}/{part}/{name}") for side in (trace, reference))
+            shown = name if part == rung else f"{part}/{name}"
+            found.append((shown, distance(*pair, name=name), tolerance))
+        if more and not known:
+            found.append(("number of tensors", math.inf, tolerance))
     return judge(precision, rung, found, "tensors")
 
 
@@ -311,7 +315,7 @@ def _checksums(precision: str, trace: Arrays, reference: Arrays) -> Rung:
     for key, losses, named in (
         ("batch/checksum", "loss/loss", lambda k: "the first batch"),
         ("steps/checksum", "steps/loss", lambda k: f"step {k}"),
-        ("edges/checksum", f"edge/loss of {EDGES[0]}", lambda k: EDGES[k]),
+        ("edges/checksum", f"edge/loss of {EDGES[0]}", lambda k: (*EDGES, LENGTH)[min(k, 3)]),
     ):
         mine, theirs = (np.atleast_1d(t.get(f"{precision}/{key}", [])) for t in (trace, reference))
         told = any(f"{precision}/{losses}" in t for t in (trace, reference))

@@ -16,11 +16,13 @@ windows too.
 `step/NAME`      the state after one optimizer step, made at the learning rate `rate/first`,
 `steps/loss`     of every step,
 `final/NAME`     the state after the last step,
-`edge/…`         losses of the steps around an epoch's end and of a run's last one; the state then,
+`edge/…`         losses of the steps around an epoch's end and of a run's last one, in float64 also
+                 of a step of each length that was not met before; the state then,
 `evaluation/NAME`   the loss and each metric of that state on the test split, and its examples,
 `after/…`        loss and state of a step after the evaluation; the loss of another one, and that of
                  an evaluation right behind it,
-`restored/NAME`, `general/…`   a state in general position given back (`lockstep.parity.position`);
+`prepared/NAME`  a state in general position after the engine has prepared its programs with it,
+`restored/NAME`, `general/…`   such a state (`lockstep.parity.position`) given back after loading;
                  loss, gradient (and its whole norm) and state of a step from it, the loss of an
                  evaluation before it, and `general/later/…` of a second step,
 `canary/…`       checksums and losses of disturbed batches (`lockstep.parity.canary`),
