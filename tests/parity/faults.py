@@ -156,7 +156,7 @@ class Fault:
         if self.until:
             return self.until
         if self.precision == "bfloat16" and self.rung != "weights":
-            return "restored"  # judged before
+            return "general" if self.rung == "evaluation" else "restored"  # judged before
         if self.rung == "batches":
             known = {"the first batch": "batch", **dict.fromkeys(EDGES, "edges")}
             return known.get(self.named, "steps")

@@ -213,6 +213,12 @@ def in_bfloat16(sound, *arguments):
         return sound(*arguments)
 
 
+def not_reduced(sound, engine, batches):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "compute_dtype", engine.param_dtype)
+        return sound(engine, batches)
+
+
 def preparing(roles: tuple[str, ...]) -> Patch:
     """A preparation behind which only some of the state is as it was, the rest zero."""
 
@@ -411,6 +417,10 @@ FAULTS = [
             (self.bias - self.bias.detach()).bfloat16()[:, None, None]
             if torch.is_autocast_enabled("cpu") and len(self.bias) == 10 else 0)),
         precision="bfloat16"),
+    row("an evaluation in float32", "plain", "evaluation",
+        "loss in general position (as in float32: the precision is not in force)",
+        wrapping(TorchEngine, "evaluate", lambda sound: lambda self, bs: not_reduced(
+            sound, self, bs)), precision="bfloat16"),
     # Checksums and draws
     row("bytes that are not sent again", "plain", "canary", "checksum with another image",
         trained(cached)),

@@ -34,6 +34,7 @@ class Bounds:
 
 
 PARTS = {"batches": ("batch", "steps"), "restored": ("restored", "prepared")}
+HIDDEN = 0.1  # of what logits differ by at least, a mean loss
 SMALL = 0.01  # share of the whole gradient that one tensor's counts as, at least
 
 BOUNDS = {
@@ -99,6 +100,18 @@ def compared(
             for k, value in enumerate(curve(precision, side))
         ],
     )
+    found = []
+    for named, side in sides.items():
+        for name in ("examples", "weight"):
+            pair = _pair(precision, f"evaluation/{name}", side)
+            found.append((f"{name}{named}", _exactly(*pair), 0.0))
+        loss = distance(*_pair(precision, "evaluation/loss", side))
+        found.append((f"loss{named}", loss, bounds.later_loss))
+        # From one state, where trained ones have parted; its mean may hide most of what is rounded.
+        loss = distance(*_pair(precision, "general/evaluation loss", side))
+        what = f"loss in general position{named}"
+        found.append(_within(what, loss, HIDDEN * bounds.least, bounds.later_loss))
+    yield "evaluation", found
 
 
 def curve(precision: str, side: Arrays) -> np.ndarray:

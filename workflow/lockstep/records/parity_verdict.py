@@ -32,7 +32,10 @@ RUNGS = frozenset(
     + [("float32", rung) for rung in (*SHARED, "canary")]
 )
 """What a proof consists of: a comparison in which one of them is missing proves nothing."""
-REDUCED = ("weights", "batches", "forward", "gradient", "loss", "update", "steps", "restored")
+REDUCED = (
+    *("weights", "batches", "forward", "gradient", "loss", "update", "steps", "evaluation"),
+    "restored",
+)
 """The rungs of a variant's own precision, where that is a reduced one."""
 
 
