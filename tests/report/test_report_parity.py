@@ -1,5 +1,6 @@
 """What is not proven passes for nothing: of what parity is a proof, and for which runs."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -96,6 +97,24 @@ def test_what_is_not_proven_has_no_verdict_and_is_no_failure(tmp_path: Path) -> 
     changed(study.verdict("mnist_cnn"), lambda v: v["comparisons"].pop("jax-jit"))
     shown = headline(analysis.analyse(study))
     assert shown["word"] == "NOT PROVEN" and "jax-jit is not proven" in shown["text"]
+
+
+@pytest.mark.parametrize(
+    ("traced_on", "ran_on", "proven"),
+    [("cpu", "cpu", True), ("NVIDIA H100", "NVIDIA H100", True), ("cpu", "NVIDIA H100", False)],
+)
+def test_a_proof_on_a_cpu_is_none_of_a_gpu(
+    fair: Study, traced_on: str, ran_on: str, proven: bool
+) -> None:
+    records = load.load(fair)
+    device = {name: {"device": traced_on} for name in TWO}
+    for run in records.runs:
+        run.summary["contract"]["engine"]["device"] = ran_on
+    verdict = {**passing_verdict(fair, "mnist_cnn"), "about": device}
+    (only,) = analysis.compare_all(dataclasses.replace(records, parity={"mnist_cnn": verdict}))
+    said = "parity of jax-jit was traced on cpu and its runs computed on NVIDIA H100"
+    assert any(said in problem for problem in only.problems) == (not proven)
+    assert (only.kind == verdicts.NOT_COMPARABLE) == (not proven)
 
 
 def test_the_rungs_that_are_asked_for_are_those_that_parity_climbs() -> None:

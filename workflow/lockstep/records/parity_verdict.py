@@ -156,6 +156,25 @@ def parity_problem(records: "Records", workload: str, variant: str) -> str | Non
     return f"parity FAILS: {variant} is not {verdict['reference']}: {found}" if found else None
 
 
+def other_device(records: "Records", workload: str, variant: str, scale: str) -> str | None:
+    """Return why a proof is not of what a variant's runs computed on, None if it may be.
+
+    The kernels of a GPU, and its TF32, are in no trace that a CPU has made.
+    """
+    about = (records.parity.get(workload) or {}).get("about") or {}
+    proven = (about.get(records.study.traced[variant]) or {}).get("device")
+    runs = records.by_side[workload, variant, scale].values()
+    engines = [run.summary["contract"]["engine"] for run in runs if run.summary]
+    found = sorted({str(engine.get("device", "cpu")) for engine in engines})
+    others = [name for name in found if (name == "cpu") != (proven == "cpu")]
+    if proven is None or not others:
+        return None
+    return (
+        f"parity of {variant} was traced on {proven} and its runs computed on {listed(others)}: "
+        "what that computes was not compared; run the parity stage where the runs are"
+    )
+
+
 def compared(records: "Records", workload: str) -> list[str]:
     """Return the variants whose traces were compared with the reference's, and passed."""
     comparisons = (records.parity.get(workload) or {"comparisons": {}})["comparisons"]

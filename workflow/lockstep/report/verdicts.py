@@ -152,6 +152,7 @@ def side(records: Records, study: str | None, workload: str, variant: str, scale
     runs = records.by_side[workload, variant, scale]
     problems = (
         parity_verdict.parity_problem(records, workload, variant),
+        parity_verdict.other_device(records, workload, variant, scale),
         firststep.unlike_batches(records, workload, variant),
     )
     return Side(
