@@ -59,6 +59,15 @@ def test_an_undeclared_difference_takes_a_verdict_away_or_stands_beside_it(
     assert ("not comparable in time" in sentences.sentence(c)) == (kinds == NO_TIME)
 
 
+@pytest.mark.parametrize(("threads", "kinds"), [(2, FLAGGED), (1, NO_TIME)])
+def test_a_framework_that_leaves_cpus_of_its_process_idle(tmp_path, threads, kinds) -> None:
+    edit = on(set_at("contract.engine.threads", threads), variant="torch-eager")
+    c = comparison(tmp_path, edit)
+    assert (c.kind, c.quality_kind) == kinds
+    said = ["torch-eager computed with 1 thread on the 2 CPUs of its process"]
+    assert list(c.timing_problems) == (said if threads == 1 else [])
+
+
 def test_a_variable_that_is_recorded_twice_is_flagged_once(tmp_path: Path) -> None:
     def edit(run: Run, summary: dict[str, Any]) -> None:
         value = "passive" if run.variant == "jax-jit" else "active"
@@ -214,6 +223,20 @@ def test_threats_are_what_was_measured(tmp_path: Path) -> None:
     assert {"CPU only", "Few seeds", "Noisy step times"} <= found.keys()
     assert "the node is shared" in found["Noisy step times"]
     assert "on 2 nodes" in found["Several nodes"]
+
+
+def test_variables_that_one_framework_reads_are_a_threat_where_both_sides_have_them(
+    tmp_path: Path,
+) -> None:
+    def edit(run: Run, summary: dict[str, Any]) -> None:
+        engine, topology = summary["contract"]["engine"], summary["contract"]["topology"]
+        engine["settings"] = {"JAX_PLATFORMS": "cpu", "OMP_WAIT_POLICY": "passive"}
+        if run.seed == 0:
+            engine["settings"] |= {"TORCHINDUCTOR_FREEZING": "1"}
+            topology["environment"] = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+
+    found = threats_of(analysed(tmp_path, seeds=2, edit=edit))["Switches of one framework"]
+    assert found.startswith("In 2 of 4 runs the environment set TORCHINDUCTOR_FREEZING and XLA_FLA")
 
 
 def test_what_takes_a_verdict_away_or_is_flagged_stands_beside_it_everywhere(tmp_path) -> None:

@@ -147,3 +147,13 @@ def undeclared_precision(facts: Facts) -> str | None:
         if found != types[declared]:
             return f"declares {declared} but {did} in {found}"
     return None
+
+
+def other_threads(record: Record) -> str | None:
+    """Return what is wrong if a framework says that its threads are not as many as its CPUs."""
+    threads = record.summary["contract"]["engine"].get("threads")  # which XLA does not tell
+    cpus = (record.summary.get("contention") or {}).get("cpus")
+    if None in (threads, cpus) or threads == cpus:
+        return None
+    counted = "1 thread" if threads == 1 else f"{threads} threads"
+    return f"computed with {counted} on the {cpus} CPUs of its process"

@@ -150,6 +150,8 @@ TEXT = {
     "Drift": "Times of steps in the last third of a run differ by {shift:+.1%} from those in its "
     "first third (95% interval {low:+.1%} to {high:+.1%}): heat, clocks or memory, not the variant "
     "alone.",
+    "Switches of one framework": "In {count} of {runs} runs the environment set {names}, which one "
+    "of the frameworks reads and the other does not; no variant declares it.",
     "Short runs": "{count} timed windows in the shortest run are few.",
     "Resumed runs": "{count} of {runs} runs were interrupted and resumed: import, staging and "
     "compilation are counted once for each start.",
@@ -184,13 +186,16 @@ def _study(
     contracts = [run.summary["contract"] for run in known]
     nodes = {str(host.get("node")) for c in contracts for host in each_host(c["host"])}
     unwatched = [run.unwatched for run in known if run.unwatched]
-    values = {"runs": len(runs), "pairs": sum(len(c.seeds) for c in comparisons)}
+    switches = [[name for name in _variables(c) if name.startswith(SWITCHES)] for c in contracts]
+    names = parity_verdict.listed(sorted({name for found in switches for name in found}))
+    values = {"runs": len(runs), "pairs": sum(len(c.seeds) for c in comparisons), "names": names}
     paired = records.study.config["blocks"]["paired"]
     cpus = [str(c["engine"].get("device", "cpu")) == "cpu" for c in contracts]
     for name, count in {
         "CPU only": cpus and all(cpus),
         "Unpaired": _split(records, comparisons) if paired else values["pairs"],
         "Several nodes": len(nodes) if len(nodes) > 1 else 0,
+        "Switches of one framework": sum(map(bool, switches)),
         "Contention not watched": len(unwatched),
         "Disturbed windows": (runs["disturbed"] > 0).sum(),
         "Begun elsewhere": (~runs["own"]).sum(),
@@ -198,6 +203,19 @@ def _study(
     }.items():
         if count:
             yield _threat(name, count=count, why=next(iter(unwatched), ""), **values)
+
+
+SWITCHES = ("JAX_", "XLA_", "TF_XLA", "TORCH", "PYTORCH_")
+"""How variables begin that one framework alone reads: set for both, they differ on no side."""
+
+
+def _variables(contract: Mapping[str, Any]) -> list[str]:
+    """Return the variables that were set for a run, but for one that says on which device."""
+    known = {
+        **contract["engine"].get("settings", {}),
+        **contract["topology"].get("environment", {}),
+    }
+    return [name for name in known if name != "JAX_PLATFORMS"]
 
 
 def _split(records: Records, comparisons: Sequence[Comparison]) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 from lockstep.records import parity_verdict
 from lockstep.records.load import Record, Records
 from lockstep.records.record_validation import FAILED, FINISHED
-from lockstep.records.run_facts import Facts, facts_of, undeclared_precision
+from lockstep.records.run_facts import Facts, facts_of, other_threads, undeclared_precision
 from lockstep.report import comparability, firststep, statistics
 from lockstep.report.comparability import BLOCKS, FLAGGED, PREPARATION, TIMING, Difference
 from lockstep.report.firststep import FirstStep
@@ -216,6 +216,9 @@ def compare(
         found = {undeclared_precision(side.facts[seed]) for seed in seeds}
         problems += [f"{side.label} {what}" for what in sorted(filter(None, found))]
     timing_problems = [comparability.difference_text(d) for d in grave if d.touches == TIMING]
+    for side in sides:
+        found = {other_threads(side.runs[seed]) for seed in seeds}
+        timing_problems += [f"{side.label} {what}" for what in sorted(filter(None, found))]
     why_untimed = {s: baseline.untimed(s) or candidate.untimed(s) for s in seeds}
     reasons = {s: elsewhere.get(s) or why for s, why in why_untimed.items()}
     untimed = {seed: why for seed, why in reasons.items() if why}
