@@ -100,6 +100,7 @@ def test_a_record_says_everything(study_of) -> None:
         assert "absent" in record["energy"]
         contract = record["contract"]
         assert contract["engine"]["threads" if variant == "torch-eager" else "x64"] is not None
+        assert contract["engine"]["denormals"] == "flushed"  # by each of its threads, in both
         assert contract["host"]["cpu"]
         assert contract["determined_by"]["environment"]["numpy"]
         rows = list(csv.DictReader((folder / "windows.csv").open()))

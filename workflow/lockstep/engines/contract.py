@@ -1,6 +1,6 @@
 """What the one loop and the parity ladder ask of a framework."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -41,6 +41,15 @@ def types(precision: str) -> dict[str, str]:
         "normalisation_dtype": PARAMETER_DTYPE[precision],
         "gradient_communication_dtype": PARAMETER_DTYPE[precision],
     }
+
+
+def denormals(halved: Callable[[np.ndarray], Any]) -> str:
+    """Return whether numbers below float32's least normal one, 1.2e-38, are `kept` or `flushed`.
+
+    Args:
+        halved: has a framework halve an array, and returns whether anything is left of it.
+    """
+    return "kept" if halved(np.full(2**20, 1e-40, np.float32)) else "flushed"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ import optax
 from jax.experimental import multihost_utils
 
 from lockstep.engines import environment, rendezvous, wheels
-from lockstep.engines.contract import COMPUTE_DTYPE, Job, Preparation, Topology, types
+from lockstep.engines.contract import COMPUTE_DTYPE, Job, Preparation, Topology, denormals, types
 from lockstep.errors import UserError
 
 Key = tuple[int, int]  # what a program's batches are padded to, and how many steps it makes
@@ -105,11 +105,17 @@ def facts(job: Job, devices: int) -> dict[str, Any]:
         "x64": jax.config.jax_enable_x64,  # type: ignore[attr-defined]
         "deterministic": DETERMINISTIC in os.environ.get("XLA_FLAGS", "").split(),
         "settings": environment.recorded(),
+        "denormals": denormals(lambda small: _halved(small).any()),
         "devices": devices,
         **kinds,
         "compiled": "step" if compiled else "nothing",
         "evaluation": job.variant["mode"],
     }
+
+
+@jax.jit
+def _halved(x: jax.Array) -> jax.Array:
+    return x * 0.5
 
 
 def memory() -> dict[str, int]:

@@ -11,7 +11,7 @@ import torch.distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from lockstep.engines import environment, rendezvous, torch_random
-from lockstep.engines.contract import Job, Topology, types
+from lockstep.engines.contract import Job, Topology, denormals, types
 
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 FIXED_WORKSPACES = (":4096:8", ":16:8")  # without one of them deterministic products are refused
@@ -33,6 +33,9 @@ def configure(job: Job) -> None:
     # As XLA does by itself: convolutions are tried out before one is chosen.
     torch.backends.cudnn.benchmark = not job.variant["deterministic"]
     torch.set_num_threads(len(os.sched_getaffinity(0)))
+    # As XLA does on a CPU: momentum of what has no gradient any more ends below 1e-38 and stays
+    # there, where some CPUs take many times as long. Threads that exist already keep theirs.
+    torch.set_flush_denormal(True)
     torch_random.seed(job.topology.rank)
     if job.variant["mode"] == "compile":  # eager runs need not import the compiler for it
         # Or an earlier engine's programs count towards the limit of this one's.
@@ -108,6 +111,7 @@ def facts(job: Job, own: torch.device) -> dict[str, Any]:
         "autotuned": torch.backends.cudnn.benchmark if cuda else None,
         "deterministic": job.variant["deterministic"],  # as asked for
         "threads": torch.get_num_threads(),
+        "denormals": denormals(lambda small: (torch.from_numpy(small).to(own) * 0.5).any().item()),
         "compiled": "loss and gradient" if job.variant["mode"] == "compile" else "nothing",
         "evaluation": "eager",
         "backend": torch.distributed.get_backend() if job.topology.world_size > 1 else None,

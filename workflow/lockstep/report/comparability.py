@@ -69,6 +69,7 @@ RULES = [
     nccl | NCCL | flagged | timing | other communication kernels
     environment\. | package | flagged | both | not the same library
     engine\.(torch|jax|jaxlib|flax|optax)$ | library | flagged | both | not the same library
+    engine\.denormals | numbers below 1e-38 | flagged | timing | some CPUs take long over them
     cache | compilation cache | flagged | preparation | touches compile time alone
     """.strip().splitlines()
 ]
