@@ -13,6 +13,7 @@ import torch
 from lockstep import engines, workloads
 from lockstep.datasets import checksum
 from lockstep.datasets.reader import Reader, read_manifest
+from lockstep.engines import torch_setup
 from lockstep.engines.contract import Engine, Job
 from lockstep.errors import UserError
 from lockstep.study import Study
@@ -225,6 +226,17 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32(engine_of, variant: str
     assert {array.dtype for array in engine.state().values()} == {np.dtype(np.float32)}
     facts = engine.facts()
     assert (facts["parameter_dtype"], facts["compute_dtype"]) == ("float32", "bfloat16")
+
+
+def test_a_graph_that_torch_compile_cuts_is_counted() -> None:
+    def cut(x: torch.Tensor) -> torch.Tensor:
+        x = x + 1
+        torch._dynamo.graph_break()
+        return x * 2
+
+    before = torch_setup.graph_breaks()
+    torch.compile(cut, backend="eager")(torch.ones(2))
+    assert torch_setup.graph_breaks() > before
 
 
 @pytest.mark.parametrize("decay", ["coupled", "decoupled"])

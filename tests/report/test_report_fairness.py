@@ -239,6 +239,13 @@ def test_variables_that_one_framework_reads_are_a_threat_where_both_sides_have_t
     assert found.startswith("In 2 of 4 runs the environment set TORCHINDUCTOR_FREEZING and XLA_FLA")
 
 
+def test_a_step_that_was_compiled_in_parts_is_a_threat(tmp_path: Path) -> None:
+    edit = on(set_at("contract.engine.graph_breaks", 3), variant="torch-compile")
+    found = analysed(tmp_path, variants=TORCH, seeds=2, edit=edit)
+    assert "In 2 of 4 runs" in threats_of(found)["Compiled in parts"]
+    assert found.comparisons[0].flags == []  # a variant that compiles may have such parts
+
+
 def test_what_takes_a_verdict_away_or_is_flagged_stands_beside_it_everywhere(tmp_path) -> None:
     edit = on_jax(set_at(f"{JAX}nccl", "2.21.5"))
     found = analysed(tmp_path / "a", edit=edit, seeds=2)

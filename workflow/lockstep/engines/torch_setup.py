@@ -113,9 +113,15 @@ def facts(job: Job, own: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "denormals": denormals(lambda small: (torch.from_numpy(small).to(own) * 0.5).any().item()),
         "compiled": "loss and gradient" if job.variant["mode"] == "compile" else "nothing",
+        "graph_breaks": graph_breaks() if job.variant["mode"] == "compile" else None,
         "evaluation": "eager",
         "backend": torch.distributed.get_backend() if job.topology.world_size > 1 else None,
     }
+
+
+def graph_breaks() -> int:
+    """Return how often `torch.compile` has cut a graph in this process."""
+    return sum(torch._dynamo.utils.counters["graph_break"].values())
 
 
 def memory(own: torch.device) -> dict[str, int]:

@@ -82,7 +82,9 @@ BETWEEN = re.compile(
 """Facts that two studies are compared for: another cluster, another version of a library."""
 
 FOLLOWS = {
-    **dict.fromkeys(("engine.compiled", "engine.evaluation"), ("framework", "mode")),
+    **dict.fromkeys(
+        ("engine.compiled", "engine.evaluation", "engine.graph_breaks"), ("framework", "mode")
+    ),
     "engine.gradient_communication_dtype": ("framework", "mode", "precision"),
     **dict.fromkeys(("engine.accumulation_dtype", "engine.normalisation_dtype"), ("precision",)),
     "engine.x64": ("precision",),

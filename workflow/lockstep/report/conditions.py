@@ -152,6 +152,8 @@ TEXT = {
     "alone.",
     "Switches of one framework": "In {count} of {runs} runs the environment set {names}, which one "
     "of the frameworks reads and the other does not; no variant declares it.",
+    "Compiled in parts": "In {count} of {runs} runs torch.compile cut the step into parts, between "
+    "which Python runs (TORCH_LOGS=graph_breaks says where): what it costs is not the compiler's.",
     "Short runs": "{count} timed windows in the shortest run are few.",
     "Resumed runs": "{count} of {runs} runs were interrupted and resumed: import, staging and "
     "compilation are counted once for each start.",
@@ -195,6 +197,7 @@ def _study(
         "CPU only": cpus and all(cpus),
         "Unpaired": _split(records, comparisons) if paired else values["pairs"],
         "Several nodes": len(nodes) if len(nodes) > 1 else 0,
+        "Compiled in parts": sum(bool(c["engine"].get("graph_breaks")) for c in contracts),
         "Switches of one framework": sum(map(bool, switches)),
         "Contention not watched": len(unwatched),
         "Disturbed windows": (runs["disturbed"] > 0).sum(),
