@@ -239,6 +239,12 @@ def test_variables_that_one_framework_reads_are_a_threat_where_both_sides_have_t
     assert found.startswith("In 2 of 4 runs the environment set TORCHINDUCTOR_FREEZING and XLA_FLA")
 
 
+def test_what_a_framework_draws_by_itself_is_beyond_the_proof(tmp_path: Path) -> None:
+    found = threats_of(analysed(tmp_path, variants=jax_with(randomness="native"), seeds=2))
+    said = "Random numbers of its own, as jax-jit has, were not compared."
+    assert said in found["Reach of the parity proof"]
+
+
 def test_a_step_that_was_compiled_in_parts_is_a_threat(tmp_path: Path) -> None:
     edit = on(set_at("contract.engine.graph_breaks", 3), variant="torch-compile")
     found = analysed(tmp_path, variants=TORCH, seeds=2, edit=edit)

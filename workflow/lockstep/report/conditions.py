@@ -250,6 +250,9 @@ def _reach(records: Records, comparisons: Sequence[Comparison]) -> Iterator[Thre
     native = [v for v, variant in config["variants"].items() if variant["input"] != "shared"]
     if native:
         what += f" Input of its own, as {', '.join(native)} has, was not compared."
+    drawing = [v for v, variant in config["variants"].items() if variant["randomness"] != "shared"]
+    if drawing:
+        what += f" Random numbers of its own, as {', '.join(drawing)} has, were not compared."
     yield {"name": "Reach of the parity proof", "where": ", ".join(proven), "what": what}
 
 
