@@ -69,6 +69,6 @@ def test_a_verdict_without_the_two_processes_proves_nothing_of_them(residual_of)
     study.verdict(NAME).write_text(json.dumps(verdict))
     with pytest.raises(Unsound, match="jax-jit was not compared on rung float64x2 after"):
         parity_verdict.read(study, NAME)
-    study.verdict(NAME).write_text(json.dumps(verdict | {"schema": "lockstep-parity/3"}))
+    study.verdict(NAME).write_text(json.dumps(verdict | {"schema": "lockstep-parity/4"}))
     with pytest.raises(Unsound, match="run the parity stage again"):
         parity_verdict.read(study, NAME)

@@ -63,7 +63,7 @@ def traced(settings: dict[str, Any], seed: int = 0) -> Callable[[Verdict], objec
         (lambda v: rungs(v)[2].update(passed=False), "conclusion is not that of its rungs"),
         (lambda v: v.update(passed=False), "conclusion is not that of its comparisons"),
         (lambda v: v.update(reference="another"), "no trace of its reference"),
-        (lambda v: v.update(schema="lockstep-parity/3"), "run the parity stage again"),
+        (lambda v: v.update(schema="lockstep-parity/4"), "run the parity stage again"),
         (lambda v: v.pop("comparisons"), "no sound field 'comparisons'"),
         (traced({"mode": "eager"}), "other settings than jax-jit now has"),
         (traced({}, seed=99), "made with seed 99"),

@@ -15,7 +15,7 @@ from lockstep.parity.rungs import FIRM_STEPS, Rung, compare, layers
 from lockstep.parity.update import Rule
 from lockstep.workloads.optimizers import Share
 
-SCHEMA = "lockstep-parity/4"
+SCHEMA = "lockstep-parity/5"
 
 
 def judge(workload: str, traces: Mapping[str, Path]) -> dict[str, Any]:
