@@ -109,12 +109,32 @@ def test_the_doctor_looks_at_packages(tmp_path: Path) -> None:
     assert "FAIL  packages: this Python lacks torchvision, which downloads digits\n" in told
 
 
-def test_a_study_below_a_file_or_that_is_a_folder(
-    study: Path, capsys: pytest.CaptureFixture
+def test_a_study_is_named_by_its_folder_too(study: Path) -> None:
+    assert Study.load(study.parent).config == Study.load(study).config
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("study.json/x", None, "no such file; name the folder of a study that was started"),
+        ("nowhere", None, "no such file; name the folder of a study that was started"),
+        ("empty", None, "empty/study.json: no such file; name the folder"),
+        ("config.yaml", "study: test\n", "is a config, not the study.json that a run makes; name"),
+        ("other.json", "{}", "is not the study.json of a study; name the folder"),
+        ("other.json", "[]", "is not the study.json of a study; name the folder"),
+    ],
+)
+def test_what_is_no_study(
+    study: Path, name: str, content: str | None, says: str, capsys: pytest.CaptureFixture
 ) -> None:
-    for path, says in ((study / "x", "no such file"), (study.parent, "is a folder, not a file")):
-        assert command_line.main(["report", "--study", str(path)]) == 2
-        assert capsys.readouterr().err == f"lockstep: error: {path}: {says}\n"
+    (study.parent / "empty").mkdir()
+    path = study.parent / name
+    if content:
+        path.write_text(content)
+    assert command_line.main(["tell", "--study", str(path)]) == 2
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told.startswith(f"lockstep: error: {path}")
+    assert says in told
 
 
 def test_a_checkpoint_that_is_a_file(study: Path) -> None:

@@ -197,4 +197,6 @@ def test_check_looks_at_what_run_looks_at(here: Path, capsys: pytest.CaptureFixt
     (here / "more.yaml").write_text("scales: [1x100000]\nworkloads: {mnist_cnn: {epochs: 1}}\n")
     assert command_line.main(["check", "config.yaml"]) == 0
     assert capsys.readouterr().out.startswith("config.yaml: study demo, 12 runs in 3 jobs")
+    assert command_line.main(["check"]) == 0  # as `run` takes config.yaml
+    assert capsys.readouterr().out.startswith("config.yaml: study demo, 12 runs in 3 jobs")
     assert front_door.STAGES[0] == "all"

@@ -105,12 +105,14 @@ def _parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=summary, description=summary)
         sub.set_defaults(command=command)
         if study:
-            sub.add_argument("--study", type=Path, required=True, help="results/STUDY/study.json")
+            sub.add_argument("--study", type=Path, required=True, help="its folder, results/STUDY")
         return sub
 
     front_door.add_arguments(add("run", run, "check a study, then start Snakemake", study=False))
     sub = add("check", check, "check a study, and say how large it is", study=False)
-    sub.add_argument("config", type=Path, nargs="+", help="later ones change the first")
+    sub.add_argument(
+        "config", type=Path, nargs="*", help="config.yaml if none is named; later ones change it"
+    )
     sub.add_argument("--profile", default=front_door.LOCAL, help="where it is to run")
     add("image", image, "build a container image, or take it from the cache").add_argument(
         "--name", required=True, choices=["base", "torch", "jax"]
@@ -189,7 +191,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def check(options: argparse.Namespace) -> int:
-    front_door.check(options.config, options.profile)
+    front_door.check(options.config or [Path("config.yaml")], options.profile)
     return 0
 
 

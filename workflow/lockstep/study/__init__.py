@@ -41,8 +41,24 @@ class Study:
 
     @classmethod
     def load(cls, path: Path) -> "Study":
-        """Read the complete config that the workflow wrote as ``study.json``."""
-        return cls(files.read_json(path))
+        """Read the complete config that the workflow wrote as ``study.json``.
+
+        Args:
+            path: that file, or the folder that it is in.
+
+        Raises:
+            UserError: there is none, or it is another file.
+        """
+        path = path / "study.json" if path.is_dir() else path
+        where = "name the folder of a study that was started, results/STUDY"
+        if not path.is_file():
+            raise UserError(f"{path}: no such file; {where}")
+        if path.suffix in (".yaml", ".yml"):
+            raise UserError(f"{path}: is a config, not the study.json that a run makes; {where}")
+        config = files.read_json(path)
+        if not isinstance(config, dict) or not {"study", "workloads", "paths"} <= config.keys():
+            raise UserError(f"{path}: is not the study.json of a study; {where}")
+        return cls(config)
 
     @classmethod
     def at(cls, folder: Path) -> "Study":
