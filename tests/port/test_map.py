@@ -114,3 +114,55 @@ def test_a_map_that_is_no_bijection_is_refused(name: str) -> None:
     with pytest.raises(UserError, match="map") as told:
         lines.check(change(_proposed(torch, jax, kinds)), torch, jax)
     assert expected in str(told.value)
+
+
+def _pairs(torch: dict[str, str], jax: list[str], shape: tuple[int, ...] = (4, 4)) -> dict:
+    """What is proposed for each weight, of one shape, by the kinds of PyTorch's modules."""
+    kinds = {f"{path}.weight": kind for path, kind in torch.items()}
+    left = {name: shape if kind == "Linear" else shape[:1] for name, kind in kinds.items()}
+    right = {name: shape if name.endswith("kernel") else shape[:1] for name in sorted(jax)}
+    return {line.torch: line.jax for line in _proposed(left, right, kinds)}
+
+
+@pytest.mark.parametrize(
+    ("torch", "jax"),
+    [
+        ("fc1 fc2 fc3 fc4", "Dense_0 Dense_1 Dense_2 Dense_3"),
+        (
+            "blocks.0.fc1 blocks.0.fc2 blocks.1.fc1 blocks.1.fc2",
+            "Block_0/Dense_0 Block_0/Dense_1 Block_1/Dense_0 Block_1/Dense_1",
+        ),
+        ("net.0 net.2 net.4", "Dense_0 Dense_1 Dense_2"),
+        ("net.0 net.2 net.4", "layers/0 layers/1 layers/2"),
+        ("net.0 net.2 net.4", "layers/0 layers/2 layers/4"),
+        ("layer.9 layer.10 layer.11", "layer_9 layer_10 layer_11"),
+    ],
+)
+def test_what_is_numbered_from_one_or_with_gaps_is_found_by_its_rank(torch: str, jax: str) -> None:
+    ours, theirs = torch.split(), [f"{path}/kernel" for path in jax.split()]
+    expected = dict(zip([f"{path}.weight" for path in ours], theirs))
+    assert _pairs(dict.fromkeys(ours, "Linear"), theirs) == expected
+
+
+def test_parameters_of_a_function_are_counted_likewise() -> None:
+    torch = {"fc1.weight": (4, 4), "fc2.weight": (4, 4), "fc3.weight": (4, 4)}
+    found = _proposed(torch, {"w1": (4, 4), "w2": (4, 4), "w3": (4, 4)}, {})
+    assert [line.jax for line in found] == ["w1", "w2", "w3"]
+
+
+def test_layers_of_several_kinds_are_counted_apart() -> None:
+    torch = {"0": "Linear", "1": "LayerNorm", "3": "Linear", "4": "LayerNorm"}
+    flax = ["Dense_0/kernel", "LayerNorm_0/scale", "Dense_1/kernel", "LayerNorm_1/scale"]
+    assert list(_pairs(torch, flax).values()) == flax
+    flax = ["layers/0/kernel", "layers/1/scale", "layers/3/kernel", "layers/4/scale"]
+    assert list(_pairs(torch, flax).values()) == flax
+
+
+def test_a_kernel_of_flax_has_its_inputs_first() -> None:
+    torch = {"up.weight": (16, 4), "down.weight": (4, 16)}
+    jax = {"a/kernel": (16, 4), "b/kernel": (4, 16)}
+    found = _proposed(torch, jax, dict.fromkeys(torch, "Linear"))
+    assert {line.torch: line.jax for line in found} == {
+        "up.weight": "b/kernel",
+        "down.weight": "a/kernel",
+    }

@@ -1,28 +1,15 @@
 """A map of parameters proposed from names, shapes, order and values, for a person to accept."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lockstep.port import layouts
+from lockstep.port import layouts, names
 from lockstep.port.lines import Arrays, Line, Shapes
 from lockstep.workloads.naming import Layout
 
-SAME = {
-    **dict.fromkeys(("weight", "kernel", "scale", "embedding", "gamma", "w"), "weight"),
-    **dict.fromkeys(("bias", "beta", "b"), "bias"),
-    **dict.fromkeys(("running_mean", "mean"), "mean"),
-    **dict.fromkeys(("running_var", "var"), "var"),
-    **dict.fromkeys(("q", "query", "q_proj", "wq"), "query"),
-    **dict.fromkeys(("k", "key", "k_proj", "wk"), "key"),
-    **dict.fromkeys(("v", "value", "v_proj", "wv"), "value"),
-    **dict.fromkeys(("out", "o_proj", "out_proj", "wo"), "out"),
-    **dict.fromkeys(("layers", "layer", "blocks", "block", "h"), "layer"),
-    **dict.fromkeys(("ln", "norm", "layernorm", "layer_norm"), "norm"),
-}
-"""Words that the two frameworks' models use for one thing."""
 FUSED = ("query", "key", "value")
 STACKED = 0.7  # how alike a stack's name and its layers' are at least
 LARGEST = 4000  # tensors of one shape class that are matched with each other
@@ -70,19 +57,6 @@ def propose(torch: Known, jax: Known, kinds: Mapping[str, str]) -> list[Line]:
     return sorted(found, key=lambda line: (rank[line.torch], line.torch_part or (0, 0, 0)))
 
 
-def words(name: str) -> list[str]:
-    """Return the words of a tensor's name that both frameworks share."""
-    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
-    found = []
-    for part in re.split(r"[./]", name):
-        if part in SAME:
-            found.append(SAME[part])
-            continue
-        for word in re.findall(r"[a-z]+|\d+", part):
-            found.append(SAME.get(word, word))
-    return found
-
-
 def _stacked(left: Shapes, right: Shapes, kinds: Mapping[str, str]) -> Iterator[list[Line]]:
     """Yield the lines of each tensor of JAX that holds one tensor of each of several layers."""
     if len(left) <= len(right):
@@ -97,7 +71,7 @@ def _stacked(left: Shapes, right: Shapes, kinds: Mapping[str, str]) -> Iterator[
             count = len(members)
             if count < 2 or shape[:1] != (count,) or sorted(members) != list(range(count)):
                 continue
-            alike = _alike(words(before + after), words(target))
+            alike = names.alike(names.words(before + after), names.words(target))
             lines = []
             for k, name in sorted(members.items()):
                 fit = layouts.guess(left[name], shape[1:], kinds.get(name, ""))
@@ -126,7 +100,7 @@ def _fused(left: Shapes, right: Shapes, kinds: Mapping[str, str]) -> Iterator[li
     for whole, parts, swapped in ((left, right, False), (right, left, True)):
         groups: dict[tuple[str, ...], dict[str, str]] = {}
         for name in parts:
-            own = words(name)
+            own = names.words(name)
             for role in FUSED:
                 if role in own:
                     key = tuple(word for word in own if word != role)
@@ -136,12 +110,12 @@ def _fused(left: Shapes, right: Shapes, kinds: Mapping[str, str]) -> Iterator[li
                 continue
             candidates = []
             for name, shape in whole.items():
-                own = words(name)
+                own = names.words(name)
                 fused = {"qkv", "in", "attn"} & set(own) and not set(FUSED) & set(own)
                 if fused and own[-1] == key[-1]:
                     lines = _parts(name, shape, members, parts, kinds, swapped)
                     if lines:
-                        candidates.append((_alike(key, tuple(own)), lines))
+                        candidates.append((names.alike(key, tuple(own)), lines))
             if candidates:
                 yield max(candidates, key=lambda found: found[0])[1]
 
@@ -193,24 +167,30 @@ def _matched(
             size = int(np.prod(shape))
             classes.setdefault((size,), ([], []))[side].append(name)
     places = [_places(left, torch.order, "."), _places(right, jax.order, "/")]
+    numbered = names.ranked(torch.shapes, kinds), names.ranked(jax.shapes, {})
     for ours, theirs in classes.values():
         if not ours or not theirs or len(ours) > LARGEST:
             continue
         scores = np.full((len(ours), len(theirs)), -1e6)
-        split = [[words(name) for name in names] for names in (ours, theirs)]
+        split = [
+            [names.words(by_rank[name]) for name in side]
+            for by_rank, side in zip(numbered, (ours, theirs))
+        ]
         for i, a in enumerate(ours):
             for j, b in enumerate(theirs):
                 fit = layouts.guess(left[a], right[b], kinds.get(a, ""))
                 if fit is not None:
                     near = 1 - abs(places[0][a] - places[1][b])
-                    scores[i, j] = _alike(split[0][i], split[1][j]) + near / 2
+                    scores[i, j] = names.alike(split[0][i], split[1][j]) + near / 2
                     scores[i, j] += 10 * _equal(torch, jax, a, b, fit)
+                    if kinds.get(a) == "Linear" and names.parted(b)[1] == "kernel" and not fit[0]:
+                        scores[i, j] -= 1  # Flax has a kernel's inputs first
         for i, j in zip(*linear_sum_assignment(scores, maximize=True)):
             if scores[i, j] > -1e5:
                 a, b = ours[i], theirs[j]
                 fit = layouts.guess(left[a], right[b], kinds.get(a, ""))
                 assert fit is not None
-                reason = _reason(_alike(split[0][i], split[1][j]), scores[i], j, len(theirs))
+                reason = _reason(names.alike(split[0][i], split[1][j]), scores[i], j, len(theirs))
                 if scores[i, j] > 5:
                     reason = "equal values; " + reason
                 found.append(Line(torch=a, jax=b, layout=fit[0], flip=fit[1], reason=reason))
@@ -252,16 +232,6 @@ def _places(shapes: Shapes, order: Mapping[str, int], separator: str) -> dict[st
             path = path.rpartition(separator)[0]
         found[name] = order[path] / last if path in order else k / max(1, len(shapes))
     return found
-
-
-def _alike(a: Sequence[str], b: Sequence[str]) -> float:
-    """Return how alike two names are: shared words, and in full only if their numbers agree."""
-    if not a or not b:
-        return 0.0
-    shared = 2 * len(set(a) & set(b)) / (len(set(a)) + len(set(b)))
-    numbers = [[word for word in name if word.isdigit()] for name in (a, b)]
-    same = numbers[0] == numbers[1]
-    return 0.5 * shared + 0.2 * same + 0.3 * (a[-1] == b[-1])
 
 
 def _equal(torch: Known, jax: Known, a: str, b: str, fit: tuple[Layout | None, bool]) -> bool:
