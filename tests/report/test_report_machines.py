@@ -8,7 +8,7 @@ import pytest
 
 from lockstep.report import analysis, page, sentences, verdicts
 from lockstep.study.run import Run
-from tests.report.planted import analysed, comparison, update
+from tests.report.planted import analysed, comparison, threats_of, update
 from tests.report.report_studies import Edit
 
 
@@ -39,12 +39,18 @@ def test_a_study_on_a_busy_machine_has_no_verdict_on_time_and_says_why(tmp_path:
     assert "are not comparable in time" in lines[0] and why in lines[0]
     assert why in page.render(found, {})
     assert "other programs" in str(row["step_median"])
+    torch, jax = found.workloads[0].tables["time-to-target"].rows
+    assert "other programs" in str(torch["median"]) and "other programs" in str(torch["wall"])
+    assert torch["n"] == torch["reached"] == 3 and jax["median"] > 0
+    assert c.to_target is None and c.whole_run is None
+    assert "In 3 of 6 runs other programs disturbed too many" in threats_of(found)["Disturbed runs"]
 
 
 def test_a_disturbed_run_among_others_is_left_out_of_time_by_name(tmp_path: Path) -> None:
     found, lines, _ = seen(tmp_path, edit_windows=busy(2))
     (c,) = found.comparisons
-    assert c.kind == verdicts.FASTER and c.step_time.n == c.whole_run.n == 4
+    assert c.kind == verdicts.FASTER
+    assert c.step_time.n == c.to_target.n == c.whole_run.n == 4
     assert 0.48 < c.step_time.value < 0.52
     assert any("left out of step time: seed 2: torch-eager" in line for line in lines)
     assert "Seed 2 is left out of step time: torch-eager" in page.render(found, {})

@@ -5,7 +5,7 @@ from collections import Counter
 
 from lockstep import files
 from lockstep.errors import UserError
-from lockstep.report import analysis, page, sentences, tables
+from lockstep.report import analysis, conditions, page, sentences, tables
 from lockstep.study import Study
 
 
@@ -69,6 +69,8 @@ def terminal_lines(study: Study) -> list[str]:
     result = [f"study {report['study']}: {counts}"]
     for verdict in report["verdicts"]:
         result += sentences.terminal_lines(verdict)
+    threats = report["tables"]["threats"]
+    result += [item["what"] for item in threats if item["name"] == conditions.DISTURBED]
     excluded = report["tables"]["excluded"]
     result += [f"excluded: {item['name']}: {item['reason']}" for item in excluded]
     return [*result, f"report: {study.report()}"]

@@ -130,6 +130,7 @@ NOISY = 0.10
 DRIFT = 0.03
 FEW_WINDOWS = 10
 
+DISTURBED = "Disturbed runs"
 TEXT = {
     "CPU only": "No run had a GPU: the ratios say nothing about GPUs.",
     "Unpaired": "{count} of {pairs} pairs did not share a job: what the machine did meanwhile is "
@@ -139,6 +140,9 @@ TEXT = {
     "their CPU cores: {why}.",
     "Disturbed windows": "In {count} of {runs} runs other programs used the CPU cores during "
     "some windows; these windows do not count.",
+    DISTURBED: "In {count} of {runs} runs other programs disturbed too many windows: times of "
+    "steps and to the target do not count; other times are shown as measured, on a busy machine. "
+    "To train again when it is idle, start the study with -R train.",
     "Begun elsewhere": "{count} of {runs} runs, named in the table of runs, were begun from a "
     "checkpoint of another run: they take part in no verdict and no median.",
     "Lost runs": "{count} of {runs} runs did not finish. Runs are rarely lost at random, and the "
@@ -201,6 +205,7 @@ def _study(
         "Switches of one framework": sum(map(bool, switches)),
         "Contention not watched": len(unwatched),
         "Disturbed windows": (runs["disturbed"] > 0).sum(),
+        DISTURBED: runs["busy"].notna().sum(),
         "Begun elsewhere": (~runs["own"]).sum(),
         "Lost runs": (runs["status"] != FINISHED).sum(),
     }.items():

@@ -59,6 +59,14 @@ def ended(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[((frame["status"] == FINISHED) | failed) & frame["own"]]
 
 
+def to_target(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return those rows of `ended` whose time to the target is their own.
+
+    Other programs change when a run meets it, not that it never does.
+    """
+    return frame[frame["busy"].isna() | frame["target_reached"].eq(False)]
+
+
 def cold_starts(records: Records) -> pd.DataFrame:
     """Return one row for each cold start: seconds of trace, compile and first window.
 
@@ -132,6 +140,7 @@ def _row(records: Records, record: Record) -> dict[str, Any]:
         "reason": record.reason or record.begun_elsewhere,
         "own": not record.begun_elsewhere,
         "gave_up": record.gave_up,
+        "busy": record.disturbed,
         **phases,
         "total": sum(phases.values()),
         "data_wait": waited,

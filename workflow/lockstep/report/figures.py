@@ -40,7 +40,8 @@ def _pictures(view: Workload, styles: Looks) -> list[Picture]:
     records, name = view.records, view.name
     made = {"parity": parity_curves(records, name, styles)}
     if "epochs" in view.tables:
-        runs, ended = dataframes.finished(view.runs), dataframes.ended(view.runs)
+        runs = dataframes.finished(view.runs)
+        timed = dataframes.to_target(dataframes.ended(view.runs))
         first = view.epochs[view.epochs["scale"] == records.study.config["scales"][0]]
         until = "Training time to the target (s)"
         step_time = runs.assign(step_median=1e3 * runs["step_median"])
@@ -48,7 +49,7 @@ def _pictures(view: Workload, styles: Looks) -> list[Picture]:
             "learning": learning_curves(first, view.metric, styles),
             "difference": difference_curves(records, name),
             "final-metric": dots(f"Final test {view.metric}", runs, "metric", styles),
-            "time-to-target": dots(until, ended, "target_seconds", styles, censored=True),
+            "time-to-target": dots(until, timed, "target_seconds", styles, censored=True),
             "step-time": dots("Step time of each run (ms)", step_time, "step_median", styles),
             "step-course": step_course(records, name, styles),
         }

@@ -85,7 +85,7 @@ class Comparison:
     untimed: Sequence[tuple[int, str]]  # seed and reason of paired ones that say nothing of time
     first_step: FirstStep | None  # how far first losses differ; None if they are not compared
     step_time: Ratio | None  # ratio of median step times, candidate over baseline
-    to_target: Ratio | None  # of training times, where all pairs met it and no run failed
+    to_target: Ratio | None  # of training times; None if a run failed or did not meet it
     whole_run: Ratio | None  # of times from process start to end, of runs that did not start cold
     metric: str  # name of the final metric
     quality: Equivalence | None  # its equivalence test
@@ -228,8 +228,9 @@ def compare(
         timing_problems.append(f"in {count} a run was disturbed (seed {seed}, {why_untimed[seed]})")
     near = [runs[s] for s in seeds if s not in elsewhere and s not in disturbed]
     warm = [pair for pair in near if all(run.summary["cache"] != "cold" for run in pair)]
-    lost = any(run.status == FAILED for side in sides for run in side.runs.values())
     every = [run for pair in runs.values() for run in pair]
+    lost = any(run.status == FAILED for side in sides for run in side.runs.values())
+    missed = any(run.seconds_to_target is None for run in every)
     declared = (
         parity_verdict.listed(comparability.phrases(one.settings, other.settings))
         for one, other in (sides, sides[::-1])
@@ -244,7 +245,7 @@ def compare(
         untimed=list(untimed.items()),
         first_step=first,
         step_time=_ratio([runs[s] for s in seeds if s not in untimed], "step_time"),
-        to_target=None if lost else _ratio(list(runs.values()), "seconds_to_target"),
+        to_target=None if lost or missed else _ratio(near, "seconds_to_target"),
         whole_run=_ratio(warm, "whole_seconds"),
         metric=every[0].metric if every else "the final metric",
         quality=_quality(list(runs.values()), options["margin"]),
