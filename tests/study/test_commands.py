@@ -111,6 +111,9 @@ def test_the_doctor_looks_at_packages(tmp_path: Path) -> None:
 
 def test_a_study_is_named_by_its_folder_too(study: Path) -> None:
     assert Study.load(study.parent).config == Study.load(study).config
+    moved = study.parent.rename(study.parent.with_name("moved"))
+    for path in (moved, moved / "study.json"):
+        assert Study.load(path).root == moved
 
 
 @pytest.mark.parametrize(

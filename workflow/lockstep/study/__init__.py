@@ -43,6 +43,8 @@ class Study:
     def load(cls, path: Path) -> "Study":
         """Read the complete config that the workflow wrote as ``study.json``.
 
+        The study is where that file lies, wherever its folder was moved to.
+
         Args:
             path: that file, or the folder that it is in.
 
@@ -58,14 +60,15 @@ class Study:
         config = files.read_json(path)
         if not isinstance(config, dict) or not {"study", "workloads", "paths"} <= config.keys():
             raise UserError(f"{path}: is not the study.json of a study; {where}")
-        return cls(config)
+        study = cls(config)
+        if path.name == study.path.name and path.parent.resolve() != study.root.resolve():
+            study.root = path.parent
+        return study
 
     @classmethod
     def at(cls, folder: Path) -> "Study":
         """Read the study in a folder, wherever that was moved to."""
-        study = cls.load(folder / "study.json")
-        study.root = folder
-        return study
+        return cls.load(folder / "study.json")
 
     def write(self) -> None:
         """Write the complete config where `load` reads it, unless it is there, and repetitions."""
