@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests import letters
-from tests.conftest import DIGITS, ROOT
+from tests.conftest import DIGITS, ROOT, lockstep
 
 VARIANTS = {
     "torch-eager": {"framework": "torch", "mode": "eager"},
@@ -70,3 +70,28 @@ def test_the_pages_workload_climbs_the_ladder_and_what_differs_is_named(mine: Pa
     )
     assert done.returncode == 1, done.stderr
     assert "cause: GELU. the port: GELU by tanh; PyTorch: GELU by erf." in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "says"),
+    [
+        ("letters_lm/spec.py", ("CONTEXT = 3", "CONTEXT = THREE"), ", line 24: NameError: name"),
+        ("letters_lm/spec.py", ("CONTEXT = 3", "CONTEXT = (3"), ": SyntaxError: '(' was never"),
+        ("letters_lm/spec.py", ("WORKLOAD =", "WORKLOD ="), "has no attribute 'WORKLOAD'"),
+        ("letters.py", ("LENGTH = 32", "LENGTH ="), ": SyntaxError: invalid syntax (letters.py"),
+        (
+            "letters.py",
+            ("def read", "def reed"),
+            " is no source: it has neither read(raw, options)",
+        ),
+    ],
+)
+def test_what_is_wrong_in_a_file_of_ones_own_is_one_line(
+    mine: Path, file: str, change: tuple[str, str], says: str
+) -> None:
+    path = mine / "mine" / file
+    path.write_text(path.read_text().replace(*change))
+    done = lockstep("check", "config.yaml", cwd=mine, check=False)
+    assert done.returncode == 2, done.stderr
+    (told,) = done.stderr.splitlines()
+    assert told.startswith("lockstep: error: ") and str(path) in told and says in told

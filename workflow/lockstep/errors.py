@@ -2,7 +2,9 @@
 
 import difflib
 import math
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -10,6 +12,14 @@ class UserError(Exception):
 
     The command line prints the message without a traceback and exits with status 2.
     """
+
+
+def raised(error: Exception, file: Path) -> str:
+    """Return what a file of a person's own raised when it was imported, in one line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(file)]
+    at = f", line {lines[-1]}" if lines else ""  # a SyntaxError says its own
+    return f"{file}{at}: {type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def number_hint(value: object) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lockstep import code
-from lockstep.errors import UserError, nearest
+from lockstep.errors import UserError, nearest, raised
 
 if TYPE_CHECKING:  # it needs NumPy, which is not needed to name a workload
     from lockstep.workloads.contract import Workload
@@ -55,14 +55,21 @@ def spec(name: str, *, where: str = "workload") -> "Workload":
         where: that stands, for messages.
 
     Raises:
-        UserError: there is no workload of this name.
+        UserError: there is no workload of this name, or its spec.py, which lies elsewhere, fails.
     """
     folder = code.elsewhere(f"lockstep.workloads.{name}")
     if folder is None and name not in names():
         raise UserError(f"{where}: unknown workload {name!r}; {nearest(name, names())}")
     if folder is not None:
         _make_package(f"lockstep.workloads.{name}", folder)
-    found = importlib.import_module(f"lockstep.workloads.{name}.spec").WORKLOAD
+    try:
+        found = importlib.import_module(f"lockstep.workloads.{name}.spec").WORKLOAD
+    except (UserError, ModuleNotFoundError):
+        raise
+    except Exception as error:
+        if folder is None:
+            raise
+        raise UserError(f"{where}: {raised(error, folder / 'spec.py')}") from error
     if found.name != name:
         raise UserError(f"{where}: the spec.py of {name} says name={found.name!r}; both must agree")
     return found

@@ -37,7 +37,7 @@ from types import ModuleType
 from typing import Any
 
 from lockstep import code
-from lockstep.errors import UserError, nearest
+from lockstep.errors import UserError, nearest, raised
 
 
 def names() -> list[str]:
@@ -90,7 +90,11 @@ def check(where: str, name: str) -> None:
 
 
 def load(name: str) -> ModuleType:
-    """Return a source's module."""
+    """Return a source's module.
+
+    Raises:
+        UserError: there is none of this name, or its file, which lies elsewhere, is no source.
+    """
     check("datasets", name)
     module = f"lockstep.datasets.sources.{name}"
     path = code.elsewhere(module)
@@ -99,7 +103,19 @@ def load(name: str) -> ModuleType:
     found = importlib.util.spec_from_file_location(module, path)
     assert found is not None and found.loader is not None
     sys.modules[module] = made = importlib.util.module_from_spec(found)
-    found.loader.exec_module(made)
+    try:
+        found.loader.exec_module(made)
+    except (UserError, ModuleNotFoundError):
+        del sys.modules[module]
+        raise
+    except Exception as error:
+        del sys.modules[module]
+        raise UserError(f"datasets: {raised(error, path)}") from error
+    if not (hasattr(made, "read") or {"survey", "decode"} <= vars(made).keys()):
+        raise UserError(
+            f"datasets: {path} is no source: it has neither read(raw, options), nor survey and "
+            "decode (docs/adding-a-workload.md)"
+        )
     return made
 
 
