@@ -3,6 +3,7 @@
 import copy
 import errno
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from lockstep import files
 from lockstep.errors import UserError
 from lockstep.study import Study, config
 from lockstep.training import checkpoint
-from tests.conftest import DIGITS
+from tests.conftest import DIGITS, ROOT
 
 
 @pytest.fixture
@@ -170,3 +171,12 @@ def test_a_file_system_that_refuses_is_one_line(
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("lockstep: error: ")
     assert remedy in said
+
+
+def test_whoever_stops_reading_ends_a_command_without_a_word() -> None:
+    line = [sys.executable, "-u", "-m", "lockstep", "check", "demo/config.yaml"]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(line, stdout=write, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")

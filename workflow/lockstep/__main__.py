@@ -4,6 +4,7 @@ Each command imports its stage only when it runs: a login node has neither NumPy
 """
 
 import argparse
+import os
 import signal
 import sys
 from pathlib import Path
@@ -57,7 +58,12 @@ def main(arguments: list[str] | None = None) -> int:
                 return jobs.recorded(
                     command, options, stage=command.__name__, name=name, root=study.root
                 )
-        return options.command(options)
+        status = options.command(options)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # whoever read what is printed, as `head` does, has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except UserError as error:
         print(f"lockstep: error: {error}", file=sys.stderr)
         return 2

@@ -107,6 +107,8 @@ def opened(path: Path) -> Iterator[Archive]:
             yield _described(path, reader, hashlib.file_digest(stream, "sha256").hexdigest())
     except Damaged as problem:
         raise UserError(f"{path}: {printable(str(problem))}") from problem
+    except BrokenPipeError:  # of who reads what is said of the archive
+        raise
     except OSError as error:
         where = error.filename or path
         raise UserError(f"{where}: cannot be read, {reason(error)}") from error
