@@ -45,6 +45,14 @@ MISTAKES = {  # what the config says, and what the line must hold
     "one seed, no list": (demo("[0, 1, 2]", "5"), ("seeds is 5; write a list: [5]",)),
     "one scale, no list": (demo("[1x1]", "1x2"), ("scales is '1x2'; write a list: [1x2]",)),
     "a scale the wrong way": (demo("[1x1]", "[1*2]"), ("scales[0] is '1*2'", "such as 1x1 or 2x4")),
+    "a path for a shell": (
+        DEMO + "paths: {results: $HOME/x}\n",
+        ("paths.results is '$HOME/x'; no shell", "so write the path out: /"),
+    ),
+    "a home": (
+        demo("{source: digits}", "{source: digits, raw: ~/digits}"),
+        ("datasets.digits.raw is '~/digits'; no shell", "so write the path out: /"),
+    ),
     "a number in words": (demo("window_steps: 10", "window_steps: ten"), ("whole number", "25")),
     "half a thread": (demo("threads: 2", "threads: 2.0"), ("write a whole number: 2",)),
     "nothing behind a colon": (demo("threads: 2", "threads:"), ("threads is empty; write a",)),

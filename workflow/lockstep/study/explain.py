@@ -1,5 +1,6 @@
 """Says what the schema of a config finds as a person would: key, problem, remedy."""
 
+import re
 from typing import Any
 
 import jsonschema
@@ -48,8 +49,8 @@ def explain(error: jsonschema.ValidationError) -> str:
     if error.validator == "pattern":
         return f"{here}; write something such as {_examples(schema)}"
     if error.validator in ("minItems", "minProperties", "minLength"):
-        examples = _examples(schema)
-        return f"{here}; it must not be empty" + (f": write {examples}" if examples else "")
+        write = ": write" if "examples" in schema else ""
+        return f"{here}; it must not be empty{write} {_examples(schema)}".rstrip()
     if error.validator == "uniqueItems":
         twice = next(item for k, item in enumerate(instance) if item in instance[:k])
         return f"{at} holds {shown(twice)} twice; keep one of them"
@@ -62,8 +63,12 @@ def _right(kinds: list[str], error: jsonschema.ValidationError) -> str:
     schema: Any = error.schema
     scalar = instance is not None and not isinstance(instance, list | dict)
     if kinds[0] == "array" and scalar:
-        return f"a list: [{instance}]"
+        if jsonschema.Draft202012Validator(schema["items"]).is_valid(instance):
+            return f"a list: [{instance}]"
+        return f"a list, such as {schema['examples'][0]}" if "examples" in schema else "a list"
     if kinds[0] == "string" and scalar:
+        if "pattern" in schema and not re.fullmatch(schema["pattern"], str(instance)):
+            return f"something such as {_examples(schema)}"
         return f"a text, in quotes: '{instance}'"
     if kinds[0] == "integer" and isinstance(instance, float) and instance.is_integer():
         return f"a whole number: {int(instance)}"
@@ -80,4 +85,5 @@ def _right(kinds: list[str], error: jsonschema.ValidationError) -> str:
 def _examples(schema: Any) -> str:
     """Return what is right instead of a pattern, which a person need not read."""
     examples = " or ".join(map(str, schema.get("examples", ())))
-    return f"{examples} ({schema['description']})" if "description" in schema else examples
+    about = f"({schema['description']})" if "description" in schema else ""
+    return f"{examples} {about}".strip()

@@ -40,6 +40,7 @@ def check_raw_folders(study: Study) -> None:
         if raw is None or study.dataset_manifest(name).is_file():
             continue
         if not Path(raw).is_dir() or not any(Path(raw).iterdir()):
+            _check_written_out(f"datasets.{name}.raw", raw)
             state = "is empty" if Path(raw).is_dir() else "is not a folder"
             raise UserError(
                 f"datasets.{name}.raw is {raw!r}, which {state}; name the folder that holds the "
@@ -51,15 +52,27 @@ def check_places(study: Study) -> None:
     """Check that there can be folders where a study's files are to be.
 
     Raises:
-        UserError: a file is in the way, or a folder cannot be written.
+        UserError: a file is in the way, a folder cannot be written, or a path is meant for a shell.
     """
     for key, text in study.config["paths"].items():
+        _check_written_out(f"paths.{key}", text)
         path = Path(text).absolute()
         there = next(folder for folder in (path, *path.parents) if folder.exists())
         if not there.is_dir():
             raise UserError(f"paths.{key} is {text!r}, but {there} is a file; choose a folder")
         if not os.access(there, os.W_OK):
             raise UserError(f"paths.{key} is {text!r}, but {there} cannot be written by this user")
+
+
+def _check_written_out(key: str, text: str) -> None:
+    """A folder called ~ or $SCRATCH is never meant; a config is the same for whoever reads it."""
+    if text.startswith("~") or "$" in text:
+        meant = os.path.expandvars("$HOME" + text[1:] if text.startswith("~/") else text)
+        right = "" if meant.startswith("~") or "$" in meant else f": {meant}"
+        raise UserError(
+            f"{key} is {text!r}; no shell replaces ~ and variables in a config, so write the path "
+            f"out{right}"
+        )
 
 
 def _check_tracking(study: Study) -> None:
