@@ -201,6 +201,16 @@ def test_the_size_of_a_study_is_told_and_its_time_from_earlier_runs(here: Path) 
     ]
 
 
+def test_a_run_that_is_too_short_to_be_timed_is_told_before(here: Path) -> None:
+    raw = yaml.safe_load(DEMO) | {"window_steps": 25}
+    raw["workloads"]["mnist_cnn"]["epochs"] = 1
+    (_, line) = estimate.lines(Study(config.complete(raw)))
+    assert line.startswith("a run of mnist_cnn has 23 steps, which is one window of window_steps")
+    assert line.endswith("set window_steps to 2")
+    raw["workloads"]["mnist_cnn"]["epochs"] = 2
+    assert len(estimate.lines(Study(config.complete(raw)))) == 1
+
+
 def test_check_looks_at_what_run_looks_at(here: Path, capsys: pytest.CaptureFixture) -> None:
     (here / "more.yaml").write_text("scales: [1x100000]\nworkloads: {mnist_cnn: {epochs: 1}}\n")
     assert command_line.main(["check", "config.yaml"]) == 0

@@ -1,12 +1,12 @@
 """How large a study is, and about how long it takes, from the records of earlier runs."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lockstep import files
 from lockstep.errors import UserError
-from lockstep.study import Study
+from lockstep.study import Study, feasible
 
 LENGTH = ("epochs", "max_steps")  # keys of a recipe that say how long a run is
 IRRELEVANT = (*LENGTH, "dataset", "target")
@@ -22,7 +22,24 @@ def lines(study: Study) -> list[str]:
         f"study {study.name}, {_some(len(study.runs), 'run')} in "
         f"{_some(len(study.blocks), 'job')}, after {_some(before, 'job')} that prepare them"
     )
-    return [counted, *_time(study)]
+    return [counted, *_time(study), *_brief(study)]
+
+
+def _brief(study: Study) -> Iterator[str]:
+    """Yield a line for each workload of whose runs no step time can be read."""
+    window = study.config["window_steps"]
+    for name, entry in study.config["workloads"].items():
+        examples = feasible.training_examples(study, entry["dataset"])
+        if examples is None:
+            continue
+        full, rest = divmod(examples, entry["global_batch"])
+        epoch = full if entry["drop_last"] else full + bool(rest)
+        steps = min(entry["epochs"] * epoch, entry["max_steps"] or math.inf)
+        if steps <= min(window, epoch):  # a window ends where an epoch does
+            yield (
+                f"a run of {name} has {steps} steps, which is one window of window_steps "
+                f"({window}) alone, and no step time; set window_steps to {max(1, steps // 10)}"
+            )
 
 
 def _time(study: Study) -> list[str]:
