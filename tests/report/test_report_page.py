@@ -74,7 +74,7 @@ def test_the_page_says_what_was_run_and_in_a_sentence_what_no_run_has(html: str)
         "Python 3.11.7, numpy 2.4.6, torch 2.15.0, cuda 13.2, cudnn 9.26.0",
         "JAX, jit, float32",
         "Runs ended from 2026-01-02 03:04 to 2026-01-02 03:04 UTC",
-        "--configfile results/planted/study.json",
+        "--configfile results/planted/study.json, or where its folder is",
         "MFU (the config does not state report.device.peak_flops.float32)",
         "Energy, Energy per example, Energy to target (no energy counter was read)",
     ):

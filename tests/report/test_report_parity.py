@@ -198,6 +198,21 @@ def test_a_variant_without_a_trace_of_its_own_is_not_called_proven(tmp_path: Pat
     assert "Reach of the parity proof" not in threats_of(found)
 
 
+def test_of_a_variant_twice_nothing_is_said_to_differ(tmp_path: Path) -> None:
+    eager = TWO["torch-eager"]
+    variants = {"torch-eager": eager, **TWO, "again": eager}
+    found = analysed(
+        tmp_path,
+        variants=variants,
+        seeds=2,
+        step_seconds=dict.fromkeys(variants, 0.01),
+        edit_loss=lambda run, loss: np.linspace(2.0, 1.0, len(loss)),
+    )
+    text = headline(found)["text"]
+    assert "stands for it, as they differ in the source of the batches at most" in text
+    assert text.endswith("the first losses of 6 pairs are equal")
+
+
 # The first losses, at every scale -------------------------------------------------------------
 
 

@@ -195,7 +195,8 @@ def claim(records: "Records", workload: str) -> str:
         if others:
             parts.append(
                 f"no trace was made of {listed(others)}: the trace of {trace} stands for "
-                f"{'it' if len(others) == 1 else 'them'}, as only the source of the batches differs"
+                f"{'it' if len(others) == 1 else 'them'}, as they differ in the source of the "
+                "batches at most"
             )
     return "; ".join(parts)
 

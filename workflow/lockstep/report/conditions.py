@@ -40,7 +40,7 @@ def what_was_run(records: Records) -> list[tuple[str, str]]:
         ("Versions", _versions(runs)),
         ("Scales and seeds", _scales(config)),
         ("When and how long", _when(runs)),
-        ("To repeat it", f"{again} (on a cluster, --profile slurm)"),
+        ("To repeat it", f"{again}, or where its folder is (on a cluster, --profile slurm)"),
     ]
     return [(term, text) for term, text in items if text]
 
@@ -54,7 +54,8 @@ def _task(config: Mapping[str, Any], name: str) -> str:
         if value and type(value) in (int, float) and key not in UNUSED[optimizer["name"]]
     ]
     steps = recipe.get("max_steps")
-    length = f"{steps} steps" if steps else f"{recipe['epochs']} epochs"
+    epochs = f"{recipe['epochs']} epoch{'s' if recipe['epochs'] > 1 else ''}"
+    length = f"{steps} steps" if steps else epochs
     return (
         f"Train the model {recipe['workload']} on the dataset {recipe['dataset']} "
         f"({config['datasets'][recipe['dataset']]['source']}) for {length} in batches of "

@@ -165,8 +165,8 @@ def parity(
         text = claim(records, workload) or "there is one variant, and no trace to compare it with"
         if compared_first:
             pairs, largest = zip(*((first.pairs, first.largest) for _, first in compared_first))
-            text += f"; at this scale the first losses of {sum(pairs)} pairs agree within "
-            text += f"{max(largest):.1e}"
+            how = f"agree within {max(largest):.1e}" if max(largest) else "are equal"
+            text += f"; at this scale the first losses of {sum(pairs)} pairs {how}"
     return {"word": word, "symbol": SYMBOLS[word], "text": text}
 
 
