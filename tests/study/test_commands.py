@@ -141,6 +141,14 @@ def test_what_is_no_study(
     assert says in told
 
 
+@pytest.mark.parametrize("given", ["454820be", "0" * 63 + "x", "SHA256"])
+def test_what_is_no_sha256_accuses_no_archive(given: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command_line.main(["verify", "study.crate.zip", "--sha256", given])
+    assert ended.value.code == 2
+    assert f"{given!r} is no sha256, which has 64 hexadecimal digits" in capsys.readouterr().err
+
+
 def test_a_checkpoint_that_is_a_file(study: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         checkpoint.load(study)

@@ -164,11 +164,11 @@ def _parser() -> argparse.ArgumentParser:
     published = "of the file, as it was published"
     sub = add("verify", verify, "check an archive and compute its numbers again", study=False)
     sub.add_argument("archive", type=Path, metavar="FILE", help="or the folder it was unzipped to")
-    sub.add_argument("--sha256", help=published)
+    sub.add_argument("--sha256", type=_sha256, help=published)
     sub.add_argument("--figures", action="store_true", help="also draw the figures again")
     sub = add("reproduce", reproduce, "run an archived study again and compare", study=False)
     sub.add_argument("archive", type=Path, metavar="FILE")
-    sub.add_argument("--sha256", help=published)
+    sub.add_argument("--sha256", type=_sha256, help=published)
     source = "a checkout that you trust, whose code must be that of the archive"
     sub.add_argument("--source", type=Path, metavar="FOLDER", help=source)
     sub.add_argument("--into", type=Path, required=True, help="an empty folder")
@@ -252,6 +252,13 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
     return int(text)
+
+
+def _sha256(text: str) -> str:
+    digits = text.strip().lower()
+    if len(digits) != 64 or set(digits) - set("0123456789abcdef"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no sha256, which has 64 hexadecimal digits")
+    return digits
 
 
 def _part(text: str) -> tuple[int, int]:

@@ -65,7 +65,7 @@ def terminal_lines(study: Study) -> list[str]:
             f"{analysis.SCHEMA!r}); make the report again"
         )
     statuses = Counter(report["runs"]).most_common()
-    counts = ", ".join(f"{count} runs {status}" for status, count in statuses)
+    counts = ", ".join(f"{count} run{'s' * (count > 1)} {status}" for status, count in statuses)
     result = [f"study {report['study']}: {counts}"]
     for verdict in report["verdicts"]:
         result += sentences.terminal_lines(verdict)
