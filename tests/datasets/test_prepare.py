@@ -165,8 +165,9 @@ def test_a_corrupted_download_is_refused(tmp_path: Path, serve: Callable[[Path],
     mirror.mkdir()
     for name in IDX:
         (mirror / f"{name}.gz").write_bytes(b"damaged")
-    with pytest.raises(UserError, match="could not be downloaded"):
+    with pytest.raises(UserError, match="could not be downloaded") as told:
         idx.fetch(mirrored(serve(mirror)), tmp_path / "raw")
+    assert len(str(told.value).splitlines()) == 1, "the last line says what to do"
     assert not (tmp_path / "raw").exists()
 
 

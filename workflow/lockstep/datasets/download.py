@@ -25,8 +25,9 @@ def fetch(dataset: Any, raw: Path, pattern: str, what: str) -> None:
         try:
             dataset(folder, download=True)
         except (RuntimeError, OSError) as error:
+            why = " ".join(str(error).split())  # a line for each mirror
             raise UserError(
-                f"{dataset.__name__} could not be downloaded ({error}); put {what} into a folder "
+                f"{dataset.__name__} could not be downloaded ({why}); put {what} into a folder "
                 "and name it as `raw` in the config's datasets"
             ) from error
         with files.atomic(raw) as temporary:
