@@ -221,6 +221,7 @@ def test_threats_are_what_was_measured(tmp_path: Path) -> None:
 
     found = threats_of(analysed(tmp_path, seeds=3, edit=edit, spread=0.5))
     assert {"CPU only", "Few seeds", "Noisy step times"} <= found.keys()
+    assert "TF32 on CPUs" not in found and "Target not met" not in found
     assert "the node is shared" in found["Noisy step times"]
     assert "on 2 nodes" in found["Several nodes"]
 
@@ -250,6 +251,20 @@ def test_a_step_that_was_compiled_in_parts_is_a_threat(tmp_path: Path) -> None:
     found = analysed(tmp_path, variants=TORCH, seeds=2, edit=edit)
     assert "In 2 of 4 runs" in threats_of(found)["Compiled in parts"]
     assert found.comparisons[0].flags == []  # a variant that compiles may have such parts
+
+
+def test_what_was_not_learned_and_what_no_cpu_has_is_said(tmp_path: Path) -> None:
+    def untrained(run: Run, epochs: list[dict[str, Any]]) -> None:
+        for row in epochs:
+            row["test_accuracy"] = 0.1
+
+    tf32 = {name: {**variant, "precision": "tf32"} for name, variant in TWO.items()}
+    on_cpus = set_at("contract.engine.device", "cpu")
+    found = threats_of(
+        analysed(tmp_path, seeds=3, variants=tf32, edit=on_cpus, edit_epochs=untrained)
+    )
+    assert found["TF32 on CPUs"].startswith("6 of 6 runs had precision tf32 on a CPU")
+    assert found["Target not met"].startswith("6 of 6 runs did not reach the target")
 
 
 def test_what_takes_a_verdict_away_or_is_flagged_stands_beside_it_everywhere(tmp_path) -> None:

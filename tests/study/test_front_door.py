@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from lockstep import __main__ as command_line
-from lockstep import files, front_door
+from lockstep import files, front_door, machine
 from lockstep.study import Study, config, estimate
 from tests.conftest import ROOT
 
@@ -52,6 +52,10 @@ MISTAKES = {  # what the config says, and what the line must hold
     "a home": (
         demo("{source: digits}", "{source: digits, raw: ~/digits}"),
         ("datasets.digits.raw is '~/digits'; no shell", "so write the path out: /"),
+    ),
+    "a precision of GPUs": (
+        demo("torch, mode: eager}", "torch, mode: eager, precision: tf32}"),
+        ("variants.torch-eager.precision is tf32, which GPUs alone have",),
     ),
     "a number in words": (demo("window_steps: 10", "window_steps: ten"), ("whole number", "25")),
     "half a thread": (demo("threads: 2", "threads: 2.0"), ("write a whole number: 2",)),
@@ -103,6 +107,7 @@ def test_a_mistake_in_the_config(
     content, says = MISTAKES[mistake]
     (here / "study.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1})
+    monkeypatch.setattr(machine, "gpu_count", lambda: 0)
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n == "wandb" else find(n))
     assert command_line.main(["run", "study.yaml"]) == 2

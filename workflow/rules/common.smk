@@ -121,7 +121,7 @@ def begin():
         if workflow.executor_plugin.name == "slurm":
             prepare_submissions()
         elif workflow.executor_plugin.name == "local":
-            feasible.check_scales(STUDY)
+            feasible.check_machine(STUDY)
             if sys.stderr.isatty():
                 os.environ.update(LOCKSTEP_TERMINAL=os.ttyname(sys.stderr.fileno()))
         ask_for_repetition()

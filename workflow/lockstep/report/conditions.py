@@ -144,6 +144,10 @@ TEXT = {
     DISTURBED: "In {count} of {runs} runs other programs disturbed too many windows: times of "
     "steps and to the target do not count; other times are shown as measured, on a busy machine. "
     "To train again when it is idle, start the study with -R train.",
+    "TF32 on CPUs": "{count} of {runs} runs had precision tf32 on a CPU, which computes in float32 "
+    "then: nothing here is of TF32.",
+    "Target not met": "{count} of {runs} runs did not reach the target: times of steps say nothing "
+    "of how long such a model takes to learn.",
     "Begun elsewhere": "{count} of {runs} runs, named in the table of runs, were begun from a "
     "checkpoint of another run: they take part in no verdict and no median.",
     "Lost runs": "{count} of {runs} runs did not finish. Runs are rarely lost at random, and the "
@@ -207,6 +211,11 @@ def _study(
         "Contention not watched": len(unwatched),
         "Disturbed windows": (runs["disturbed"] > 0).sum(),
         DISTURBED: runs["busy"].notna().sum(),
+        "TF32 on CPUs": sum(
+            on_cpu and records.study.variant(run.variant)["precision"] == "tf32"
+            for run, on_cpu in zip(known, cpus, strict=True)
+        ),
+        "Target not met": ((runs["status"] == FINISHED) & runs["target_reached"].eq(False)).sum(),
         "Begun elsewhere": (~runs["own"]).sum(),
         "Lost runs": (runs["status"] != FINISHED).sum(),
     }.items():

@@ -26,7 +26,7 @@ def check(study: Study, *, local: bool) -> None:
     _check_tracking(study)
     _check_batches(study)
     if local:
-        check_scales(study)
+        check_machine(study)
 
 
 def check_raw_folders(study: Study) -> None:
@@ -109,11 +109,11 @@ def training_examples(study: Study, dataset: str) -> int | None:
     return getattr(source, "EXAMPLES", None)
 
 
-def check_scales(study: Study) -> None:
-    """Check that all processes of a scale, nodes or not, can run on this machine.
+def check_machine(study: Study) -> None:
+    """Check that all processes of a scale, nodes or not, can run on this machine, as they are set.
 
     Raises:
-        UserError: it has fewer cores, or GPUs, than that.
+        UserError: it has fewer cores, or GPUs, than that; or none for a precision of GPUs.
     """
     gpus, cores = machine.gpu_count(), len(os.sched_getaffinity(0))
     most = max(gpus, cores)  # with PyTorch or JAX for CPUs, a GPU is none
@@ -122,4 +122,10 @@ def check_scales(study: Study) -> None:
             raise UserError(
                 f"scales has {text}, but this machine has {cores} cores and {gpus} GPUs; choose at "
                 f"most 1x{most}, or run on a cluster with --profile slurm"
+            )
+    for name, variant in study.config["variants"].items():
+        if variant["precision"] == "tf32" and not gpus:
+            raise UserError(
+                f"variants.{name}.precision is tf32, which GPUs alone have, and this machine has "
+                "none; use float32, or run on a cluster with --profile slurm"
             )
