@@ -169,6 +169,43 @@ jax_model = Noisy()
     assert "jax_model asks for a random stream" in capsys.readouterr().err
 
 
+NORM = """
+import flax.linen as linen
+import numpy as np
+from torch import nn
+
+
+class Norm(linen.Module):
+    @linen.compact
+    def __call__(self, x, train=False):
+        return linen.BatchNorm(not train, epsilon=1e-5, momentum=0.9)(x)
+
+
+torch_model, jax_model = nn.Sequential(nn.BatchNorm1d(4)), Norm
+batch = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
+
+
+def jax_call(model, x):
+    return model(x)
+"""
+
+
+def test_a_call_that_is_not_told_of_training_is_not_taken_for_a_fault(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    path = tmp_path / "norm.py"
+    path.write_text(NORM)
+    assert main(["port", str(path), "--accept"]) == 0
+    capsys.readouterr()
+    assert main(["port", str(path), "--train"]) == 2
+    (told,) = capsys.readouterr().err.splitlines()
+    assert f"{path}: jax_call is not told of training" in told
+    told_of = NORM.replace("(model, x)", "(model, x, train)").replace("model(x)", "model(x, train)")
+    path.write_text(told_of)
+    assert main(["port", str(path), "--train"]) == 1, "the running variance is another estimator"
+    assert "statistics 0.running_var is the first that differs" in capsys.readouterr().out
+
+
 def test_no_package_is_imported_before_the_command_runs() -> None:
     look = "import sys, lockstep.__main__; print(*sys.modules)"
     told = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)

@@ -150,6 +150,11 @@ class Linen:
         call = self._pair.jax_call
         if call is None:
             return called(module, batch, **flags(train))
+        if train and self.buffers and "train" not in inspect.signature(call).parameters:
+            raise UserError(
+                f"{self._pair.path}: jax_call is not told of training, so that running statistics "
+                "stay as they are; for --train give it a parameter train, and pass that on"
+            )
         return _by_own(call, module, batch, train)
 
     def __call__(
