@@ -11,6 +11,7 @@ import yaml
 from lockstep import __main__ as command_line
 from lockstep import files, front_door, machine
 from lockstep.study import Study, config, estimate
+from lockstep.study.identity import run_code
 from tests.conftest import ROOT
 
 DEMO = (ROOT / "demo" / "config.yaml").read_text()
@@ -204,6 +205,21 @@ def test_the_size_of_a_study_is_told_and_its_time_from_earlier_runs(here: Path) 
         sized,
         f"by earlier runs of their kind 6 of them take about {minutes:.0f} min, one at a time",
     ]
+
+
+def test_what_a_changed_study_of_the_same_name_replaces_is_told_before(here: Path) -> None:
+    raw = yaml.safe_load(DEMO)
+    study = Study(config.complete(raw))
+    for run in study.runs[:3]:
+        by = {"settings": study.run_config(run), "code": run_code(*study.framework(run))}
+        summary = {"status": "finished", "contract": {"determined_by": by}}
+        files.write_json(study.run_folder(run) / "summary.json", summary)
+    assert len(estimate.lines(study)) == 1
+    raw["workloads"]["mnist_cnn"]["epochs"] = 13
+    told = estimate.lines(Study(config.complete(raw)))[1]
+    assert told.startswith("3 finished runs in results/demo had other settings or other code and")
+    raw["study"] = "other"
+    assert len(estimate.lines(Study(config.complete(raw)))) == 1
 
 
 def test_a_run_that_is_too_short_to_be_timed_is_told_before(here: Path) -> None:

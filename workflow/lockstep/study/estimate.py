@@ -7,6 +7,7 @@ from typing import Any
 from lockstep import files
 from lockstep.errors import UserError
 from lockstep.study import Study, feasible
+from lockstep.study.identity import run_code
 
 LENGTH = ("epochs", "max_steps")  # keys of a recipe that say how long a run is
 IRRELEVANT = (*LENGTH, "dataset", "target")
@@ -22,7 +23,25 @@ def lines(study: Study) -> list[str]:
         f"study {study.name}, {_some(len(study.runs), 'run')} in "
         f"{_some(len(study.blocks), 'job')}, after {_some(before, 'job')} that prepare them"
     )
-    return [counted, *_time(study), *_brief(study)]
+    return [counted, *_replaced(study), *_time(study), *_brief(study)]
+
+
+def _replaced(study: Study) -> Iterator[str]:
+    """Yield a line if finished runs of this name will be trained again, and lost."""
+    count = 0
+    for run in study.runs:
+        try:
+            summary = files.read_json(study.run_folder(run) / "summary.json")
+            by, finished = summary["contract"]["determined_by"], summary["status"] == "finished"
+            same = by["settings"] == study.run_config(run)
+            count += finished and not (same and by["code"] == run_code(*study.framework(run)))
+        except (UserError, KeyError, TypeError, OSError):
+            continue
+    if count:
+        yield (
+            f"{_some(count, 'finished run')} in {study.root} had other settings or other code and "
+            "will be replaced; to keep what is there give the study another name"
+        )
 
 
 def _brief(study: Study) -> Iterator[str]:
