@@ -66,6 +66,12 @@ def run(line: Sequence[str]) -> int:
     for path in configs:
         if not path.is_file() and path.suffix not in (".yaml", ".yml"):
             raise UserError(f"{path} is neither a file nor a stage; {nearest(str(path), STAGES)}")
+    values = [word.rpartition("=")[2] for word in more]
+    if behind := [value for value in values if Path(value).suffix in (".yaml", ".yml")]:
+        raise UserError(
+            f"{behind[0]} stands behind an option of Snakemake, which would take it; write "
+            f"run {behind[0]}, then a stage, then options"
+        )
     if len(stages) > 1:
         raise UserError(f"{' and '.join(stages)}: give one stage; it makes what it needs before")
     if not Path("Snakefile").is_file():
@@ -96,7 +102,8 @@ def _profile(name: str) -> Path:
         if (folder / "profile.yaml").is_file() or (folder / "config.yaml").is_file():
             return folder
     known = [path.parent.name for path in own.glob("*/profile.yaml")]
-    raise UserError(f"--profile {name}: there is no such profile; {nearest(name, known)}")
+    right = nearest(name, known) if known else "start this in the folder of the checkout"
+    raise UserError(f"--profile {name}: there is no such profile; {right}")
 
 
 def _caches() -> dict[str, str]:
