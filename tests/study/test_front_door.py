@@ -231,14 +231,30 @@ def test_a_run_that_is_too_short_to_be_timed_is_told_before(here: Path) -> None:
     (_, line) = estimate.lines(Study(config.complete(raw)))
     assert line.startswith("a run of mnist_cnn has 23 steps, which is one window of window_steps")
     assert line.endswith("set window_steps to 2")
-    raw["workloads"]["mnist_cnn"]["epochs"] = 2
+    raw["workloads"]["mnist_cnn"] |= {"epochs": 2, "schedule": {"warmup_epochs": 3}}
+    (_, line) = estimate.lines(Study(config.complete(raw)))
+    assert line == "mnist_cnn warms up for 3 epochs and trains 2: for too long"
+    raw["workloads"]["mnist_cnn"]["schedule"] = {}
     assert len(estimate.lines(Study(config.complete(raw)))) == 1
+
+
+@pytest.mark.parametrize(("source", "also"), [("mnist", True), ("image_folder", False)])
+def test_nobody_is_told_to_download_what_cannot_be(
+    source: str, also: bool, here: Path, capsys: pytest.CaptureFixture
+) -> None:
+    entry = f"{{source: {source}, raw: nowhere}}"
+    (here / "study.yaml").write_text(demo("{source: digits}", entry))
+    assert command_line.main(["check", "study.yaml"]) == 2
+    assert ("or null to download them" in capsys.readouterr().err) == also
 
 
 def test_check_looks_at_what_run_looks_at(here: Path, capsys: pytest.CaptureFixture) -> None:
     (here / "more.yaml").write_text("scales: [1x100000]\nworkloads: {mnist_cnn: {epochs: 1}}\n")
     assert command_line.main(["check", "config.yaml"]) == 0
     assert capsys.readouterr().out.startswith("config.yaml: study demo, 12 runs in 3 jobs")
+    (here / "more.yaml").write_text("threads: 4096\n")
+    assert command_line.main(["check", "config.yaml", "more.yaml"]) == 0
+    assert "more.yaml: threads is 4096, and this machine has " in capsys.readouterr().out
     assert command_line.main(["check"]) == 0  # as `run` takes config.yaml
     assert capsys.readouterr().out.startswith("config.yaml: study demo, 12 runs in 3 jobs")
     assert front_door.STAGES[0] == "all"

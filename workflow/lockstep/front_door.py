@@ -46,7 +46,8 @@ def check(configs: Sequence[Path], profile_name: str) -> Study:
     study = Study(config.load(*configs))
     feasible.check(study, local=executor == "local")
     names = ", ".join(map(str, configs))
-    for line in estimate.lines(study):
+    odd = feasible.oversubscribed(study) if executor == "local" else []
+    for line in (*estimate.lines(study), *odd):
         print(f"{names}: {line}", flush=True)
     return study
 

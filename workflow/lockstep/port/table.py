@@ -25,8 +25,9 @@ def _finding(finding: Finding, everything: bool) -> Iterator[str]:
     first = finding.first
     if first is None:
         worst = max(finding.values, key=lambda v: v.distance / max(v.tolerance, 1e-300))
+        equal = f"{count} value{'s are' if count > 1 else ' is'} equal"
         yield (
-            f"{finding.name}: {count} values are equal; the largest difference is "
+            f"{finding.name}: {equal}; the largest difference is "
             f"{worst.distance:.1e} of {worst.tolerance:.0e} allowed ({worst.name})"
         )
         elsewhere = sum(value.status == ELSEWHERE for value in finding.values)

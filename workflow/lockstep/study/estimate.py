@@ -45,9 +45,12 @@ def _replaced(study: Study) -> Iterator[str]:
 
 
 def _brief(study: Study) -> Iterator[str]:
-    """Yield a line for each workload of whose runs no step time can be read."""
+    """Yield lines for workloads whose runs are too short to warm up, or for a step time."""
     window = study.config["window_steps"]
     for name, entry in study.config["workloads"].items():
+        warmup, epochs = entry["schedule"]["warmup_epochs"], entry["epochs"]
+        if warmup >= epochs and not entry["max_steps"]:
+            yield f"{name} warms up for {warmup:g} epochs and trains {epochs}: for too long"
         examples = feasible.training_examples(study, entry["dataset"])
         if examples is None:
             continue

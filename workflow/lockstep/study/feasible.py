@@ -42,9 +42,10 @@ def check_raw_folders(study: Study) -> None:
         if not Path(raw).is_dir() or not any(Path(raw).iterdir()):
             _check_written_out(f"datasets.{name}.raw", raw)
             state = "is empty" if Path(raw).is_dir() else "is not a folder"
+            downloads = sources.downloads(study.config["datasets"][name]["source"])
             raise UserError(
                 f"datasets.{name}.raw is {raw!r}, which {state}; name the folder that holds the "
-                "raw files, or null to download them"
+                f"raw files{', or null to download them' if downloads else ''}"
             )
 
 
@@ -107,6 +108,14 @@ def training_examples(study: Study, dataset: str) -> int | None:
     except ModuleNotFoundError:  # a login node without NumPy
         return None
     return getattr(source, "EXAMPLES", None)
+
+
+def oversubscribed(study: Study) -> list[str]:
+    """Return what to say of more threads than cores, which is no mistake: bits depend on them."""
+    threads, cores = study.config["threads"], len(os.sched_getaffinity(0))
+    if threads <= cores:
+        return []
+    return [f"threads is {threads}, and this machine has {cores} cores: no time will be of use"]
 
 
 def check_machine(study: Study) -> None:
