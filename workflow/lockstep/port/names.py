@@ -71,7 +71,7 @@ def parted(name: str) -> tuple[str, str]:
     return path, leaf
 
 
-def alike(a: Sequence[str], b: Sequence[str]) -> float:
+def similarity(a: Sequence[str], b: Sequence[str]) -> float:
     """Return how alike two names are: shared words, and in full only if their numbers agree."""
     if not a or not b:
         return 0.0

@@ -71,7 +71,7 @@ def _stacked(left: Shapes, right: Shapes, kinds: Mapping[str, str]) -> Iterator[
             count = len(members)
             if count < 2 or shape[:1] != (count,) or sorted(members) != list(range(count)):
                 continue
-            alike = names.alike(names.words(before + after), names.words(target))
+            alike = names.similarity(names.words(before + after), names.words(target))
             lines = []
             for k, name in sorted(members.items()):
                 fit = layouts.guess(left[name], shape[1:], kinds.get(name, ""))
@@ -115,7 +115,7 @@ def _fused(left: Shapes, right: Shapes, kinds: Mapping[str, str]) -> Iterator[li
                 if fused and own[-1] == key[-1]:
                     lines = _parts(name, shape, members, parts, kinds, swapped)
                     if lines:
-                        candidates.append((names.alike(key, tuple(own)), lines))
+                        candidates.append((names.similarity(key, tuple(own)), lines))
             if candidates:
                 yield max(candidates, key=lambda found: found[0])[1]
 
@@ -181,7 +181,7 @@ def _matched(
                 fit = layouts.guess(left[a], right[b], kinds.get(a, ""))
                 if fit is not None:
                     near = 1 - abs(places[0][a] - places[1][b])
-                    scores[i, j] = names.alike(split[0][i], split[1][j]) + near / 2
+                    scores[i, j] = names.similarity(split[0][i], split[1][j]) + near / 2
                     scores[i, j] += 10 * _equal(torch, jax, a, b, fit)
                     if kinds.get(a) == "Linear" and names.parted(b)[1] == "kernel" and not fit[0]:
                         scores[i, j] -= 1  # Flax has a kernel's inputs first
@@ -190,7 +190,9 @@ def _matched(
                 a, b = ours[i], theirs[j]
                 fit = layouts.guess(left[a], right[b], kinds.get(a, ""))
                 assert fit is not None
-                reason = _reason(names.alike(split[0][i], split[1][j]), scores[i], j, len(theirs))
+                reason = _reason(
+                    names.similarity(split[0][i], split[1][j]), scores[i], j, len(theirs)
+                )
                 if scores[i, j] > 5:
                     reason = "equal values; " + reason
                 found.append(Line(torch=a, jax=b, layout=fit[0], flip=fit[1], reason=reason))
