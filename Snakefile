@@ -33,7 +33,7 @@ onsuccess:
 
 onerror:
     # Whatever ran is worth seeing, above all why something did not.
-    if not OUTCOME.stopped:
+    if not OUTCOME.stopped and can_report():
         shell(
             'python -m lockstep report --study "$LOCKSTEP_STUDY" --partial'
             ' && python -m lockstep tell --study "$LOCKSTEP_STUDY" || true'

@@ -16,7 +16,7 @@ def test_folders_with_spaces(tmp_path: Path, home: Path) -> None:
     (checkout.root / "raw").mkdir()
     (checkout.root / "raw" / "junk").touch()
     broken = small(paths=paths, datasets__digits={"source": "mnist", "raw": "raw"})
-    said = checkout.snakemake("datasets", study=broken, status=2)
+    said = checkout.snakemake("parity", study=broken, status=2)
     assert "study small: 2 runs missing" in said.text
     assert Path(paths["results"], "small", "report", "index.html").is_file()
 

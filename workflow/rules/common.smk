@@ -174,6 +174,15 @@ def prepare_submissions():
     workflow.get_rule("train").restart_times = outcome.MANY
 
 
+def can_report():
+    """Whether a stage was to run that a report tells of, and there is what makes one."""
+    reported = {"compare_traces", "train", "serve", "report"}
+    base = STUDY.images.get("base")
+    return reported & {job.rule.name for job in workflow.dag.jobs} and (
+        base is None or base.manifest.is_file()
+    )
+
+
 def tell_verdicts():
     """Print the verdicts and where the report is; a stage that was asked for by name has none."""
     if any(job.rule.name == "report" for job in workflow.dag.jobs):
