@@ -233,6 +233,20 @@ def test_other_first_losses_at_a_scale_take_its_verdicts_away(tmp_path: Path) ->
     assert [headline(found, scale)["word"] for scale in scales] == ["PASS", "NOT PROVEN"]
 
 
+@pytest.mark.parametrize("randomness", ["native", "shared"])
+def test_losses_under_masks_of_a_frameworks_own_are_not_held_to_each_other(
+    tmp_path: Path, randomness: str
+) -> None:
+    variants = {**TWO, "jax-jit": {**TWO["jax-jit"], "randomness": randomness}}
+    masked = lambda run, loss: loss * (1 + 0.01 * (run.variant == "jax-jit"))  # noqa: E731
+    found = analysed(tmp_path, variants=variants, edit_loss=masked)
+    (c,) = found.comparisons
+    drawn = randomness == "native"
+    assert c.kind == (verdicts.FASTER if drawn else verdicts.NOT_COMPARABLE)
+    assert (c.first_step is None) == drawn
+    assert ("were not compared" in threats_of(found)["Reach of the parity proof"]) == drawn
+
+
 @pytest.mark.parametrize(
     ("precision", "factor", "fair"),
     [

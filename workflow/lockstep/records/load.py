@@ -119,10 +119,11 @@ class Record:
         """Why its times must not be compared with another run's, None if they may."""
         if self.windows.get("enough", True):
             return None
+        count = "only {undisturbed}" if self.windows["undisturbed"] else "none"
         return (
-            "other programs used its CPU cores: only {undisturbed} of its {timed} timed windows "
-            "were undisturbed".format_map(self.windows)
-        )
+            f"other programs used its CPU cores: {count} of its {{timed}} timed windows were "
+            "undisturbed"
+        ).format_map(self.windows)
 
     @property
     def _contention(self) -> Mapping[str, Any]:

@@ -15,7 +15,7 @@ import pandas as pd
 from lockstep.records import parity_verdict
 from lockstep.records.load import Record, Records, step_losses
 from lockstep.records.record_validation import FINISHED
-from lockstep.report import dataframes, drawing, statistics
+from lockstep.report import dataframes, drawing, firststep, statistics
 from lockstep.report.analysis import Analysis
 from lockstep.report.dataframes import Workload
 from lockstep.report.drawing import Looks
@@ -260,7 +260,7 @@ def curves(records: Records, workload: str) -> list[tuple[str, np.ndarray, np.nd
     """
     study, losses, between = records.study, {}, []
     for variant, settings in study.config["variants"].items():
-        if settings["input"] == "shared":
+        if firststep.fixed(settings):
             losses[variant] = {
                 run.seed: step_losses(study.root / run.folder, run.summary)
                 for run in _first_runs(records, workload, variant)

@@ -9,6 +9,7 @@ show gradients and updates, within what rounding grows to in so many steps.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -35,6 +36,14 @@ class FirstStep:
     baseline: float
     candidate: float
     tolerance: float  # relative, at that step
+
+
+def fixed(settings: Mapping[str, Any]) -> bool:
+    """Whether first losses follow from seed, weights and batches, as a variant is set.
+
+    Where a framework draws the masks of dropout by itself, they do not.
+    """
+    return bool(settings["input"] == settings.get("randomness", "shared") == "shared")
 
 
 def compare(

@@ -157,7 +157,7 @@ def parity(
         word = "FAIL" if "FAILS" in problems[0] else "NOT PROVEN"
         study = PurePath("results", config["study"], "study.json")  # the same in an archive
         problems += cause.said(records.parity[workload], config["variants"], study).values()
-        text = "; ".join(problems)
+        text = "; ".join(problems).removeprefix("parity FAILS: ")
     elif why := next(filter(None, apart), None):
         word, text = "NOT PROVEN", f"at this scale, {why}"
     else:

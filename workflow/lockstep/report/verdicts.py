@@ -49,8 +49,8 @@ class Side:
 
     @property
     def shared(self) -> bool:
-        """Whether it reads the shared input, so that its batches and first losses are fixed."""
-        return bool(self.settings["input"] == "shared")
+        """Whether batches and random numbers are the shared ones: its first losses are fixed."""
+        return firststep.fixed(self.settings)
 
     def unusable(self, seed: int) -> str | None:
         """Return why its run of a seed cannot be paired, None if it can."""

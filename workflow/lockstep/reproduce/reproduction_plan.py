@@ -109,9 +109,10 @@ def _staged(
     """Yield names and absolute places of what an option says is staged on this machine."""
     for entry in entries:
         name, found, path = entry.partition("=")
-        if not found or name not in names:
-            hint = nearest(name, names)
-            raise UserError(f"{option} {entry}: must be NAME={kind.upper()}; {hint}")
+        if not found:
+            raise UserError(f"{option} {entry}: must be NAME={kind.upper()}")
+        if name not in names:
+            raise UserError(f"{option} {entry}: unknown {name!r}; {nearest(name, names)}")
         if not (Path(path).is_dir() if kind == "folder" else Path(path).is_file()):
             raise UserError(f"{option} {entry}: {path} is not a {kind}")
         yield name, str(Path(path).absolute())
