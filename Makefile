@@ -44,8 +44,9 @@ drill-archive: demo ## change an archive of the demo in 680 ways; which changes 
 drill-busy: $(VENV)/dev.installed ## train beside other work: is it noticed, is a verdict ever wrong? (minutes)
 	$(RUN) -m benchmarks.busy
 
-drill-parity: $(VENV)/dev.installed ## every known fault of one framework on every small preset
+drill-parity: $(VENV)/dev.installed ## every known fault of one framework on every small preset; long climbs
 	$(RUN) -m tests.parity.drill
+	LOCKSTEP_REQUIRE=drill $(RUN) -m pytest -m drill tests/parity
 
 drill-port: $(VENV)/dev.installed ## every seeded fault of a port: is it found, and its cause named?
 	$(RUN) -m tests.port.drill

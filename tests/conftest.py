@@ -86,7 +86,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Grouped:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with what takes longest, where workers share the tests out."""
+    """Leave long tests to a drill; begin with what takes longest, where workers share them out."""
 
     def rank(item: pytest.Item) -> int:
         folder = item.path.parent.name
@@ -94,6 +94,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     if hasattr(config, "workerinput"):
         items.sort(key=rank)
+    if "drill" not in os.environ.get("LOCKSTEP_REQUIRE", "").split(","):
+        for item in items:
+            if item.get_closest_marker("drill"):
+                item.add_marker(pytest.mark.skip(reason="takes long; make drill-parity runs it"))
 
 
 def lacks(what: str, reason: str) -> None:
@@ -328,3 +332,5 @@ def _no_leftovers() -> Iterator[None]:
     for name in list(os.environ):
         if name.startswith("LOCKSTEP_") and name not in SETTINGS:
             del os.environ[name]
+    if "torch" in sys.modules:  # an engine in this process has NumPy flush denormals, too
+        sys.modules["torch"].set_flush_denormal(False)

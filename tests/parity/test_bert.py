@@ -143,7 +143,7 @@ def test_three_hundred_steps_with_dropout_stay_the_same(climb: Climb) -> None:
     np.testing.assert_allclose(*losses, rtol=1e-11)
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 def test_a_hundred_steps_in_float32_stay_within_the_fixed_tolerance(climb: Climb) -> None:
     traces = [
         climb("bert_mlm", variant, steps=100, precision="float32")

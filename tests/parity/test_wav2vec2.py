@@ -159,12 +159,12 @@ def test_a_run_that_is_stopped_ends_as_if_undisturbed(climb: Climb, tmp_path, va
     assert weights.digest(again.state()) == weights.digest(engine.state())
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 def test_a_compiled_model_is_the_same(climb: Climb, reference: Trace) -> None:
     assert verdict(climb("torch-compile"), reference) == ("none", None)
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 @pytest.mark.parametrize("family", wav2vec2.FAMILIES)
 def test_three_hundred_steps_stay_the_same(climb: Climb, family: str) -> None:
     traces = [climb(variant, steps=300, epochs=50, model={"family": family}) for variant in SIDES]
@@ -174,7 +174,7 @@ def test_three_hundred_steps_stay_the_same(climb: Climb, family: str) -> None:
     np.testing.assert_allclose(*losses, rtol=1e-11)
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 def test_a_hundred_steps_in_float32_stay_within_the_fixed_tolerance(climb: Climb) -> None:
     traces = [climb(variant, steps=100, epochs=20, precision="float32") for variant in SIDES]
     np.testing.assert_allclose(*(t["float32/steps/loss"] for t in traces), rtol=1e-5)
