@@ -52,13 +52,13 @@ def study(study_of: Callable[..., Study]) -> Study:
 
 @pytest.fixture
 def engine_of(study: Study, caches: Path) -> Callable[..., tuple[Engine, SharedFeed, Job]]:
-    def make(variant: str, precision: str = "float64", **changes: object):
+    def make(variant: str, precision: str = "float64", window: int = WINDOW, **changes: object):
         job = Job(
             workload=workloads.spec("mnist_cnn"),
             recipe={**study.workload("mnist_cnn"), **changes},
             variant={**study.variant(variant), "precision": precision},
             data=Data.of(read_manifest(study.dataset_manifest("digits"))),
-            window_steps=WINDOW,
+            window_steps=window,
             caches=caches,
         )
         engine = engines.start(job)
@@ -95,6 +95,19 @@ def test_a_window_that_was_staged_is_trained_alike(engine_of, variant: str) -> N
             found.append([engine.fetch(engine.train(window)) for window in windows])
     for plain, staged in zip(*found, strict=True):
         np.testing.assert_array_equal(plain, staged)
+
+
+@pytest.mark.parametrize("variant", ["jax-eager", "jax-jit"])
+@pytest.mark.parametrize("steps", [3, 7, 10])
+def test_a_window_is_cut_into_its_steps(engine_of, variant: str, steps: int) -> None:
+    engine, feed, _ = engine_of(variant, window=steps)
+    window = feed.window(0, steps)
+    rows = engine.stage(window).staged
+    assert len(rows) == steps
+    for k, (batch, numbers) in enumerate(rows):
+        for name, array in batch.items():
+            np.testing.assert_array_equal(array, window.batch[name][k])
+        assert window.weights[k] in np.asarray(numbers)
 
 
 @pytest.mark.parametrize("variant", ["torch-eager", "jax-jit"])
