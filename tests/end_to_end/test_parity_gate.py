@@ -11,6 +11,7 @@ import pytest
 from tests.end_to_end.checkout import Checkout, small
 
 ENGINE = "workflow/lockstep/engines/jax_optimizer.py"
+MODEL = "workflow/lockstep/workloads/mnist_cnn/flax_model.py"
 SOUND = 'momentum = settings["momentum"] * kept'
 BROKEN = 'momentum = settings["momentum"] * 0.9 * kept'
 STUDY = small(
@@ -65,3 +66,9 @@ def test_a_broken_optimizer_stops_its_workload_until_it_is_mended(broken: Checko
     summaries = [n for n in before if "/runs/" in n and "torch" in n and n.endswith("summary.json")]
     assert summaries and all(after[name] == before[name] for name in summaries)
     assert broken.planned() == set()
+
+    broken.edit(MODEL, "x = images_bhwc", "x = jnp.roll(images_bhwc, 1, axis=2)")
+    again = broken.snakemake("parity", status=1)
+    for workload in ("heavy", "plain"):
+        assert f"{workload}: jax-jit is not torch-eager: float64 layers: conv1" in again.text
+        assert not (broken.results() / "parity" / workload / "passed.json").exists()
