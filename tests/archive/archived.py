@@ -64,7 +64,7 @@ class Archived:
     @property
     def study(self) -> Study:
         """The study, with its folders where they are."""
-        study = Study.at(self.checkout.results())
+        study = Study.load(self.checkout.results())
         study.data = self.checkout.root / "data"
         return study
 

@@ -30,7 +30,7 @@ def contained(archived: Archived, tmp_path_factory: pytest.TempPathFactory) -> C
         Path(path).write_bytes(name.encode() * 5000)
     config = checkout.results() / "study.json"
     changed(config, lambda told: told["images"].update(enabled=True, ready=ready))
-    study, ran_in = Study.at(checkout.results()), {}
+    study, ran_in = Study.load(checkout.results()), {}
     for name, image in study.images.items():
         made = checkout.root / "data" / "images" / image.folder.name
         made.mkdir(parents=True)

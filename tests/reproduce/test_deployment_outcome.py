@@ -91,7 +91,7 @@ def test_what_came_out_otherwise(both, what, changes, state, word, says) -> None
 
 def test_what_is_not_made_again_or_not_sound(both, tmp_path: Path) -> None:
     assert both(("routes", None))[f"deployment of mnist_cnn {LOGITS}"].outcome == UNDECIDED
-    archived, again = (Study.at(tmp_path / name / "planted") for name in "ab")
+    archived, again = (Study.load(tmp_path / name / "planted") for name in "ab")
     again.deployment("mnist_cnn").unlink()
     (found,) = deployment_outcome.outcomes(archived, again)
     assert (found.outcome, found.says) == (NO, "the repetition has no record of it")

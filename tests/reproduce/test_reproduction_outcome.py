@@ -99,7 +99,7 @@ def test_how_far_losses_are(a: list[float], b: list[float], distance: float) -> 
 @pytest.fixture
 def again(archived: Archived, tmp_path: Path) -> Study:
     """A copy of the finished study, as if it had been run again."""
-    return Study.at(archived.checkout.duplicate(tmp_path / "lockstep").results())
+    return Study.load(archived.checkout.duplicate(tmp_path / "lockstep").results())
 
 
 def outcomes(archived: Archived, again: Study) -> dict[str, Outcome]:

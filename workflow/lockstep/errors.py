@@ -1,9 +1,10 @@
 """The one exception that a person is meant to read."""
 
+import contextlib
 import difflib
 import math
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 
@@ -14,12 +15,25 @@ class UserError(Exception):
     """
 
 
-def raised(error: Exception, file: Path) -> str:
-    """Return what a file of a person's own raised when it was imported, in one line."""
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if frame.filename == str(file)]
-    at = f", line {lines[-1]}" if lines else ""  # a SyntaxError says its own
-    return f"{file}{at}: {type(error).__name__}: {' '.join(str(error).split())}"
+@contextlib.contextmanager
+def importing(file: Path, where: str) -> Iterator[None]:
+    """Import a file of a person's own: whatever it raises is said in one line.
+
+    A package that it needs is another matter, which the command line says.
+
+    Raises:
+        UserError: it cannot be imported.
+    """
+    try:
+        yield
+    except (UserError, ModuleNotFoundError):
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == str(file)]
+        at = f", line {lines[-1]}" if lines else ""  # a SyntaxError says its own
+        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise UserError(f"{where}: {file}{at}: {said}") from error
 
 
 def number_hint(value: object) -> str:

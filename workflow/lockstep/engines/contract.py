@@ -316,3 +316,8 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Leave the process group."""
+
+
+def made(engine: Engine, window: Window) -> tuple[np.ndarray, np.ndarray]:
+    """Train a window as the loop does, staged; returns what `Engine.fetch` gives."""
+    return engine.fetch(engine.train(engine.stage(window)))

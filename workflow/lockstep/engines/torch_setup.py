@@ -34,7 +34,7 @@ def configure(job: Job) -> None:
     torch.backends.cudnn.benchmark = not job.variant["deterministic"]
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     # As XLA does on a CPU: momentum of what has no gradient any more ends below 1e-38 and stays
-    # there, where some CPUs take many times as long. Threads that exist already keep theirs.
+    # there, and some CPUs take longer over it. Threads that exist already keep theirs.
     torch.set_flush_denormal(True)
     torch_random.seed(job.topology.rank)
     if job.variant["mode"] == "compile":  # eager runs need not import the compiler for it

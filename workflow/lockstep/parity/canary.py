@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lockstep.datasets import checksum
-from lockstep.engines.contract import Engine, Job, Window, at_rate
+from lockstep.engines.contract import Engine, Job, Window, at_rate, made
 from lockstep.parity import SWAPPED, UNDISTURBED
 from lockstep.training.feed import SharedFeed
 from lockstep.workloads.contract import Array
@@ -26,7 +26,7 @@ def told(engine: Engine, feed: SharedFeed) -> Iterator[tuple[str, np.ndarray]]:
     slot = _slot(feed)
     for which in (UNDISTURBED, *(f"another {name}" for name in shown), SWAPPED):
         row = _disturbed(window, feed.job, which, slot)
-        losses, sums = engine.fetch(engine.train(engine.stage(row)))
+        losses, sums = made(engine, row)
         yield f"checksum/{which}", np.array(sums[0])
         yield f"expected/{which}", np.array(_expected(row, feed.job), np.uint32)
         yield f"loss/{which}", losses[0]

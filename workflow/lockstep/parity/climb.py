@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
-from lockstep.engines.contract import Engine, Window, at_rate
+from lockstep.engines.contract import Engine, at_rate, made
 from lockstep.errors import UserError
 from lockstep.parity import EDGES, STEPS_FROM_GENERAL, canary
 from lockstep.training.feed import SharedFeed
@@ -63,10 +63,10 @@ def climb(
     yield "evaluation/loss", np.array(found.loss)
     for name, value in feed.job.finish(found).items():
         yield f"evaluation/{name}", np.array(value)
-    losses, _ = _made(engine, feed.window(steps, 1))
+    losses, _ = made(engine, feed.window(steps, 1))
     yield "after/loss", losses[0]
     yield from _named("after", engine.state(), taps.SAMPLE)
-    losses, _ = _made(engine, feed.window(steps, 1))
+    losses, _ = made(engine, feed.window(steps, 1))
     yield "after/later loss", losses[0]  # of all ranks: the state is that of the first one
     # Of what was just trained: `state` may bring ranks together.
     yield "after/evaluation loss", np.array(engine.evaluate(first).loss)
@@ -132,14 +132,14 @@ def _trained(
     """Yield every step's loss and checksum, and the state after the first and the last one."""
     window = feed.window(0, 1)
     yield "rate/first", window.scalars["learning_rate"][0]
-    losses, checksums = _made(engine, window)
+    losses, checksums = made(engine, window)
     yield from _named("step", engine.state())
     all_losses, all_checksums = [losses], [checksums]
     done = 1
     advance(1)
     while done < steps:
         count = min(feed.job.window_steps, steps - done, feed.end(done) - done)
-        losses, checksums = _made(engine, feed.window(done, count))
+        losses, checksums = made(engine, feed.window(done, count))
         all_losses.append(losses)
         all_checksums.append(checksums)
         done += count
@@ -159,22 +159,18 @@ def _at_edges(engine: Engine, feed: SharedFeed, steps: int) -> Iterator[tuple[st
     _, last, _ = feed.order.stretch(epoch - 1)
     window = (epoch - 1 - last) % feed.job.window_steps + 1  # the epoch's last one has so many
     tail = (window - 1) % TAIL + 1
-    for first, count in ((epoch - tail, tail), (epoch, 1), (max(0, feed.total_steps - 1), 1)):
-        losses, checksums = _made(engine, feed.window(first, count))
-        found.append((losses[-1], checksums[-1]))
-    names = list(EDGES)
-    for length, first, count in _unmet(feed, steps):
-        losses, checksums = _made(engine, feed.window(first, count))
-        found.append((losses[-1], checksums[-1]))
-        names.append(f"a step of length {length}")
-    yield "edges/checksum", np.array([check for _, check in found], np.uint32)
-    for name, (loss, _) in zip(names, found):
+    edges = (epoch - tail, tail), (epoch, 1), (max(0, feed.total_steps - 1), 1)
+    for name, (first, count) in (*zip(EDGES, edges), *_unmet(feed, steps)):
+        losses, checksums = made(engine, feed.window(first, count))
+        found.append((name, losses[-1], checksums[-1]))
+    yield "edges/checksum", np.array([check for _, _, check in found], np.uint32)
+    for name, loss, _ in found:
         yield f"edge/loss of {name}", loss
     yield from _named("edge", engine.state(), taps.SAMPLE)
 
 
-def _unmet(feed: SharedFeed, steps: int) -> Iterator[tuple[int, int, int]]:
-    """Yield each length that the first steps have not, and a window of it: where, how many steps.
+def _unmet(feed: SharedFeed, steps: int) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Yield a name for each length that the first steps have not, and where a window of it is.
 
     None of a precision whose edges are not judged.
     """
@@ -185,7 +181,8 @@ def _unmet(feed: SharedFeed, steps: int) -> Iterator[tuple[int, int, int]]:
         own, first, end = feed.order.stretch(step)
         if own not in met:
             met.add(own)
-            yield job.lengths[own], first, min(end - first, job.window_steps)
+            window = first, min(end - first, job.window_steps)
+            yield f"a step of length {job.lengths[own]}", window
         step = end
 
 
@@ -212,13 +209,8 @@ def _from_general(
             yield f"{rung}/gradient/{name}", taps.sample(array)
         yield f"{rung}/norm", np.array(optimizers.global_norm(gradients))
         yield f"{rung}/evaluation loss", np.array(engine.evaluate(evaluation).loss)
-        _made(engine, window)
+        made(engine, window)
         yield from _named(rung, engine.state(), taps.SAMPLE)
-
-
-def _made(engine: Engine, window: Window) -> tuple[np.ndarray, np.ndarray]:
-    """Train a window as the loop does, staged; returns each step's loss and checksum."""
-    return engine.fetch(engine.train(engine.stage(window)))
 
 
 def _named(

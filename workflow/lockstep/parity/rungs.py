@@ -315,7 +315,11 @@ def _checksums(precision: str, trace: Arrays, reference: Arrays) -> Rung:
     for key, losses, named in (
         ("batch/checksum", "loss/loss", lambda k: "the first batch"),
         ("steps/checksum", "steps/loss", lambda k: f"step {k}"),
-        ("edges/checksum", f"edge/loss of {EDGES[0]}", lambda k: (*EDGES, LENGTH)[min(k, 3)]),
+        (
+            "edges/checksum",
+            f"edge/loss of {EDGES[0]}",
+            lambda k: (*EDGES, LENGTH)[min(k, len(EDGES))],
+        ),
     ):
         mine, theirs = (np.atleast_1d(t.get(f"{precision}/{key}", [])) for t in (trace, reference))
         told = any(f"{precision}/{losses}" in t for t in (trace, reference))

@@ -40,7 +40,7 @@ def open_study(folder: Path) -> Records:
     if not path.is_file():
         raise UserError(f"{folder}: not a study's folder, it has no study.json")
     try:
-        study = Study.at(folder)
+        study = Study.load(folder)
         study.traces(), dict(study.config["report"])  # what is read later is there too
         return load.load(study)
     except (AttributeError, KeyError, TypeError, ValueError) as error:

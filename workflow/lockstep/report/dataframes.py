@@ -59,7 +59,7 @@ def ended(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[((frame["status"] == FINISHED) | failed) & frame["own"]]
 
 
-def to_target(frame: pd.DataFrame) -> pd.DataFrame:
+def timed(frame: pd.DataFrame) -> pd.DataFrame:
     """Return those rows of `ended` whose time to the target is their own.
 
     Other programs change when a run meets it, not that it never does.

@@ -41,7 +41,7 @@ def _pictures(view: Workload, styles: Looks) -> list[Picture]:
     made = {"parity": parity_curves(records, name, styles)}
     if "epochs" in view.tables:
         runs = dataframes.finished(view.runs)
-        timed = dataframes.to_target(dataframes.ended(view.runs))
+        timed = dataframes.timed(dataframes.ended(view.runs))
         first = view.epochs[view.epochs["scale"] == records.study.config["scales"][0]]
         until = "Training time to the target (s)"
         step_time = runs.assign(step_median=1e3 * runs["step_median"])

@@ -14,9 +14,9 @@ from lockstep.parity.compare import held_to
 from lockstep.records.load import Records
 from lockstep.records.parity_verdict import number
 from lockstep.records.record_validation import FAILED
-from lockstep.report import dataframes, statistics
+from lockstep.report import statistics
 from lockstep.report.comparability import GRAVEST
-from lockstep.report.dataframes import Workload, by_variant, ended, finished
+from lockstep.report.dataframes import Workload, by_variant, ended, finished, timed
 from lockstep.report.sentences import metric_decimals, some
 from lockstep.report.tables import RUNS, WHO, Absent, Table, table, with_reasons
 from lockstep.report.verdicts import Comparison
@@ -228,7 +228,7 @@ def target(view: Workload) -> Table:
     """
     rows = []
     for (scale, variant), group in by_variant(ended(view.runs)):
-        counted = dataframes.to_target(group)
+        counted = timed(group)
         few = Absent("fewer than half of the runs met the target")
         if counted.empty:
             few = Absent(group["busy"].iloc[0])

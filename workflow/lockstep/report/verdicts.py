@@ -212,13 +212,12 @@ def compare(
         problems += [f"parity is not proven at scale {baseline.scale}: {differ}"] if differ else []
     grave = [d for d in differences if d.level == BLOCKS]
     problems += [comparability.difference_text(d) for d in grave if d.touches != TIMING]
-    for side in sides:
-        found = {undeclared_precision(side.facts[seed]) for seed in seeds}
-        problems += [f"{side.label} {what}" for what in sorted(filter(None, found))]
     timing_problems = [comparability.difference_text(d) for d in grave if d.touches == TIMING]
     for side in sides:
-        found = {other_threads(side.runs[seed]) for seed in seeds}
-        timing_problems += [f"{side.label} {what}" for what in sorted(filter(None, found))]
+        computed = {undeclared_precision(side.facts[seed]) for seed in seeds}
+        threads = {other_threads(side.runs[seed]) for seed in seeds}
+        for told, found in ((problems, computed), (timing_problems, threads)):
+            told += [f"{side.label} {what}" for what in sorted(filter(None, found))]
     why_untimed = {s: baseline.untimed(s) or candidate.untimed(s) for s in seeds}
     reasons = {s: elsewhere.get(s) or why for s, why in why_untimed.items()}
     untimed = {seed: why for seed, why in reasons.items() if why}
@@ -228,8 +227,8 @@ def compare(
         timing_problems.append(f"in {count} a run was disturbed (seed {seed}, {why_untimed[seed]})")
     near = [runs[s] for s in seeds if s not in elsewhere and s not in disturbed]
     warm = [pair for pair in near if all(run.summary["cache"] != "cold" for run in pair)]
-    every = [run for pair in runs.values() for run in pair]
     lost = any(run.status == FAILED for side in sides for run in side.runs.values())
+    every = [run for pair in runs.values() for run in pair]
     missed = any(run.seconds_to_target is None for run in every)
     declared = (
         parity_verdict.listed(comparability.phrases(one.settings, other.settings))

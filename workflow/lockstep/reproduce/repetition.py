@@ -152,7 +152,7 @@ def conclude(chosen: Plan, path: Path, sha256: str | None, status: int) -> int:
         path, sha256: of the archive.
         status: that the workflow ended with.
     """
-    archived = Study.at(chosen.folder / ARCHIVED / chosen.config["study"])
+    archived = Study.load(chosen.folder / ARCHIVED / chosen.config["study"])
     again = Study(chosen.config)
     again.root = chosen.checkout / again.root
     found = reproduction_outcome.outcomes(archived, again, chosen.runs)

@@ -65,11 +65,6 @@ class Study:
             study.root = path.parent
         return study
 
-    @classmethod
-    def at(cls, folder: Path) -> "Study":
-        """Read the study in a folder, wherever that was moved to."""
-        return cls.load(folder / "study.json")
-
     def write(self) -> None:
         """Write the complete config where `load` reads it, unless it is there, and repetitions."""
         if not self.path.is_file() or files.read_json(self.path) != self.config:

@@ -4,6 +4,7 @@ A folder outside of this package becomes the package ``lockstep.workloads.NAME``
 folder's own, so that its files are written, imported, hashed and archived as if it lay here.
 """
 
+import contextlib
 import importlib
 import importlib.util
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lockstep import code
-from lockstep.errors import UserError, nearest, raised
+from lockstep.errors import UserError, importing, nearest
 
 if TYPE_CHECKING:  # it needs NumPy, which is not needed to name a workload
     from lockstep.workloads.contract import Workload
@@ -62,14 +63,8 @@ def spec(name: str, *, where: str = "workload") -> "Workload":
         raise UserError(f"{where}: unknown workload {name!r}; {nearest(name, names())}")
     if folder is not None:
         _make_package(f"lockstep.workloads.{name}", folder)
-    try:
+    with importing(folder / "spec.py", where) if folder else contextlib.nullcontext():
         found = importlib.import_module(f"lockstep.workloads.{name}.spec").WORKLOAD
-    except (UserError, ModuleNotFoundError):
-        raise
-    except Exception as error:
-        if folder is None:
-            raise
-        raise UserError(f"{where}: {raised(error, folder / 'spec.py')}") from error
     if found.name != name:
         raise UserError(f"{where}: the spec.py of {name} says name={found.name!r}; both must agree")
     return found

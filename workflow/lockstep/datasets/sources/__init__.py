@@ -37,7 +37,7 @@ from types import ModuleType
 from typing import Any
 
 from lockstep import code
-from lockstep.errors import UserError, nearest, raised
+from lockstep.errors import UserError, importing, nearest
 
 
 def names() -> list[str]:
@@ -104,13 +104,11 @@ def load(name: str) -> ModuleType:
     assert found is not None and found.loader is not None
     sys.modules[module] = made = importlib.util.module_from_spec(found)
     try:
-        found.loader.exec_module(made)
-    except (UserError, ModuleNotFoundError):
+        with importing(path, "datasets"):
+            found.loader.exec_module(made)
+    except Exception:
         del sys.modules[module]
         raise
-    except Exception as error:
-        del sys.modules[module]
-        raise UserError(f"datasets: {raised(error, path)}") from error
     if not (hasattr(made, "read") or {"survey", "decode"} <= vars(made).keys()):
         raise UserError(
             f"datasets: {path} is no source: it has neither read(raw, options), nor survey and "
